@@ -1,0 +1,11 @@
+//! A command to the log, an order to a driver.
+//!
+//! - [`ports`]: every trait the outside implements.
+//! - [`submit`]: the one handler of every command of every kind.
+//! - [`run_orders`]: the one runner: states with an order → driver → command.
+//! - [`observe`]: the one observer: sightings → commands.
+//! - [`gather`]: what must be known before a command can be decided.
+//! - [`testing`]: a log in memory and other stand-ins, for tests.
+#![warn(missing_docs)]
+
+pub mod ports;

@@ -1,0 +1,23 @@
+//! Every trait the outside implements, one file per noun.
+
+mod clock;
+mod leases;
+mod log;
+mod provider;
+mod vault;
+mod views;
+
+pub use clock::{Clock, NewId};
+pub use leases::{Lease, Leases};
+pub use log::{
+    Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,
+    NewEvent, StreamAppend,
+};
+pub use provider::{
+    Access, Call, DriverFault, Identity, Listing, Provider, Report, Sighting, Support, Task,
+};
+pub use vault::{Vault, VaultFault};
+pub use views::{
+    Cell, Change, Difference, Filter, Op, Order, Page, PageToken, Query, Row, Verified, ViewFault,
+    Views,
+};

@@ -1,0 +1,111 @@
+//! The one trait a kind implements.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::{order::Outstanding, refusal::Refusal, role::Role};
+
+/// When and by whom a command is decided. Comes in with the command, so that deciding needs no
+/// clock.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// UTC, microseconds.
+    pub now: DateTime<Utc>,
+    /// The principal's name.
+    pub actor: String,
+}
+
+/// Who may send a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// People and programs with this role in the resource's project.
+    Person(Role),
+    /// Only Skyledger's own runner and observer; not on the API.
+    System,
+}
+
+/// One command of a kind, as lists, routes, help and documents show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Verb {
+    /// As in the path: `POST /v1/{kinds}/{id}/{name}`. It is the command's serde tag.
+    pub name: &'static str,
+    /// Who may send it.
+    pub caller: Caller,
+    /// Whether it begins a stream: `POST /v1/{kinds}` with a new id.
+    pub creates: bool,
+    /// One sentence for help and documents.
+    pub summary: &'static str,
+}
+
+/// What every kind's row shows beside its state: the columns of the inventory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facets {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Who owns it; none is the estate's.
+    pub project: Option<Uuid>,
+    /// The cloud account it lives in.
+    pub account: Option<Uuid>,
+    /// The provider, for instance `aws`.
+    pub provider: Option<String>,
+    /// The provider's region id, for instance `eu-central-1`.
+    pub region: Option<String>,
+    /// The provider's zone id, for instance `eu-central-1a`.
+    pub zone: Option<String>,
+    /// Its id in the cloud.
+    pub external_id: Option<String>,
+    /// What it hangs in: a network's VPC, a disk's server, by external id.
+    pub parent: Option<String>,
+    /// For mapped kinds whether wanted and seen differ; none for the others.
+    pub drifted: Option<bool>,
+    /// No longer there (vanished, retired, archived, revoked); lists leave it out unless asked.
+    pub gone: bool,
+    /// The provider's tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// State folded from its own events. Pure.
+pub trait Decider:
+    Default + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// In the singular and in kebab case: `security-group`.
+    const KIND: &'static str;
+    /// As in paths: `security-groups`.
+    const PLURAL: &'static str;
+    /// One sentence for help and documents.
+    const SUMMARY: &'static str;
+
+    /// A wish, adjacently tagged: `type`, `data`. The tags are the names in [`Self::verbs`].
+    type Command: Serialize + DeserializeOwned + JsonSchema + Send;
+    /// A fact, adjacently tagged: `type`, `data`.
+    type Event: Serialize + DeserializeOwned + JsonSchema + Send;
+    /// What a state can wait for.
+    type Order: Serialize + DeserializeOwned + JsonSchema + Send;
+
+    /// Its commands, sorted by name.
+    fn verbs() -> &'static [Verb];
+    /// The facts this command makes, none when everything already is so, or the rule's no.
+    fn decide(&self, command: Self::Command, stamp: &Stamp) -> Result<Vec<Self::Event>, Refusal>;
+    /// The state after one more fact. Never fails.
+    #[must_use]
+    fn evolve(self, event: Self::Event) -> Self;
+    /// What this state still waits for the world to do.
+    fn order(&self) -> Option<Outstanding<Self::Order>>;
+    /// One word, the same in the rule, the API and the documents.
+    fn status(&self) -> &'static str;
+    /// Its columns in the inventory.
+    fn facets(&self) -> Facets;
+    /// Names that these facts take for this stream alone: the append that stores the facts opens
+    /// a claim stream for each, which must be new.
+    fn claims(&self, _events: &[Self::Event]) -> Vec<String> {
+        Vec::new()
+    }
+    /// Field by field where wanted and seen differ, for mapped kinds.
+    fn drift(&self) -> Vec<crate::mapping::FieldDrift> {
+        Vec::new()
+    }
+}

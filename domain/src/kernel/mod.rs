@@ -1,0 +1,17 @@
+//! What every kind shares.
+
+mod canonical;
+mod decider;
+mod erased;
+mod id;
+mod order;
+mod refusal;
+mod role;
+
+pub use canonical::{canonical_bytes, canonical_value, sha256};
+pub use decider::{Caller, Decider, Facets, Stamp, Verb};
+pub use erased::{Decided, Kind, State, Step, kind};
+pub use id::{Id, StreamId};
+pub use order::{OrderKey, Orders, Outstanding};
+pub use refusal::{Code, REFUSALS, Refusal, codes};
+pub use role::{Principal, Reach, Role};

@@ -1,0 +1,113 @@
+//! A rule's no. An answer for the caller, never a fault of the world.
+
+use std::fmt;
+
+/// A stable code, its page in `docs/refusals.md`, and the HTTP status it becomes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Stable, kebab case, never used for anything else again.
+    pub code: &'static str,
+    /// HTTP status (RFC 9110): 400 malformed, 403 not allowed, 404 not there, 409 conflict with
+    /// the present state, 412 stale, 422 refused by a rule.
+    pub status: u16,
+    /// What happened, in a few words.
+    pub title: &'static str,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+/// The rule's no, with the obstacle and its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which rule.
+    pub code: &'static Code,
+    /// The obstacle, in lower case and without a full stop.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// Refuses.
+    pub fn new(code: &'static Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// Refuses a command that this state does not know.
+    pub fn wrong_state(verb: &str, status: &str) -> Self {
+        Self::new(&codes::WRONG_STATE, format!("{verb} is not possible while it is {status}"))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+macro_rules! codes {
+    ($($(#[doc = $advice:literal])+ $name:ident = $code:literal $status:literal $title:literal;)+) => {
+        /// Every code, as a constant.
+        pub mod codes {
+            use super::Code;
+            $($(#[doc = $advice])+ pub static $name: Code = Code {
+                code: $code, status: $status, title: $title, advice: concat!($($advice),+),
+            };)+
+        }
+        /// Every code there is, sorted: the source of `docs/refusals.md`.
+        pub static REFUSALS: &[&Code] = &[$(&codes::$name),+];
+    };
+}
+
+// Sorted by code. The doc comment is the advice: what the caller should do.
+codes! {
+    /// Another Skyledger resource already stands for this counterpart. Look it up by its external id.
+    ALREADY_CLAIMED = "already-claimed" 409 "the counterpart is already mapped";
+    /// Use another id, or leave the id out and let the server mint one.
+    ALREADY_EXISTS = "already-exists" 409 "this id is already in use";
+    /// Connect the account, or wait until it is verified and not paused.
+    ACCOUNT_NOT_READY = "account-not-ready" 409 "the cloud account cannot be used now";
+    /// Send the credential of the same account, or connect the other account as a new one.
+    CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
+    /// Change the field named in the detail.
+    INVALID_FIELD = "invalid-field" 422 "a field breaks a rule";
+    /// Compare the body with the schema of the command in `/openapi.json`.
+    MALFORMED_COMMAND = "malformed-command" 400 "the body does not read as this command";
+    /// Only what is drifted, muted or has a counterpart can be answered; read the resource first.
+    NO_DRIFT = "no-drift" 409 "there is no drift to answer";
+    /// Check the id; add `at` if it was there at another time.
+    NOT_FOUND = "not-found" 404 "there is no such resource";
+    /// Look at the resource: its order is done, or still being worked on.
+    NOTHING_PARKED = "nothing-parked" 409 "no order is parked";
+    /// Wait until it is done (`Prefer: wait=30`) and send the command again.
+    ORDER_OUTSTANDING = "order-outstanding" 409 "an order of this resource is still out";
+    /// Send `retry` to go on with it, or `abandon` to give it up, then send the command again.
+    ORDER_PARKED = "order-parked" 409 "an order of this resource is parked";
+    /// Ask for a token whose projects include this one.
+    OUT_OF_REACH = "out-of-reach" 403 "this token does not reach the project";
+    /// Change the specification so that it stays within the provider's limit named in the detail.
+    PROVIDER_LIMIT = "provider-limit" 422 "the provider does not allow this";
+    /// Ask for a token with a higher role.
+    ROLE_TOO_LOW = "role-too-low" 403 "this token's role does not allow it";
+    /// Correct the rule named in the detail.
+    RULE_INVALID = "rule-invalid" 422 "a security group rule is not valid";
+    /// Use an account of a provider that has it: see `docs/capabilities.md`.
+    UNSUPPORTED = "unsupported" 422 "the provider does not support this";
+    /// Read the resource and choose a command that fits its status.
+    WRONG_STATE = "wrong-state" 409 "the resource's status does not allow this";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_their_pages_complete() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in REFUSALS {
+            assert!(seen.insert(code.code), "{} is listed twice", code.code);
+            assert!((400..500).contains(&code.status), "{}", code.code);
+            assert!(code.advice.trim().ends_with('.'), "{} says what to do", code.code);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a view is: columns, the keys an event touches, and a fold.
+//!
+//! The rules that make views parallel, replayable and bit-identical:
+//!
+//! 1. [`View::keys`] looks at the record alone. So rows can be sharded by key and folded by any
+//!    number of threads.
+//! 2. [`View::fold`] sees one row and one record, and depends on nothing else.
+//! 3. A row's columns and body are functions of its state, and [`View::read`] gives the state back
+//!    from the body.
+
+use domain::log::Record;
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// UTF-8, compared by bytes.
+    Text,
+    /// 64 bits, signed.
+    Integer,
+    /// Yes or no.
+    Boolean,
+}
+
+/// A column that readers filter and sort by.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// In snake case, as in queries.
+    pub name: &'static str,
+    /// Its type.
+    pub column_type: ColumnType,
+    /// Whether it gets an index, alone and together with the view's sort columns.
+    pub indexed: bool,
+    /// One sentence for documents.
+    pub summary: &'static str,
+}
+
+/// The value of a column in one row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// For [`ColumnType::Boolean`].
+    Boolean(bool),
+    /// For [`ColumnType::Integer`].
+    Integer(i64),
+    /// For [`ColumnType::Text`].
+    Text(String),
+}
+
+impl From<Option<String>> for Value {
+    fn from(text: Option<String>) -> Self {
+        text.map_or(Self::Null, Self::Text)
+    }
+}
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<bool> for Value {
+    fn from(yes: bool) -> Self {
+        Self::Boolean(yes)
+    }
+}
+impl From<Option<bool>> for Value {
+    fn from(yes: Option<bool>) -> Self {
+        yes.map_or(Self::Null, Self::Boolean)
+    }
+}
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+/// A row's state in memory.
+pub trait RowState: Send + Sync {
+    /// In the order of [`View::columns`].
+    fn columns(&self) -> Vec<Value>;
+    /// Canonical JSON; readers get it, and [`View::read`] reads it back.
+    fn body(&self) -> Vec<u8>;
+    /// A copy.
+    fn boxed(&self) -> Box<dyn RowState>;
+    /// For a view to find its own state type again.
+    fn as_any(&mut self) -> &mut dyn std::any::Any;
+}
+
+/// A record that does not fold: an event type this program does not know, or a row that does not
+/// read. The view stops there and says so; nothing is skipped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{view} cannot fold the record at position {position}: {reason}")]
+pub struct FoldFault {
+    /// The view.
+    pub view: &'static str,
+    /// The record.
+    pub position: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// One read model.
+pub trait View: Send + Sync {
+    /// In snake case; part of table names.
+    fn name(&self) -> &'static str;
+    /// Goes up when columns, keys or fold change; a new version is built beside the old.
+    fn version(&self) -> u32;
+    /// One sentence for documents.
+    fn summary(&self) -> &'static str;
+    /// What readers filter and sort by. A column named `project` decides who reaches a row; a view
+    /// without one is for those who reach everything.
+    fn columns(&self) -> &'static [Column];
+    /// Columns by which lists are commonly sorted: each indexed column gets an index with each.
+    fn sort_columns(&self) -> &'static [&'static str];
+    /// The rows this record touches.
+    fn keys(&self, record: &Record) -> Vec<String>;
+    /// One row after one more record; none removes it.
+    fn fold(
+        &self,
+        key: &str,
+        row: Option<Box<dyn RowState>>,
+        record: &Record,
+    ) -> Result<Option<Box<dyn RowState>>, FoldFault>;
+    /// A row's state from its body.
+    fn read(&self, body: &[u8]) -> Result<Box<dyn RowState>, serde_json::Error>;
+}
+
+/// Another look at a view's rows: some of them, shown another way. It costs no storage and cannot
+/// differ from its view.
+#[derive(Clone, Copy)]
+pub struct Lens {
+    /// As in paths, in snake case.
+    pub name: &'static str,
+    /// One sentence for documents.
+    pub summary: &'static str,
+    /// The view it looks at.
+    pub view: &'static str,
+    /// Conditions every row must meet: column, and the value it must have or, for none, that it
+    /// has any.
+    pub only: &'static [(&'static str, Option<&'static str>)],
+    /// The row as this reader wants it.
+    pub show: fn(&serde_json::Value) -> serde_json::Value,
+}
