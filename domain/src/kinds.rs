@@ -1,9 +1,29 @@
 //! LIST 1: every kind.
 
-use crate::kernel::Kind;
+use crate::{
+    cloud::{Region, Vpc, Zone},
+    compute::{disk::Disk, server::Server},
+    kernel::{Kind, kind},
+    mapping::Mapped,
+    network::{Network, security_group::SecurityGroup},
+    observation::Observed,
+    tenancy::{cloud_account::CloudAccount, project::Project, token::Token},
+};
 
 /// Every kind, sorted by name.
-pub static KINDS: &[Kind] = &[];
+pub static KINDS: &[Kind] = &[
+    kind::<CloudAccount>(),
+    kind::<Observed<Disk>>(),
+    kind::<Observed<Network>>(),
+    kind::<Project>(),
+    kind::<Observed<Region>>(),
+    kind::<Mapped<SecurityGroup>>(),
+    kind::<Server>(),
+    kind::<Token>(),
+    kind::<Observed<Vpc>>(),
+    kind::<Observed<Zone>>(),
+    // kind::<Mapped<DnsRecord>>(),   a new kind: its file, its `mod` line, and a line like this
+];
 
 /// The kind of this name.
 pub fn by_name(name: &str) -> Option<&'static Kind> {

@@ -68,6 +68,48 @@ impl Append {
     /// digest in the event.
     pub const DATA_BYTES_MAX: usize = 1 << 20;
 
+    /// Longest key of a request, in bytes.
+    pub const KEY_BYTES_MAX: usize = 255;
+
+    /// What no log takes, whatever it holds: a broken caller, not bad input.
+    ///
+    /// # Errors
+    /// [`LogFault::Unexpected`] naming the limit or rule.
+    pub fn check(&self) -> Result<(), LogFault> {
+        let no = |reason: String| Err(LogFault::Unexpected(reason));
+        let events = self.streams.iter().map(|stream| stream.events.len()).sum::<usize>();
+        if events > Self::EVENTS_MAX {
+            return no(format!("{events} events in one append, at most {}", Self::EVENTS_MAX));
+        }
+        if let Some(request) = &self.request
+            && !(1..=Self::KEY_BYTES_MAX).contains(&request.key.len())
+        {
+            return no(format!("an idempotency key of {} bytes", request.key.len()));
+        }
+        let mut seen = std::collections::HashSet::with_capacity(self.streams.len());
+        for part in &self.streams {
+            if !seen.insert(&part.stream) {
+                return no(format!("{} occurs twice in one append", part.stream));
+            }
+            if part.stream.id.len() > StreamId::ID_BYTES_MAX {
+                return no(format!("a stream's id of {} bytes", part.stream.id.len()));
+            }
+            for event in &part.events {
+                if event.data.len() > Self::DATA_BYTES_MAX {
+                    return no(format!(
+                        "{} bytes of data in one event, at most {}",
+                        event.data.len(),
+                        Self::DATA_BYTES_MAX
+                    ));
+                }
+                if serde_json::from_slice::<serde::de::IgnoredAny>(&event.data).is_err() {
+                    return no(format!("the data of {} is not JSON", event.event_type));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The id of the event at this place in the append.
     pub fn event_id(&self, place: usize) -> Uuid {
         Uuid::new_v5(&self.command_id, place.to_string().as_bytes())
@@ -174,6 +216,36 @@ pub struct AuditFilter {
     pub since: Option<DateTime<Utc>>,
     /// Committed before.
     pub until: Option<DateTime<Utc>>,
+}
+
+impl AuditFilter {
+    /// Whether a record is asked for.
+    pub fn matches(&self, record: &Record) -> bool {
+        fn wanted<T: PartialEq + ?Sized>(filter: Option<&T>, actual: &T) -> bool {
+            filter.is_none_or(|filter| filter == actual)
+        }
+        if !(wanted(self.kind.as_deref(), record.kind())
+            && wanted(self.id.as_deref(), record.id())
+            && wanted(self.event_type.as_deref(), record.event_type())
+            && wanted(self.actor.as_deref(), record.actor())
+            && self.since.is_none_or(|since| record.recorded_at() >= since)
+            && self.until.is_none_or(|until| record.recorded_at() < until))
+        {
+            return false;
+        }
+        if let Some(projects) = &self.projects
+            && !record.project().is_some_and(|project| projects.contains(&project))
+        {
+            return false;
+        }
+        if self.command_id.is_none() && self.correlation_id.is_none() {
+            return true;
+        }
+        record.try_header().is_ok_and(|header| {
+            wanted(self.command_id.as_ref(), &header.command_id)
+                && wanted(self.correlation_id.as_ref(), &header.correlation_id)
+        })
+    }
 }
 
 /// One append-only log: positions without gaps in commit order, nothing acknowledged before it is

@@ -64,6 +64,9 @@ pub struct Sighting {
     pub seen: Value,
     /// Who changed it last, where the provider tells.
     pub actor: Option<String>,
+    /// The resource here that made it, from its tag `skyledger:id`; the tag itself is left out of
+    /// `seen`.
+    pub ours: Option<Uuid>,
 }
 
 /// One page of a listing.

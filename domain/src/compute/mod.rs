@@ -1,1 +1,4 @@
-//! compute
+//! Machines and their disks.
+
+pub mod disk;
+pub mod server;

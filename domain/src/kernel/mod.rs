@@ -2,6 +2,7 @@
 
 mod canonical;
 mod decider;
+mod diff;
 mod erased;
 mod id;
 mod order;
@@ -10,6 +11,7 @@ mod role;
 
 pub use canonical::{canonical_bytes, canonical_value, sha256};
 pub use decider::{Caller, Decider, Facets, Stamp, Verb};
+pub use diff::fields;
 pub use erased::{Decided, Kind, State, Step, kind};
 pub use id::{Id, StreamId};
 pub use order::{OrderKey, Orders, Outstanding};

@@ -1,0 +1,436 @@
+//! A machine a project rents.
+//!
+//! What is seen of it lives as in [`crate::observation`]; what is wanted of it is an order. Both
+//! are fields of their own: an observation never says anything about an order.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    observation::{Evidence, Noticed, Observation, Origin, Resource},
+};
+
+/// Whether it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    /// On its way to running.
+    Starting,
+    /// Running.
+    Running,
+    /// On its way to stopped.
+    Stopping,
+    /// Stopped.
+    Stopped,
+    /// The provider does not say.
+    Unknown,
+}
+
+/// What is seen of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Its name tag; empty when it has none.
+    #[serde(default)]
+    pub name: String,
+    /// Whether it runs.
+    pub power: Power,
+    /// The provider's name of its size, for instance `m7g.large`.
+    pub shape: String,
+    /// The image it was made from, by external id.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// The zone it lies in.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// The VPC it is in, by external id.
+    #[serde(default)]
+    pub vpc: Option<String>,
+    /// The network of its first interface, by external id.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Its addresses, IPv4 and IPv6, private and public, sorted.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// The security groups that guard it, by external id, sorted.
+    #[serde(default)]
+    pub security_groups: Vec<String>,
+    /// Its disks, by external id, sorted.
+    #[serde(default)]
+    pub disks: Vec<String>,
+    /// The provider's tags, without Skyledger's own (`skyledger:…`).
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Resource for Machine {
+    const KIND: &'static str = "server";
+    const PLURAL: &'static str = "servers";
+    const SUMMARY: &'static str = "A machine a project rents.";
+    fn status(&self) -> &'static str {
+        match self.power {
+            Power::Starting => "starting",
+            Power::Running => "running",
+            Power::Stopping => "stopping",
+            Power::Stopped => "stopped",
+            Power::Unknown => "unknown",
+        }
+    }
+    fn facets(&self, facets: &mut Facets) {
+        facets.name = Some(self.name.clone());
+        facets.zone.clone_from(&self.zone);
+        facets.parent = self.network.clone().or_else(|| self.vpc.clone());
+        facets.tags.clone_from(&self.tags);
+    }
+}
+
+/// What a server can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Order {
+    /// Restart it.
+    Reboot {},
+    /// Make its tags these; tags that are not named stay, and null removes one.
+    SetTags {
+        /// Name and value.
+        tags: BTreeMap<String, Option<String>>,
+    },
+    /// Make it run.
+    Start {},
+    /// Make it stop.
+    Stop {},
+}
+
+/// A command of a server.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Give up the order that is parked.
+    Abandon {},
+    /// Give it to a project.
+    Assign {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
+    /// The driver has carried out an order.
+    Confirm {
+        /// The order's number.
+        number: u64,
+        /// What is there now.
+        seen: Machine,
+    },
+    /// The observer saw it.
+    Observe {
+        /// Where.
+        origin: Origin,
+        /// Who owns it, when it is new.
+        #[serde(default)]
+        project: Option<Uuid>,
+        /// What it is.
+        seen: Machine,
+        /// Who changed it, where the provider tells.
+        #[serde(default)]
+        actor: Option<String>,
+    },
+    /// The runner gives up until a person decides.
+    Park {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Restart it.
+    Reboot {},
+    /// Go on with the order that is parked.
+    Retry {},
+    /// Make it run.
+    Start {},
+    /// Make it stop.
+    Stop {},
+    /// Set tags; null removes one, tags that are not named stay.
+    Tag {
+        /// Name (1…128 characters) and value (at most 256), at most 50.
+        tags: BTreeMap<String, Option<String>>,
+    },
+    /// The observer knows that it is not there any more.
+    Vanish {
+        /// From what.
+        evidence: Evidence,
+    },
+}
+
+/// A fact about a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Event {
+    /// A parked order was given up.
+    Abandoned {},
+    /// It was given to a project.
+    Assigned {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
+    /// An order was carried out.
+    Confirmed {
+        /// The order's number.
+        number: u64,
+        /// What is there now.
+        seen: Machine,
+    },
+    /// It was seen for the first time.
+    Discovered {
+        /// Where.
+        origin: Origin,
+        /// Who owns it from now on.
+        project: Option<Uuid>,
+        /// What it is.
+        seen: Machine,
+    },
+    /// It was seen to be different.
+    Observed {
+        /// What it is now.
+        seen: Machine,
+        /// Which fields differ from what was seen before.
+        fields: Vec<String>,
+        /// Who changed it, where the provider tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
+    },
+    /// The runner gave up until a person decides.
+    Parked {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// It is to restart.
+    RebootOrdered {},
+    /// It had vanished and was seen again.
+    Reappeared {
+        /// What it is now.
+        seen: Machine,
+    },
+    /// A parked order goes on.
+    RetryOrdered {},
+    /// It is to run.
+    StartOrdered {},
+    /// It is to stop.
+    StopOrdered {},
+    /// Its tags are to change.
+    TagsOrdered {
+        /// Name and value; null removes one.
+        tags: BTreeMap<String, Option<String>>,
+    },
+    /// It is not there any more.
+    Vanished {
+        /// What that was concluded from.
+        evidence: Evidence,
+    },
+}
+
+/// A machine a project rents.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// What is seen of it.
+    pub observation: Observation<Machine>,
+    /// What is wanted of it.
+    pub orders: Orders<Order>,
+}
+
+const fn operator(name: &'static str, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::Person(Role::Operator), creates: false, summary }
+}
+
+const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::System, creates, summary }
+}
+
+static VERBS: &[Verb] = &[
+    operator("abandon", "Gives up the parked order; the server stays as it is."),
+    Verb {
+        name: "assign",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Gives it to another project.",
+    },
+    system("confirm", false, "Reports that an order was carried out."),
+    system("observe", true, "Reports what was seen in the cloud."),
+    system("park", false, "Reports that an order keeps failing."),
+    operator("reboot", "Restarts a running server."),
+    operator("retry", "Goes on with the parked order."),
+    operator("start", "Starts a stopped server."),
+    operator("stop", "Stops a running server."),
+    operator("tag", "Sets or removes tags in the cloud."),
+    system("vanish", false, "Reports that it is not in the cloud any more."),
+];
+
+fn check_tags(tags: &BTreeMap<String, Option<String>>) -> Result<(), Refusal> {
+    let no = |why: &str| Err(Refusal::new(&codes::INVALID_FIELD, format!("tags: {why}")));
+    if tags.is_empty() || tags.len() > 50 {
+        return no("needs 1 to 50 tags");
+    }
+    for (name, value) in tags {
+        if name.is_empty() || name.chars().count() > 128 {
+            return no("a name needs 1 to 128 characters");
+        }
+        if name.starts_with("skyledger:") {
+            return no("names that begin with `skyledger:` are Skyledger's own");
+        }
+        if value.as_ref().is_some_and(|value| value.chars().count() > 256) {
+            return no("a value has at most 256 characters");
+        }
+    }
+    Ok(())
+}
+
+impl Server {
+    /// What is seen of a server that is there and that nothing is ordered of.
+    fn free(&self, verb: &str) -> Result<&Machine, Refusal> {
+        let Some(seen) = self.observation.seen.as_ref().filter(|_| self.observation.is_there())
+        else {
+            return Err(Refusal::wrong_state(verb, self.status()));
+        };
+        self.orders.ensure_free()?;
+        Ok(seen)
+    }
+
+    fn see(&mut self, seen: Machine) {
+        self.observation.seen = Some(seen);
+        self.observation.gone = None;
+    }
+}
+
+impl Decider for Server {
+    const KIND: &'static str = Machine::KIND;
+    const PLURAL: &'static str = Machine::PLURAL;
+    const SUMMARY: &'static str = Machine::SUMMARY;
+    type Command = Command;
+    type Event = Event;
+    type Order = Order;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+        Ok(match command {
+            Command::Abandon {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::Abandoned {}]
+            }
+            Command::Assign { .. } if self.observation.seen.is_none() => {
+                return Err(Refusal::wrong_state("assign", self.status()));
+            }
+            Command::Assign { project } if project == self.observation.project => vec![],
+            Command::Assign { project } => vec![Event::Assigned { project }],
+            Command::Confirm { number, seen } if self.orders.is_out(number) => {
+                vec![Event::Confirmed { number, seen }]
+            }
+            Command::Park { number, reason } if self.orders.is_out(number) => {
+                vec![Event::Parked { number, reason }]
+            }
+            // A report about an order that is settled already says nothing new.
+            Command::Confirm { .. } | Command::Park { .. } => vec![],
+            Command::Observe { origin, project, seen, actor } => {
+                match self.observation.notice(&origin, &seen)? {
+                    Noticed::Same => vec![],
+                    Noticed::New => vec![Event::Discovered { origin, project, seen }],
+                    Noticed::Different(fields) => vec![Event::Observed { seen, fields, actor }],
+                    Noticed::Back => vec![Event::Reappeared { seen }],
+                }
+            }
+            Command::Reboot {} => match self.free("reboot")?.power {
+                Power::Running => vec![Event::RebootOrdered {}],
+                _ => return Err(Refusal::wrong_state("reboot", self.status())),
+            },
+            Command::Retry {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::RetryOrdered {}]
+            }
+            Command::Start {} => match self.free("start")?.power {
+                Power::Running | Power::Starting => vec![],
+                _ => vec![Event::StartOrdered {}],
+            },
+            Command::Stop {} => match self.free("stop")?.power {
+                Power::Stopped | Power::Stopping => vec![],
+                _ => vec![Event::StopOrdered {}],
+            },
+            Command::Tag { tags } => {
+                let seen = self.free("tag")?;
+                check_tags(&tags)?;
+                if tags.iter().all(|(name, value)| seen.tags.get(name) == value.as_ref()) {
+                    vec![]
+                } else {
+                    vec![Event::TagsOrdered { tags }]
+                }
+            }
+            Command::Vanish { evidence } if self.observation.is_there() => {
+                vec![Event::Vanished { evidence }]
+            }
+            Command::Vanish { .. } => vec![],
+        })
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Abandoned {} => self.orders.settle(),
+            Event::Assigned { project } => self.observation.project = project,
+            Event::Confirmed { seen, .. } => {
+                self.orders.settle();
+                self.see(seen);
+            }
+            Event::Discovered { origin, project, seen } => {
+                self.observation.origin = Some(origin);
+                self.observation.project = project;
+                self.see(seen);
+            }
+            Event::Observed { seen, .. } | Event::Reappeared { seen } => self.see(seen),
+            Event::Parked { reason, .. } => self.orders.park(reason),
+            Event::RebootOrdered {} => self.orders.issue(Order::Reboot {}),
+            Event::RetryOrdered {} => self.orders.retry(),
+            Event::StartOrdered {} => self.orders.issue(Order::Start {}),
+            Event::StopOrdered {} => self.orders.issue(Order::Stop {}),
+            Event::TagsOrdered { tags } => self.orders.issue(Order::SetTags { tags }),
+            Event::Vanished { evidence } => {
+                self.observation.gone = Some(evidence);
+                // There is nothing left to order anything of.
+                self.orders.settle();
+            }
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<Order>> {
+        self.orders.out.clone()
+    }
+
+    fn status(&self) -> &'static str {
+        match &self.orders.out {
+            Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::Start {}, .. }) => "starting",
+            Some(Outstanding { order: Order::Stop {}, .. }) => "stopping",
+            Some(Outstanding { order: Order::Reboot {}, .. }) => "rebooting",
+            _ => self.observation.status(),
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        self.observation.facets()
+    }
+
+    fn claims(&self, events: &[Event]) -> Vec<String> {
+        events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Discovered { origin, .. } => Some(origin.claim(Self::KIND)),
+                _ => None,
+            })
+            .collect()
+    }
+}

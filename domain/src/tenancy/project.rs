@@ -1,0 +1,189 @@
+//! Who pays.
+//!
+//! ```text
+//!   absent ── create ──► active ◄── restore ──── archive ──► archived
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check_name;
+use crate::{
+    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    observation::NoOrder,
+};
+
+/// A command of a project.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Let nothing new into it.
+    Archive {},
+    /// Begin it.
+    Create {
+        /// 1…100 characters.
+        name: String,
+    },
+    /// Call it something else.
+    Rename {
+        /// 1…100 characters.
+        name: String,
+    },
+    /// Take an archived one back.
+    Restore {},
+}
+
+/// A fact about a project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Event {
+    /// Nothing new comes into it.
+    Archived {},
+    /// It has begun.
+    Created {
+        /// What it is called.
+        name: String,
+    },
+    /// It is called something else.
+    Renamed {
+        /// What it is called from now on.
+        name: String,
+    },
+    /// It is active again.
+    Restored {},
+}
+
+/// Who pays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its name; empty while it does not exist.
+    pub name: String,
+    /// Whether nothing new comes into it.
+    pub archived: bool,
+}
+
+static VERBS: &[Verb] = &[
+    Verb {
+        name: "archive",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Lets nothing new into the project.",
+    },
+    Verb {
+        name: "create",
+        caller: Caller::Person(Role::Admin),
+        creates: true,
+        summary: "Begins a project.",
+    },
+    Verb {
+        name: "rename",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Calls the project something else.",
+    },
+    Verb {
+        name: "restore",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Takes an archived project back.",
+    },
+];
+
+impl Decider for Project {
+    const KIND: &'static str = "project";
+    const PLURAL: &'static str = "projects";
+    const SUMMARY: &'static str = "Who pays, and whose tokens reach what.";
+    type Command = Command;
+    type Event = Event;
+    type Order = NoOrder;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+        let exists = !self.name.is_empty();
+        Ok(match command {
+            Command::Create { .. } if exists => {
+                return Err(Refusal::new(&codes::ALREADY_EXISTS, "the project exists"));
+            }
+            Command::Create { name } => {
+                check_name(&name)?;
+                vec![Event::Created { name }]
+            }
+            _ if !exists => {
+                return Err(Refusal::new(&codes::NOT_FOUND, "there is no such project"));
+            }
+            Command::Archive {} if self.archived => vec![],
+            Command::Archive {} => vec![Event::Archived {}],
+            Command::Rename { name } if name == self.name => vec![],
+            Command::Rename { name } => {
+                check_name(&name)?;
+                vec![Event::Renamed { name }]
+            }
+            Command::Restore {} if self.archived => vec![Event::Restored {}],
+            Command::Restore {} => vec![],
+        })
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Archived {} => self.archived = true,
+            Event::Created { name } | Event::Renamed { name } => self.name = name,
+            Event::Restored {} => self.archived = false,
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<NoOrder>> {
+        None
+    }
+
+    fn status(&self) -> &'static str {
+        match (self.name.is_empty(), self.archived) {
+            (true, _) => "absent",
+            (_, true) => "archived",
+            _ => "active",
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        Facets { name: Some(self.name.clone()), gone: self.archived, ..Facets::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn check(given: &[Event], when: Command, then: Result<&[Event], &str>) {
+        let state = given.iter().cloned().fold(Project::default(), Decider::evolve);
+        let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+        let got = state.decide(when, &stamp);
+        assert_eq!(got.as_deref().map_err(|no| no.code.code), then);
+    }
+
+    #[test]
+    fn a_project_begins_once() {
+        let created = Event::Created { name: "shop".into() };
+        let create = || Command::Create { name: "shop".into() };
+        check(&[], create(), Ok(std::slice::from_ref(&created)));
+        check(&[created], create(), Err("already-exists"));
+    }
+
+    #[test]
+    fn an_archived_project_can_be_taken_back() {
+        let created = Event::Created { name: "shop".into() };
+        check(&[created.clone(), Event::Archived {}], Command::Archive {}, Ok(&[]));
+        check(&[created, Event::Archived {}], Command::Restore {}, Ok(&[Event::Restored {}]));
+    }
+
+    #[test]
+    fn a_name_is_neither_empty_nor_padded() {
+        for name in ["", " shop", "a\tb"] {
+            check(&[], Command::Create { name: name.into() }, Err("invalid-field"));
+        }
+    }
+}
