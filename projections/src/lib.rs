@@ -5,7 +5,6 @@
 //! - [`views`]: LIST 2, every view and lens.
 #![warn(missing_docs)]
 
-mod freshness;
 mod inventory;
 mod lenses;
 mod sync_runs;
