@@ -8,5 +8,10 @@
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 #![warn(missing_docs)]
 
+pub mod gather;
+pub mod ledger;
+pub mod pace;
+pub mod plan;
 pub mod ports;
+pub mod submit;
 pub mod testing;

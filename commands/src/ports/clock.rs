@@ -19,4 +19,6 @@ pub trait Clock: Send + Sync + 'static {
 pub trait NewId: Send + Sync + 'static {
     /// A UUIDv7 (RFC 9562 §5.7), never the same twice.
     fn new_id(&self) -> Uuid;
+    /// 256 random bits, as 43 characters of base64url (RFC 4648 §5): a secret.
+    fn new_secret(&self) -> String;
 }

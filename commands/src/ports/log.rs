@@ -238,13 +238,8 @@ impl AuditFilter {
         {
             return false;
         }
-        if self.command_id.is_none() && self.correlation_id.is_none() {
-            return true;
-        }
-        record.try_header().is_ok_and(|header| {
-            wanted(self.command_id.as_ref(), &header.command_id)
-                && wanted(self.correlation_id.as_ref(), &header.correlation_id)
-        })
+        wanted(self.command_id.as_ref(), &record.command_id())
+            && wanted(self.correlation_id.as_ref(), &record.correlation_id())
     }
 }
 

@@ -73,6 +73,10 @@ impl NewId for SequentialIds {
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         Uuid::from_u128(0x7000_8000_0000_0000_0000 | u128::from(number))
     }
+
+    fn new_secret(&self) -> String {
+        format!("{:0>43}", self.new_id().simple())
+    }
 }
 
 #[cfg(test)]

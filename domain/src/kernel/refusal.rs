@@ -91,6 +91,8 @@ codes! {
     ROLE_TOO_LOW = "role-too-low" 403 "this token's role does not allow it";
     /// Correct the rule named in the detail.
     RULE_INVALID = "rule-invalid" 422 "a security group rule is not valid";
+    /// Use one of the commands named in the detail.
+    UNKNOWN_COMMAND = "unknown-command" 404 "this kind has no such command";
     /// Use an account of a provider that has it: see `docs/capabilities.md`.
     UNSUPPORTED = "unsupported" 422 "the provider does not support this";
     /// Read the resource and choose a command that fits its status.

@@ -230,6 +230,16 @@ impl Record {
         Uuid::from_slice(self.field(PROJECT)).ok()
     }
 
+    /// See [`Header::command_id`].
+    pub fn command_id(&self) -> Uuid {
+        Uuid::from_slice(self.field(COMMAND_ID)).unwrap_or_default()
+    }
+
+    /// See [`Header::correlation_id`].
+    pub fn correlation_id(&self) -> Uuid {
+        Uuid::from_slice(self.field(CORRELATION_ID)).unwrap_or_default()
+    }
+
     /// See [`Header::recorded_at`].
     pub fn recorded_at(&self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.number(RECORDED_AT) as i64).unwrap_or_default()

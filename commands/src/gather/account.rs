@@ -1,0 +1,46 @@
+//! A credential: checked against its provider's shape, then sealed. From here on nobody sees it.
+
+use domain::kernel::{Refusal, canonical_value, codes};
+use serde_json::{Value, json};
+
+use super::{GatherFault, Gathering};
+use crate::ledger::{LoadFault, credential_context};
+
+pub(super) async fn seal(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let ledger = gathering.ledger;
+    let invalid = |detail: String| Refusal::new(&codes::INVALID_FIELD, detail);
+    let credential = gathering.body["credential"].clone();
+    if !credential.is_object() {
+        return Err(invalid("credential: needs an object".to_owned()).into());
+    }
+    let provider = match gathering.verb {
+        "connect" => gathering.body["provider"].as_str().unwrap_or_default().to_owned(),
+        _ => match ledger.account(gathering.id).await? {
+            Some(account) => account.provider,
+            // The decider refuses it: there is no such account.
+            None => return Ok(blank(gathering)),
+        },
+    };
+    let Some(driver) = ledger.provider(&provider) else {
+        let known: Vec<_> = ledger.ports.providers.iter().map(|one| one.name()).collect();
+        let detail = format!("provider: `{provider}` is not one of {}", known.join(", "));
+        return Err(Refusal::new(&codes::UNSUPPORTED, detail).into());
+    };
+    let wrong = driver.check_credential(&credential);
+    if !wrong.is_empty() {
+        return Err(invalid(format!("credential: {}", wrong.join("; "))).into());
+    }
+    let context = credential_context(gathering.id);
+    let sealed = ledger
+        .ports
+        .vault
+        .seal(&canonical_value(&credential), &context)
+        .map_err(LoadFault::from)?;
+    gathering.body["credential"] = json!(sealed);
+    Ok(())
+}
+
+/// Nothing of a credential goes further, whatever comes of the command.
+fn blank(gathering: &mut Gathering<'_>) {
+    gathering.body["credential"] = Value::String(String::new());
+}

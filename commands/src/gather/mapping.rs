@@ -1,0 +1,44 @@
+//! Where a mapping is to live: its account must be there and ready, and lends its provider, and its
+//! project when none is named.
+
+use domain::kernel::{Refusal, canonical_bytes, codes};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{GatherFault, Gathering};
+use crate::{ledger::Ledger, plan::Saw, submit::short_digest};
+
+pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    if gathering.body.get("provider").is_some_and(|provider| !provider.is_null()) {
+        let detail = "provider: is the account's, leave it out";
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    }
+    let account = gathering.body["account"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+    // Left out: the decider knows the account, or refuses. Not a UUID: the decider's type says so.
+    let Some(id) = account.filter(|_| !gathering.exists) else { return Ok(()) };
+    let Some(account) = gathering.ledger.account(id).await? else {
+        let detail = format!("account: there is no cloud account {id}");
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    };
+    if !gathering.body.is_object() {
+        return Ok(());
+    }
+    gathering.body["provider"] = json!(account.provider);
+    if gathering.body["project"].is_null() {
+        gathering.body["project"] = json!(account.project);
+    }
+    Ok(())
+}
+
+/// What a decision asks of an account: ready or not, and for whom.
+pub(crate) async fn account_mark(
+    ledger: &Ledger,
+    id: Uuid,
+) -> Result<(Saw, Option<domain::tenancy::cloud_account::CloudAccount>), GatherFault> {
+    let account = ledger.account(id).await?;
+    let aspect = account.as_ref().map(|account| {
+        json!([account.is_ready(), account.provider, account.project, account.endpoint])
+    });
+    let mark = short_digest(&canonical_bytes(&aspect));
+    Ok((Saw { kind: "cloud-account".to_owned(), id: id.to_string(), mark }, account))
+}

@@ -1,0 +1,55 @@
+//! What must be known before a command can be decided. Each gatherer looks things up, puts them
+//! into the command's body, and says what it looked at.
+
+mod account;
+mod mapping;
+mod project;
+mod token;
+
+pub(crate) use mapping::account_mark;
+pub use token::secret_digest;
+
+use domain::kernel::{Kind, Principal, Refusal};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    ledger::{Ledger, LoadFault},
+    plan::Saw,
+};
+
+/// A refusal of a rule, or a fault of the world.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GatherFault {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Load(#[from] LoadFault),
+}
+
+/// A command on its way to its decider.
+pub(crate) struct Gathering<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) kind: &'static Kind,
+    pub(crate) id: Uuid,
+    pub(crate) verb: &'a str,
+    pub(crate) principal: &'a Principal,
+    /// Whether the stream has records.
+    pub(crate) exists: bool,
+    pub(crate) body: Value,
+    /// What was looked at beside the stream itself.
+    pub(crate) saw: Vec<Saw>,
+    /// Goes to the caller, once, and nowhere else.
+    pub(crate) secret: Option<String>,
+}
+
+/// Looks up what this command needs.
+pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    match (gathering.kind.name, gathering.verb) {
+        ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
+        ("token", "issue") => token::mint(gathering)?,
+        (_, "declare") => mapping::place(gathering).await?,
+        _ => {}
+    }
+    project::check(gathering).await
+}

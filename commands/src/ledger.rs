@@ -1,0 +1,224 @@
+//! What every command needs: the log, the views, the vault, the clock, the providers; and the
+//! states of streams, folded and kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domain::{
+    kernel::{Kind, Principal, State, StreamId},
+    kinds,
+    tenancy::cloud_account::CloudAccount,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    pace::Paces,
+    ports::{Access, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault, VaultFault, Views},
+};
+
+/// Records read at once when a stream is folded.
+const STREAM_PAGE: usize = 1_000;
+/// States kept; the hot streams of an estate of some 100,000 resources. A state takes some KiB.
+const CACHE_MAX: usize = 20_000;
+
+/// Everything a command needs from outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The views.
+    pub views: Arc<dyn Views>,
+    /// The leases of orders.
+    pub leases: Arc<dyn Leases>,
+    /// Secrets.
+    pub vault: Arc<dyn Vault>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids.
+    pub ids: Arc<dyn NewId>,
+    /// The providers there are.
+    pub providers: Vec<Arc<dyn Provider>>,
+}
+
+/// A folded stream.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// How many records were folded; 0 when there are none.
+    pub revision: u64,
+    /// The state.
+    pub state: Box<dyn State>,
+}
+
+/// A stream that cannot be folded, or a log that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFault {
+    /// The log failed.
+    #[error("the stream cannot be read")]
+    Log(#[from] LogFault),
+    /// A record does not fold: it was written by a newer program, or is damaged.
+    #[error("the record at position {position} does not read as {event_type}")]
+    Record {
+        /// Where.
+        position: u64,
+        /// Its tag.
+        event_type: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An account's secret cannot be opened.
+    #[error("the account's credential cannot be opened")]
+    Vault(#[from] VaultFault),
+    /// There is no such account, or no such provider in this program.
+    #[error("{0}")]
+    Missing(String),
+}
+
+#[derive(Default)]
+struct Cache {
+    young: HashMap<StreamId, Loaded>,
+    old: HashMap<StreamId, Loaded>,
+}
+
+impl Cache {
+    fn get(&mut self, stream: &StreamId) -> Option<Loaded> {
+        if let Some(loaded) = self.young.get(stream) {
+            return Some(loaded.clone());
+        }
+        let loaded = self.old.remove(stream)?;
+        self.put(stream.clone(), loaded.clone());
+        Some(loaded)
+    }
+
+    fn put(&mut self, stream: StreamId, loaded: Loaded) {
+        // Two generations: what was not asked for during a whole one is forgotten.
+        if self.young.len() >= CACHE_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(stream, loaded);
+    }
+}
+
+/// The ledger, as the parts of a server share it.
+pub struct Ledger {
+    /// The outside.
+    pub ports: Ports,
+    /// How fast each account may be called.
+    pub paces: Paces,
+    cache: Mutex<Cache>,
+}
+
+impl Ledger {
+    /// Puts a ledger together.
+    pub fn new(ports: Ports) -> Arc<Self> {
+        let paces = Paces::new(ports.clock.clone());
+        Arc::new(Self { ports, paces, cache: Mutex::default() })
+    }
+
+    /// The provider of this name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<dyn Provider>> {
+        self.ports.providers.iter().find(|provider| provider.name() == name)
+    }
+
+    /// A stream's state as it was last known here: perhaps not its newest. An append with its
+    /// revision finds out.
+    pub(crate) async fn recall(&self, kind: &Kind, id: &str) -> Result<Loaded, LoadFault> {
+        let stream = StreamId::new(kind.name, id);
+        let known = self.cache().get(&stream);
+        match known {
+            Some(loaded) => Ok(loaded),
+            None => self.load(kind, id).await,
+        }
+    }
+
+    /// A stream's state, up to its newest record.
+    pub async fn load(&self, kind: &Kind, id: &str) -> Result<Loaded, LoadFault> {
+        let stream = StreamId::new(kind.name, id);
+        let known = self.cache().get(&stream);
+        let mut loaded = known.unwrap_or_else(|| Loaded { revision: 0, state: (kind.empty)() });
+        loop {
+            let records = self.ports.log.stream(&stream, loaded.revision, STREAM_PAGE).await?;
+            for record in &records {
+                loaded.state.evolve(record.event_type(), record.data()).map_err(|source| {
+                    LoadFault::Record {
+                        position: record.position(),
+                        event_type: record.event_type().to_owned(),
+                        source,
+                    }
+                })?;
+                loaded.revision = record.revision();
+            }
+            if records.len() < STREAM_PAGE {
+                break;
+            }
+        }
+        if loaded.revision > 0 {
+            self.remember(stream, loaded.clone());
+        }
+        Ok(loaded)
+    }
+
+    pub(crate) fn remember(&self, stream: StreamId, loaded: Loaded) {
+        let mut cache = self.cache();
+        // A slow reader must not put an older state over a newer one.
+        let newer = cache.get(&stream).is_some_and(|known| known.revision > loaded.revision);
+        if !newer {
+            cache.put(stream, loaded);
+        }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cloud account's state; none when there is no such account.
+    pub async fn account(&self, id: Uuid) -> Result<Option<CloudAccount>, LoadFault> {
+        let Some(kind) = kinds::by_name("cloud-account") else { return Ok(None) };
+        let loaded = self.load(kind, &id.to_string()).await?;
+        if loaded.revision == 0 {
+            return Ok(None);
+        }
+        serde_json::from_slice(&loaded.state.json()).map(Some).map_err(|source| LoadFault::Record {
+            position: 0,
+            event_type: "cloud-account".to_owned(),
+            source,
+        })
+    }
+
+    /// What is needed to call an account's provider; with `candidate`, by another credential than
+    /// the one in use.
+    pub fn access(
+        &self,
+        id: Uuid,
+        account: &CloudAccount,
+        candidate: Option<&str>,
+    ) -> Result<(Arc<dyn Provider>, Access), LoadFault> {
+        let provider = self.provider(&account.provider).cloned().ok_or_else(|| {
+            LoadFault::Missing(format!("this program has no provider {}", account.provider))
+        })?;
+        let sealed = candidate.unwrap_or(&account.credential);
+        let secret = self.ports.vault.open(sealed, &credential_context(id))?;
+        let credential: Value = serde_json::from_slice(&secret)
+            .map_err(|_| LoadFault::Missing("the credential does not read".to_owned()))?;
+        let access = Access {
+            account: id,
+            endpoint: account.endpoint.clone(),
+            credential,
+            identity: account.external_account.clone(),
+        };
+        Ok((provider, access))
+    }
+
+    /// Skyledger's own principal for a part of it.
+    pub fn system(part: &str) -> Principal {
+        Principal::system(part)
+    }
+}
+
+/// What a cloud account's credential is sealed for.
+pub(crate) fn credential_context(account: Uuid) -> String {
+    format!("cloud-account/{account}")
+}

@@ -1,0 +1,661 @@
+//! The one handler of every command of every kind: authorise, gather, fold, decide, append.
+//!
+//! A command that loses a race is decided again on what is there now, a bounded number of times. A
+//! command with an `Idempotency-Key` has one effect, however often it is sent: the key, the
+//! principal and a digest of what was sent are part of the records it makes. A command with a
+//! `plan_id` is done only if nothing that its plan saw has moved.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    kernel::{
+        Caller, Decided, Kind, Outstanding, Principal, Refusal, Stamp, State, StreamId,
+        canonical_bytes, canonical_value, codes, fields, sha256,
+    },
+    kinds,
+    log::{Position, RequestStamp},
+    observation::Origin,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    gather::{GatherFault, Gathering, account_mark, gather},
+    ledger::{Ledger, LoadFault, Loaded},
+    plan::{Bound, Fact, Moved, Plan, Saw},
+    ports::{Answered, Append, AppendFault, Expected, LogFault, NewEvent, StreamAppend, Task},
+};
+
+/// Times a command is decided again after losing a race. With 32 writers on one stream the last
+/// one wins at its 32nd try at the latest; nobody has that many on one resource.
+const ATTEMPTS_MAX: usize = 32;
+/// Longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// A command as it comes in.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Who asks.
+    pub principal: Principal,
+    /// The kind.
+    pub kind: &'static Kind,
+    /// The resource; none to create one under a new id.
+    pub id: Option<Uuid>,
+    /// The verb.
+    pub verb: String,
+    /// The command's content; `{}` for a command without.
+    pub body: Value,
+    /// The revision the resource must have (`If-Match`).
+    pub if_match: Option<u64>,
+    /// See the module's words on idempotency.
+    pub idempotency_key: Option<String>,
+    /// See the module's words on plans.
+    pub plan_id: Option<String>,
+    /// The chain it belongs to; none begins one.
+    pub correlation_id: Option<Uuid>,
+    /// What caused it.
+    pub causation_id: Option<Uuid>,
+}
+
+impl Submission {
+    /// A command without conditions.
+    pub fn new(
+        principal: Principal,
+        kind: &'static Kind,
+        id: impl Into<Option<Uuid>>,
+        verb: &str,
+        body: Value,
+    ) -> Self {
+        Self {
+            principal,
+            kind,
+            id: id.into(),
+            verb: verb.to_owned(),
+            body,
+            if_match: None,
+            idempotency_key: None,
+            plan_id: None,
+            correlation_id: None,
+            causation_id: None,
+        }
+    }
+}
+
+/// What came of a command.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The kind.
+    pub kind: &'static str,
+    /// The resource.
+    pub id: Uuid,
+    /// Its revision after the command.
+    pub revision: u64,
+    /// The last position written; the head when everything already was so.
+    pub position: Position,
+    /// The facts the command made.
+    pub events: Vec<Fact>,
+    /// The resource's status.
+    pub status: &'static str,
+    /// What it waits for now.
+    pub order: Option<Outstanding<Value>>,
+    /// Whether this answers a request that was answered before.
+    pub repeated: bool,
+    /// Shown once: a new token's secret.
+    pub secret: Option<String>,
+}
+
+/// Why nothing came of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitFault {
+    /// A rule said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The resource is not at the revision of `If-Match`.
+    #[error("the resource is at revision {actual}, not {expected}")]
+    Precondition {
+        /// What the caller expected.
+        expected: u64,
+        /// What is there.
+        actual: u64,
+    },
+    /// What the plan saw has moved.
+    #[error("what the plan saw has moved")]
+    Stale(Vec<Moved>),
+    /// The `plan_id` does not read, or belongs to another command.
+    #[error("the plan is not one of this command")]
+    PlanOfAnother,
+    /// The idempotency key came with another command before.
+    #[error("the idempotency key was used for another command")]
+    KeyReused,
+    /// The idempotency key is empty or too long.
+    #[error("an idempotency key has 1 to 255 bytes, visible ASCII")]
+    KeyInvalid,
+    /// Lost every race.
+    #[error("other commands kept getting in between")]
+    Busy,
+    /// The world failed.
+    #[error("the command could not be carried out")]
+    Load(#[from] LoadFault),
+}
+
+impl From<LogFault> for SubmitFault {
+    fn from(fault: LogFault) -> Self {
+        Self::Load(LoadFault::Log(fault))
+    }
+}
+
+impl From<GatherFault> for SubmitFault {
+    fn from(fault: GatherFault) -> Self {
+        match fault {
+            GatherFault::Refused(refusal) => Self::Refused(refusal),
+            GatherFault::Load(fault) => Self::Load(fault),
+        }
+    }
+}
+
+/// A command that was decided, and everything its append needs.
+struct Ready {
+    loaded: Loaded,
+    decided: Decided,
+    saw: Vec<Saw>,
+    secret: Option<String>,
+    /// Who owns the resource after the command.
+    project: Option<Uuid>,
+}
+
+impl Ledger {
+    /// Carries a command to the log.
+    pub async fn submit(&self, submission: Submission) -> Result<Outcome, SubmitFault> {
+        let verb = Self::allowed(&submission)?;
+        let request = self.request_stamp(&submission)?;
+        if let Some(request) = &request {
+            let actor = &submission.principal.name;
+            if let Some(answered) = self.ports.log.request(actor, &request.key).await? {
+                return self.repeat(&submission, &request.digest, &answered).await;
+            }
+        }
+        let bound = self.bound(&submission)?;
+        let id = match (&bound, submission.id) {
+            (Some(bound), _) => bound.id.parse().map_err(|_| SubmitFault::PlanOfAnother)?,
+            (None, Some(id)) => id,
+            (None, None) => self.ports.ids.new_id(),
+        };
+        let creates = verb.creates;
+        for attempt in 0..ATTEMPTS_MAX {
+            let ready = self.decide(&submission, id, creates, attempt > 0).await?;
+            if let Some(bound) = &bound {
+                let moved = moved(&bound.saw, &ready.saw);
+                if !moved.is_empty() {
+                    return Err(SubmitFault::Stale(moved));
+                }
+            }
+            match self.append(&submission, id, ready, request.as_ref()).await? {
+                Appending::Done(outcome) => return Ok(*outcome),
+                Appending::Lost => {}
+                Appending::Repeated(answered) => {
+                    let digest = request.map(|request| request.digest).unwrap_or_default();
+                    return self.repeat(&submission, &digest, &answered).await;
+                }
+            }
+        }
+        Err(SubmitFault::Busy)
+    }
+
+    /// What a command would do; writes nothing.
+    pub async fn plan(&self, submission: &Submission) -> Result<Plan, SubmitFault> {
+        let verb = Self::allowed(submission)?;
+        let id = submission.id.unwrap_or_else(|| self.ports.ids.new_id());
+        let ready = self.decide(submission, id, verb.creates, true).await?;
+        let kind = submission.kind;
+        let bound = Bound {
+            id: id.to_string(),
+            command: self.command_digest(submission),
+            saw: ready.saw.clone(),
+        };
+        let json = |state: &dyn State| serde_json::from_slice(&state.json()).unwrap_or_default();
+        let (before, after): (Value, Value) =
+            (json(ready.loaded.state.as_ref()), json(ready.decided.state.as_ref()));
+        let mut touches = Vec::new();
+        if !ready.decided.steps.is_empty() {
+            touches.push(format!("{}/{id}", kind.name));
+            touches.extend(ready.decided.claims.iter().map(|claim| format!("claim/{claim}")));
+        }
+        let diff =
+            if ready.decided.steps.is_empty() { Vec::new() } else { fields(&after, &before) };
+        Ok(Plan {
+            plan_id: bound.encode(self.ports.vault.as_ref()),
+            kind: kind.name.to_owned(),
+            id: id.to_string(),
+            revision: ready.loaded.revision,
+            events: facts(&ready.decided),
+            status: [
+                ready.loaded.state.status().to_owned(),
+                ready.decided.state.status().to_owned(),
+            ],
+            diff,
+            calls: self.calls(kind, id, &ready),
+            touches,
+            saw: ready.saw,
+        })
+    }
+
+    /// The verb, if there is one and this caller may send it at all.
+    fn allowed(submission: &Submission) -> Result<&'static domain::kernel::Verb, SubmitFault> {
+        let Submission { kind, verb, principal, .. } = submission;
+        let unknown = || {
+            let known: Vec<_> = (kind.verbs)()
+                .iter()
+                .filter(|verb| matches!(verb.caller, Caller::Person(_)))
+                .map(|verb| verb.name)
+                .collect();
+            let detail =
+                format!("{} has no command `{verb}`, only {}", kind.name, known.join(", "));
+            SubmitFault::Refused(Refusal::new(&codes::UNKNOWN_COMMAND, detail))
+        };
+        let found = kind.verb(verb).ok_or_else(unknown)?;
+        match found.caller {
+            Caller::System if !principal.name.starts_with("system:") => Err(unknown()),
+            _ => Ok(found),
+        }
+    }
+
+    fn command_digest(&self, submission: &Submission) -> String {
+        let what = json!([submission.kind.name, submission.id, submission.verb, submission.body,]);
+        self.ports.vault.digest(&canonical_value(&what))
+    }
+
+    fn request_stamp(&self, submission: &Submission) -> Result<Option<RequestStamp>, SubmitFault> {
+        let Some(key) = &submission.idempotency_key else { return Ok(None) };
+        let visible = key.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+        if key.is_empty() || key.len() > KEY_BYTES_MAX || !visible {
+            return Err(SubmitFault::KeyInvalid);
+        }
+        Ok(Some(RequestStamp { key: key.clone(), digest: self.command_digest(submission) }))
+    }
+
+    fn bound(&self, submission: &Submission) -> Result<Option<Bound>, SubmitFault> {
+        let Some(plan_id) = &submission.plan_id else { return Ok(None) };
+        let bound = Bound::decode(plan_id, self.ports.vault.as_ref());
+        let bound = bound.ok_or(SubmitFault::PlanOfAnother)?;
+        if bound.command != self.command_digest(submission) {
+            return Err(SubmitFault::PlanOfAnother);
+        }
+        Ok(Some(bound))
+    }
+
+    /// Decides on what is known here; where that might be old and the answer depends on it, on
+    /// what is in the log.
+    async fn decide(
+        &self,
+        submission: &Submission,
+        id: Uuid,
+        creates: bool,
+        newest: bool,
+    ) -> Result<Ready, SubmitFault> {
+        if !newest && submission.plan_id.is_none() {
+            let recalled = self.recall(submission.kind, &id.to_string()).await?;
+            let revision = recalled.revision;
+            match self.decide_on(submission, id, creates, recalled).await {
+                // Facts are checked against the log by their append.
+                Ok(ready) if !ready.decided.steps.is_empty() => return Ok(ready),
+                // A no, or nothing to do, must not come from an old state.
+                first => {
+                    let loaded = self.load(submission.kind, &id.to_string()).await?;
+                    if loaded.revision == revision {
+                        return first;
+                    }
+                    return self.decide_on(submission, id, creates, loaded).await;
+                }
+            }
+        }
+        let loaded = self.load(submission.kind, &id.to_string()).await?;
+        self.decide_on(submission, id, creates, loaded).await
+    }
+
+    async fn decide_on(
+        &self,
+        submission: &Submission,
+        id: Uuid,
+        creates: bool,
+        loaded: Loaded,
+    ) -> Result<Ready, SubmitFault> {
+        let Submission { kind, principal, verb, .. } = submission;
+        let role = match kind.verb(verb).map(|verb| verb.caller) {
+            Some(Caller::Person(role)) => role,
+            _ => domain::kernel::Role::Admin,
+        };
+        let exists = loaded.revision > 0;
+        if exists {
+            principal.authorise(role, owner(kind, id, loaded.state.as_ref()))?;
+        } else if !creates {
+            let detail = format!("there is no {} {id}", kind.name);
+            return Err(Refusal::new(&codes::NOT_FOUND, detail).into());
+        } else if principal.role < role {
+            principal.authorise(role, None)?;
+        }
+        if let Some(expected) = submission.if_match
+            && expected != loaded.revision
+        {
+            return Err(SubmitFault::Precondition { expected, actual: loaded.revision });
+        }
+        let mut gathering = Gathering {
+            ledger: self,
+            kind,
+            id,
+            verb,
+            principal,
+            exists,
+            body: submission.body.clone(),
+            saw: vec![Saw {
+                kind: kind.name.to_owned(),
+                id: id.to_string(),
+                mark: loaded.revision.to_string(),
+            }],
+            secret: None,
+        };
+        gather(&mut gathering).await?;
+        let Gathering { body, mut saw, secret, .. } = gathering;
+        let stamp = Stamp { now: self.ports.clock.now(), actor: principal.name.clone() };
+        let decided = loaded.state.decide(verb, &body, &stamp)?;
+        let project = owner(kind, id, decided.state.as_ref());
+        principal.authorise(role, project)?;
+        if !principal.name.starts_with("system:") {
+            self.check_order(kind, id, &loaded, &decided, &mut saw).await?;
+        }
+        Ok(Ready { loaded, decided, saw, secret, project })
+    }
+
+    /// An order that this command issues must be one that the account's provider can carry out,
+    /// now, and within its limits: before anything is written.
+    async fn check_order(
+        &self,
+        kind: &'static Kind,
+        id: Uuid,
+        before: &Loaded,
+        decided: &Decided,
+        saw: &mut Vec<Saw>,
+    ) -> Result<(), SubmitFault> {
+        let Some(out) = decided.state.order() else { return Ok(()) };
+        let same = before.state.order().is_some_and(|known| known.number == out.number);
+        if kind.name == "cloud-account" || (same && decided.steps.is_empty()) {
+            return Ok(());
+        }
+        let Some(account) = decided.state.facets().account else { return Ok(()) };
+        let (mark, account) = account_mark(self, account).await?;
+        saw.push(mark);
+        let Some(account) = account else {
+            return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, "the account is not there").into());
+        };
+        if !account.is_ready() {
+            let detail = format!("the account {} is not ready", account.name);
+            return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, detail).into());
+        }
+        let tag = out.order["type"].as_str().unwrap_or_default();
+        let unsupported = || {
+            let detail = format!("{} cannot {tag} a {}", account.provider, kind.name);
+            SubmitFault::Refused(Refusal::new(&codes::UNSUPPORTED, detail))
+        };
+        let provider = self.provider(&account.provider).ok_or_else(unsupported)?;
+        let row = provider.table().iter().find(|row| row.kind == kind.name);
+        if !row.is_some_and(|row| row.orders.contains(&tag)) {
+            return Err(unsupported());
+        }
+        let data = &out.order["data"];
+        let wanted = [&data["to"], &data["spec"]].into_iter().find(|spec| !spec.is_null());
+        if let Some(wanted) = wanted {
+            let seen = Some(&data["from"]).filter(|seen| !seen.is_null());
+            provider.check_spec(kind.name, wanted, seen).map_err(|why| {
+                Refusal::new(&codes::PROVIDER_LIMIT, format!("{} {id}: {why}", account.provider))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn calls(&self, kind: &'static Kind, id: Uuid, ready: &Ready) -> Vec<crate::ports::Call> {
+        let Some(out) = ready.decided.state.order() else { return Vec::new() };
+        let facets = ready.decided.state.facets();
+        let (Some(provider), Some(account)) =
+            (facets.provider.as_ref().and_then(|name| self.provider(name)), facets.account)
+        else {
+            return Vec::new();
+        };
+        let origin = Origin {
+            provider: provider.name().to_owned(),
+            account,
+            region: facets.region,
+            external_id: facets.external_id.unwrap_or_default(),
+        };
+        provider.calls(&Task {
+            kind: kind.name,
+            key: domain::kernel::OrderKey {
+                stream: StreamId::new(kind.name, id),
+                number: out.number,
+            },
+            order: out.order,
+            origin,
+        })
+    }
+
+    async fn append(
+        &self,
+        submission: &Submission,
+        id: Uuid,
+        ready: Ready,
+        request: Option<&RequestStamp>,
+    ) -> Result<Appending, SubmitFault> {
+        let Ready { loaded, decided, secret, project, .. } = ready;
+        let kind = submission.kind;
+        let stream = StreamId::new(kind.name, id);
+        let outcome = |position, revision, secret| {
+            Appending::Done(Box::new(Outcome {
+                kind: kind.name,
+                id,
+                revision,
+                position,
+                events: facts(&decided),
+                status: decided.state.status(),
+                order: decided.state.order(),
+                repeated: false,
+                secret,
+            }))
+        };
+        let mut streams = Vec::with_capacity(1 + decided.claims.len());
+        if decided.steps.is_empty() {
+            if request.is_none() {
+                let position = self.ports.log.head().await?.position;
+                return Ok(outcome(position, loaded.revision, secret));
+            }
+            // Nothing to do is an answer too: a retry must get it, whatever happened since.
+            streams.push(noted(submission, id, project, self.ports.ids.new_id()));
+        } else {
+            streams.push(StreamAppend {
+                stream: stream.clone(),
+                expected: match loaded.revision {
+                    0 => Expected::NoStream,
+                    revision => Expected::Exact(revision),
+                },
+                project,
+                events: decided
+                    .steps
+                    .iter()
+                    .map(|step| NewEvent {
+                        event_type: step.event_type.clone(),
+                        schema_version: 1,
+                        data: step.data.clone(),
+                    })
+                    .collect(),
+            });
+        }
+        for claim in &decided.claims {
+            streams.push(StreamAppend {
+                stream: StreamId::new("claim", claim),
+                expected: Expected::NoStream,
+                project,
+                events: vec![NewEvent {
+                    event_type: "claimed".to_owned(),
+                    schema_version: 1,
+                    data: canonical_bytes(&json!({"kind": kind.name, "id": id})),
+                }],
+            });
+        }
+        let command_id = self.ports.ids.new_id();
+        let append = Append {
+            actor: submission.principal.name.clone(),
+            command_id,
+            correlation_id: submission.correlation_id.unwrap_or(command_id),
+            causation_id: submission.causation_id,
+            request: request.cloned(),
+            streams,
+        };
+        match self.ports.log.append(append).await {
+            Ok(appended) => {
+                let wrote = !decided.steps.is_empty();
+                let revision = loaded.revision + decided.steps.len() as u64;
+                if wrote {
+                    let state = decided.state.clone();
+                    self.remember(stream, Loaded { revision, state });
+                }
+                Ok(outcome(appended.last, revision, secret))
+            }
+            Err(AppendFault::Conflict { stream: lost, .. }) if lost.kind == "claim" => {
+                let detail = format!("{} is mapped already", lost.id);
+                Err(Refusal::new(&codes::ALREADY_CLAIMED, detail).into())
+            }
+            Err(AppendFault::Conflict { .. }) => Ok(Appending::Lost),
+            Err(AppendFault::Repeated(answered)) => Ok(Appending::Repeated(answered)),
+            Err(AppendFault::Fault(fault)) => Err(fault.into()),
+        }
+    }
+
+    /// The answer that the first request with this key got, made again from its records.
+    async fn repeat(
+        &self,
+        submission: &Submission,
+        digest: &str,
+        answered: &Answered,
+    ) -> Result<Outcome, SubmitFault> {
+        if answered.digest != digest {
+            return Err(SubmitFault::KeyReused);
+        }
+        let count = (answered.last - answered.first + 1) as usize;
+        let records = self.ports.log.read(answered.first - 1, count).await?;
+        let Some(first) = records.first() else { return Err(SubmitFault::KeyReused) };
+        let data = |record: &domain::log::Record| {
+            serde_json::from_slice::<Value>(record.data()).unwrap_or_default()
+        };
+        let noted = first.kind() == "request";
+        let id_text = if noted {
+            data(first)["id"].as_str().unwrap_or_default().to_owned()
+        } else {
+            first.id().to_owned()
+        };
+        let own: Vec<_> = records
+            .iter()
+            .filter(|record| !noted && record.kind() == first.kind() && record.id() == id_text)
+            .collect();
+        let loaded = self.load(submission.kind, &id_text).await?;
+        let revision = match own.last() {
+            Some(last) => last.revision(),
+            None => data(first)["revision"].as_u64().unwrap_or_default(),
+        };
+        Ok(Outcome {
+            kind: submission.kind.name,
+            id: id_text.parse().unwrap_or_default(),
+            revision,
+            position: answered.last,
+            events: own
+                .iter()
+                .map(|record| Fact {
+                    event_type: record.event_type().to_owned(),
+                    data: data(record),
+                })
+                .collect(),
+            status: loaded.state.status(),
+            order: loaded.state.order(),
+            repeated: true,
+            secret: None,
+        })
+    }
+
+    /// Who has taken this name, if anybody has.
+    pub async fn claimed_by(&self, claim: &str) -> Result<Option<Uuid>, LogFault> {
+        let records = self.ports.log.stream(&StreamId::new("claim", claim), 0, 1).await?;
+        let data = records.first().map(|record| serde_json::from_slice::<Value>(record.data()));
+        Ok(data.and_then(Result::ok).and_then(|data| data["id"].as_str()?.parse().ok()))
+    }
+
+    /// Now, as the ledger's clock has it.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.ports.clock.now()
+    }
+}
+
+enum Appending {
+    Done(Box<Outcome>),
+    /// Another command got in between.
+    Lost,
+    /// The same request got in between.
+    Repeated(Answered),
+}
+
+/// Who owns a resource. A project belongs to itself.
+fn owner(kind: &Kind, id: Uuid, state: &dyn State) -> Option<Uuid> {
+    if kind.name == "project" && state.status() != "absent" {
+        return Some(id);
+    }
+    state.facets().project
+}
+
+fn facts(decided: &Decided) -> Vec<Fact> {
+    decided
+        .steps
+        .iter()
+        .map(|step| Fact {
+            event_type: step.event_type.clone(),
+            data: serde_json::from_slice(&step.data).unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// A request that changed nothing, as a fact of its own.
+fn noted(submission: &Submission, id: Uuid, project: Option<Uuid>, stream: Uuid) -> StreamAppend {
+    StreamAppend {
+        stream: StreamId::new("request", stream),
+        expected: Expected::NoStream,
+        project,
+        events: vec![NewEvent {
+            event_type: "noted".to_owned(),
+            schema_version: 1,
+            data: canonical_bytes(&json!({
+                "kind": submission.kind.name,
+                "id": id,
+                "verb": submission.verb,
+            })),
+        }],
+    }
+}
+
+/// What of a plan is not as it was.
+fn moved(then: &[Saw], now: &[Saw]) -> Vec<Moved> {
+    then.iter()
+        .filter_map(|saw| {
+            let found = now.iter().find(|one| one.kind == saw.kind && one.id == saw.id);
+            let found = found.map_or("nothing", |found| found.mark.as_str());
+            (found != saw.mark).then(|| Moved {
+                kind: saw.kind.clone(),
+                id: saw.id.clone(),
+                saw: saw.mark.clone(),
+                found: found.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// A digest in hex, cut short: for marks that people compare by eye.
+pub(crate) fn short_digest(bytes: &[u8]) -> String {
+    sha256(bytes)[..8].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// The kind of this name; the callers of this know that there is one.
+pub(crate) fn kind_named(name: &str) -> Result<&'static Kind, LoadFault> {
+    kinds::by_name(name).ok_or_else(|| LoadFault::Missing(format!("there is no kind {name}")))
+}
