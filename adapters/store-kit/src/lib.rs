@@ -1,1 +1,3 @@
 //! adapters-store-kit
+pub mod check;
+pub mod group;

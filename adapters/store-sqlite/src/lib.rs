@@ -1,23 +1,65 @@
 //! The embedded store: one SQLite file (WAL) that holds log, leases and views.
 //!
-//! - [`Store`]: opens the file, hands out connections and the write [`Gate`].
+//! - [`Store`]: opens the file, is the log (`EventLog`), hands out connections and the [`Gate`].
+//! - [`SqliteLeases`]: who works on which order.
+//!
+//! One process at a time, one thread that writes the log, any number of readers.
 #![warn(missing_docs)]
 
+mod check;
 mod fault;
 mod gate;
+mod leases;
+mod log;
+mod schema;
+mod writer;
 
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
-use commands::ports::LogFault;
+use adapters_store_kit::group::{Now, system_time};
+use chrono::{DateTime, Utc};
+use commands::ports::{Head, LogFault};
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use fault::fault;
 pub use gate::{Gate, Turn};
+pub use leases::SqliteLeases;
+use writer::{Job, Writer};
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Appends that may wait for the writer; the next one waits for a place.
+    pub queue_max: usize,
+    /// How long an append waits for a place before it is refused as unavailable.
+    pub patience: Duration,
+    /// Connections for reads that run at the same time.
+    pub readers: usize,
+    /// Most bytes of the file (its log of changes not counted); more is [`LogFault::Full`].
+    pub bytes_max: Option<u64>,
+    /// Where `recorded_at` and the terms of leases come from.
+    pub now: Now,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            // Eight groups: at some milliseconds each nobody waits for more than a blink.
+            queue_max: 8 * adapters_store_kit::group::GROUP_APPENDS_MAX,
+            patience: Duration::from_secs(5),
+            readers: 8,
+            bytes_max: None,
+            now: system_time(),
+        }
+    }
+}
 
 /// What a connection's commits survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +81,76 @@ pub struct Store {
 
 struct Inner {
     path: PathBuf,
-    gate: Gate,
+    options: Options,
+    gate: Arc<Gate>,
+    head: watch::Receiver<Head>,
+    /// None only while it is dropped.
+    queue: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Mutex<Vec<Connection>>,
+    /// Bounds the reads on threads of their own.
+    places: Arc<Semaphore>,
     /// Held as long as the store is open.
     _lock: File,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What waits is written and answered; then the file is closed for whoever opens it next.
+        self.queue.take();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the log's writer panicked");
+        }
+    }
+}
+
 impl Store {
+    /// Opens the store, making the file when there is none. Compares the head with the newest
+    /// records and the tree; [`Self::check`] compares everything.
+    ///
+    /// # Errors
+    /// [`LogFault::Unavailable`] when another process has it open, [`LogFault::Corrupt`] when the
+    /// newest records are not what the head says.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, LogFault> {
+        let path = path.as_ref().to_owned();
+        let lock = lock(&path)?;
+        let mut connection = connect(&path, Durability::Full).map_err(fault)?;
+        schema::create(&mut connection)?;
+        if let Some(bytes) = options.bytes_max {
+            let page: u64 = connection
+                .pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
+                .map_err(fault)? as u64;
+            connection
+                .pragma_update_and_check(None, "max_page_count", (bytes / page) as i64, |_| Ok(()))
+                .map_err(fault)?;
+        }
+        let (changes, head) = watch::channel(check::open_head(&connection)?);
+        let (queue, waiting) = mpsc::channel(options.queue_max);
+        let gate = Arc::new(Gate::default());
+        let writer = Writer::new(connection, options.now.clone(), changes);
+        let door = Arc::clone(&gate);
+        let writer = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run(&door, waiting))
+            .map_err(|error| LogFault::Unavailable(error.to_string()))?;
+        let places = Arc::new(Semaphore::new(options.readers));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                options,
+                gate,
+                head,
+                queue: Some(queue),
+                writer: Some(writer),
+                readers: Mutex::default(),
+                places,
+                _lock: lock,
+            }),
+        })
+    }
+
     /// A new connection to the file, with the store's settings. Whoever writes with it holds
     /// [`Self::gate`] from `BEGIN IMMEDIATE` to `COMMIT`.
     pub fn connect(&self, durability: Durability) -> Result<Connection, LogFault> {
@@ -56,14 +162,64 @@ impl Store {
         &self.inner.gate
     }
 
-    /// Opens the store, making the file when there is none.
+    /// The newest position, without asking anybody.
+    pub fn head_now(&self) -> Head {
+        self.inner.head.borrow().clone()
+    }
+
+    /// Changes with every group of appends.
+    pub fn head_changes(&self) -> watch::Receiver<Head> {
+        self.inner.head.clone()
+    }
+
+    /// Reads on a thread where blocking is allowed.
     ///
     /// # Errors
-    /// [`LogFault::Unavailable`] when another process has it open.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LogFault> {
-        let path = path.as_ref().to_owned();
-        let lock = lock(&path)?;
-        Ok(Self { inner: Arc::new(Inner { path, gate: Gate::default(), _lock: lock }) })
+    /// What the work says, or a fault of the connection.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, LogFault> + Send + 'static,
+    ) -> Result<T, LogFault> {
+        let ended = |error: &dyn std::fmt::Display| LogFault::Unexpected(error.to_string());
+        let place = Arc::clone(&self.inner.places);
+        let place = place.acquire_owned().await.map_err(|error| ended(&error))?;
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            this.inline(work)
+        })
+        .await
+        .map_err(|error| ended(&error))?
+    }
+
+    /// Reads on this thread: for what is short and nearly always in memory.
+    fn inline<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, LogFault>,
+    ) -> Result<T, LogFault> {
+        let pool = || self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = pool().pop();
+        let connection = match free {
+            Some(connection) => connection,
+            None => self.connect(Durability::ReadOnly)?,
+        };
+        let result = work(&connection);
+        let mut pool = pool();
+        if pool.len() < self.inner.options.readers {
+            pool.push(connection);
+        }
+        result
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.inner.options.now)()
+    }
+
+    async fn send(&self, job: Job) -> Result<(), LogFault> {
+        let queue = self.inner.queue.as_ref().expect("only dropping takes the queue away");
+        queue.send_timeout(job, self.inner.options.patience).await.map_err(|_| {
+            LogFault::Unavailable("too many appends are waiting for the disk".to_owned())
+        })
     }
 }
 

@@ -1,0 +1,195 @@
+//! Whether the file is what it was: quickly when it is opened, fully on request.
+
+use adapters_store_kit::{
+    check::{Checker, Stored},
+    group::frontier_of,
+};
+use chrono::DateTime;
+use commands::ports::{Answered, Head, LogFault};
+use domain::{
+    kernel::StreamId,
+    log::{Frontier, Hash, Position, Record},
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{Store, fault, log};
+
+/// Rows between two reports of progress.
+const PAGE: usize = 5_000;
+
+fn damaged(position: Position, reason: impl Into<String>) -> LogFault {
+    LogFault::Corrupt { position, reason: reason.into() }
+}
+
+/// The head row as it stands.
+fn read_head(connection: &Connection) -> Result<Head, LogFault> {
+    let (position, recorded_at, frontier) = connection
+        .query_row("SELECT position, recorded_at, frontier FROM head", [], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+        })
+        .map_err(fault)?;
+    let frontier = Frontier::from_bytes(&frontier)
+        .filter(|frontier| frontier.size() == position)
+        .ok_or_else(|| damaged(position, "the head's tree does not read"))?;
+    let recorded_at = DateTime::from_timestamp_micros(recorded_at)
+        .ok_or_else(|| damaged(position, "the head's time does not read"))?;
+    Ok(Head { position, recorded_at, frontier })
+}
+
+/// The head, compared with the newest records and with the tree's nodes: milliseconds, whatever
+/// the length of the log.
+pub(crate) fn open_head(connection: &Connection) -> Result<Head, LogFault> {
+    let head = read_head(connection)?;
+    let last: i64 = connection
+        .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
+        .map_err(fault)?;
+    let last = last as u64;
+    if last != head.position {
+        let reason = format!("the log ends at {last}, its head says {}", head.position);
+        return Err(damaged(last.min(head.position) + 1, reason));
+    }
+    let tile = 1 << Frontier::TILE_LEVELS;
+    let sealed = head.position / tile;
+    let tiles = log::nodes(connection, Frontier::TILE_LEVELS, 0, u64::MAX)?;
+    if tiles.len() as u64 != sealed {
+        return Err(damaged(head.position, format!("{} of {sealed} nodes", tiles.len())));
+    }
+    let tail = log::range(connection, sealed * tile, head.position)?;
+    for record in &tail {
+        Record::from_frame(record.frame())
+            .map_err(|fault| damaged(record.position(), fault.to_string()))?;
+    }
+    if let Some(newest) = tail.last() {
+        if newest.recorded_at() != head.recorded_at {
+            return Err(damaged(last, "the head's time is not its record's"));
+        }
+        let revision = connection
+            .query_row(
+                "SELECT revision FROM streams WHERE kind = ? AND id = ?",
+                params![newest.kind(), newest.id()],
+                |row| row.get::<_, i64>(0),
+            )
+            .optional()
+            .map_err(fault)?;
+        if revision != Some(newest.revision() as i64) {
+            let reason = format!("{} is kept at revision {revision:?}", newest.stream());
+            return Err(damaged(last, reason));
+        }
+    }
+    let leaves: Vec<Hash> = tail.iter().map(Record::leaf).collect();
+    if frontier_of(&tiles, &leaves).as_ref() != Some(&head.frontier) {
+        let first = sealed * tile + 1;
+        return Err(damaged(first.min(last), "the tree over the newest records differs"));
+    }
+    Ok(head)
+}
+
+impl Store {
+    /// Reads every record, and compares it with its columns, its stream, its request and the tree.
+    /// `progress` is told the positions reached. Appends go on meanwhile; what they add is not
+    /// checked.
+    ///
+    /// # Errors
+    /// [`LogFault::Corrupt`] naming the first position that is damaged or missing.
+    pub async fn check(
+        &self,
+        progress: &(dyn Fn(Position) + Send + Sync),
+    ) -> Result<Head, LogFault> {
+        // One read transaction, so that streams and requests are those of the head.
+        let connection = self.connect(crate::Durability::ReadOnly)?;
+        let (mut connection, head) = tokio::task::spawn_blocking(move || {
+            connection.execute_batch("BEGIN").map_err(fault)?;
+            let head = read_head(&connection)?;
+            Ok::<_, LogFault>((connection, head))
+        })
+        .await
+        .map_err(|error| LogFault::Unexpected(error.to_string()))??;
+        let mut checker = Checker::default();
+        loop {
+            let before = checker.position();
+            (connection, checker) = tokio::task::spawn_blocking(move || {
+                page(&connection, &mut checker)?;
+                Ok::<_, LogFault>((connection, checker))
+            })
+            .await
+            .map_err(|error| LogFault::Unexpected(error.to_string()))??;
+            progress(checker.position());
+            if checker.position() == before {
+                break;
+            }
+        }
+        tokio::task::spawn_blocking(move || {
+            streams_and_requests(&connection, &mut checker)?;
+            checker.finish(&head)
+        })
+        .await
+        .map_err(|error| LogFault::Unexpected(error.to_string()))?
+    }
+}
+
+fn page(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> {
+    let after = checker.position() as i64;
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT position, streams.kind, streams.id, events.revision, \
+             (SELECT name FROM names WHERE no = type_no), \
+             (SELECT name FROM names WHERE no = actor_no), \
+             (SELECT name FROM names WHERE no = project_no), mark, record \
+             FROM events LEFT JOIN streams USING (stream_no) \
+             WHERE position > ? ORDER BY position LIMIT ?",
+        )
+        .map_err(fault)?;
+    let mut rows = statement.query(params![after, PAGE as i64]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let stored = stored(row).map_err(|error| {
+            damaged(checker.position() + 1, format!("its columns do not read: {error}"))
+        })?;
+        for node in checker.row(stored)? {
+            let kept = log::nodes(connection, node.level, node.index, 1)?;
+            Checker::compare(&node, kept.first())?;
+        }
+    }
+    Ok(())
+}
+
+fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
+    Ok(Stored {
+        position: row.get::<_, i64>(0)? as u64,
+        stream: StreamId { kind: row.get(1)?, id: row.get(2)? },
+        revision: row.get::<_, i64>(3)? as u64,
+        event_type: row.get(4)?,
+        actor: row.get(5)?,
+        project: row.get(6)?,
+        mark: row.get(7)?,
+        frame: row.get(8)?,
+    })
+}
+
+fn streams_and_requests(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> {
+    let mut statement =
+        connection.prepare("SELECT kind, id, revision FROM streams").map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let read =
+            || Ok((StreamId { kind: row.get(0)?, id: row.get(1)? }, row.get::<_, i64>(2)? as u64));
+        let (stream, revision) = read().map_err(fault)?;
+        checker.stream(&stream, revision)?;
+    }
+    let mut statement = connection
+        .prepare("SELECT actor, key, digest, first, last FROM requests ORDER BY first")
+        .map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let read = || {
+            let answered = Answered {
+                digest: row.get(2)?,
+                first: row.get::<_, i64>(3)? as u64,
+                last: row.get::<_, i64>(4)? as u64,
+            };
+            Ok(((row.get(0)?, row.get(1)?), answered))
+        };
+        let (key, answered) = read().map_err(fault)?;
+        checker.request(&key, &answered)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The tables of log and leases. The views' own are beside their code.
+
+use commands::ports::LogFault;
+use rusqlite::Connection;
+
+use crate::fault;
+
+/// Goes up with every change below; a file of a later version is refused.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE names (           -- kinds, types, actors and projects, once each
+    no INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE streams (
+    stream_no INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    UNIQUE (kind, id)
+) STRICT;
+
+CREATE TABLE events (          -- `record` is the truth; the other columns find it
+    position INTEGER PRIMARY KEY,
+    stream_no INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    kind_no INTEGER NOT NULL,
+    type_no INTEGER NOT NULL,
+    actor_no INTEGER NOT NULL,
+    project_no INTEGER,
+    command INTEGER NOT NULL,      -- the id's first 8 bytes
+    correlation INTEGER NOT NULL,
+    mark INTEGER NOT NULL,         -- the leaf's first 8 bytes
+    record BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_stream ON events (stream_no, revision);
+CREATE INDEX events_kind ON events (kind_no);
+CREATE INDEX events_type ON events (type_no);
+CREATE INDEX events_actor ON events (actor_no);
+CREATE INDEX events_project ON events (project_no) WHERE project_no IS NOT NULL;
+CREATE INDEX events_command ON events (command);
+CREATE INDEX events_correlation ON events (correlation) WHERE correlation <> command;
+CREATE TRIGGER events_stay BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event never changes'); END;
+CREATE TRIGGER events_remain BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event is never deleted'); END;
+
+CREATE TABLE requests (
+    actor TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (actor, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tree (            -- nodes at every eighth level
+    level INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (level, idx)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    position INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,  -- microseconds since 1970
+    frontier BLOB NOT NULL
+) STRICT;
+INSERT INTO head VALUES (1, 0, 0, x'0000000000000000');
+
+CREATE TABLE leases (
+    key TEXT PRIMARY KEY,
+    owner TEXT,                    -- none while nobody holds it
+    epoch INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    not_before INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE lease_epoch (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    last INTEGER NOT NULL
+) STRICT;
+INSERT INTO lease_epoch VALUES (1, 0);
+";
+
+/// Makes the tables in a new file, all or none.
+pub(crate) fn create(connection: &mut Connection) -> Result<(), LogFault> {
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+    };
+    match version(connection).map_err(fault)? {
+        VERSION => return Ok(()),
+        0 => {}
+        other => {
+            return Err(LogFault::Unexpected(format!(
+                "the file is of version {other}, this program knows version {VERSION}"
+            )));
+        }
+    }
+    let transaction = connection.transaction().map_err(fault)?;
+    transaction.execute_batch(TABLES).map_err(fault)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(fault)?;
+    transaction.commit().map_err(fault)
+}
