@@ -10,8 +10,10 @@
 
 pub mod gather;
 pub mod ledger;
+pub mod observe;
 pub mod pace;
 pub mod plan;
 pub mod ports;
+pub mod run_orders;
 pub mod submit;
 pub mod testing;

@@ -11,7 +11,6 @@ use domain::{
         Caller, Decided, Kind, Outstanding, Principal, Refusal, Stamp, State, StreamId,
         canonical_bytes, canonical_value, codes, fields, sha256,
     },
-    kinds,
     log::{Position, RequestStamp},
     observation::Origin,
 };
@@ -653,9 +652,4 @@ fn moved(then: &[Saw], now: &[Saw]) -> Vec<Moved> {
 /// A digest in hex, cut short: for marks that people compare by eye.
 pub(crate) fn short_digest(bytes: &[u8]) -> String {
     sha256(bytes)[..8].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-}
-
-/// The kind of this name; the callers of this know that there is one.
-pub(crate) fn kind_named(name: &str) -> Result<&'static Kind, LoadFault> {
-    kinds::by_name(name).ok_or_else(|| LoadFault::Missing(format!("there is no kind {name}")))
 }

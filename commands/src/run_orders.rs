@@ -1,0 +1,491 @@
+//! The one runner: states that wait for the world → driver → the command that reports.
+//!
+//! It takes no input. It looks at the orders that are out, does what is missing, and may be called
+//! at any time; being told that the log has grown makes it earlier, never different. A row of the
+//! orders view only says where to look: before acting the runner folds the stream itself, and a
+//! lease keeps two runners from one order. So a crash at any step needs no recovery: the next
+//! runner finds the same order under the same key, and the driver finds what was half done.
+//!
+//! An order that keeps failing is *parked*: the reason is in the log, and a person says `retry` or
+//! `abandon`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use domain::{
+    kernel::{Kind, OrderKey, Outstanding, Refusal, StreamId, codes},
+    kinds,
+    observation::Origin,
+    tenancy::cloud_account::CloudAccount,
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture, pin_mut, select, stream::FuturesUnordered};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    ledger::{Ledger, LoadFault},
+    observe::{Look, chain, inventory_position, outstanding},
+    ports::{DriverFault, Lease, LogFault, Report, Task, ViewFault},
+    submit::{Submission, SubmitFault},
+};
+
+/// Tries of an order that fails with something that may go away, before it is parked. With the
+/// back-off below that is about two minutes.
+pub const TRIES_MAX: u32 = 8;
+/// The first back-off; it doubles up to [`BACK_OFF_MAX`].
+pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
+/// The longest back-off.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// How long a lease holds without being renewed: a runner that was killed is followed after this.
+pub const LEASE_TERM: Duration = Duration::from_secs(15);
+/// How long an account that is paused, denied or not verified yet is left alone.
+const NOT_READY: Duration = Duration::from_secs(2);
+/// The longest rest between two looks: back-offs end without anything being appended.
+const REST: Duration = Duration::from_millis(500);
+
+/// Steps of one order, in their order: where a test lets a runner die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// The lease is taken; the provider was not called.
+    BeforeCall,
+    /// The provider has done it; nothing of that is in the log.
+    AfterCall,
+    /// The report is in the log; the lease is still held.
+    AfterReport,
+}
+
+/// Asked at every step of every order.
+pub trait Probe: Send + Sync + 'static {
+    /// Whether the runner dies here: it stops, and cleans nothing up.
+    fn dies(&self, step: Step, key: &OrderKey) -> bool;
+}
+
+/// Nobody dies.
+struct Immortal;
+
+impl Probe for Immortal {
+    fn dies(&self, _: Step, _: &OrderKey) -> bool {
+        false
+    }
+}
+
+/// What came of one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// Reported, parked or put off.
+    Settled,
+    /// Somebody else holds it, its back-off is not over, or it is not out any more.
+    Passed,
+    /// A probe let the runner die.
+    Died,
+}
+
+/// Why a try could not even be put off.
+#[derive(Debug, thiserror::Error)]
+enum RunFault {
+    #[error("the order's stream cannot be read")]
+    Load(#[from] LoadFault),
+    #[error("the leases cannot be reached")]
+    Leases(#[from] LogFault),
+    #[error("the orders cannot be listed")]
+    View(#[from] ViewFault),
+    #[error("the report cannot be recorded")]
+    Submit(#[from] SubmitFault),
+}
+
+/// The runner.
+pub struct Runner {
+    ledger: Arc<Ledger>,
+    owner: String,
+    concurrency: usize,
+    probe: Arc<dyn Probe>,
+}
+
+impl Runner {
+    /// A runner that works on at most this many orders at once, under a name of its own.
+    pub fn new(ledger: Arc<Ledger>, concurrency: usize) -> Self {
+        let owner = format!("runner-{}", ledger.ports.ids.new_id());
+        Self { ledger, owner, concurrency: concurrency.max(1), probe: Arc::new(Immortal) }
+    }
+
+    /// A runner that may die.
+    #[must_use]
+    pub fn with_probe(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.probe = probe;
+        self
+    }
+
+    /// Works until `stop` comes back. What is being worked on then is finished by the next runner:
+    /// nothing is lost by stopping at any moment.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let stop = stop.fuse();
+        pin_mut!(stop);
+        let mut working: FuturesUnordered<BoxFuture<'_, (String, Option<Uuid>, Tried)>> =
+            FuturesUnordered::new();
+        let mut busy: HashSet<String> = HashSet::new();
+        let mut per_account: HashMap<Uuid, usize> = HashMap::new();
+        loop {
+            let seen = inventory_position(&self.ledger).await.unwrap_or_default();
+            match outstanding(&self.ledger).await {
+                Ok(found) => {
+                    for (kind, id) in found {
+                        let key = format!("{kind}/{id}");
+                        if busy.len() >= self.concurrency || busy.contains(&key) {
+                            continue;
+                        }
+                        let Some(kind) = kinds::by_name(&kind) else { continue };
+                        let account = self.account_of(kind, &id).await;
+                        let limit = account.and_then(|account| self.limit(&account.1));
+                        let account = limit.map(|(account, _)| account);
+                        if let Some((account, limit)) = limit {
+                            let used = per_account.entry(account).or_default();
+                            if *used >= limit {
+                                continue;
+                            }
+                            *used += 1;
+                        }
+                        busy.insert(key.clone());
+                        working.push(
+                            async move { (key, account, self.attend(kind, &id).await) }.boxed(),
+                        );
+                    }
+                }
+                Err(fault) => {
+                    tracing::warn!(fault = chain(&fault), "the runner cannot list the orders");
+                }
+            }
+            // Until something may be different: an append the view has folded, an order that is
+            // through, or a back-off that may be over.
+            let news = self.ledger.ports.log.appended(seen).fuse();
+            let rest = self.ledger.ports.clock.sleep(REST).fuse();
+            pin_mut!(news, rest);
+            loop {
+                select! {
+                    () = stop => return,
+                    () = news => {
+                        // The view folds what the log has before the runner looks again.
+                        let head = seen + 1;
+                        let _ = self.ledger.ports.views.reach_position(head, REST).await;
+                        break;
+                    }
+                    () = rest => break,
+                    (key, account, tried) = working.select_next_some() => {
+                        busy.remove(&key);
+                        if let Some(used) = account.and_then(|account| per_account.get_mut(&account)) {
+                            *used -= 1;
+                        }
+                        match tried {
+                            Tried::Died => return,
+                            Tried::Settled => break,
+                            Tried::Passed => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works on everything that is out now, once, one after the other; true when a probe let the
+    /// runner die.
+    pub async fn pass(&self) -> Result<bool, ViewFault> {
+        for (kind, id) in outstanding(&self.ledger).await? {
+            if let Some(kind) = kinds::by_name(&kind)
+                && self.attend(kind, &id).await == Tried::Died
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn limit(&self, account: &(Uuid, CloudAccount)) -> Option<(Uuid, usize)> {
+        let provider = self.ledger.provider(&account.1.provider)?;
+        Some((account.0, provider.concurrency().max(1)))
+    }
+
+    /// The account that an order belongs to, as far as it can be told.
+    async fn account_of(
+        &self,
+        kind: &'static Kind,
+        id: &str,
+    ) -> Option<(String, (Uuid, CloudAccount))> {
+        let account = match kind.name {
+            "cloud-account" => id.parse().ok()?,
+            _ => self.ledger.recall(kind, id).await.ok()?.state.facets().account?,
+        };
+        let state = self.ledger.account(account).await.ok()??;
+        Some((id.to_owned(), (account, state)))
+    }
+
+    async fn attend(&self, kind: &'static Kind, id: &str) -> Tried {
+        match self.try_order(kind, id).await {
+            Ok(tried) => tried,
+            Err(fault) => {
+                tracing::warn!(
+                    kind = kind.name,
+                    id,
+                    fault = chain(&fault),
+                    "an order could not be worked on; it stays out"
+                );
+                Tried::Passed
+            }
+        }
+    }
+
+    async fn try_order(&self, kind: &'static Kind, id: &str) -> Result<Tried, RunFault> {
+        let loaded = self.ledger.load(kind, id).await?;
+        let Some(out) = loaded.state.order().filter(|out| out.parked.is_none()) else {
+            return Ok(Tried::Passed);
+        };
+        let key = OrderKey { stream: StreamId::new(kind.name, id), number: out.number };
+        let leases = &self.ledger.ports.leases;
+        let Some(lease) = leases.claim(&key.to_string(), &self.owner, LEASE_TERM).await? else {
+            return Ok(Tried::Passed);
+        };
+        // Between the look and the lease another runner may have done it.
+        let loaded = self.ledger.load(kind, id).await?;
+        let still = loaded.state.order().filter(|out| out.parked.is_none());
+        if still.is_none_or(|still| still.number != out.number) {
+            leases.finish(&lease).await?;
+            return Ok(Tried::Settled);
+        }
+        if self.probe.dies(Step::BeforeCall, &key) {
+            return Ok(Tried::Died);
+        }
+        let chain_of = self.origin_of(kind, id, loaded.revision).await?;
+        let facets = loaded.state.facets();
+        let work = self.work(kind, id, &key, &out, &facets, chain_of.0);
+        let Some(done) = self.hold(&lease, work).await? else {
+            tracing::warn!(key = %key, "the lease was lost while working; the next holder goes on");
+            return Ok(Tried::Passed);
+        };
+        if self.probe.dies(Step::AfterCall, &key) {
+            return Ok(Tried::Died);
+        }
+        let report = match done {
+            Ok(report) => report,
+            Err(Failure::NotReady) => {
+                leases.put_off(&lease, false, NOT_READY).await?;
+                return Ok(Tried::Passed);
+            }
+            Err(Failure::Driver(fault)) => match self.judge(&lease, &facets.account, &fault) {
+                Judgement::Again { counts, back_off } => {
+                    tracing::info!(key = %key, fault = %fault, "an order failed; it is tried again");
+                    leases.put_off(&lease, counts, back_off).await?;
+                    return Ok(Tried::Passed);
+                }
+                Judgement::Park(reason) => {
+                    tracing::warn!(key = %key, reason, "an order is parked");
+                    Report { verb: "park", body: json!({"number": out.number, "reason": reason}) }
+                }
+            },
+            Err(Failure::Load(fault)) => return Err(fault.into()),
+        };
+        self.report(kind, id, out.number, report, chain_of).await?;
+        if self.probe.dies(Step::AfterReport, &key) {
+            return Ok(Tried::Died);
+        }
+        leases.finish(&lease).await?;
+        Ok(Tried::Settled)
+    }
+
+    /// The chain that the newest record of a stream belongs to, and that record.
+    async fn origin_of(
+        &self,
+        kind: &Kind,
+        id: &str,
+        revision: u64,
+    ) -> Result<(Option<Uuid>, Option<Uuid>), LogFault> {
+        let stream = StreamId::new(kind.name, id);
+        let newest = self.ledger.ports.log.stream(&stream, revision.saturating_sub(1), 1).await?;
+        let header = newest.first().map(domain::log::Record::header);
+        Ok((header.as_ref().map(|one| one.correlation_id), header.map(|one| one.event_id)))
+    }
+
+    /// Keeps the lease while the work goes on; none when the lease was lost.
+    async fn hold<T>(
+        &self,
+        lease: &Lease,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, LogFault> {
+        let work = work.fuse();
+        pin_mut!(work);
+        loop {
+            let beat = self.ledger.ports.clock.sleep(LEASE_TERM / 3).fuse();
+            pin_mut!(beat);
+            select! {
+                done = work => return Ok(Some(done)),
+                () = beat => {
+                    if !self.ledger.ports.leases.renew(lease, LEASE_TERM).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn work(
+        &self,
+        kind: &'static Kind,
+        id: &str,
+        key: &OrderKey,
+        out: &Outstanding<Value>,
+        facets: &domain::kernel::Facets,
+        correlation_id: Option<Uuid>,
+    ) -> Result<Report, Failure> {
+        if kind.name == "cloud-account" {
+            return self.work_account(id, out, correlation_id).await;
+        }
+        let account_id = facets.account.ok_or(Failure::NotReady)?;
+        let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
+        if !account.is_ready() {
+            return Err(Failure::NotReady);
+        }
+        let (provider, access) = self.ledger.access(account_id, &account, None)?;
+        let task = Task {
+            kind: kind.name,
+            key: key.clone(),
+            order: out.order.clone(),
+            origin: Origin {
+                provider: account.provider.clone(),
+                account: account_id,
+                region: facets.region.clone(),
+                external_id: facets.external_id.clone().unwrap_or_default(),
+            },
+        };
+        self.ledger.paces.ticket(account_id).await;
+        let done = provider.carry_out(&access, &task).await;
+        match &done {
+            Ok(_) => self.ledger.paces.went_well(account_id),
+            Err(DriverFault::Throttled { retry_after }) => {
+                self.ledger.paces.throttled(account_id, *retry_after);
+            }
+            Err(_) => {}
+        }
+        done.map_err(Failure::Driver)
+    }
+
+    /// An account's own orders: who does the credential belong to, and what is in the cloud.
+    async fn work_account(
+        &self,
+        id: &str,
+        out: &Outstanding<Value>,
+        correlation_id: Option<Uuid>,
+    ) -> Result<Report, Failure> {
+        let account_id: Uuid = id.parse().map_err(|_| Failure::NotReady)?;
+        let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
+        let data = &out.order["data"];
+        let number = out.number;
+        if out.order["type"] == "verify" {
+            let (provider, access) =
+                self.ledger.access(account_id, &account, data["candidate"].as_str())?;
+            self.ledger.paces.ticket(account_id).await;
+            return match provider.identity(&access).await {
+                Ok(identity) => Ok(Report {
+                    verb: "confirm-identity",
+                    body: json!({
+                        "number": number,
+                        "external_account": identity.external_account,
+                        "principal": identity.principal,
+                    }),
+                }),
+                Err(DriverFault::Denied(reason)) => Ok(Report {
+                    verb: "refuse-credential",
+                    body: json!({"number": number, "reason": reason}),
+                }),
+                Err(fault) => Err(Failure::Driver(fault)),
+            };
+        }
+        let (provider, access) = self.ledger.access(account_id, &account, None)?;
+        let texts = |value: &Value| -> Vec<String> {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let started_at = self.ledger.now();
+        let look = Look {
+            account: &account,
+            provider: &provider,
+            access: &access,
+            run: number,
+            regions: &texts(&data["regions"]),
+            kinds: &texts(&data["kinds"]),
+            approve_deletions: data["approve_deletions"] == json!(true),
+            correlation_id: correlation_id.unwrap_or(account_id),
+        };
+        let scopes = self.ledger.observe(&look).await.map_err(Failure::Driver)?;
+        Ok(Report {
+            verb: "finish-sync",
+            body: json!({"number": number, "started_at": started_at, "scopes": scopes}),
+        })
+    }
+
+    async fn report(
+        &self,
+        kind: &'static Kind,
+        id: &str,
+        number: u64,
+        report: Report,
+        chain_of: (Option<Uuid>, Option<Uuid>),
+    ) -> Result<(), RunFault> {
+        let parsed = id.parse::<Uuid>().unwrap_or_default();
+        let submission = |verb: &str, body: Value| {
+            let system = Ledger::system("runner");
+            let mut submission = Submission::new(system, kind, parsed, verb, body);
+            (submission.correlation_id, submission.causation_id) = chain_of;
+            submission
+        };
+        let verb = report.verb;
+        match self.ledger.submit(submission(verb, report.body)).await {
+            Ok(_) => Ok(()),
+            // The counterpart, or the account, is somebody else's already: a person must look.
+            Err(SubmitFault::Refused(Refusal { code, detail })) => {
+                tracing::warn!(kind = kind.name, id, verb, detail, "a report was refused");
+                let reason = format!("{}: {detail}", code.title);
+                let body = json!({"number": number, "reason": reason});
+                let refused = *code == codes::ALREADY_CLAIMED && kind.name == "cloud-account";
+                let verb = if refused { "refuse-credential" } else { "park" };
+                self.ledger.submit(submission(verb, body)).await?;
+                Ok(())
+            }
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    fn judge(&self, lease: &Lease, account: &Option<Uuid>, fault: &DriverFault) -> Judgement {
+        let back_off = BACK_OFF_FIRST.saturating_mul(1 << lease.failures.min(16)).min(BACK_OFF_MAX);
+        match fault {
+            DriverFault::Throttled { retry_after } => {
+                let pause = account.map(|account| self.ledger.paces.pause(account));
+                let back_off = retry_after.or(pause).unwrap_or(BACK_OFF_FIRST);
+                Judgement::Again { counts: false, back_off }
+            }
+            DriverFault::Transient(_) | DriverFault::Unexpected(_)
+                if lease.failures + 1 < TRIES_MAX =>
+            {
+                Judgement::Again { counts: true, back_off }
+            }
+            fault => Judgement::Park(fault.to_string()),
+        }
+    }
+}
+
+enum Judgement {
+    Again { counts: bool, back_off: Duration },
+    Park(String),
+}
+
+enum Failure {
+    /// The account cannot be used now; the order waits.
+    NotReady,
+    Driver(DriverFault),
+    Load(LoadFault),
+}
+
+impl From<LoadFault> for Failure {
+    fn from(fault: LoadFault) -> Self {
+        Self::Load(fault)
+    }
+}
