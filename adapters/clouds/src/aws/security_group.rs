@@ -1,0 +1,495 @@
+//! Orders of a security group: create, apply, delete.
+//!
+//! ```text
+//! create   look up by tag ─┬─ none ─► CreateSecurityGroup (with the tag) ─┐
+//!                          └─ one ───────────────────────────────────────┤
+//! apply    look by id ───────────────────────────────────────────────────┤
+//!                                                                        ▼
+//!          add what is wanted and not there ─► describe ─► tags ─► remove what is to go ─► look
+//! ```
+//!
+//! Nothing is remembered between two tries: each looks at what is there and does the rest, so a
+//! crash at any arrow ends in the same group. Rules are added before any is removed: what both the
+//! old and the new rules allow is never blocked in between. Only rules that the order names are
+//! removed.
+
+use std::collections::BTreeMap;
+
+use commands::ports::{Call, DriverFault, Report, Task};
+use domain::{
+    mapping::{Order, Spec},
+    network::security_group::{Direction, Rule, SecurityGroup},
+};
+use serde_json::json;
+
+use super::{
+    query::{Form, Session},
+    rules,
+    server::tags_form,
+    sightings::OWN_TAGS,
+    wire::{Created, Done, Group, Groups, Page},
+};
+
+/// Names the stream that a group was made for.
+pub(super) const ID_TAG: &str = "skyledger:id";
+/// Names the order that made, or last restarted, a thing.
+pub(super) const ORDER_TAG: &str = "skyledger:order";
+/// Rules of one call. A group has 60 by default and 1,000 at most.
+const BATCH: usize = 50;
+
+type GroupOrder = Order<SecurityGroup>;
+
+fn read(task: &Task) -> Result<GroupOrder, DriverFault> {
+    serde_json::from_value(task.order.clone())
+        .map_err(|error| DriverFault::Unexpected(format!("the order does not read: {error}")))
+}
+
+/// Carries out one order.
+pub(super) async fn carry_out(
+    session: &Session<'_>,
+    region: &str,
+    task: &Task,
+) -> Result<Report, DriverFault> {
+    let work =
+        Work { session, region, stream: task.key.stream.id.clone(), key: task.key.to_string() };
+    let (number, id) = (task.key.number, task.origin.external_id.as_str());
+    match read(task)? {
+        Order::Create { spec } => {
+            let (id, seen) = work.create(&spec.normalise()).await?;
+            let body = json!({"number": number, "external_id": id, "seen": seen});
+            Ok(Report { verb: "link", body })
+        }
+        Order::Apply { from, to } => {
+            let seen = work.apply(id, &from.normalise(), &to.normalise()).await?;
+            Ok(Report { verb: "confirm-applied", body: json!({"number": number, "seen": seen}) })
+        }
+        Order::Delete {} => {
+            work.delete(id).await?;
+            Ok(Report { verb: "confirm-deleted", body: json!({"number": number}) })
+        }
+    }
+}
+
+/// What a group needs to become another.
+struct Changes {
+    add: Vec<Rule>,
+    describe: Vec<Rule>,
+    remove: Vec<Rule>,
+    set_tags: BTreeMap<String, String>,
+    drop_tags: Vec<String>,
+}
+
+impl Changes {
+    /// From what was seen when it was decided (`from`), what is to be (`to`), and what is there
+    /// now: adds what is missing, and takes away only what `from` had and `to` has not.
+    fn new(from: &SecurityGroup, to: &SecurityGroup, now: &SecurityGroup) -> Self {
+        let by_key = |group: &SecurityGroup| -> BTreeMap<Rule, String> {
+            group.rules.iter().map(|rule| (rule.key(), rule.description.clone())).collect()
+        };
+        let (was, there) = (by_key(from), by_key(now));
+        let wanted = by_key(to);
+        let meant = |rule: &&Rule| was.get(&rule.key()) != Some(&rule.description);
+        Self {
+            add: to.rules.iter().filter(|rule| !there.contains_key(&rule.key())).cloned().collect(),
+            describe: to
+                .rules
+                .iter()
+                .filter(|rule| there.get(&rule.key()).is_some_and(|text| *text != rule.description))
+                .filter(meant)
+                .cloned()
+                .collect(),
+            remove: now
+                .rules
+                .iter()
+                .filter(|rule| was.contains_key(&rule.key()) && !wanted.contains_key(&rule.key()))
+                .cloned()
+                .collect(),
+            set_tags: to
+                .tags
+                .iter()
+                .filter(|(name, value)| now.tags.get(*name) != Some(value))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            drop_tags: from
+                .tags
+                .keys()
+                .filter(|name| !to.tags.contains_key(*name) && now.tags.contains_key(*name))
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+struct Work<'a> {
+    session: &'a Session<'a>,
+    region: &'a str,
+    stream: String,
+    key: String,
+}
+
+impl Work<'_> {
+    /// The groups that fit a filter.
+    async fn filtered(&self, filters: &[(&str, &str)]) -> Result<Vec<Group>, DriverFault> {
+        let mut groups = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let mut form = Form::default();
+            for (index, (name, value)) in filters.iter().enumerate() {
+                form.add(format!("Filter.{}.Name", index + 1), *name);
+                form.add(format!("Filter.{}.Value.1", index + 1), *value);
+            }
+            if let Some(token) = &token {
+                form.add("NextToken", token);
+            }
+            let page: Groups =
+                self.session.ec2(self.region, "DescribeSecurityGroups", form).await?;
+            let (items, next) = page.split();
+            groups.extend(items);
+            match next {
+                Some(next) => token = Some(next),
+                None => return Ok(groups),
+            }
+        }
+    }
+
+    /// The one group that was made for this stream.
+    async fn ours(&self) -> Result<Option<Group>, DriverFault> {
+        let mut groups = self.filtered(&[(&format!("tag:{ID_TAG}"), &self.stream)]).await?;
+        if groups.len() > 1
+            && let Some(exact) =
+                groups.iter().position(|group| group.tag(ORDER_TAG) == Some(self.key.as_str()))
+        {
+            return Ok(Some(groups.swap_remove(exact)));
+        }
+        match groups.len() {
+            0 | 1 => Ok(groups.pop()),
+            _ => {
+                let ids: Vec<&str> = groups.iter().map(|group| group.group_id.as_str()).collect();
+                Err(DriverFault::Rejected(format!(
+                    "{} carry the tag {ID_TAG} of one resource; remove it from all but one",
+                    ids.join(" and ")
+                )))
+            }
+        }
+    }
+
+    async fn look(&self, id: &str) -> Result<SecurityGroup, DriverFault> {
+        let form = Form::default().with("GroupId.1", id);
+        let page: Groups = self.session.ec2(self.region, "DescribeSecurityGroups", form).await?;
+        let (groups, _) = page.split();
+        let group = groups.iter().find(|group| group.group_id == id).ok_or_else(|| {
+            DriverFault::Unexpected(format!("DescribeSecurityGroups: no word about {id}"))
+        })?;
+        shape(group)
+    }
+
+    async fn create(&self, spec: &SecurityGroup) -> Result<(String, SecurityGroup), DriverFault> {
+        let (id, now) = match self.ours().await? {
+            Some(group) => (group.group_id.clone(), shape(&group)?),
+            None => self.make(spec).await?,
+        };
+        if now.name != spec.name || now.vpc != spec.vpc || now.description != spec.description {
+            return Err(DriverFault::Rejected(format!(
+                "{id} was made for this resource with another name, description or VPC, which AWS \
+                 does not change; delete it there, then retry"
+            )));
+        }
+        // Nothing was seen before, so nothing is removed but what AWS itself puts into a new group.
+        let mut from = spec.clone();
+        from.rules =
+            now.rules.iter().filter(|rule| rules::is_default_egress(rule)).cloned().collect();
+        from.tags.clear();
+        let seen = self.change(&id, &from, spec, now).await?;
+        Ok((id, seen))
+    }
+
+    /// Makes the bare group, with the tags that name it for ever.
+    async fn make(&self, spec: &SecurityGroup) -> Result<(String, SecurityGroup), DriverFault> {
+        let mut form = Form::default()
+            .with("GroupName", &spec.name)
+            .with("GroupDescription", &spec.description)
+            .with("TagSpecification.1.ResourceType", "security-group");
+        if let Some(vpc) = &spec.vpc {
+            form.add("VpcId", vpc);
+        }
+        let own = [(ID_TAG, self.stream.as_str()), (ORDER_TAG, self.key.as_str())];
+        let wanted = spec.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (index, (name, value)) in own.into_iter().chain(wanted).enumerate() {
+            form.add(format!("TagSpecification.1.Tag.{}.Key", index + 1), name);
+            form.add(format!("TagSpecification.1.Tag.{}.Value", index + 1), value);
+        }
+        let made: Result<Created, _> =
+            self.session.ec2(self.region, "CreateSecurityGroup", form).await;
+        match made {
+            Ok(created) => {
+                let now = self.look(&created.group_id).await?;
+                Ok((created.group_id, now))
+            }
+            // Made a moment ago by a try whose answer was lost, and not yet found by its tag.
+            Err(call) if call.is("InvalidGroup.Duplicate") => {
+                let mut filters = vec![("group-name", spec.name.as_str())];
+                if let Some(vpc) = &spec.vpc {
+                    filters.push(("vpc-id", vpc));
+                }
+                let groups = self.filtered(&filters).await?;
+                match groups.iter().find(|group| group.tag(ID_TAG) == Some(self.stream.as_str())) {
+                    Some(group) => Ok((group.group_id.clone(), shape(group)?)),
+                    None => Err(call.into()),
+                }
+            }
+            Err(call) => Err(call.into()),
+        }
+    }
+
+    async fn apply(
+        &self,
+        id: &str,
+        from: &SecurityGroup,
+        to: &SecurityGroup,
+    ) -> Result<SecurityGroup, DriverFault> {
+        let now = self.look(id).await?;
+        if now.name != to.name || now.vpc != to.vpc || now.description != to.description {
+            return Err(DriverFault::Rejected(format!(
+                "name, description and VPC of {id} cannot be changed at AWS"
+            )));
+        }
+        self.change(id, from, to, now).await
+    }
+
+    /// Does what is missing and says what is there then.
+    async fn change(
+        &self,
+        id: &str,
+        from: &SecurityGroup,
+        to: &SecurityGroup,
+        now: SecurityGroup,
+    ) -> Result<SecurityGroup, DriverFault> {
+        let changes = Changes::new(from, to, &now);
+        self.rules(id, Step::Authorize, &changes.add).await?;
+        self.rules(id, Step::Describe, &changes.describe).await?;
+        if !changes.set_tags.is_empty() {
+            let tags = changes.set_tags.iter();
+            let form =
+                tags_form(id, tags.map(|(name, value)| (name.as_str(), Some(value.as_str()))));
+            let _: Done = self.session.ec2(self.region, "CreateTags", form).await?;
+        }
+        if !changes.drop_tags.is_empty() {
+            let form = tags_form(id, changes.drop_tags.iter().map(|name| (name.as_str(), None)));
+            let _: Done = self.session.ec2(self.region, "DeleteTags", form).await?;
+        }
+        self.rules(id, Step::Revoke, &changes.remove).await?;
+        self.look(id).await
+    }
+
+    /// One step for some rules, in batches, ingress before egress.
+    async fn rules(&self, id: &str, step: Step, rules: &[Rule]) -> Result<(), DriverFault> {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let some: Vec<&Rule> =
+                rules.iter().filter(|rule| rule.direction == direction).collect();
+            for batch in some.chunks(BATCH) {
+                self.batch(id, step, direction, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn batch(
+        &self,
+        id: &str,
+        step: Step,
+        direction: Direction,
+        batch: &[&Rule],
+    ) -> Result<(), DriverFault> {
+        let action = step.action(direction);
+        let send = async |some: &[&Rule]| {
+            let mut form = Form::default().with("GroupId", id);
+            rules::write(&mut form, some, step != Step::Revoke);
+            self.session.ec2::<Done>(self.region, action, form).await
+        };
+        match send(batch).await {
+            Ok(_) => Ok(()),
+            // One of them is so already, and AWS did none of the others.
+            Err(call) if call.is(step.done_code()) => {
+                if batch.len() > 1 {
+                    for rule in batch {
+                        match send(&[*rule]).await {
+                            Err(call) if !call.is(step.done_code()) => return Err(call.into()),
+                            _ => {}
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Err(call) => Err(call.into()),
+        }
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), DriverFault> {
+        let id = match id {
+            // A group that was made but never reported.
+            "" => match self.ours().await? {
+                Some(group) => group.group_id,
+                None => return Ok(()),
+            },
+            id => id.to_owned(),
+        };
+        let form = Form::default().with("GroupId", id);
+        match self.session.ec2::<Done>(self.region, "DeleteSecurityGroup", form).await {
+            Ok(_) => Ok(()),
+            Err(call) if call.is("InvalidGroup.NotFound") => Ok(()),
+            Err(call) => Err(call.into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Authorize,
+    Describe,
+    Revoke,
+}
+
+impl Step {
+    const fn action(self, direction: Direction) -> &'static str {
+        match (self, direction) {
+            (Self::Authorize, Direction::Ingress) => "AuthorizeSecurityGroupIngress",
+            (Self::Authorize, Direction::Egress) => "AuthorizeSecurityGroupEgress",
+            (Self::Describe, Direction::Ingress) => "UpdateSecurityGroupRuleDescriptionsIngress",
+            (Self::Describe, Direction::Egress) => "UpdateSecurityGroupRuleDescriptionsEgress",
+            (Self::Revoke, Direction::Ingress) => "RevokeSecurityGroupIngress",
+            (Self::Revoke, Direction::Egress) => "RevokeSecurityGroupEgress",
+        }
+    }
+
+    /// AWS's code for "it is so already".
+    const fn done_code(self) -> &'static str {
+        match self {
+            Self::Authorize => "InvalidPermission.Duplicate",
+            // A rule that went away meanwhile has no description to change; the last look shows it.
+            Self::Describe | Self::Revoke => "InvalidPermission.NotFound",
+        }
+    }
+}
+
+fn shape(group: &Group) -> Result<SecurityGroup, DriverFault> {
+    group
+        .security_group()
+        .map_err(|why| DriverFault::Unexpected(format!("{} does not read: {why}", group.group_id)))
+}
+
+/// The calls of an order that change something, as far as they are known before.
+pub(super) fn calls(task: &Task) -> Vec<Call> {
+    let id = &task.origin.external_id;
+    let call = |name: &str, effect: String| Call { call: format!("ec2:{name}"), effect };
+    let (changes, mut calls) = match read(task) {
+        Err(_) => return Vec::new(),
+        Ok(Order::Delete {}) => {
+            return vec![call("DeleteSecurityGroup", format!("deletes {id}"))];
+        }
+        Ok(Order::Create { spec }) => {
+            let spec = spec.normalise();
+            let vpc = spec.vpc.as_deref().unwrap_or("the default VPC");
+            let create = call(
+                "CreateSecurityGroup",
+                format!("creates `{}` in {vpc}, marked {ID_TAG} and {ORDER_TAG}", spec.name),
+            );
+            // AWS puts one rule into every new group; it goes unless it is wanted.
+            let born = SecurityGroup {
+                rules: [serde_json::from_value::<Rule>(json!({
+                    "direction": "egress", "protocol": "any", "peer": {"cidr": "0.0.0.0/0"}
+                }))]
+                .into_iter()
+                .flatten()
+                .collect(),
+                ..spec.clone()
+            };
+            (Changes::new(&born, &spec, &born), vec![create])
+        }
+        Ok(Order::Apply { from, to }) => {
+            let (from, to) = (from.normalise(), to.normalise());
+            (Changes::new(&from, &to, &from), Vec::new())
+        }
+    };
+    let name = if id.is_empty() { "the new group" } else { id };
+    let mut rules = |step: Step, verb: &str, rules: &[Rule]| {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let some: Vec<String> = rules
+                .iter()
+                .filter(|rule| rule.direction == direction)
+                .map(Rule::to_string)
+                .collect();
+            for batch in some.chunks(BATCH) {
+                let effect = format!("{verb} {name}: {}", batch.join("; "));
+                calls.push(call(step.action(direction), effect));
+            }
+        }
+    };
+    rules(Step::Authorize, "adds to", &changes.add);
+    rules(Step::Describe, "describes anew in", &changes.describe);
+    rules(Step::Revoke, "removes from", &changes.remove);
+    let names =
+        |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    debug_assert!(changes.set_tags.keys().all(|name| !name.starts_with(OWN_TAGS)));
+    if !changes.set_tags.is_empty() {
+        let names = names(changes.set_tags.keys().collect());
+        calls.push(call("CreateTags", format!("sets tags of {name}: {names}")));
+    }
+    if !changes.drop_tags.is_empty() {
+        let names = names(changes.drop_tags.iter().collect());
+        calls.push(call("DeleteTags", format!("removes tags of {name}: {names}")));
+    }
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(rules: &[(&str, &str)], tags: &[(&str, &str)]) -> SecurityGroup {
+        let rule = |(peer, description): &(&str, &str)| -> Rule {
+            serde_json::from_value(json!({
+                "direction": "ingress", "protocol": "tcp", "ports": "443",
+                "peer": {"cidr": peer}, "description": description,
+            }))
+            .unwrap()
+        };
+        SecurityGroup {
+            name: "web".into(),
+            description: "web".into(),
+            vpc: None,
+            rules: rules.iter().map(rule).collect(),
+            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        }
+    }
+
+    fn peers(rules: &[Rule]) -> Vec<String> {
+        rules.iter().map(|rule| rule.peer.to_string()).collect()
+    }
+
+    #[test]
+    fn only_what_the_order_had_seen_is_taken_away() {
+        let from = group(&[("10.0.0.0/8", ""), ("10.9.0.0/16", "old")], &[("a", "1"), ("b", "1")]);
+        let to = group(&[("10.0.0.0/8", ""), ("10.1.0.0/16", "")], &[("a", "2")]);
+        // Somebody added 192.0.2.0/24 and the tag c meanwhile.
+        let now = group(
+            &[("10.0.0.0/8", ""), ("10.9.0.0/16", "old"), ("192.0.2.0/24", "")],
+            &[("a", "1"), ("b", "1"), ("c", "1")],
+        );
+        let changes = Changes::new(&from, &to, &now);
+        assert_eq!(peers(&changes.add), ["10.1.0.0/16"]);
+        assert_eq!(peers(&changes.remove), ["10.9.0.0/16"]);
+        assert_eq!(changes.set_tags, [("a".to_owned(), "2".to_owned())].into());
+        assert_eq!(changes.drop_tags, ["b"]);
+        assert!(changes.describe.is_empty());
+    }
+
+    #[test]
+    fn a_description_is_changed_only_where_the_order_changes_it() {
+        let from = group(&[("10.0.0.0/8", "one"), ("10.1.0.0/16", "one")], &[]);
+        let to = group(&[("10.0.0.0/8", "two"), ("10.1.0.0/16", "one")], &[]);
+        let now = group(&[("10.0.0.0/8", "one"), ("10.1.0.0/16", "somebody's")], &[]);
+        let changes = Changes::new(&from, &to, &now);
+        assert_eq!(peers(&changes.describe), ["10.0.0.0/8"]);
+        assert!(changes.add.is_empty() && changes.remove.is_empty());
+    }
+}

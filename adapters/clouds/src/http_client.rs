@@ -1,0 +1,150 @@
+//! HTTP as cloud adapters need it: every step has a time-out, every body a bound, and what goes
+//! wrong on the way is a [`DriverFault`].
+
+use std::{error::Error, sync::OnceLock, time::Duration};
+
+use commands::ports::DriverFault;
+use reqwest::{Certificate, Client, redirect};
+
+/// Longest wait for a connection. A cloud's end-point that does not take one in this time is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a whole answer: the largest page of a listing takes AWS a few seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest body that is read: a page of 1,000 instances is some 8 MB of XML.
+const BODY_BYTES_MAX: usize = 64 << 20;
+/// Tries of one call whose connection was refused: nothing was sent, so nothing can happen twice.
+const CONNECT_TRIES: u32 = 3;
+
+/// What came back, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// How long the server asks to wait, where it tells in seconds.
+    pub retry_after: Option<Duration>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+/// A client without cookies, redirects or proxies. Cheap to share.
+#[derive(Debug)]
+pub struct HttpClient {
+    answer_timeout: Duration,
+    // Two, because the one for TLS needs the machine's root certificates: a machine without any
+    // can still talk to an end-point on the loopback.
+    plain: OnceLock<Result<Client, String>>,
+    tls: OnceLock<Result<Client, String>>,
+}
+
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HttpClient {
+    /// With this crate's limits.
+    pub fn new() -> Self {
+        Self::with_answer_timeout(ANSWER_TIMEOUT)
+    }
+
+    /// With another patience for a whole answer.
+    pub fn with_answer_timeout(answer_timeout: Duration) -> Self {
+        Self { answer_timeout, plain: OnceLock::new(), tls: OnceLock::new() }
+    }
+
+    fn build(&self, tls: bool) -> Result<Client, String> {
+        // reqwest looks for the process's provider even for plain HTTP. A second installation is
+        // refused, and that is fine: there is one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(self.answer_timeout)
+            .user_agent(concat!("skyledger/", env!("CARGO_PKG_VERSION")));
+        if !tls {
+            builder = builder.tls_certs_only(std::iter::empty::<Certificate>());
+        }
+        builder.build().map_err(|error| chain(&error))
+    }
+
+    fn client(&self, url: &str) -> Result<&Client, DriverFault> {
+        let client = if url.starts_with("https:") {
+            self.tls.get_or_init(|| self.build(true))
+        } else {
+            self.plain.get_or_init(|| self.build(false))
+        };
+        client.as_ref().map_err(|why| {
+            DriverFault::Unexpected(format!("the HTTP client cannot be made: {why}"))
+        })
+    }
+
+    /// Sends one request and reads its whole answer.
+    ///
+    /// # Errors
+    /// [`DriverFault::Transient`] when the connection fails or the time is over,
+    /// [`DriverFault::Unexpected`] when the answer is too large.
+    pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Answer, DriverFault> {
+        let (parts, body) = request.into_parts();
+        let url = parts.uri.to_string();
+        let client = self.client(&url)?;
+        let mut tries = 0;
+        let response = loop {
+            tries += 1;
+            let sent = client
+                .request(parts.method.clone(), &url)
+                .headers(parts.headers.clone())
+                .body(body.clone())
+                .send()
+                .await;
+            match sent {
+                Ok(response) => break response,
+                Err(error)
+                    if error.is_connect() && !error.is_timeout() && tries < CONNECT_TRIES =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50) * tries).await;
+                }
+                Err(error) => return Err(transient(error)),
+            }
+        };
+        read(response).await
+    }
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Answer, DriverFault> {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(http::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(transient)? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(DriverFault::Unexpected(format!(
+                "the answer is larger than {BODY_BYTES_MAX} bytes"
+            )));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, retry_after, body })
+}
+
+fn transient(error: reqwest::Error) -> DriverFault {
+    if error.is_timeout() {
+        return DriverFault::Transient("no answer in time".into());
+    }
+    DriverFault::Transient(chain(&error.without_url()))
+}
+
+/// An error and what it came from, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
