@@ -1,3 +1,4 @@
 //! adapters-store-kit
 pub mod check;
 pub mod group;
+pub mod views;

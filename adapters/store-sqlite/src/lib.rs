@@ -12,6 +12,7 @@ mod gate;
 mod leases;
 mod log;
 mod schema;
+mod views;
 mod writer;
 
 use std::{
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 pub use fault::fault;
 pub use gate::{Gate, Turn};
 pub use leases::SqliteLeases;
+pub use views::{SqliteViewStore, SqliteViews, start_views};
 use writer::{Job, Writer};
 
 /// How a store is opened.

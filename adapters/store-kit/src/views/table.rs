@@ -1,0 +1,272 @@
+//! How a view lies in a table: one row per version of a row, with the positions it was valid
+//! from and to, the view's columns, and the body.
+//!
+//! ```text
+//! v_<view>_<version>_<generation>
+//!   key  from_position  to_position  <columns…>  body
+//! ```
+//!
+//! A version that is still valid has [`LIVE`] as its end. Indexes come in two sets of the same
+//! shape: over the live versions, for lists of now, and over the closed ones, which lists at a past
+//! position read as well. So each version is in one set only.
+
+use commands::ports::LogFault;
+use projections::view::{ColumnType, View};
+use serde::{Deserialize, Serialize};
+
+use super::sql::Dialect;
+
+/// The end of a version that has not ended.
+pub const LIVE: i64 = i64::MAX;
+
+/// One column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableColumn {
+    /// As in queries.
+    pub name: String,
+    /// Its type.
+    #[serde(with = "column_type")]
+    pub column_type: ColumnType,
+    /// Whether it has indexes.
+    pub indexed: bool,
+}
+
+/// One table of a view. It knows its own columns, so a table of an older version of the view can
+/// be read while the newer one is built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The view.
+    pub view: String,
+    /// The view's version whose fold filled it.
+    pub version: u32,
+    /// Goes up with every table of this view.
+    pub generation: u64,
+    /// In the order of [`View::columns`].
+    pub columns: Vec<TableColumn>,
+    /// See [`View::sort_columns`].
+    pub sorts: Vec<String>,
+}
+
+/// Which versions an index is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Those that are valid now.
+    Live,
+    /// Those that have ended.
+    Closed,
+}
+
+impl Tier {
+    /// The condition, as literals: partial indexes are only found by literals.
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Live => "to_position = 9223372036854775807",
+            Self::Closed => "to_position < 9223372036854775807",
+        }
+    }
+}
+
+/// One index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Its name, unique in a schema.
+    pub name: String,
+    /// The columns readers look for and sort by, in order; the last is `key`.
+    pub columns: Vec<String>,
+    /// What it is over.
+    pub tier: Tier,
+}
+
+impl Table {
+    /// The table of this generation for a view.
+    pub fn of(view: &dyn View, generation: u64) -> Self {
+        let columns = view.columns().iter().map(|column| TableColumn {
+            name: column.name.to_owned(),
+            column_type: column.column_type,
+            indexed: column.indexed,
+        });
+        Self {
+            view: view.name().to_owned(),
+            version: view.version(),
+            generation,
+            columns: columns.collect(),
+            sorts: view.sort_columns().iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    /// Its name: only letters of the view's own name and digits.
+    pub fn name(&self) -> String {
+        format!("v_{}_{}_{}", self.view, self.version, self.generation)
+    }
+
+    /// The place of a column.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Names become part of SQL, so they may only be snake case.
+    pub fn check_names(&self) -> Result<(), LogFault> {
+        let snake = |name: &String| {
+            !name.is_empty()
+                && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+                && !matches!(name.as_str(), "key" | "from_position" | "to_position" | "body")
+        };
+        let known = |name: &String| self.column(name).is_some();
+        let names = || self.columns.iter().map(|column| &column.name);
+        match names().chain([&self.view]).find(|name| !snake(name)) {
+            Some(name) => {
+                Err(LogFault::Unexpected(format!("{name:?} cannot name a view or column")))
+            }
+            None => match self.sorts.iter().find(|name| !known(name)) {
+                Some(name) => Err(LogFault::Unexpected(format!(
+                    "view {} sorts by {name}, which is no column of it",
+                    self.view
+                ))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The table without any index.
+    pub fn create_sql(&self, dialect: Dialect) -> String {
+        let columns: String = self
+            .columns
+            .iter()
+            .map(|column| format!(", \"{}\" {}", column.name, dialect.column(column.column_type)))
+            .collect();
+        let text = dialect.column(ColumnType::Text);
+        let integer = dialect.column(ColumnType::Integer);
+        // The body comes last: a scan that only looks at columns need not read past them.
+        format!(
+            "CREATE TABLE {name} (key {text} NOT NULL, from_position {integer} NOT NULL, \
+             to_position {integer} NOT NULL{columns}, body {bytes} NOT NULL)",
+            name = self.name(),
+            bytes = dialect.bytes(),
+        )
+    }
+
+    /// The index by which a row is found by its key while a table is still being built.
+    pub fn key_index_sql(&self) -> String {
+        format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS {name}_pk ON {name} (key, from_position)",
+            name = self.name()
+        )
+    }
+
+    /// Every index, to be made when the table is filled.
+    pub fn index_sql(&self, dialect: Dialect) -> Vec<String> {
+        let name = self.name();
+        let mut all = vec![
+            self.key_index_sql(),
+            // What changed between two positions.
+            format!("CREATE INDEX {name}_from ON {name} (from_position, key)"),
+            format!(
+                "CREATE INDEX {name}_to ON {name} (to_position, key) WHERE {}",
+                Tier::Closed.condition()
+            ),
+        ];
+        for index in self.indexes() {
+            if index.name == format!("{name}_pk") {
+                continue;
+            }
+            let columns: String = index
+                .columns
+                .iter()
+                .map(|column| format!("\"{column}\"{}, ", dialect.nulls_first()))
+                .collect();
+            let validity = match index.tier {
+                Tier::Live => "from_position",
+                Tier::Closed => "from_position, to_position",
+            };
+            all.push(format!(
+                "CREATE INDEX {} ON {name} ({columns}{validity}) WHERE {}",
+                index.name,
+                index.tier.condition()
+            ));
+        }
+        all
+    }
+
+    /// The indexes that lists use.
+    ///
+    /// The first column of a view, when indexed, *leads*: nearly every query fixes it (the
+    /// inventory's kind), so it stands before the sort column everywhere. Then a list by kind, by
+    /// kind and any one other indexed column, and by neither, each has an index that gives its
+    /// first sort column in order.
+    pub fn indexes(&self) -> Vec<Index> {
+        let lead = self.columns.first().filter(|column| column.indexed).map(|c| c.name.as_str());
+        let mut shapes: Vec<Vec<&str>> = vec![vec![]];
+        shapes.extend(self.sorts.iter().map(|sort| vec![sort.as_str()]));
+        if let Some(lead) = lead {
+            shapes.push(vec![lead]);
+            shapes.extend(self.sorts.iter().map(|sort| vec![lead, sort]));
+        }
+        for column in self.columns.iter().filter(|column| column.indexed) {
+            if Some(column.name.as_str()) == lead {
+                continue;
+            }
+            let mut shape = vec![column.name.as_str()];
+            shape.extend(lead);
+            shape.extend(self.sorts.first().map(String::as_str));
+            shapes.push(shape);
+        }
+        // A sort column that is indexed itself, say.
+        for shape in &mut shapes {
+            let mut seen = Vec::new();
+            shape.retain(|column| {
+                !seen.contains(column) && {
+                    seen.push(*column);
+                    true
+                }
+            });
+        }
+        shapes.sort();
+        shapes.dedup();
+        let named = |tier: Tier, letter: &str| {
+            let name = self.name();
+            let letter = letter.to_owned();
+            shapes
+                .iter()
+                .enumerate()
+                .map(move |(number, shape)| Index {
+                    name: match (tier, shape.is_empty()) {
+                        // Closed versions by key alone are found by the index of all keys.
+                        (Tier::Closed, true) => format!("{name}_pk"),
+                        _ => format!("{name}_{letter}{number}"),
+                    },
+                    columns: shape.iter().copied().chain(["key"]).map(str::to_owned).collect(),
+                    tier,
+                })
+                .collect::<Vec<_>>()
+        };
+        [named(Tier::Live, "l"), named(Tier::Closed, "c")].concat()
+    }
+}
+
+mod column_type {
+    use super::ColumnType;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        column_type: &ColumnType,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match column_type {
+            ColumnType::Text => "text",
+            ColumnType::Integer => "integer",
+            ColumnType::Boolean => "boolean",
+        })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ColumnType, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "text" => Ok(ColumnType::Text),
+            "integer" => Ok(ColumnType::Integer),
+            "boolean" => Ok(ColumnType::Boolean),
+            other => Err(D::Error::custom(format!("column type {other} is not known"))),
+        }
+    }
+}
