@@ -292,10 +292,11 @@ impl Ledger {
             return Ok(if wrote { Told::Changed } else { Told::Nothing });
         }
         if let Some(ours) = sighting.ours {
-            // Ours, and not linked yet: its order is on the way and will link it. An id that is
-            // not in this log is somebody else's ledger, or one from before a restore.
+            // Ours, and its order is on the way and will link it. One whose order was given up is
+            // an orphan and shown like any other; an id that is not in this log is somebody else's
+            // ledger, or one from before a restore.
             let loaded = self.load(kind, &ours.to_string()).await?;
-            if loaded.revision > 0 && loaded.state.facets().external_id.is_none() {
+            if loaded.state.order().is_some() && loaded.state.facets().external_id.is_none() {
                 return Ok(Told::Nothing);
             }
         }

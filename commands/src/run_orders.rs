@@ -45,6 +45,8 @@ pub const LEASE_TERM: Duration = Duration::from_secs(15);
 const NOT_READY: Duration = Duration::from_secs(2);
 /// The longest rest between two looks: back-offs end without anything being appended.
 const REST: Duration = Duration::from_millis(500);
+/// Between two looks while the log grows: under load one look finds the orders of many commands.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// Steps of one order, in their order: where a test lets a runner die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,6 +171,7 @@ impl Runner {
                         // The view folds what the log has before the runner looks again.
                         let head = seen + 1;
                         let _ = self.ledger.ports.views.reach_position(head, REST).await;
+                        self.ledger.ports.clock.sleep(BREATH).await;
                         break;
                     }
                     () = rest => break,

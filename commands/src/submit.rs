@@ -374,8 +374,10 @@ impl Ledger {
         saw: &mut Vec<Saw>,
     ) -> Result<(), SubmitFault> {
         let Some(out) = decided.state.order() else { return Ok(()) };
-        let same = before.state.order().is_some_and(|known| known.number == out.number);
-        if kind.name == "cloud-account" || (same && decided.steps.is_empty()) {
+        // Issued by this command, or taken up again by it.
+        let known = before.state.order().filter(|known| known.number == out.number);
+        let goes_on = known.is_some_and(|known| known.parked.is_none() || out.parked.is_some());
+        if kind.name == "cloud-account" || goes_on {
             return Ok(());
         }
         let Some(account) = decided.state.facets().account else { return Ok(()) };
