@@ -17,7 +17,7 @@ use super::{
 
 /// Rows in memory while a table is built, over all its shards: some 400 MB at 2 KB each. What is
 /// over it is written and read again when it is touched again.
-const ROWS_KEPT: usize = 200_000;
+pub(crate) const ROWS_KEPT: usize = 200_000;
 /// Rows in one write.
 const ROWS_AT_ONCE: usize = 8_192;
 
@@ -33,9 +33,10 @@ pub(crate) async fn build<S: ViewStore>(
     feed: &Arc<Feed>,
     view: &'static dyn View,
     table: &Table,
+    bound: usize,
     progress: &(dyn Fn(Position) + Send + Sync),
 ) -> Result<Checkpoint, Stop> {
-    let made = fill(store, feed, view, table, progress).await;
+    let made = fill(store, feed, view, table, bound, progress).await;
     if made.is_err() {
         // What cannot be dropped now is dropped at the next start.
         if let Err(error) = store.remove(table).await {
@@ -50,11 +51,12 @@ async fn fill<S: ViewStore>(
     feed: &Arc<Feed>,
     view: &'static dyn View,
     table: &Table,
+    bound: usize,
     progress: &(dyn Fn(Position) + Send + Sync),
 ) -> Result<Checkpoint, Stop> {
     store.create(table, false).await?;
     let count = threads();
-    let mut shards: Vec<Rows> = (0..count).map(|_| Rows::new(view, ROWS_KEPT / count)).collect();
+    let mut shards: Vec<Rows> = (0..count).map(|_| Rows::new(view, bound / count)).collect();
     let mut spilled: HashSet<u64> = HashSet::new();
     let mut keys_indexed = false;
     let mut checkpoint = Checkpoint::default();

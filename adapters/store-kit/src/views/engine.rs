@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    build::build,
+    build::{ROWS_KEPT, build},
     feed::Feed,
     project::{Projection, Stop},
     store::{Registered, ViewStore},
@@ -312,7 +312,8 @@ impl<S: ViewStore> Inner<S> {
         table: Table,
         tell: &(dyn Fn(Position) + Send + Sync),
     ) -> Result<(), Stop> {
-        let checkpoint = build(&self.store, &self.feed, entry.view, &table, tell).await?;
+        let checkpoint =
+            build(&self.store, &self.feed, entry.view, &table, ROWS_KEPT, tell).await?;
         let mut fresh = Projection::new(entry.view, table, checkpoint);
         let result = self.hand_over(entry, &mut fresh, tell).await;
         match result {

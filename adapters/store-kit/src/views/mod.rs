@@ -16,6 +16,8 @@ mod project;
 mod queries;
 mod sql;
 mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
 mod table;
 mod verify;
 

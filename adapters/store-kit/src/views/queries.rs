@@ -110,7 +110,12 @@ impl<S: ViewStore> Inner<S> {
         Ok(Page { rows, next: next.flatten(), position })
     }
 
-    async fn count(&self, name: &str, query: &Query, bound: u64) -> Result<u64, ViewFault> {
+    pub(crate) async fn count(
+        &self,
+        name: &str,
+        query: &Query,
+        bound: u64,
+    ) -> Result<u64, ViewFault> {
         let mut reading = self.read(name).await?;
         let table = reading.registered.table.clone();
         let plan = Plan::new(&table, reading.lens, query)
