@@ -6,6 +6,7 @@
 //! - [`observe`]: the one observer: sightings → commands.
 //! - [`gather`]: what must be known before a command can be decided.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
+//! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
 #![warn(missing_docs)]
 
 pub mod gather;
@@ -17,3 +18,4 @@ pub mod ports;
 pub mod run_orders;
 pub mod submit;
 pub mod testing;
+pub mod transfer;

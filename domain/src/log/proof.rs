@@ -89,7 +89,7 @@ fn complete_root(mut row: Vec<Hash>) -> Hash {
 
 /// The largest power of two below `size`, which is more than 1.
 fn split(size: u64) -> u64 {
-    1 << (63 - (size - 1).leading_zeros())
+    1 << (size - 1).ilog2()
 }
 
 /// The spans whose roots prove that leaf `index` is in the tree of `size` leaves, from the leaf

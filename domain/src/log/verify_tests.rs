@@ -46,7 +46,9 @@ fn signer() -> FakeSigner {
 
 fn root(records: &[Record]) -> Hash {
     let mut frontier = Frontier::default();
-    records.iter().for_each(|record| frontier.push(record.leaf(), |_| {}));
+    for record in records {
+        frontier.push(record.leaf(), |_| {});
+    }
     frontier.root()
 }
 
