@@ -1,0 +1,74 @@
+//! Events, one line each.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::grid;
+use crate::{columns::plain, style::Style, time};
+
+/// One event of a feed.
+pub fn event_line(event: &Value, style: Style) -> String {
+    let text = |name: &str| plain(&event[name]);
+    format!(
+        "{:>8}  {}  {}  {}  {}",
+        text("position"),
+        style.dim(&text("recorded_at")),
+        style.bold(&text("type")),
+        format_args!("{}/{}", text("kind"), text("id")),
+        style.cyan(&text("actor")),
+    )
+}
+
+/// What the data of an event says, in a few words.
+fn gist(data: &Value) -> String {
+    const WIDTH: usize = 60;
+    let Value::Object(members) = data else { return String::new() };
+    let mut words = Vec::new();
+    for (name, value) in members {
+        match value {
+            Value::Null => {}
+            Value::Array(items) if name == "fields" => {
+                let names: Vec<String> =
+                    items.iter().map(|item| plain(item.get("field").unwrap_or(item))).collect();
+                words.push(names.join(", "));
+            }
+            Value::Array(items) => words.push(format!("{name}: {}", items.len())),
+            Value::Object(_) => {
+                let inner = plain(&value["name"]);
+                if !inner.is_empty() {
+                    words.push(format!("{name}: {inner}"));
+                }
+            }
+            scalar => words.push(format!("{name}: {}", plain(scalar))),
+        }
+    }
+    let text = words.join("; ");
+    if text.chars().count() > WIDTH {
+        let cut: String = text.chars().take(WIDTH - 1).collect();
+        return format!("{cut}…");
+    }
+    text
+}
+
+/// A resource's events, oldest first.
+pub fn history(events: &[Value], now: DateTime<Utc>, style: Style) -> String {
+    let rows = events
+        .iter()
+        .map(|event| {
+            let when = event["recorded_at"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .map(|then| format!("{} ago", time::age(then, now)))
+                .unwrap_or_default();
+            vec![
+                plain(&event["revision"]),
+                plain(&event["position"]),
+                when,
+                plain(&event["type"]),
+                plain(&event["actor"]),
+                gist(&event["data"]),
+            ]
+        })
+        .collect();
+    grid(&["rev", "position", "when", "event", "by", "what"], rows, style).to_string()
+}
