@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use commands::ports::{Answered, Head, LogFault};
 use domain::{
     kernel::StreamId,
-    log::{Hash, Node, Position, Record},
+    log::{Frontier, Hash, Node, Position, Record},
 };
 
-use crate::group::RequestKey;
+use crate::group::{RequestKey, frontier_of};
 
 /// A record as a store keeps it: the frame, and the columns that help to find it.
 #[derive(Clone, Debug)]
@@ -38,8 +38,7 @@ pub struct Stored {
 /// The first eight bytes of a record's leaf: kept beside the frame, they name the one record of a
 /// tile whose bytes have changed.
 pub fn mark(leaf: &Hash) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = *leaf;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    i64::from_be_bytes(leaf[..8].try_into().expect("a hash has 32 bytes"))
 }
 
 /// The state of one reading.
@@ -58,15 +57,70 @@ impl Default for Checker {
 
 /// The head of a log without records.
 pub fn empty_head() -> Head {
-    Head {
-        position: 0,
-        recorded_at: chrono::DateTime::default(),
-        frontier: domain::log::Frontier::default(),
-    }
+    Head { position: 0, recorded_at: chrono::DateTime::default(), frontier: Frontier::default() }
 }
 
 fn damaged(position: Position, reason: impl Into<String>) -> LogFault {
     LogFault::Corrupt { position, reason: reason.into() }
+}
+
+/// The end of a log, as it is read when a store is opened.
+#[derive(Debug)]
+pub struct Tail {
+    /// The head row.
+    pub head: Head,
+    /// The largest position there is.
+    pub last: Position,
+    /// All nodes of the lowest kept level.
+    pub tiles: Vec<Hash>,
+    /// The records after the last tile.
+    pub records: Vec<Record>,
+    /// The revision kept for the stream of the newest of these; none when there is no such row.
+    pub revision: Option<u64>,
+}
+
+impl Tail {
+    /// The first position that lies in no tile, less one.
+    pub fn sealed(position: Position) -> Position {
+        position >> Frontier::TILE_LEVELS << Frontier::TILE_LEVELS
+    }
+
+    /// Compares the head with the newest records and with the nodes: milliseconds, whatever the
+    /// length of the log.
+    ///
+    /// # Errors
+    /// [`LogFault::Corrupt`].
+    pub fn check(self) -> Result<Head, LogFault> {
+        let Self { head, last, tiles, records, revision } = self;
+        if last != head.position {
+            let reason = format!("the log ends at {last}, its head says {}", head.position);
+            return Err(damaged(last.min(head.position) + 1, reason));
+        }
+        let sealed = Self::sealed(last);
+        let count = sealed >> Frontier::TILE_LEVELS;
+        if tiles.len() as u64 != count {
+            return Err(damaged(last, format!("{} of {count} nodes", tiles.len())));
+        }
+        for record in &records {
+            Record::from_frame(record.frame())
+                .map_err(|fault| damaged(record.position(), fault.to_string()))?;
+        }
+        if let Some(newest) = records.last() {
+            if newest.recorded_at() != head.recorded_at {
+                return Err(damaged(last, "the head's time is not its record's"));
+            }
+            if revision != Some(newest.revision()) {
+                let reason = format!("{} is kept at revision {revision:?}", newest.stream());
+                return Err(damaged(last, reason));
+            }
+        }
+        let leaves: Vec<Hash> = records.iter().map(Record::leaf).collect();
+        if frontier_of(&tiles, &leaves).as_ref() != Some(&head.frontier) {
+            let first = sealed + 1;
+            return Err(damaged(first.min(last), "the tree over the newest records differs"));
+        }
+        Ok(head)
+    }
 }
 
 impl Checker {

@@ -5,7 +5,7 @@
 //! wrong revision or a repeated request is answered alone; its neighbours do not notice.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::SystemTime,
 };
@@ -245,15 +245,8 @@ pub fn restore_questions(records: &[Record]) -> (Vec<StreamId>, Vec<RequestKey>)
 }
 
 fn once<T: Eq + std::hash::Hash + Clone>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut seen = HashMap::new();
-    let mut out = Vec::new();
-    for item in items {
-        if let Entry::Vacant(entry) = seen.entry(item) {
-            out.push(entry.key().clone());
-            entry.insert(());
-        }
-    }
-    out
+    let mut seen = HashSet::new();
+    items.filter(|item| seen.insert(item.clone())).collect()
 }
 
 /// The head's tree made again from what a store keeps: all its nodes of the lowest kept level,
@@ -264,8 +257,12 @@ pub fn frontier_of(tiles: &[Hash], leaves: &[Hash]) -> Option<Frontier> {
         return None;
     }
     let (mut upper, mut lower) = (Frontier::default(), Frontier::default());
-    tiles.iter().for_each(|hash| upper.push(*hash, |_| ()));
-    leaves.iter().for_each(|hash| lower.push(*hash, |_| ()));
+    for hash in tiles {
+        upper.push(*hash, |_| ());
+    }
+    for hash in leaves {
+        lower.push(*hash, |_| ());
+    }
     let size = (tiles.len() * tile + leaves.len()) as u64;
     let mut bytes = size.to_be_bytes().to_vec();
     bytes.extend_from_slice(&upper.to_bytes()[8..]);
@@ -284,13 +281,13 @@ mod tests {
         for size in [0, 1, 255, 256, 257, 511, 512, 1_000, 1_024, 1_279] {
             let leaves: Vec<Hash> = (0..size).map(|n: u32| leaf_hash(&n.to_be_bytes())).collect();
             let (mut whole, mut tiles) = (Frontier::default(), Vec::new());
-            leaves.iter().for_each(|leaf| {
+            for leaf in &leaves {
                 whole.push(*leaf, |node| {
                     if node.level == Frontier::TILE_LEVELS {
                         tiles.push(node.hash);
                     }
                 });
-            });
+            }
             assert_eq!(frontier_of(&tiles, &leaves[tiles.len() * 256..]), Some(whole), "{size}");
         }
     }

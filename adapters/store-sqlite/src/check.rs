@@ -1,14 +1,11 @@
 //! Whether the file is what it was: quickly when it is opened, fully on request.
 
-use adapters_store_kit::{
-    check::{Checker, Stored},
-    group::frontier_of,
-};
+use adapters_store_kit::check::{Checker, Stored, Tail};
 use chrono::DateTime;
 use commands::ports::{Answered, Head, LogFault};
 use domain::{
     kernel::StreamId,
-    log::{Frontier, Hash, Position, Record},
+    log::{Frontier, Position},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -36,52 +33,28 @@ fn read_head(connection: &Connection) -> Result<Head, LogFault> {
     Ok(Head { position, recorded_at, frontier })
 }
 
-/// The head, compared with the newest records and with the tree's nodes: milliseconds, whatever
-/// the length of the log.
+/// The head, compared with the end of the log.
 pub(crate) fn open_head(connection: &Connection) -> Result<Head, LogFault> {
     let head = read_head(connection)?;
     let last: i64 = connection
         .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
         .map_err(fault)?;
     let last = last as u64;
-    if last != head.position {
-        let reason = format!("the log ends at {last}, its head says {}", head.position);
-        return Err(damaged(last.min(head.position) + 1, reason));
-    }
-    let tile = 1 << Frontier::TILE_LEVELS;
-    let sealed = head.position / tile;
     let tiles = log::nodes(connection, Frontier::TILE_LEVELS, 0, u64::MAX)?;
-    if tiles.len() as u64 != sealed {
-        return Err(damaged(head.position, format!("{} of {sealed} nodes", tiles.len())));
-    }
-    let tail = log::range(connection, sealed * tile, head.position)?;
-    for record in &tail {
-        Record::from_frame(record.frame())
-            .map_err(|fault| damaged(record.position(), fault.to_string()))?;
-    }
-    if let Some(newest) = tail.last() {
-        if newest.recorded_at() != head.recorded_at {
-            return Err(damaged(last, "the head's time is not its record's"));
-        }
-        let revision = connection
+    let records = log::range(connection, Tail::sealed(last), last)?;
+    let revision = match records.last() {
+        None => None,
+        Some(newest) => connection
             .query_row(
                 "SELECT revision FROM streams WHERE kind = ? AND id = ?",
                 params![newest.kind(), newest.id()],
                 |row| row.get::<_, i64>(0),
             )
             .optional()
-            .map_err(fault)?;
-        if revision != Some(newest.revision() as i64) {
-            let reason = format!("{} is kept at revision {revision:?}", newest.stream());
-            return Err(damaged(last, reason));
-        }
-    }
-    let leaves: Vec<Hash> = tail.iter().map(Record::leaf).collect();
-    if frontier_of(&tiles, &leaves).as_ref() != Some(&head.frontier) {
-        let first = sealed * tile + 1;
-        return Err(damaged(first.min(last), "the tree over the newest records differs"));
-    }
-    Ok(head)
+            .map_err(fault)?
+            .map(|revision| revision as u64),
+    };
+    Tail { head, last, tiles, records, revision }.check()
 }
 
 impl Store {
