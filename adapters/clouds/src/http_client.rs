@@ -9,7 +9,7 @@ use reqwest::{Certificate, Client, redirect};
 /// Longest wait for a connection. A cloud's end-point that does not take one in this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a whole answer: the largest page of a listing takes AWS a few seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest body that is read: a page of 1,000 instances is some 8 MB of XML.
 const BODY_BYTES_MAX: usize = 64 << 20;
 /// Tries of one call whose connection was refused: nothing was sent, so nothing can happen twice.

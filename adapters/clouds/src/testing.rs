@@ -240,7 +240,7 @@ fn judge(head: &[u8], body: &[u8], state: &Mutex<State>) -> Fate {
     let scope = header(head, "authorization").unwrap_or_default();
     let region = scope.split('/').nth(2).unwrap_or_default().to_owned();
     let action = form.get("Action").cloned().unwrap_or_default();
-    let mut state = lock(&state);
+    let mut state = lock(state);
     state.since_script += 1;
     let seen = Seen { number: state.since_script, action, region, form };
     let fate = state.script.as_mut().map_or(Fate::Forward, |script| script(&seen));

@@ -3,11 +3,12 @@
 //! The map: [`credential`] and [`endpoint`] say who calls where; [`query`] makes one signed call
 //! and [`fault`] reads its refusals; [`wire`] is what AWS answers, [`sightings`] and [`rules`] turn
 //! that into our shapes; [`listing`] walks pages; [`server`] and [`security_group`] carry orders
-//! out; [`limits`] refuses what AWS would refuse.
+//! out, the latter by [`group_changes`]; [`limits`] refuses what AWS would refuse.
 
 mod credential;
 mod endpoint;
 mod fault;
+mod group_changes;
 mod limits;
 mod listing;
 mod query;
@@ -168,7 +169,7 @@ impl Provider for Aws {
 
     fn calls(&self, task: &Task) -> Vec<Call> {
         match task.kind {
-            "security-group" => security_group::calls(task),
+            "security-group" => group_changes::calls(task),
             "server" => server::calls(task),
             _ => Vec::new(),
         }

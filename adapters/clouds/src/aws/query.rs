@@ -8,6 +8,7 @@ use aws_sigv4::{
     sign::v4,
 };
 use commands::ports::DriverFault;
+use quick_xml::{Reader, events::Event};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -48,6 +49,20 @@ impl Form {
             encode(value, &mut out);
         }
         out
+    }
+}
+
+/// The name of a document's outermost element.
+fn root(xml: &str) -> Option<String> {
+    let mut reader = Reader::from_str(xml);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(tag) | Event::Empty(tag) => {
+                return Some(tag.local_name().as_ref().to_owned());
+            }
+            Event::Eof => return None,
+            _ => {}
+        }
     }
 }
 
@@ -110,6 +125,14 @@ impl Session<'_> {
         }
         let body = std::str::from_utf8(&answer.body)
             .map_err(|_| DriverFault::Unexpected(format!("{action}: the answer is not UTF-8")))?;
+        // Serde takes any root. Another page, a login form say, must never read as an answer in
+        // which everything is missing.
+        if root(body).as_deref() != Some(&format!("{action}Response")) {
+            return Err(DriverFault::Unexpected(format!(
+                "{action}: the answer is none to this call"
+            ))
+            .into());
+        }
         quick_xml::de::from_str(body).map_err(|error| {
             DriverFault::Unexpected(format!("{action}: the answer does not read: {error}")).into()
         })

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// AWS shows a change a moment after it took it. Longer than this we do not wait to see it.
-const LOOKS: [Duration; 3] =
+pub(super) const LOOKS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// What is ordered, of which server, where.

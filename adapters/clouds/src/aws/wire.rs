@@ -29,7 +29,7 @@ macro_rules! page {
         #[derive(Debug, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub(super) struct $page {
-            #[serde(default)]
+            // Not optional: an answer without it is no empty listing.
             $field: Set<$item>,
             #[serde(default)]
             next_token: Option<String>,
