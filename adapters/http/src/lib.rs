@@ -1,1 +1,37 @@
-//! adapters-http
+//! The HTTP interface: commands in, queries and audit out.
+//!
+//! - [`routes`]: LIST 4, every route, one line each; [`api`] mounts them.
+//! - `commands`, `queries`, `history`, `audit`, `watch`, `status`: what the routes do.
+//! - [`problem`]: every error, as RFC 9457 problem details with a stable code.
+//! - [`filter`]: the grammar of `filter` and `order_by`.
+//! - [`openapi`]: the OpenAPI 3.1 document, made from the lists.
+//! - [`Service`]: what the routes share; [`serve`]: the listener, TLS and shutdown.
+//!
+//! Handlers know no kind and no view by name: they are generic over the lists.
+#![warn(missing_docs)]
+
+mod api;
+mod audit;
+mod call;
+mod commands;
+pub mod filter;
+mod history;
+mod metrics;
+mod moment;
+mod openapi;
+mod params;
+pub mod problem;
+mod queries;
+pub mod routes;
+mod serve;
+mod service;
+mod show;
+mod source;
+mod status;
+mod tokens;
+mod watch;
+
+pub use api::router;
+pub use openapi::openapi;
+pub use serve::{TlsFault, serve, tls_from_pem};
+pub use service::{Check, MoreMetrics, Options, Service};

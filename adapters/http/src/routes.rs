@@ -1,0 +1,192 @@
+//! LIST 4: every route.
+//!
+//! A path with `{kinds}` is mounted once for every kind, one with `{view}` once for every view and
+//! lens. What a route takes is written here, so that the document and the check cannot differ.
+
+use futures::future::BoxFuture;
+
+use crate::{
+    audit,
+    call::{Answer, Call},
+    commands, history,
+    params::{Parameter, Place, Shape},
+    queries, status, watch,
+};
+
+/// A method of HTTP (RFC 9110).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Reads.
+    Get,
+    /// Writes.
+    Post,
+}
+
+impl Verb {
+    /// As in a request.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+/// Who may come to a route at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without a token.
+    Public,
+    /// Whoever has a token; sees what it reaches. Commands ask for the verb's role as well.
+    Token,
+    /// Whoever reaches every project.
+    Estate,
+}
+
+/// How often a route is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Once.
+    Once,
+    /// For every kind that people create.
+    EachCreated,
+    /// For every kind.
+    EachKind,
+    /// For every view and lens.
+    EachSource,
+}
+
+/// One route.
+pub struct Route {
+    /// Its method.
+    pub method: Verb,
+    /// Its path, with `{kinds}` or `{view}` for what it is mounted for.
+    pub path: &'static str,
+    /// How often it is mounted.
+    pub scope: Scope,
+    /// Who may come to it.
+    pub access: Access,
+    /// The operation's id in the document; a suffix names kind, verb or view.
+    pub operation: &'static str,
+    /// One sentence for documents.
+    pub summary: &'static str,
+    /// What it takes.
+    pub parameters: &'static [&'static Parameter],
+    pub(crate) run: fn(Call) -> BoxFuture<'static, Answer>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method.name(), self.path)
+    }
+}
+
+macro_rules! parameters {
+    ($($name:ident = $text:literal $place:ident $shape:expr, $summary:literal;)+) => {
+        $(#[doc = $summary] pub static $name: Parameter = Parameter {
+            name: $text, place: Place::$place, shape: $shape, summary: $summary,
+        };)+
+    };
+}
+
+// Sorted by constant.
+parameters! {
+    ACTOR = "actor" Query Shape::Text(200), "Only what this principal did, for instance token:ci.";
+    AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
+    COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
+    CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
+    COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
+    FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
+    FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
+    FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
+    FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
+    ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
+    IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
+    IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
+    IF_NONE_MATCH = "if-none-match" Header Shape::Text(1000), "Answer 304 when the resource still has this revision.";
+    KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
+    LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
+    MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
+    NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
+    ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
+    PAGE_SIZE = "page_size" Query Shape::Integer(1, 1000), "Most items on the page; 100 when it is left out.";
+    PAGE_TOKEN = "page_token" Query Shape::Text(8192), "The next_page_token of the page before.";
+    PLAN_ID = "plan_id" Query Shape::Text(12_000), "Do it only if nothing has moved since this plan.";
+    POSITION = "position" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the record's position.";
+    PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
+    PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
+    SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
+    SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
+    SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
+    START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
+    TO = "to" Query Shape::Moment, "The later moment: a time, or a position; now when it is left out.";
+    TO_SIZE = "to" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the newer tree; the head's when it is left out.";
+    TYPE = "type" Query Shape::Text(100), "Only events with this tag.";
+    UNTIL = "until" Query Shape::Time, "Only records committed before this time.";
+    VALIDATE_ONLY = "validate_only" Query Shape::Flag, "Write nothing, answer what would be done.";
+    VIEW = "view" Query Shape::Text(100), "A view or lens; inventory when it is left out.";
+}
+
+static COMMAND: &[&Parameter] =
+    &[&IDEMPOTENCY_KEY, &IF_MATCH, &PLAN_ID, &PREFER, &VALIDATE_ONLY];
+static LIST: &[&Parameter] = &[
+    &AT, &COUNT, &FILTER, &ORDER_BY, &PAGE_SIZE, &PAGE_TOKEN, &SHOW_GONE, &MIN_POSITION,
+];
+static SEARCH: &[&Parameter] = &[
+    &ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &NEWEST_FIRST, &PAGE_SIZE,
+    &PAGE_TOKEN, &PROJECT, &SINCE, &TYPE, &UNTIL,
+];
+static WATCH: &[&Parameter] = &[
+    &ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &LAST_EVENT_ID, &PROJECT, &TYPE,
+];
+
+macro_rules! routes {
+    ($($method:ident $path:literal $scope:ident $access:ident $operation:literal $parameters:expr,
+       $module:ident::$run:ident, $summary:literal;)+) => {
+        /// Every route, sorted by path.
+        pub static ROUTES: &[Route] = &[$(Route {
+            method: Verb::$method, path: $path, scope: Scope::$scope, access: Access::$access,
+            operation: $operation, summary: $summary, parameters: $parameters,
+            run: |call| Box::pin($module::$run(call)),
+        }),+];
+    };
+}
+
+routes! {
+    Get "/" Once Public "index" &[], status::index, "Names the main paths.";
+    Get "/livez" Once Public "livez" &[], status::livez, "Whether the server runs.";
+    Get "/metrics" Once Estate "metrics" &[], status::metrics, "Counters and gauges in Prometheus' text format.";
+    Get "/openapi.json" Once Public "openapi" &[], status::document, "This document.";
+    Get "/problems/{code}" Once Public "problem" &[], status::problem, "What an error code means, and what to do.";
+    Get "/readyz" Once Public "readyz" &[], status::readyz, "Whether the server can answer: the log, the views.";
+    Get "/v1/audit/events" Once Token "audit-events" SEARCH, audit::events, "Records of the log that match.";
+    Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
+    Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
+    Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
+    Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
+    Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
+    Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
+    Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";
+    Post "/v1/{kinds}" EachCreated Token "create" COMMAND, commands::create, "Creates one under a new id.";
+    Get "/v1/{kinds}/{id}" EachKind Token "get" &[&AT, &IF_NONE_MATCH, &MIN_POSITION], queries::get, "One resource.";
+    Get "/v1/{kinds}/{id}/diff" EachKind Token "diff" &[&FROM, &MIN_POSITION, &TO], history::difference, "What of a resource differs between two moments, field by field.";
+    Get "/v1/{kinds}/{id}/history" EachKind Token "history" &[&AT, &PAGE_SIZE, &PAGE_TOKEN], history::history, "A resource's events.";
+    Get "/v1/{kinds}/{id}/why" EachKind Token "why" &[&AT, &FIELD], history::why, "The event that last set a field of a resource.";
+    Post "/v1/{kinds}/{id}/{verb}" EachKind Token "command" COMMAND, commands::command, "Sends a resource a command.";
+    Get "/v1/{view}" EachSource Token "rows" LIST, queries::list_source, "Rows of a view or lens.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_and_their_parameters_are_sorted() {
+        let paths: Vec<_> = ROUTES.iter().map(|route| (route.path, route.method.name())).collect();
+        assert!(paths.is_sorted(), "{paths:?}");
+        for route in ROUTES {
+            let names: Vec<_> = route.parameters.iter().map(|one| one.name).collect();
+            assert!(names.is_sorted(), "{route:?}: {names:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The log as it grows: server-sent events (WHATWG HTML §9.2), one per record.
+//!
+//! An event's id is its position, so a reader that comes back with `Last-Event-ID` goes on without
+//! a gap and without a duplicate. Records that the caller does not ask for or reach are passed over;
+//! heartbeats carry the position that was passed, so that coming back costs no second look.
+
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+
+use ::commands::ports::AuditFilter;
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, header},
+};
+use bytes::Bytes;
+use domain::{kernel::Principal, log::Position};
+use futures::stream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    api::bearer,
+    audit::filter,
+    call::{Answer, Call},
+    problem::Problem,
+    routes::{LAST_EVENT_ID, START},
+    service::Service,
+    show,
+};
+
+/// Records read at once.
+const PAGE: usize = 500;
+/// A sign of life at least this often: proxies cut what is silent for a minute.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+struct Feed {
+    service: Arc<Service>,
+    secret: String,
+    principal: Principal,
+    filter: AuditFilter,
+    /// All up to here was sent or passed over.
+    after: Position,
+    queued: VecDeque<Bytes>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.service.metrics.watchers.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+pub(crate) async fn watch(call: Call) -> Answer {
+    let head = call.service.ledger.ports.log.head().await?.position;
+    let resumed = call.params.number(&LAST_EVENT_ID);
+    let after = resumed.or(call.params.number(&START)).unwrap_or(head);
+    if after > head {
+        let what = format!("position {after} is not in the log, which ends at {head}");
+        let name = if resumed.is_some() { LAST_EVENT_ID.name } else { START.name };
+        return Err(Problem::parameter(name, what));
+    }
+    let slot = call.service.watchers.clone().try_acquire_owned();
+    let slot = slot.map_err(|_| Problem::overloaded())?;
+    call.service.metrics.watchers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let feed = Feed {
+        secret: bearer(&call.headers).unwrap_or_default().to_owned(),
+        filter: filter(&call),
+        principal: call.principal.clone(),
+        service: call.service.clone(),
+        after,
+        // The head of the answer goes out with the first bytes.
+        queued: VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]),
+        _slot: slot,
+    };
+    let body = Body::from_stream(stream::unfold(feed, |mut feed| async move {
+        let bytes = feed.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(bytes), feed))
+    }));
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("skyledger-position", HeaderValue::from(after));
+    Ok(response)
+}
+
+impl Feed {
+    /// The next bytes; none when the feed ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.queued.pop_front() {
+                return Some(bytes);
+            }
+            // A token that was revoked, or is over, opens nothing any more.
+            let known = self.service.principal(&self.secret).await.ok()??;
+            if known != self.principal {
+                return None;
+            }
+            let log = &self.service.ledger.ports.log;
+            let records = match log.read(self.after, PAGE).await {
+                Ok(records) => records,
+                Err(fault) => {
+                    tracing::warn!(%fault, "an event feed ends: the log cannot be read");
+                    return None;
+                }
+            };
+            let Some(last) = records.last() else {
+                tokio::select! {
+                    () = log.appended(self.after) => continue,
+                    () = tokio::time::sleep(HEARTBEAT) => {
+                        return Some(Bytes::from(format!(": alive\nid: {}\n\n", self.after)));
+                    }
+                    () = self.service.closed() => return None,
+                }
+            };
+            self.after = last.position();
+            let mut text = String::new();
+            for record in records.iter().filter(|record| self.filter.matches(record)) {
+                let (id, data) = (record.position(), show::record(record));
+                let _ = write!(text, "id: {id}\ndata: {data}\n\n");
+            }
+            if !text.is_empty() {
+                self.queued.push_back(text.into());
+            }
+        }
+    }
+}
