@@ -1,0 +1,9 @@
+//! What must not break the log: killed processes, full disks, restarted servers, two servers at
+//! once, damaged records.
+
+mod damage;
+mod full_disk;
+mod killed;
+mod postgres_restart;
+mod support;
+mod two_servers;
