@@ -470,7 +470,9 @@ impl<S: Spec> Mapped<S> {
             }
             Stage::Declared | Stage::Linked | Stage::Vanished => {
                 self.same_place(account, region.as_ref(), project)?;
-                if self.wanted.as_ref() == Some(&spec) {
+                // Its creation was given up: the same wish again is a new attempt.
+                let given_up = self.stage == Stage::Declared && self.orders.out.is_none();
+                if self.wanted.as_ref() == Some(&spec) && !given_up {
                     return Ok(vec![]);
                 }
                 self.orders.ensure_free()?;
@@ -622,12 +624,17 @@ impl<S: Spec> Decider for Mapped<S> {
             | Command::Link { .. } => vec![],
             Command::Mute { reason, until } => {
                 self.ensure_drift("mute")?;
-                vec![Event::Muted { mute: Mute { reason, until } }]
+                let mute = Mute { reason, until };
+                if self.muted.as_ref() == Some(&mute) {
+                    vec![]
+                } else {
+                    vec![Event::Muted { mute }]
+                }
             }
             Command::Observe { origin, project, seen, actor, issued } => {
                 self.observe(origin, project, seen, actor, issued, stamp)?
             }
-            Command::Park { number, reason } if self.orders.is_out(number) => {
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
             Command::Park { .. } => vec![],
@@ -650,18 +657,14 @@ impl<S: Spec> Decider for Mapped<S> {
                 }
             },
             Command::Retire {} => match self.stage {
-                Stage::Linked | Stage::Discovered => {
+                // One whose creation was given up may be half made over there: its driver looks.
+                Stage::Linked | Stage::Discovered | Stage::Declared => {
                     self.orders.ensure_free()?;
                     vec![Event::RetireOrdered {}]
                 }
                 Stage::Vanished => {
                     self.orders.ensure_free()?;
                     vec![Event::Retired {}]
-                }
-                Stage::Declared if self.orders.out.is_none() => vec![Event::Retired {}],
-                Stage::Declared => {
-                    self.orders.ensure_free()?;
-                    vec![]
                 }
                 Stage::Absent | Stage::Retiring | Stage::Retired => {
                     return Err(self.refuse("retire"));
@@ -688,8 +691,11 @@ impl<S: Spec> Decider for Mapped<S> {
             Event::Abandoned {} => {
                 self.orders.settle();
                 if self.stage == Stage::Retiring {
-                    self.stage =
-                        if self.wanted.is_some() { Stage::Linked } else { Stage::Discovered };
+                    self.stage = match (&self.wanted, &self.seen) {
+                        (_, None) => Stage::Declared,
+                        (Some(_), _) => Stage::Linked,
+                        (None, _) => Stage::Discovered,
+                    };
                 }
             }
             Event::Accepted { spec } => {
@@ -742,6 +748,7 @@ impl<S: Spec> Decider for Mapped<S> {
                 self.stage = Stage::Linked;
                 self.origin = Some(origin);
                 self.seen = Some(seen);
+                self.seen_by = None;
                 self.orders.settle();
                 self.agree();
             }
@@ -846,3 +853,6 @@ impl<S: Spec> Decider for Mapped<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

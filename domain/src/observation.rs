@@ -346,3 +346,92 @@ impl<R: Resource> Decider for Observed<R> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::cloud::Zone;
+
+    fn zone(available: bool) -> Zone {
+        Zone { name: "north-1a".into(), available }
+    }
+
+    fn origin(external_id: &str) -> Origin {
+        Origin {
+            provider: "sim".into(),
+            account: Uuid::from_u128(1),
+            region: Some("north-1".into()),
+            external_id: external_id.into(),
+        }
+    }
+
+    fn observe(available: bool) -> Command<Zone> {
+        let (origin, seen) = (origin("north-1a"), zone(available));
+        Command::Observe { origin, project: None, seen, actor: Some("ann".into()) }
+    }
+
+    fn found() -> Event<Zone> {
+        Event::Discovered { origin: origin("north-1a"), project: None, seen: zone(true) }
+    }
+
+    fn gone() -> Event<Zone> {
+        let evidence = Evidence::CompleteListing { run: 3, listed: 2 };
+        Event::Vanished { evidence }
+    }
+
+    fn check(given: &[Event<Zone>], when: Command<Zone>, then: Result<&[Event<Zone>], &str>) {
+        let state = given.iter().cloned().fold(Observed::<Zone>::default(), Decider::evolve);
+        let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+        let got = state.decide(when, &stamp);
+        assert_eq!(got.as_deref().map_err(|no| no.code.code), then);
+    }
+
+    #[test]
+    fn only_what_is_new_is_a_fact() {
+        check(&[], observe(true), Ok(&[found()]));
+        check(&[found()], observe(true), Ok(&[]));
+        let fields = vec!["available".to_owned()];
+        let news = Event::Observed { seen: zone(false), fields, actor: Some("ann".into()) };
+        check(&[found()], observe(false), Ok(&[news]));
+    }
+
+    #[test]
+    fn what_is_gone_is_gone_once_and_comes_back_as_itself() {
+        let vanish =
+            || Command::Vanish { evidence: Evidence::CompleteListing { run: 3, listed: 2 } };
+        check(&[], vanish(), Ok(&[]));
+        check(&[found()], vanish(), Ok(&[gone()]));
+        check(&[found(), gone()], vanish(), Ok(&[]));
+        check(&[found(), gone()], observe(true), Ok(&[Event::Reappeared { seen: zone(true) }]));
+    }
+
+    #[test]
+    fn a_look_at_something_else_is_refused() {
+        let other = Command::Observe {
+            origin: origin("north-1b"),
+            project: None,
+            seen: zone(true),
+            actor: None,
+        };
+        check(&[found()], other, Err("invalid-field"));
+    }
+
+    #[test]
+    fn it_is_given_to_a_project_once() {
+        let project = Some(Uuid::from_u128(9));
+        check(&[], Command::Assign { project }, Err("wrong-state"));
+        check(&[found()], Command::Assign { project }, Ok(&[Event::Assigned { project }]));
+        check(&[found(), Event::Assigned { project }], Command::Assign { project }, Ok(&[]));
+    }
+
+    #[test]
+    fn a_counterpart_is_claimed_by_account_region_and_id() {
+        let state = Observed::<Zone>::default();
+        let account = Uuid::from_u128(1);
+        assert_eq!(state.claims(&[found()]), [format!("zone/{account}/north-1/north-1a")]);
+        let nowhere = Origin { region: None, ..origin("north-1a") };
+        assert_eq!(nowhere.claim("region"), format!("region/{account}/-/north-1a"));
+    }
+}

@@ -332,7 +332,7 @@ impl Decider for Server {
             Command::Confirm { number, seen } if self.orders.is_out(number) => {
                 vec![Event::Confirmed { number, seen }]
             }
-            Command::Park { number, reason } if self.orders.is_out(number) => {
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
             // A report about an order that is settled already says nothing new.
@@ -434,3 +434,6 @@ impl Decider for Server {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

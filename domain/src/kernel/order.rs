@@ -93,6 +93,12 @@ impl<O> Orders<O> {
         self.out.as_ref().is_some_and(|out| out.number == number)
     }
 
+    /// Whether this report is about the order that is out and still worked on: only that can be
+    /// parked.
+    pub fn is_worked_on(&self, number: u64) -> bool {
+        self.out.as_ref().is_some_and(|out| out.number == number && out.parked.is_none())
+    }
+
     /// Issues the next order, in place of whatever was out.
     pub fn issue(&mut self, order: O) {
         self.issued += 1;

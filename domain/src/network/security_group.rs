@@ -363,8 +363,8 @@ impl Spec for SecurityGroup {
             serde_json::to_value(bare).unwrap_or_default()
         };
         let mut drift = crate::kernel::fields(&bare(wanted), &bare(seen));
-        let by_key = |group: &Self| -> BTreeMap<String, Rule> {
-            group.rules.iter().map(|rule| (rule.to_string(), rule.clone())).collect()
+        let by_key = |group: &Self| -> BTreeMap<Rule, Rule> {
+            group.rules.iter().map(|rule| (rule.key(), rule.clone())).collect()
         };
         let (ours, theirs) = (by_key(wanted), by_key(seen));
         for key in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
@@ -402,3 +402,6 @@ impl Spec for SecurityGroup {
         agreed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -376,7 +376,7 @@ impl Decider for CloudAccount {
                 let complete = scopes.iter().all(|scope| scope.complete);
                 vec![Event::SyncFinished { run: number, started_at, complete, scopes }]
             }
-            Command::Park { number, reason } if self.orders.is_out(number) => {
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
             Command::RefuseCredential { number, reason } if self.orders.is_out(number) => {
@@ -513,3 +513,6 @@ impl Decider for CloudAccount {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,73 @@ impl Decider for Token {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH
+    }
+
+    fn issue(expires_at: Option<DateTime<Utc>>) -> Command {
+        Command::Issue {
+            name: "ci".into(),
+            role: Role::Operator,
+            reach: Reach::All,
+            expires_at,
+            secret_digest: "0".repeat(64),
+        }
+    }
+
+    fn issued(expires_at: DateTime<Utc>) -> Event {
+        let (name, secret_digest) = ("ci".into(), "0".repeat(64));
+        Event::Issued { name, role: Role::Operator, reach: Reach::All, expires_at, secret_digest }
+    }
+
+    fn check(given: &[Event], when: Command, then: Result<&[Event], &str>) {
+        let state = given.iter().cloned().fold(Token::default(), Decider::evolve);
+        let got = state.decide(when, &Stamp { now: now(), actor: "test".into() });
+        assert_eq!(got.as_deref().map_err(|no| no.code.code), then);
+    }
+
+    #[test]
+    fn a_token_ends_within_a_year() {
+        let latest = now() + TimeDelta::days(Token::DAYS_MAX);
+        check(&[], issue(None), Ok(&[issued(latest)]));
+        check(&[], issue(Some(latest)), Ok(&[issued(latest)]));
+        for wrong in [latest + TimeDelta::microseconds(1), now(), now() - TimeDelta::days(1)] {
+            check(&[], issue(Some(wrong)), Err("invalid-field"));
+        }
+        check(&[issued(latest)], issue(None), Err("already-exists"));
+    }
+
+    #[test]
+    fn a_token_without_a_digest_is_refused() {
+        let Command::Issue { name, role, reach, expires_at, .. } = issue(None) else { panic!() };
+        let secret_digest = String::new();
+        let bare = Command::Issue { name, role, reach, expires_at, secret_digest };
+        check(&[], bare, Err("invalid-field"));
+    }
+
+    #[test]
+    fn a_revoked_token_is_over_and_stays_so() {
+        let there = issued(now() + TimeDelta::days(1));
+        check(&[], Command::Revoke {}, Err("not-found"));
+        check(std::slice::from_ref(&there), Command::Revoke {}, Ok(&[Event::Revoked {}]));
+        check(&[there, Event::Revoked {}], Command::Revoke {}, Ok(&[]));
+    }
+
+    #[test]
+    fn a_principal_is_given_until_the_token_ends() {
+        let end = now() + TimeDelta::days(1);
+        let token = Token::default().evolve(issued(end));
+        let who = token.principal(now()).unwrap();
+        assert_eq!((who.name.as_str(), who.role), ("token:ci", Role::Operator));
+        assert_eq!(token.principal(end), None);
+        assert_eq!(token.evolve(Event::Revoked {}).principal(now()), None);
+        assert_eq!(Token::default().principal(now()), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! Given facts, when a command, then facts or a refusal.
+
+use chrono::DateTime;
+use serde_json::json;
+
+use super::*;
+
+fn machine(power: Power) -> Machine {
+    let json = json!({"name": "web-1", "power": power, "shape": "s2.small", "tags": {"a": "1"}});
+    serde_json::from_value(json).unwrap()
+}
+
+fn origin() -> Origin {
+    Origin {
+        provider: "sim".into(),
+        account: Uuid::from_u128(1),
+        region: Some("north".into()),
+        external_id: "i-1".into(),
+    }
+}
+
+fn found(power: Power) -> Event {
+    Event::Discovered { origin: origin(), project: None, seen: machine(power) }
+}
+
+fn observe(power: Power) -> Command {
+    Command::Observe { origin: origin(), project: None, seen: machine(power), actor: None }
+}
+
+fn tag(name: &str, value: Option<&str>) -> Command {
+    Command::Tag { tags: [(name.to_owned(), value.map(str::to_owned))].into() }
+}
+
+fn check(given: &[Event], when: Command, then: Result<&[Event], &str>) {
+    let state = given.iter().cloned().fold(Server::default(), Decider::evolve);
+    let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+    let got = state.decide(when, &stamp);
+    assert_eq!(got.as_deref().map_err(|no| no.code.code), then);
+}
+
+fn status(given: &[Event]) -> &'static str {
+    given.iter().cloned().fold(Server::default(), Decider::evolve).status()
+}
+
+#[test]
+fn a_server_is_discovered_once_and_then_only_news_is_a_fact() {
+    check(&[], observe(Power::Running), Ok(&[found(Power::Running)]));
+    check(&[found(Power::Running)], observe(Power::Running), Ok(&[]));
+    let fields = vec!["power".to_owned()];
+    let news = Event::Observed { seen: machine(Power::Stopped), fields, actor: None };
+    check(&[found(Power::Running)], observe(Power::Stopped), Ok(&[news]));
+}
+
+#[test]
+fn only_what_would_change_something_is_ordered() {
+    check(&[found(Power::Stopped)], Command::Start {}, Ok(&[Event::StartOrdered {}]));
+    check(&[found(Power::Running)], Command::Start {}, Ok(&[]));
+    check(&[found(Power::Running)], Command::Stop {}, Ok(&[Event::StopOrdered {}]));
+    check(&[found(Power::Stopped)], Command::Stop {}, Ok(&[]));
+    check(&[found(Power::Running)], Command::Reboot {}, Ok(&[Event::RebootOrdered {}]));
+    check(&[found(Power::Stopped)], Command::Reboot {}, Err("wrong-state"));
+    check(&[], Command::Start {}, Err("wrong-state"));
+}
+
+#[test]
+fn one_order_at_a_time() {
+    let busy = [found(Power::Running), Event::StopOrdered {}];
+    check(&busy, Command::Start {}, Err("order-outstanding"));
+    check(&busy, tag("b", Some("2")), Err("order-outstanding"));
+    assert_eq!(status(&busy), "stopping");
+    let seen = machine(Power::Stopped);
+    let confirmed = Event::Confirmed { number: 1, seen: seen.clone() };
+    check(&busy, Command::Confirm { number: 1, seen: seen.clone() }, Ok(&[confirmed.clone()]));
+    // A late report about an order that is settled says nothing new.
+    let done = [found(Power::Running), Event::StopOrdered {}, confirmed];
+    check(&done, Command::Confirm { number: 1, seen }, Ok(&[]));
+    assert_eq!(status(&done), "stopped");
+}
+
+#[test]
+fn a_parked_order_waits_for_a_person() {
+    let park = || Command::Park { number: 1, reason: "quota".into() };
+    let parked = Event::Parked { number: 1, reason: "quota".into() };
+    let busy = [found(Power::Running), Event::StopOrdered {}];
+    check(&busy, park(), Ok(&[parked.clone()]));
+    let stuck = [found(Power::Running), Event::StopOrdered {}, parked];
+    check(&stuck, park(), Ok(&[]));
+    assert_eq!(status(&stuck), "parked");
+    check(&stuck, Command::Start {}, Err("order-parked"));
+    check(&stuck, Command::Retry {}, Ok(&[Event::RetryOrdered {}]));
+    check(&stuck, Command::Abandon {}, Ok(&[Event::Abandoned {}]));
+    check(&busy, Command::Abandon {}, Err("nothing-parked"));
+}
+
+#[test]
+fn tags_are_checked_and_set_only_where_they_differ() {
+    let there = [found(Power::Running)];
+    check(&there, tag("a", Some("1")), Ok(&[]));
+    check(&there, tag("b", None), Ok(&[]));
+    let tags = [("a".to_owned(), None)].into();
+    check(&there, tag("a", None), Ok(&[Event::TagsOrdered { tags }]));
+    for wrong in ["", "skyledger:id", &"n".repeat(129)] {
+        check(&there, tag(wrong, Some("1")), Err("invalid-field"));
+    }
+    check(&there, tag("a", Some(&"v".repeat(257))), Err("invalid-field"));
+    check(&there, Command::Tag { tags: BTreeMap::new() }, Err("invalid-field"));
+}
+
+#[test]
+fn what_vanished_waits_for_nothing_and_comes_back_with_its_id() {
+    let gone = Event::Vanished { evidence: Evidence::NotFoundById };
+    let vanish = || Command::Vanish { evidence: Evidence::NotFoundById };
+    check(&[found(Power::Running), Event::StopOrdered {}], vanish(), Ok(&[gone.clone()]));
+    let past = [found(Power::Running), Event::StopOrdered {}, gone];
+    assert_eq!(status(&past), "gone");
+    check(&past, vanish(), Ok(&[]));
+    check(&past, Command::Start {}, Err("wrong-state"));
+    let back = Event::Reappeared { seen: machine(Power::Running) };
+    check(&past, observe(Power::Running), Ok(&[back]));
+}
