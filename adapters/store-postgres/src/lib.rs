@@ -15,6 +15,7 @@ mod listener;
 mod log;
 mod schema;
 mod statements;
+mod views;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ use tokio_postgres::{Config, NoTls};
 use committer::{Committer, Job};
 pub use connection::{fault, pool_fault};
 pub use leases::PostgresLeases;
+pub use views::{PostgresViewStore, PostgresViews, start_views};
 
 /// How a store is used.
 #[derive(Clone)]

@@ -266,15 +266,7 @@ impl<S: ViewStore> Inner<S> {
             return Ok(true);
         }
         let records = self.feed.log().read(checkpoint.position - 1, 1).await?;
-        let same = records.first().is_some_and(|record| record.leaf() == checkpoint.leaf);
-        if !same {
-            tracing::warn!(
-                table = registered.table.name(),
-                position = checkpoint.position,
-                "the log is not the one this table was made of; it is made again"
-            );
-        }
-        Ok(same)
+        Ok(records.first().is_some_and(|record| record.leaf() == checkpoint.leaf))
     }
 
     pub(crate) async fn tables_of(&self, view: &str) -> Result<Vec<Registered>, LogFault> {
@@ -382,7 +374,7 @@ impl<S: ViewStore> Inner<S> {
         loop {
             if !self.leading.load(Ordering::Acquire) {
                 match self.store.tables().await {
-                    Ok(tables) => self.tell_others(&tables),
+                    Ok(tables) => self.tell_others(&tables).await,
                     Err(fault) => tracing::warn!(%fault, "the views' tables cannot be listed"),
                 }
             }
@@ -390,7 +382,7 @@ impl<S: ViewStore> Inner<S> {
         }
     }
 
-    fn tell_others(&self, tables: &[Registered]) {
+    async fn tell_others(&self, tables: &[Registered]) {
         let mut newest: BTreeMap<&'static str, &Registered> = BTreeMap::new();
         for registered in tables.iter().filter(|registered| registered.live) {
             if let Some((&view, _)) = self.entries.get_key_value(registered.table.view.as_str()) {
@@ -401,6 +393,12 @@ impl<S: ViewStore> Inner<S> {
             }
         }
         for (view, registered) in newest {
+            // A table of another log is not served: the process that leads makes it again.
+            if !self.is_of_this_log(registered).await.unwrap_or(false)
+                || self.leading.load(Ordering::Acquire)
+            {
+                continue;
+            }
             self.tell_place(view, &registered.table, registered.checkpoint.position);
         }
     }

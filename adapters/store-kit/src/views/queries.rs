@@ -50,6 +50,11 @@ impl<S: ViewStore> Inner<S> {
     async fn read(&self, name: &str) -> Result<Reading<S::Snapshot>, ViewFault> {
         let lens = self.lenses.iter().find(|lens| lens.name == name);
         let entry = self.entry(lens.map_or(name, |lens| lens.view))?;
+        // A table is served when it is known to be of this log.
+        let served = self.statuses.borrow().get(entry.view.name()).map(|s| s.version);
+        if served.flatten().is_none() {
+            return Err(ViewFault::Behind { position: 0, wanted: 1 });
+        }
         match self.store.snapshot(entry.view.name()).await? {
             Some((snapshot, registered)) => Ok(Reading { snapshot, registered, lens }),
             None => Err(ViewFault::Behind { position: 0, wanted: 1 }),

@@ -46,6 +46,7 @@ impl<S: ViewStore> Inner<S> {
             Some(SqlValue::Integer(count)) => count as u64,
             _ => 0,
         };
+        drop(snapshot);
         let passes = (live_rows / ROWS_IN_PASS + 1).min(BUCKETS as u64) as usize;
         let threads = threads.clamp(1, 64);
 
@@ -55,8 +56,11 @@ impl<S: ViewStore> Inner<S> {
         for pass in 0..passes {
             let buckets = pass * BUCKETS / passes..(pass + 1) * BUCKETS / passes;
             let in_pass = move |key: &str| passes == 1 || buckets.contains(&bucket(key));
+            // What is valid at a position never changes: a snapshot is only held while it is read.
+            let mut snapshot = self.store.snapshot_of(&table).await?;
             let of_table =
                 chains_of_table::<S>(&mut snapshot, &table, at, &in_pass, &mut rows).await?;
+            drop(snapshot);
             let of_log = self.chains_of_log(view, at, threads, &in_pass, progress).await?;
             live.set(&of_table);
             replayed.set(&of_log);
@@ -74,7 +78,7 @@ impl<S: ViewStore> Inner<S> {
             }
         }
         let first_difference = match differs {
-            Some(key) => Some(self.describe(&mut snapshot, view, &table, at, &key).await?),
+            Some(key) => Some(self.describe(view, &table, at, &key).await?),
             None => None,
         };
         Ok(Verified {
@@ -151,7 +155,6 @@ impl<S: ViewStore> Inner<S> {
     /// Says which version of a row differs.
     async fn describe(
         &self,
-        snapshot: &mut S::Snapshot,
         view: &'static dyn View,
         table: &Table,
         at: Position,
@@ -178,6 +181,7 @@ impl<S: ViewStore> Inner<S> {
         );
         sql.bind(key).push(" AND from_position <= ").bind(at).push(" ORDER BY from_position");
         let mut live = Vec::new();
+        let mut snapshot = self.store.snapshot_of(table).await?;
         for row in snapshot.select(sql).await? {
             let Found { key, from, to, columns, body } = Found::read(table, row)?;
             let to = to.filter(|to| *to <= at);

@@ -4,6 +4,7 @@
 
 mod naive;
 mod reads;
+mod speed;
 mod world;
 mod writes;
 
@@ -16,6 +17,7 @@ use projections::view::View;
 
 pub use naive::*;
 pub use reads::*;
+pub use speed::measure;
 pub use world::*;
 pub use writes::*;
 
@@ -56,6 +58,11 @@ pub async fn serve<F: Fixture>(
 }
 
 impl<S: ViewStore> Server<S> {
+    /// Ends it, as a server process that is told to stop.
+    pub async fn stop(self) {
+        self.running.stop().await;
+    }
+
     /// Waits until all views have a position.
     pub async fn reach(&self, position: Position) {
         self.views.reach_position(position, PATIENCE).await.expect("the views come so far");

@@ -55,7 +55,7 @@ pub async fn a_crash_between_batches_goes_on_exactly<F: Fixture>(fixture: &F) {
         }
         head = fill(&log, 60);
         // Wherever it is: before, within or after the next batch.
-        drop(server.running);
+        drop(server);
     }
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
@@ -135,8 +135,7 @@ pub async fn a_half_built_table_is_cleaned_up_at_the_start<F: Fixture>(fixture: 
     server.reach(head).await;
     let before = everything(&server, "things", head).await;
     let live = live_table(fixture, "things").await;
-    server.running.stop().await;
-    drop(server.views);
+    server.stop().await;
 
     let store = fixture.open().await;
     let half = Table { generation: live.generation + 1, ..live.clone() };
@@ -165,7 +164,7 @@ pub async fn a_new_version_is_built_beside_the_old<F: Fixture>(fixture: &F) {
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
     let before = server.rows("things", &Query::all()).await;
-    server.running.stop().await;
+    server.stop().await;
 
     log.pause(true);
     let server = serve(fixture, &log, VIEWS_2).await;
@@ -180,7 +179,7 @@ pub async fn a_new_version_is_built_beside_the_old<F: Fixture>(fixture: &F) {
     assert!(!server.keys("things", &shouting).await.is_empty());
     assert_eq!(server.rows("things", &Query::all()).await, before);
     wait_for(&server, |status| status.view == "things" && status.building.is_none()).await;
-    server.running.stop().await;
+    server.stop().await;
     let server = serve(fixture, &log, VIEWS_2).await;
     server.reach(head).await;
     assert_eq!(live_table(fixture, "things").await.version, 2, "the old table is gone");
@@ -192,7 +191,7 @@ pub async fn a_view_of_another_log_is_made_again<F: Fixture>(fixture: &F) {
     let head = fill(&log, 30);
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
-    server.running.stop().await;
+    server.stop().await;
     // An older backup, or another log altogether.
     let restored = Arc::new(MemoryLog::new(2));
     let head = fill(&restored, 20);
@@ -280,8 +279,7 @@ pub async fn many_rows_are_built_with_few_in_memory<F: Fixture>(fixture: &F) {
     let table = Table::of(things, 100);
     let checkpoint = build::build(&store, &feed, things, &table, 4, &|_| {}).await.unwrap();
     assert_eq!(checkpoint.position, head);
-    server.running.stop().await;
-    drop(server.views);
+    server.stop().await;
     store.switch(&table).await.unwrap();
     drop(store);
     let server = serve(fixture, &log, VIEWS).await;
@@ -289,4 +287,35 @@ pub async fn many_rows_are_built_with_few_in_memory<F: Fixture>(fixture: &F) {
     assert_eq!(live_table(fixture, "things").await.generation, 100);
     let after = server.views.verify("things", 1, &|_| {}).await.unwrap();
     assert_eq!((after.first_difference, after.live), (None, before.live));
+}
+
+/// For stores that several processes share: one projects, all serve, another takes over. Kept
+/// apart from the suite, because an embedded store has one process.
+pub async fn one_of_two_servers_projects_and_the_other_takes_over<F: Fixture>(fixture: &F) {
+    let log = Arc::new(MemoryLog::new(1));
+    let head = fill(&log, 40);
+    let first = serve(fixture, &log, VIEWS).await;
+    first.reach(head).await;
+    let second = serve(fixture, &log, VIEWS).await;
+    second.reach(head).await;
+    let refused = second.views.rebuild("things", &|_| {}).await;
+    assert!(matches!(refused, Err(ViewFault::Store(_))), "{refused:?}");
+    let head = fill(&log, 40);
+    second.reach(head).await;
+    assert_eq!(
+        second.rows("things", &Query::all()).await,
+        first.rows("things", &Query::all()).await
+    );
+    // The second hears of a table that the first made.
+    first.views.rebuild("things", &|_| {}).await.unwrap();
+    assert!(!second.keys("things", &Query::all()).await.is_empty());
+    let head = fill(&log, 40);
+    second.reach(head).await;
+
+    first.stop().await;
+    let head = fill(&log, 40);
+    second.reach(head).await;
+    ensure_verified(&second, head).await;
+    second.views.rebuild("things", &|_| {}).await.unwrap();
+    ensure_verified(&second, head).await;
 }
