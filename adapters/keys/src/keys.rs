@@ -47,12 +47,11 @@ impl Keys {
                 format!("{}\n", BASE64_STANDARD.encode(random::<32>().map_err(KeyFault::Random)?)),
             )?,
         };
-        let signing = match signing {
-            Some(text) => text,
-            None => {
-                let secret = BASE64_STANDARD.encode(random::<32>().map_err(KeyFault::Random)?);
-                made(&signing_path, format!("skyledger.local/{}\n{secret}\n", Uuid::now_v7()))?
-            }
+        let signing = if let Some(text) = signing {
+            text
+        } else {
+            let secret = BASE64_STANDARD.encode(random::<32>().map_err(KeyFault::Random)?);
+            made(&signing_path, format!("skyledger.local/{}\n{secret}\n", Uuid::now_v7()))?
         };
         let vault = secret(&vault).ok_or(KeyFault::content(&vault_path, "not a key"))?;
         let signer = std::str::from_utf8(&signing)

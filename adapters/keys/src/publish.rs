@@ -155,14 +155,11 @@ impl Witness {
             self.compare_with(&file, log).await?;
         }
         while file.chain().frontier.size() < end {
-            let entry = match self.next(&file, log, end).await? {
-                Some(entry) => entry,
-                None => {
-                    // What was published, and what came since, are not what the store says.
-                    self.compare_with(&file, log).await?;
-                    let reason = "the root over its records is not the store's".to_owned();
-                    return Err(LogFault::Corrupt { position: end, reason }.into());
-                }
+            let Some(entry) = self.next(&file, log, end).await? else {
+                // What was published, and what came since, are not what the store says.
+                self.compare_with(&file, log).await?;
+                let reason = "the root over its records is not the store's".to_owned();
+                return Err(LogFault::Corrupt { position: end, reason }.into());
             };
             let appended;
             (file, appended) = unblocked(move || {
