@@ -1,0 +1,277 @@
+//! One event of every type of every kind, made of real types.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use domain::{
+    cloud::{Region, Vpc, Zone},
+    compute::{
+        disk::{Disk, DiskState},
+        server::{self, Machine, Power},
+    },
+    kernel::{Decider, Reach, Role},
+    mapping::{self, FieldDrift, Mute},
+    network::{Network, security_group::SecurityGroup},
+    observation::{self, Evidence, Origin, Resource},
+    tenancy::{
+        cloud_account::{self, Scope},
+        project, token,
+    },
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// An event as its tag and content.
+pub(crate) type Sample = (String, Value);
+
+pub(crate) fn time() -> DateTime<Utc> {
+    "2026-01-02T03:04:05.678901Z".parse().unwrap()
+}
+
+pub(crate) fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
+}
+
+pub(crate) fn origin(external_id: &str) -> Origin {
+    Origin {
+        provider: "sim".into(),
+        account: id(1),
+        region: Some("sim-north-1".into()),
+        external_id: external_id.into(),
+    }
+}
+
+fn tags() -> BTreeMap<String, String> {
+    [("team".to_owned(), "shop".to_owned())].into()
+}
+
+pub(crate) fn machine(power: Power) -> Machine {
+    Machine {
+        name: "web-1".into(),
+        power,
+        shape: "s2.small".into(),
+        image: Some("img-1".into()),
+        zone: Some("sim-north-1a".into()),
+        vpc: Some("vpc-1".into()),
+        network: Some("net-1".into()),
+        addresses: vec!["10.0.0.4/32".parse().unwrap(), "2001:db8::4/128".parse().unwrap()],
+        security_groups: vec!["sg-1".into()],
+        disks: vec!["vol-1".into()],
+        tags: tags(),
+    }
+}
+
+pub(crate) fn group(ports: &[&str]) -> SecurityGroup {
+    let rules: Vec<Value> = ports
+        .iter()
+        .map(|ports| {
+            json!({"direction": "ingress", "action": "allow", "protocol": "tcp", "ports": ports,
+                   "peer": {"cidr": "10.0.0.0/8"}, "priority": 10, "description": "ours"})
+        })
+        .collect();
+    serde_json::from_value(json!({
+        "name": "web", "description": "web servers", "vpc": "vpc-1", "rules": rules, "tags": tags(),
+    }))
+    .unwrap()
+}
+
+fn drift() -> Vec<FieldDrift> {
+    let field = "rules.ingress tcp 443 10.0.0.0/8 priority 10".to_owned();
+    vec![FieldDrift { field, wanted: Value::Null, seen: json!({"protocol": "tcp"}) }]
+}
+
+/// The types of the events, and one sample of each.
+pub(crate) struct Samples {
+    pub(crate) kind: &'static str,
+    /// Every tag its event type knows, from its schema.
+    pub(crate) types: Vec<String>,
+    pub(crate) samples: Vec<Sample>,
+    /// Decodes an event and encodes it again.
+    pub(crate) again: fn(&Value) -> Result<Value, serde_json::Error>,
+}
+
+/// The tags of an adjacently tagged type.
+fn types(schema: &Value) -> Vec<String> {
+    let one_of = schema["oneOf"].as_array().expect("events are a `oneOf` by tag");
+    one_of
+        .iter()
+        .map(|one| one["properties"]["type"]["const"].as_str().expect("a tag").to_owned())
+        .collect()
+}
+
+fn of<D: Decider>(events: Vec<D::Event>) -> Samples {
+    let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
+    let schema = generator.root_schema_for::<D::Event>().to_value();
+    let tagged = events.into_iter().map(|event| {
+        let value = serde_json::to_value(event).unwrap();
+        (value["type"].as_str().unwrap().to_owned(), value["data"].clone())
+    });
+    Samples {
+        kind: D::KIND,
+        types: types(&schema),
+        samples: tagged.collect(),
+        again: |value| serde_json::to_value(serde_json::from_value::<D::Event>(value.clone())?),
+    }
+}
+
+fn observed<R: Resource>(seen: R) -> Samples {
+    use observation::Event as E;
+    of::<observation::Observed<R>>(vec![
+        E::Assigned { project: Some(id(2)) },
+        E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen.clone() },
+        E::Observed {
+            seen: seen.clone(),
+            fields: vec!["name".into()],
+            actor: Some("user/ann".into()),
+        },
+        E::Reappeared { seen },
+        E::Vanished { evidence: Evidence::CompleteListing { run: 7, listed: 120 } },
+    ])
+}
+
+fn mapped() -> Samples {
+    use mapping::Event as E;
+    let (one, two) = (|| group(&["80"]), || group(&["80", "443"]));
+    of::<mapping::Mapped<SecurityGroup>>(vec![
+        E::Abandoned {},
+        E::Accepted { spec: two() },
+        E::Adopted { spec: one() },
+        E::Applied { number: 2, seen: two() },
+        E::Assigned { project: None },
+        E::Converged { seen: one(), actor: Some("user/ann".into()) },
+        E::Declared { origin: origin(""), project: Some(id(2)), spec: one() },
+        E::Discovered { origin: origin("sg-1"), project: None, seen: one() },
+        E::Drifted { seen: two(), fields: drift(), actor: Some("user/ann".into()) },
+        E::Linked { number: 1, origin: origin("sg-1"), seen: one() },
+        E::Muted { mute: Mute { reason: "until the audit".into(), until: Some(time()) } },
+        E::Observed { seen: two(), actor: None },
+        E::Parked { number: 2, reason: "rejected: quota".into() },
+        E::ReapplyOrdered { to: one(), keep_foreign: true },
+        E::Reappeared { seen: two() },
+        E::RetireOrdered {},
+        E::Retired {},
+        E::RetryOrdered {},
+        E::SpecDeclared { spec: two(), to: two() },
+        E::Unmuted {},
+        E::Vanished { evidence: Evidence::NotFoundById },
+    ])
+}
+
+fn server() -> Samples {
+    use server::Event as E;
+    of::<server::Server>(vec![
+        E::Abandoned {},
+        E::Assigned { project: Some(id(2)) },
+        E::Confirmed { number: 1, seen: machine(Power::Running) },
+        E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
+        E::Observed {
+            seen: machine(Power::Stopping),
+            fields: vec!["power".into()],
+            actor: Some("user/ann".into()),
+        },
+        E::Parked { number: 1, reason: "denied: start-server".into() },
+        E::RebootOrdered {},
+        E::Reappeared { seen: machine(Power::Running) },
+        E::RetryOrdered {},
+        E::StartOrdered {},
+        E::StopOrdered {},
+        E::TagsOrdered {
+            tags: [("a".to_owned(), Some("1".to_owned())), ("b".to_owned(), None)].into(),
+        },
+        E::Vanished { evidence: Evidence::NotFoundById },
+    ])
+}
+
+fn account() -> Samples {
+    use cloud_account::Event as E;
+    let scope = Scope {
+        kind: "server".into(),
+        region: Some("sim-north-1".into()),
+        complete: false,
+        listed: 40,
+        discovered: 3,
+        changed: 2,
+        vanished: 0,
+        withheld: 0,
+        fault: Some("denied: list".into()),
+    };
+    of::<cloud_account::CloudAccount>(vec![
+        E::Abandoned {},
+        E::Connected {
+            name: "prod".into(),
+            provider: "sim".into(),
+            project: Some(id(2)),
+            endpoint: Some("http://127.0.0.1:5000".into()),
+            credential: "sealed:1".into(),
+        },
+        E::CredentialReplaced { credential: "sealed:2".into() },
+        E::CredentialRefused { reason: "unknown key".into() },
+        E::CredentialUpdateOrdered { candidate: "sealed:2".into() },
+        E::IdentityConfirmed {
+            external_account: "acc-1".into(),
+            principal: "user/skyledger".into(),
+        },
+        E::Parked { number: 1, reason: "no route".into() },
+        E::Paused {},
+        E::Renamed { name: "live".into() },
+        E::Resumed {},
+        E::RetryOrdered {},
+        E::SyncFinished { run: 3, started_at: time(), complete: false, scopes: vec![scope] },
+        E::SyncOrdered {
+            regions: vec!["sim-north-1".into()],
+            kinds: vec!["server".into()],
+            approve_deletions: true,
+        },
+        E::VerifyOrdered {},
+    ])
+}
+
+/// Every kind, sorted as in [`domain::kinds::KINDS`].
+pub(crate) fn all() -> Vec<Samples> {
+    vec![
+        account(),
+        observed(Disk {
+            name: "root".into(),
+            size_gib: 40,
+            medium: "ssd".into(),
+            state: DiskState::Attached,
+            server: Some("i-1".into()),
+            zone: Some("sim-north-1a".into()),
+            encrypted: true,
+            tags: tags(),
+        }),
+        observed(Network {
+            name: "web-a".into(),
+            vpc: "vpc-1".into(),
+            zone: Some("sim-north-1a".into()),
+            cidrs: vec!["10.0.0.0/18".parse().unwrap()],
+            tags: tags(),
+        }),
+        of::<project::Project>(vec![
+            project::Event::Archived {},
+            project::Event::Created { name: "shop".into() },
+            project::Event::Renamed { name: "store".into() },
+            project::Event::Restored {},
+        ]),
+        observed(Region { name: "sim-north-1".into() }),
+        mapped(),
+        server(),
+        of::<token::Token>(vec![
+            token::Event::Issued {
+                name: "ci".into(),
+                role: Role::Operator,
+                reach: Reach::Projects(vec![id(2)]),
+                expires_at: time(),
+                secret_digest: "0".repeat(64),
+            },
+            token::Event::Revoked {},
+        ]),
+        observed(Vpc {
+            name: "prod".into(),
+            cidrs: vec!["10.0.0.0/16".parse().unwrap(), "2001:db8::/56".parse().unwrap()],
+            default: false,
+            tags: tags(),
+        }),
+        observed(Zone { name: "sim-north-1a".into(), available: true }),
+    ]
+}
