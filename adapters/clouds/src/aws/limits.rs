@@ -26,10 +26,12 @@ pub(super) static SENTENCES: &[&str] = &[
 pub(super) fn check(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
     names(wanted, seen)?;
     tags(wanted, seen)?;
-    wanted
-        .rules
-        .iter()
-        .try_for_each(|rule| check_rule(rule).map_err(|why| format!("rule `{rule}`: {why}")))?;
+    // A rule that is there already is one that AWS took, odd as it may be: peers such as
+    // `amazon-elb/sg-…` can be kept, though nobody can ask for a new one.
+    let there = |rule: &&Rule| seen.is_some_and(|seen| seen.rules.contains(rule));
+    for rule in wanted.rules.iter().filter(|rule| !there(rule)) {
+        check_rule(rule).map_err(|why| format!("rule `{rule}`: {why}"))?;
+    }
     counts(wanted, seen)
 }
 
@@ -251,6 +253,14 @@ mod tests {
         check(|group| group.name = "api".into(), "name:");
         check(|group| group.description = "api".into(), "description:");
         check(|group| group.vpc = Some("vpc-0123456789abcdef1".into()), "vpc:");
+    }
+
+    #[test]
+    fn a_rule_that_is_there_already_may_stay_however_odd() {
+        let mut there = group();
+        there.rules[0].peer = Peer::Group("amazon-elb/sg-843f59ed".into());
+        assert_eq!(check(&there, Some(&there)), Ok(()));
+        assert!(check(&there, Some(&group())).is_err());
     }
 
     #[test]

@@ -147,7 +147,10 @@ impl Work<'_> {
         from.rules =
             now.rules.iter().filter(|rule| rules::is_default_egress(rule)).cloned().collect();
         from.tags.clear();
-        let seen = self.change(&id, &from, spec, now).await?;
+        let seen = self.change(&id, &from, spec, now).await.map_err(|fault| match fault {
+            DriverFault::NotFound(text) if text.contains(&id) => not_shown_yet(&text),
+            other => other,
+        })?;
         Ok((id, seen))
     }
 
@@ -170,7 +173,10 @@ impl Work<'_> {
             self.session.ec2(self.region, "CreateSecurityGroup", form).await;
         match made {
             Ok(created) => {
-                let now = self.look(&created.group_id).await?;
+                let now = self.look(&created.group_id).await.map_err(|fault| match fault {
+                    DriverFault::NotFound(text) => not_shown_yet(&text),
+                    other => other,
+                })?;
                 Ok((created.group_id, now))
             }
             // Made a moment ago by a try whose answer was lost, and not yet found by its tag.
@@ -182,6 +188,10 @@ impl Work<'_> {
                 let groups = self.filtered(&filters).await?;
                 match groups.iter().find(|group| group.tag(ID_TAG) == Some(self.stream.as_str())) {
                     Some(group) => Ok((group.group_id.clone(), shape(group)?)),
+                    None if groups.is_empty() => {
+                        let text = format!("a group `{}` exists", spec.name);
+                        Err(not_shown_yet(&text))
+                    }
                     None => Err(call.into()),
                 }
             }
@@ -298,6 +308,11 @@ impl Work<'_> {
             Err(call) => Err(call.into()),
         }
     }
+}
+
+/// AWS shows a new group a moment after it made it. That is no reason to give up.
+fn not_shown_yet(text: &str) -> DriverFault {
+    DriverFault::Transient(format!("{text}, and AWS does not show it yet"))
 }
 
 fn shape(group: &Group) -> Result<SecurityGroup, DriverFault> {

@@ -245,6 +245,13 @@ async fn rules_that_came_or_went_behind_our_back_count_as_done() {
     assert_eq!(world.group(&id).await.unwrap(), to);
 }
 
+/// An answer of AWS whose index does not show a new group yet.
+fn empty_listing() -> Fate {
+    let body = "<DescribeSecurityGroupsResponse><securityGroupInfo/>\
+                </DescribeSecurityGroupsResponse>";
+    Fate::Answer { status: 200, retry_after: None, body: body.into() }
+}
+
 #[tokio::test]
 async fn a_lost_creation_whose_tag_is_not_shown_yet_is_found_by_its_name() {
     let proxy = Proxy::start(&stand_in()).await.unwrap();
@@ -254,22 +261,32 @@ async fn a_lost_creation_whose_tag_is_not_shown_yet_is_found_by_its_name() {
     let task = world.task("security-group", new_id(), "", create(&spec));
     proxy.script_nth(2, Fate::DropAfter);
     world.carry_out(&task).await.unwrap_err();
-    // The index of tags lags behind: the look up finds nothing.
-    proxy.script_nth(
-        1,
-        Fate::Answer {
-            status: 200,
-            retry_after: None,
-            body: "<DescribeSecurityGroupsResponse><securityGroupInfo/>\
-                   </DescribeSecurityGroupsResponse>"
-                .into(),
-        },
-    );
+    // Neither tag nor name are shown yet: that is a reason to ask again later, not to give up.
+    proxy.script(|call| match call.action.as_str() {
+        "DescribeSecurityGroups" => empty_listing(),
+        _ => Fate::Forward,
+    });
+    assert_eq!(word(&world.carry_out(&task).await.unwrap_err()), "transient");
+    proxy.script_nth(1, empty_listing());
     world.carry_out(&task).await.unwrap();
     assert_eq!(world.groups_named(&name).await.len(), 1);
     // And a group of somebody else with that name is not ours to take.
     let other = world.task("security-group", new_id(), "", create(&spec));
     assert_eq!(word(&world.carry_out(&other).await.unwrap_err()), "rejected");
+}
+
+#[tokio::test]
+async fn a_group_that_aws_does_not_show_right_after_making_it_is_asked_for_again() {
+    let proxy = Proxy::start(&stand_in()).await.unwrap();
+    let world = World::through("us-west-1", proxy.url());
+    let (vpc, name) = (world.vpc().await, format!("web {}", unique()));
+    let spec = group(&name, &vpc, WANTED);
+    let task = world.task("security-group", new_id(), "", create(&spec));
+    // The third call is the look after the creation.
+    proxy.script_nth(3, Fate::refuse(400, "InvalidGroup.NotFound"));
+    assert_eq!(word(&world.carry_out(&task).await.unwrap_err()), "transient");
+    world.carry_out(&task).await.unwrap();
+    assert_eq!(world.groups_named(&name).await.len(), 1);
 }
 
 #[tokio::test]
