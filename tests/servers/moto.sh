@@ -38,7 +38,7 @@ install() {
 # Only a process that is this very server counts: the pid may be somebody else's by now.
 alive() {
     [ -s "$state.pid" ] || return 1
-    tr '\0' ' ' <"/proc/$(cat "$state.pid")/cmdline" 2>/dev/null | grep -q "$venv/bin/moto_server"
+    tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$state.pid")/cmdline" | grep -q "$venv/bin/moto_server"
 }
 
 answers() {

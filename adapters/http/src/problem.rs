@@ -64,10 +64,10 @@ problems! {
     PLAN_OF_ANOTHER = "plan-of-another" 422 "the plan is not one of this command";
     /// Plan again and look at what has changed: `moved` names it.
     PLAN_STALE = "plan-stale" 412 "what the plan saw has moved";
-    /// Read the resource again and decide on what is there now.
-    REVISION_MISMATCH = "revision-mismatch" 412 "the resource is at another revision";
     /// Send the whole request within 30 seconds.
     REQUEST_TIMEOUT = "request-timeout" 408 "the request did not come in time";
+    /// Read the resource again and decide on what is there now.
+    REVISION_MISMATCH = "revision-mismatch" 412 "the resource is at another revision";
     /// Send `Authorization: Bearer <token>` with a token that is neither revoked nor over.
     UNAUTHENTICATED = "unauthenticated" 401 "a valid token is needed";
     /// Use one of the parameters named in the detail.

@@ -61,12 +61,12 @@ macro_rules! codes {
 
 // Sorted by code. The doc comment is the advice: what the caller should do.
 codes! {
+    /// Connect the account, or wait until it is verified and not paused.
+    ACCOUNT_NOT_READY = "account-not-ready" 409 "the cloud account cannot be used now";
     /// Another Skyledger resource already stands for this counterpart. Look it up by its external id.
     ALREADY_CLAIMED = "already-claimed" 409 "the counterpart is already mapped";
     /// Use another id, or leave the id out and let the server mint one.
     ALREADY_EXISTS = "already-exists" 409 "this id is already in use";
-    /// Connect the account, or wait until it is verified and not paused.
-    ACCOUNT_NOT_READY = "account-not-ready" 409 "the cloud account cannot be used now";
     /// Send the credential of the same account, or connect the other account as a new one.
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Change the field named in the detail.
