@@ -55,6 +55,8 @@ pub struct ViewStatus {
     pub position: Position,
     /// Records of the log it has not folded.
     pub lag: u64,
+    /// Whether this process projects it; else it is served as another process projects it.
+    pub projected_here: bool,
     /// How far a new table is that is being built beside it.
     pub building: Option<Position>,
     /// Why it does not go on.
@@ -195,9 +197,13 @@ impl<S: ViewStore> Inner<S> {
             self.store.lead().await;
             self.leading.store(true, Ordering::Release);
             let stop = match self.settle(entry).await {
-                Ok(()) => self.follow(entry).await,
+                Ok(()) => {
+                    self.tell(view, |status| status.projected_here = true);
+                    self.follow(entry).await
+                }
                 Err(stop) => stop,
             };
+            self.tell(view, |status| status.projected_here = false);
             match stop {
                 Stop::Fold(fault) => {
                     tracing::error!(view, position = fault.position, %fault, "view {view} stopped");

@@ -31,10 +31,15 @@ use super::{
     table::{Index, LIVE, Table, Tier},
 };
 
-/// Index entries a probe counts at most. Up to here reading all and sorting stays within some
-/// 20 ms; beyond it, one row in a hundred of a million matches and the order's index has a page
-/// after as many entries.
-const PROBE_BOUND: i64 = 10_000;
+/// Matching entries a probe counts at most. With more, one row in a hundred of a million matches,
+/// and the order's index has a page after as many entries.
+const PROBE_BOUND: u64 = 10_000;
+/// So few rows are read and sorted without asking further: some milliseconds.
+const FEW: u64 = 500;
+/// Entries of the order's index that a probe counts at most, and how many there may be when there
+/// are more.
+const ORDER_BOUND: u64 = 50_000;
+const ORDER_MOST: u64 = 1_000_000;
 
 /// Rows examined at once when conditions on the body are decided here.
 const EXAMINED: usize = 500;
@@ -160,9 +165,9 @@ impl<S: Snapshot> Lister<'_, S> {
         want: usize,
     ) -> Result<Vec<Found>, LogFault> {
         let indexes = self.table.indexes();
-        let mut ways = vec![(Tier::Live, self.way(&indexes, Tier::Live).await?)];
+        let mut ways = vec![(Tier::Live, self.way(&indexes, Tier::Live, want).await?)];
         if self.at.is_some() {
-            ways.push((Tier::Closed, self.way(&indexes, Tier::Closed).await?));
+            ways.push((Tier::Closed, self.way(&indexes, Tier::Closed, want).await?));
         }
         if !self.plan.needs_matching() {
             return self.examine(&indexes, &ways, cursor.as_ref(), want).await;
@@ -365,7 +370,7 @@ impl<S: Snapshot> Lister<'_, S> {
     }
 
     /// Decides between the order's index and the most selective condition's.
-    async fn way(&mut self, indexes: &[Index], tier: Tier) -> Result<Way, LogFault> {
+    async fn way(&mut self, indexes: &[Index], tier: Tier, want: usize) -> Result<Way, LogFault> {
         let leg = Leg { rest: self.plan.order.clone(), ..Leg::default() };
         let ordered = self.in_order(indexes, tier, &leg);
         let fixed = self.fixed(&leg);
@@ -394,20 +399,34 @@ impl<S: Snapshot> Lister<'_, S> {
             else {
                 continue;
             };
-            let count = self.probe(&index, tier).await?;
+            let count = self.probe(&index, tier, PROBE_BOUND).await?;
             if best.as_ref().is_none_or(|(least, _)| count < *least) {
                 best = Some((count, index));
             }
         }
-        Ok(match (ordered, best) {
-            (_, Some((count, index))) if count <= PROBE_BOUND as u64 => Way::Sorted(Some(index)),
-            (Some(_), _) => Way::InOrder,
-            (None, best) => Way::Sorted(best.map(|(_, index)| index)),
-        })
+        let (Some(order), Some((matching, index))) = (&ordered, &best) else {
+            return Ok(match ordered {
+                Some(_) => Way::InOrder,
+                None => Way::Sorted(best.map(|(_, index)| index)),
+            });
+        };
+        let sorted = if *matching <= FEW {
+            true
+        } else if *matching > PROBE_BOUND {
+            false
+        } else {
+            // A page in order meets a match every so many entries.
+            let entries = match self.probe(order, tier, ORDER_BOUND).await? {
+                all if all > ORDER_BOUND => ORDER_MOST,
+                all => all,
+            };
+            *matching < want as u64 * entries / matching
+        };
+        Ok(if sorted { Way::Sorted(Some(index.clone())) } else { Way::InOrder })
     }
 
     /// How many entries of an index meet the conditions on its columns, up to one over the bound.
-    async fn probe(&mut self, index: &Index, tier: Tier) -> Result<u64, LogFault> {
+    async fn probe(&mut self, index: &Index, tier: Tier, bound: u64) -> Result<u64, LogFault> {
         let name = self.table.name();
         let hint = match self.dialect {
             Dialect::Sqlite => format!(" INDEXED BY {}", index.name),
@@ -431,7 +450,7 @@ impl<S: Snapshot> Lister<'_, S> {
                 condition.write(self.table, &mut sql, self.dialect);
             }
         }
-        sql.push(" LIMIT ").bind(PROBE_BOUND + 1).push(") AS few");
+        sql.push(" LIMIT ").bind(bound + 1).push(") AS few");
         self.number(sql).await
     }
 

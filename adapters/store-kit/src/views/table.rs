@@ -202,7 +202,8 @@ impl Table {
             shapes.extend(self.sorts.iter().map(|sort| vec![lead, sort]));
         }
         for column in self.columns.iter().filter(|column| column.indexed) {
-            if Some(column.name.as_str()) == lead {
+            // These begin an index already.
+            if Some(column.name.as_str()) == lead || self.sorts.contains(&column.name) {
                 continue;
             }
             let mut shape = vec![column.name.as_str()];

@@ -57,11 +57,14 @@ impl<S: ViewStore> Inner<S> {
             let buckets = pass * BUCKETS / passes..(pass + 1) * BUCKETS / passes;
             let in_pass = move |key: &str| passes == 1 || buckets.contains(&bucket(key));
             // What is valid at a position never changes: a snapshot is only held while it is read.
-            let mut snapshot = self.store.snapshot_of(&table).await?;
-            let of_table =
-                chains_of_table::<S>(&mut snapshot, &table, at, &in_pass, &mut rows).await?;
-            drop(snapshot);
-            let of_log = self.chains_of_log(view, at, threads, &in_pass, progress).await?;
+            let table_side = async {
+                let mut snapshot = self.store.snapshot_of(&table).await?;
+                chains_of_table::<S>(&mut snapshot, &table, at, &in_pass, &mut rows)
+                    .await
+                    .map_err(ViewFault::from)
+            };
+            let log_side = self.chains_of_log(view, at, threads, &in_pass, progress);
+            let (of_table, of_log) = tokio::try_join!(table_side, log_side)?;
             live.set(&of_table);
             replayed.set(&of_log);
             let other = of_table

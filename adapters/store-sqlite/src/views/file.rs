@@ -74,7 +74,7 @@ fn connect_live(path: &Path) -> Result<Connection, LogFault> {
     connection
         .execute_batch(
             "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8192; \
-             PRAGMA wal_autocheckpoint = 4000;",
+             PRAGMA mmap_size = 4294967296; PRAGMA wal_autocheckpoint = 4000;",
         )
         .map_err(fault)?;
     Ok(connection)

@@ -87,7 +87,7 @@ pub async fn a_rebuild_gives_the_same_rows_while_reads_go_on<F: Fixture>(fixture
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
     let before = everything(&server, "things", head).await;
-    let table = live_table(fixture, "things").await;
+    let table = live_table(fixture, &server, "things").await;
 
     log.pause(true);
     let views = server.views.clone();
@@ -105,7 +105,7 @@ pub async fn a_rebuild_gives_the_same_rows_while_reads_go_on<F: Fixture>(fixture
     let head = fill(&log, 20);
     server.reach(head).await;
     ensure_verified(&server, head).await;
-    let now = live_table(fixture, "things").await;
+    let now = live_table(fixture, &server, "things").await;
     assert_eq!(now.generation, table.generation + 1);
 }
 
@@ -115,7 +115,9 @@ async fn tables<F: Fixture>(fixture: &F, view: &str) -> Vec<Table> {
     tables.into_iter().map(|registered| registered.table).collect()
 }
 
-async fn live_table<F: Fixture>(fixture: &F, view: &str) -> Table {
+/// The only table of a view, when the server that projects it has tidied up.
+async fn live_table<F: Fixture>(fixture: &F, server: &Server<F::Store>, view: &str) -> Table {
+    wait_for(server, |status| status.view == view && status.projected_here).await;
     let found = tables(fixture, view).await;
     assert_eq!(found.len(), 1, "{found:?}");
     found[0].clone()
@@ -134,7 +136,7 @@ pub async fn a_half_built_table_is_cleaned_up_at_the_start<F: Fixture>(fixture: 
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
     let before = everything(&server, "things", head).await;
-    let live = live_table(fixture, "things").await;
+    let live = live_table(fixture, &server, "things").await;
     server.stop().await;
 
     let store = fixture.open().await;
@@ -154,7 +156,7 @@ pub async fn a_half_built_table_is_cleaned_up_at_the_start<F: Fixture>(fixture: 
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
     assert_eq!(everything(&server, "things", head).await, before);
-    assert_eq!(live_table(fixture, "things").await, live);
+    assert_eq!(live_table(fixture, &server, "things").await, live);
 }
 
 /// See the name.
@@ -182,7 +184,7 @@ pub async fn a_new_version_is_built_beside_the_old<F: Fixture>(fixture: &F) {
     server.stop().await;
     let server = serve(fixture, &log, VIEWS_2).await;
     server.reach(head).await;
-    assert_eq!(live_table(fixture, "things").await.version, 2, "the old table is gone");
+    assert_eq!(live_table(fixture, &server, "things").await.version, 2, "the old table is gone");
 }
 
 /// See the name.
@@ -248,7 +250,7 @@ pub async fn a_tampered_row_is_named<F: Fixture>(fixture: &F) {
     let head = fill(&log, 60);
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
-    let table = live_table(fixture, "things").await;
+    let table = live_table(fixture, &server, "things").await;
     let difference = async |sql: &str| {
         fixture.tamper(&table, &sql.replace("TABLE", &table.name())).await;
         let found = server.views.verify("things", 2, &|_| {}).await.unwrap();
@@ -284,7 +286,7 @@ pub async fn many_rows_are_built_with_few_in_memory<F: Fixture>(fixture: &F) {
     drop(store);
     let server = serve(fixture, &log, VIEWS).await;
     server.reach(head).await;
-    assert_eq!(live_table(fixture, "things").await.generation, 100);
+    assert_eq!(live_table(fixture, &server, "things").await.generation, 100);
     let after = server.views.verify("things", 1, &|_| {}).await.unwrap();
     assert_eq!((after.first_difference, after.live), (None, before.live));
 }
