@@ -79,3 +79,54 @@ impl Paces {
         self.with(account, |entry, _| Duration::from_millis(entry.pause_ms.unsigned_abs()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestClock;
+
+    async fn calls(paces: &Paces, clock: &TestClock, account: Uuid, count: u32) -> TimeDelta {
+        let start = clock.now();
+        for _ in 0..count {
+            paces.ticket(account).await;
+        }
+        clock.now() - start
+    }
+
+    #[tokio::test]
+    async fn throttling_slows_one_account_down_and_going_well_speeds_it_up_again() {
+        let clock = Arc::new(TestClock::default());
+        let paces = Paces::new(clock.clone());
+        let (slow, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(calls(&paces, &clock, slow, 10).await, TimeDelta::zero());
+        for _ in 0..3 {
+            paces.throttled(slow, None);
+        }
+        assert_eq!(paces.pause(slow), Duration::from_millis(200));
+        assert!(calls(&paces, &clock, slow, 10).await >= TimeDelta::milliseconds(1_800));
+        assert_eq!(calls(&paces, &clock, other, 10).await, TimeDelta::zero());
+        for _ in 0..60 {
+            paces.went_well(slow);
+        }
+        assert_eq!(paces.pause(slow), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn the_provider_s_own_wish_to_wait_is_kept() {
+        let clock = Arc::new(TestClock::default());
+        let paces = Paces::new(clock.clone());
+        let account = Uuid::from_u128(1);
+        paces.throttled(account, Some(Duration::from_secs(7)));
+        assert_eq!(calls(&paces, &clock, account, 1).await, TimeDelta::seconds(7));
+    }
+
+    #[tokio::test]
+    async fn the_pause_has_an_end() {
+        let paces = Paces::new(Arc::new(TestClock::default()));
+        let account = Uuid::from_u128(1);
+        for _ in 0..100 {
+            paces.throttled(account, None);
+        }
+        assert_eq!(paces.pause(account), Duration::from_millis(PAUSE_MAX_MS.unsigned_abs()));
+    }
+}
