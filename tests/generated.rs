@@ -94,6 +94,11 @@ fn shape(schema: &Value) -> String {
         "object" if schema["additionalProperties"].is_object() => {
             format!("map to {}", shape(&schema["additionalProperties"]))
         }
+        "object" if schema["properties"].is_object() => {
+            let members = schema["properties"].as_object().into_iter().flatten();
+            let members = members.map(|(name, member)| format!("`{name}` ({})", shape(member)));
+            members.collect::<Vec<_>>().join(", ")
+        }
         "object" => "object".to_owned(),
         "string" => match schema["format"].as_str() {
             Some("date-time") => "time".to_owned(),
@@ -382,4 +387,46 @@ fn kinds_and_their_commands_are_listed() {
 fn the_openapi_document_is_what_the_routes_say() {
     let document = serde_json::to_string_pretty(&adapters_http::openapi()).unwrap();
     check("openapi.json", &(document + "\n"));
+}
+
+/// What `skyledger … --help` prints, where no terminal says how wide it is.
+fn help(words: &[&str]) -> String {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_skyledger"))
+        .args(words)
+        .arg("--help")
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+/// The names below `Commands:`.
+fn subcommands(help: &str) -> Vec<String> {
+    let part = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let lines = part.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_command_line_is_what_its_help_says() {
+    let mut out = heading("The command line", "What every command's `--help` prints.");
+    let mut waiting: Vec<Vec<String>> = vec![Vec::new()];
+    while let Some(words) = waiting.pop() {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let text = help(&words);
+        let title = [&["skyledger"], &words[..]].concat().join(" ");
+        write!(out, "\n## {title}\n\n```text\n{text}\n```\n").unwrap();
+        let mut below = subcommands(&text);
+        below.reverse();
+        waiting.extend(below.into_iter().map(|name| {
+            words.iter().map(|word| (*word).to_owned()).chain([name]).collect::<Vec<_>>()
+        }));
+    }
+    assert!(out.contains("## skyledger serve"), "the help lists commands");
+    check("cli.md", &out);
 }
