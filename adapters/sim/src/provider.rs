@@ -95,9 +95,9 @@ impl Provider for SimCloud {
         let Some(members) = credential.as_object() else {
             return vec!["credential: is an object with `account` and `secret`".into()];
         };
-        let texts = ["account", "secret"].into_iter().filter(|name| {
-            !members.get(*name).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
-        });
+        let texts = ["account", "secret"]
+            .into_iter()
+            .filter(|name| members.get(*name).and_then(Value::as_str).is_none_or(str::is_empty));
         let missing = texts.map(|name| format!("credential.{name}: is a text and not empty"));
         let unknown = members.keys().filter(|name| !["account", "secret"].contains(&name.as_str()));
         missing.chain(unknown.map(|name| format!("credential.{name}: is not known"))).collect()

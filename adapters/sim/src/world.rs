@@ -329,13 +329,11 @@ impl Estate<'_> {
         let count = self.of.population.count(self.place.number, kind);
         let born = (from..count).filter_map(|index| {
             let id = self.place.id(kind, index);
-            match changed.get(&id) {
-                Some(thing) => (!thing.deleted).then(|| (id, thing.clone())),
-                None => {
-                    let body = self.of.population.thing(&self.place, kind, index)?;
-                    Some((id, Thing::new(body)))
-                }
+            if let Some(thing) = changed.get(&id) {
+                return (!thing.deleted).then(|| (id, thing.clone()));
             }
+            let body = self.of.population.thing(&self.place, kind, index)?;
+            Some((id, Thing::new(body)))
         });
         let first_made = self.place.id(kind, from.max(MINTED));
         let made = changed

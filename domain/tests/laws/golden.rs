@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use domain::kinds;
 use serde_json::{Value, json};
 
-use crate::samples::all;
+use crate::samples::ALL;
 
 fn folder() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "events"].iter().collect()
@@ -21,18 +21,18 @@ fn bless() -> bool {
 
 #[test]
 fn every_kind_has_samples_of_every_event_type_it_knows() {
-    let names: Vec<_> = all().iter().map(|one| one.kind).collect();
+    let names: Vec<_> = ALL.iter().map(|one| one.kind).collect();
     assert_eq!(names, kinds::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>());
-    for one in all() {
+    for one in ALL.iter() {
         let sampled: BTreeSet<_> = one.samples.iter().map(|(tag, _)| tag.clone()).collect();
-        assert_eq!(sampled, one.types.into_iter().collect(), "{}", one.kind);
+        assert_eq!(sampled, one.types.iter().cloned().collect(), "{}", one.kind);
     }
 }
 
 #[test]
 fn what_was_written_once_is_read_and_written_the_same() {
     let mut expected = BTreeSet::new();
-    for one in all() {
+    for one in ALL.iter() {
         for (tag, data) in &one.samples {
             let name = format!("{}.{tag}.json", one.kind);
             let path = folder().join(&name);

@@ -1,6 +1,6 @@
 //! One event of every type of every kind, made of real types.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -227,7 +227,7 @@ fn account() -> Samples {
 }
 
 /// Every kind, sorted as in [`domain::kinds::KINDS`].
-pub(crate) fn all() -> Vec<Samples> {
+pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         account(),
         observed(Disk {
@@ -274,4 +274,4 @@ pub(crate) fn all() -> Vec<Samples> {
         }),
         observed(Zone { name: "sim-north-1a".into(), available: true }),
     ]
-}
+});

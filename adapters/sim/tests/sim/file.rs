@@ -53,7 +53,9 @@ async fn two_processes_that_change_at_once_lose_nothing() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     let cloud = SimCloud::open(&path, Arc::new(TestClock::default())).unwrap();
     let groups = cloud.console(ACCOUNT, "ann").ids(REGION, "security-group").unwrap();
     assert_eq!(groups.len(), 9 + 100);

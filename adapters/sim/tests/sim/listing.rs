@@ -111,3 +111,21 @@ async fn a_page_goes_on_after_what_was_deleted_meanwhile() {
     assert!(second.sightings[0].external_id > last);
     assert_eq!(second.sightings.len(), 3);
 }
+
+#[tokio::test]
+async fn of_a_million_resources_each_is_listed_once() {
+    let bench = Bench::new(1_000_000);
+    let mut listed = 0;
+    for kind in KINDS {
+        let mut last = String::new();
+        for page in bench.all(kind).await.unwrap() {
+            for one in page.sightings {
+                assert!(one.external_id > last, "{} comes after {last}", one.external_id);
+                last = one.external_id;
+                listed += 1;
+            }
+        }
+    }
+    // The first of three regions, with its three zones.
+    assert_eq!(listed, 333_334 + 3);
+}
