@@ -30,8 +30,13 @@ use crate::{
     statements::{Locked, Statements},
 };
 
-/// What a caller waits for.
-pub(crate) enum Job {
+/// What a caller waits for, and since when.
+pub(crate) struct Job {
+    pub(crate) since: Instant,
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
     Append(Append, oneshot::Sender<Result<Appended, AppendFault>>),
     Restore(Vec<Record>, oneshot::Sender<Result<(), LogFault>>),
 }
@@ -74,24 +79,27 @@ impl Committer {
             self.session = Some((client, statements));
         }
         let mut next = queue.recv().await;
-        while let Some(job) = next.take() {
-            match job {
-                Job::Restore(records, answer) => {
+        while let Some(Job { since, work }) = next.take() {
+            // What has waited long gets one try: a server that is gone does not make a whole
+            // queue wait in turn.
+            let end = since + self.patience;
+            match work {
+                Work::Restore(records, answer) => {
                     let (streams, requests) = group::restore_questions(&records);
                     let plan = |locked: &Locked| {
                         let head = locked.head.clone();
                         group::plan_restore(head, &locked.standing, records.clone())
                     };
-                    let result = self.commit(&streams, &requests, plan).await;
+                    let result = self.commit(&streams, &requests, plan, end).await;
                     let _ = answer.send(result.map(|_| ()));
                 }
-                Job::Append(append, answer) => {
+                Work::Append(append, answer) => {
                     let mut bytes = group::data_bytes(&append);
                     let (mut appends, mut answers) = (vec![append], vec![answer]);
                     while appends.len() < group::GROUP_APPENDS_MAX && bytes < group::GROUP_BYTES_MAX
                     {
                         match queue.try_recv() {
-                            Ok(Job::Append(append, answer)) => {
+                            Ok(Job { work: Work::Append(append, answer), .. }) => {
                                 bytes += group::data_bytes(&append);
                                 appends.push(append);
                                 answers.push(answer);
@@ -103,7 +111,7 @@ impl Committer {
                             Err(_) => break,
                         }
                     }
-                    self.append(&appends, answers).await;
+                    self.append(&appends, answers, end).await;
                 }
             }
             if next.is_none() {
@@ -116,6 +124,7 @@ impl Committer {
         &mut self,
         appends: &[Append],
         answers: Vec<oneshot::Sender<Result<Appended, AppendFault>>>,
+        end: Instant,
     ) {
         let (streams, requests) = group::questions(appends);
         let now = self.now.clone();
@@ -123,7 +132,7 @@ impl Committer {
             Ok(group::plan(locked.head.clone(), &locked.standing, appends, now()))
         };
         // A caller that went away does not need its answer.
-        match self.commit(&streams, &requests, plan).await {
+        match self.commit(&streams, &requests, plan, end).await {
             Ok(plan) => answers.into_iter().zip(plan.answers).for_each(|(answer, result)| {
                 let _ = answer.send(result);
             }),
@@ -137,14 +146,14 @@ impl Committer {
     }
 
     /// Commits what `plan` makes of the log, through lost connections and restarts of the server,
-    /// for as long as patience lasts.
+    /// until it is there or patience ends.
     async fn commit(
         &mut self,
         streams: &[StreamId],
         requests: &[RequestKey],
         plan: impl Fn(&Locked) -> Result<Plan, LogFault>,
+        end: Instant,
     ) -> Result<Plan, LogFault> {
-        let end = Instant::now() + self.patience;
         let mut back_off = BACK_OFF_MIN;
         let mut unknown: Option<Plan> = None;
         loop {

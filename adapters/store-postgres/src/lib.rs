@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_postgres::{Config, NoTls};
 
-use committer::{Committer, Job};
+use committer::{Committer, Job, Work};
 pub use connection::{fault, pool_fault};
 pub use leases::PostgresLeases;
 pub use views::{PostgresViewStore, PostgresViews, start_views};
@@ -164,7 +164,8 @@ impl Store {
         self.inner.pool.get().await.map_err(pool_fault)
     }
 
-    async fn send(&self, job: Job) -> Result<(), LogFault> {
+    async fn send(&self, work: Work) -> Result<(), LogFault> {
+        let job = Job { since: tokio::time::Instant::now(), work };
         self.inner.queue.send_timeout(job, self.inner.patience).await.map_err(|_| {
             LogFault::Unavailable("too many appends are waiting for the server".to_owned())
         })

@@ -17,7 +17,7 @@ use tokio_postgres::{
     types::{FromSql, ToSql, Type},
 };
 
-use crate::{Store, committer::Job, connection::fault, statements::read_head};
+use crate::{Store, committer::Work, connection::fault, statements::read_head};
 
 /// A reader that waits looks for itself after this long: notifications may get lost.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl EventLog for Store {
     async fn append(&self, append: Append) -> Result<Appended, AppendFault> {
         append.check()?;
         let (answer, answered) = oneshot::channel();
-        self.send(Job::Append(append, answer)).await?;
+        self.send(Work::Append(append, answer)).await?;
         answered.await.map_err(|_| committer_ended())?
     }
 
@@ -211,7 +211,7 @@ impl EventLog for Store {
         // In parts, so that no statement takes all of a long log; a part that does not follow is
         // refused before any is written.
         let (answer, answered) = oneshot::channel();
-        self.send(Job::Restore(records, answer)).await?;
+        self.send(Work::Restore(records, answer)).await?;
         answered.await.map_err(|_| committer_ended())?
     }
 }

@@ -1,4 +1,5 @@
 //! The contract on PostgreSQL, and what only a server can suffer. A fresh schema for each test.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
     sync::{

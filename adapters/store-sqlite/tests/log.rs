@@ -1,4 +1,5 @@
 //! The contract on SQLite, and what only a file can suffer.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
     path::PathBuf,
