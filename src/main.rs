@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary `skyledger`.
+
+fn main() -> std::process::ExitCode {
+    skyledger::run()
+}

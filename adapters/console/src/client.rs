@@ -335,6 +335,38 @@ impl Client {
         Ok(self.answer(self.post(command, &query)).await?.body)
     }
 
+    /// Events as they come, for ever: a broken connection is made again after the last event, so
+    /// that none is missed and none comes twice.
+    ///
+    /// # Errors
+    /// What the server refuses, or what `each` says.
+    pub async fn follow(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        mut after: Option<u64>,
+        mut each: impl FnMut(&Value) -> std::io::Result<()>,
+    ) -> Result<(), ClientFault> {
+        let mut connected = false;
+        loop {
+            match self.watch(path, query, after).await {
+                Ok(mut events) => {
+                    connected = true;
+                    while let Some(Ok(event)) = events.next().await {
+                        after = event["position"].as_u64().or(after);
+                        if each(&event).is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(fault @ ClientFault::Unreachable { .. }) if !connected => return Err(fault),
+                Err(ClientFault::Unreachable { .. }) => {}
+                Err(fault) => return Err(fault),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Events as they come (server-sent events), after a position.
     ///
     /// # Errors
@@ -344,7 +376,7 @@ impl Client {
         path: &str,
         query: &[(&str, String)],
         after: Option<u64>,
-    ) -> Result<impl Stream<Item = Result<Value, ClientFault>> + use<>, ClientFault> {
+    ) -> Result<impl Stream<Item = Result<Value, ClientFault>> + Unpin + use<>, ClientFault> {
         let mut request =
             self.request(Method::GET, path, query).header(ACCEPT, "text/event-stream");
         if let Some(after) = after {
@@ -352,7 +384,7 @@ impl Client {
         }
         let server = self.server().to_owned();
         let chunks = self.send(request).await?.bytes_stream().boxed();
-        Ok(stream::unfold(
+        Ok(Box::pin(stream::unfold(
             (chunks, Vec::new(), server),
             |(mut chunks, mut waiting, server)| async {
                 loop {
@@ -372,7 +404,7 @@ impl Client {
                     }
                 }
             },
-        ))
+        )))
     }
 }
 

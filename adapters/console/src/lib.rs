@@ -5,8 +5,9 @@
 //! - [`columns`]: which columns a kind shows.
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
 //! - [`progress`]: bars on long work, none where nobody looks.
+//! - [`story`]: the demo, told step by step; every step asserts what it says.
 //! - [`problem`] and [`exit`]: what went wrong, in words and as a code.
-//! - [`names`], [`suggest`] and [`time`]: what people type: names, typos, moments.
+//! - [`input`], [`names`], [`suggest`] and [`time`]: what people type: bodies, names, typos, moments.
 #![warn(missing_docs)]
 #![expect(
     clippy::format_push_string,
@@ -17,10 +18,12 @@ pub mod client;
 pub mod columns;
 pub mod exit;
 pub mod format;
+pub mod input;
 pub mod names;
 pub mod problem;
 pub mod progress;
 pub mod show;
+pub mod story;
 pub mod style;
 pub mod suggest;
 pub mod time;

@@ -61,7 +61,8 @@ pub fn is_id(text: &str) -> bool {
 
 /// A text as a filter's value.
 pub fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('*', "\\*");
+    format!("\"{text}\"")
 }
 
 /// The id of what is meant: an id, a name, or an external id, now or at another moment.
@@ -127,6 +128,6 @@ mod tests {
 
     #[test]
     fn a_name_with_quotes_stays_one_value() {
-        assert_eq!(quoted(r#"a"b\c"#), r#""a\"b\\c""#);
+        assert_eq!(quoted(r#"a"b\c*"#), r#""a\"b\\c\*""#);
     }
 }

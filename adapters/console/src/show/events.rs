@@ -72,3 +72,36 @@ pub fn history(events: &[Value], now: DateTime<Utc>, style: Style) -> String {
         .collect();
     grid(&["rev", "position", "when", "event", "by", "what"], rows, style).to_string()
 }
+
+/// Which event last set a field, who made it, and what it was before.
+pub fn why(answer: &Value, now: DateTime<Utc>, style: Style) -> String {
+    let text = |name: &str| plain(&answer[name]);
+    let event = &answer["event"];
+    let when = answer["recorded_at"]
+        .as_str()
+        .and_then(|text| text.parse::<DateTime<Utc>>().ok())
+        .map(|then| format!("{} ({} ago)", time::exact(then), time::age(then, now)))
+        .unwrap_or_default();
+    let mut lines = vec![style.bold(&text("field"))];
+    lines.extend(
+        super::value_lines("value", &answer["before"], &answer["value"], style)
+            .into_iter()
+            .map(|line| format!("  {line}")),
+    );
+    let who = if event.is_null() {
+        "by an event that this token does not reach".to_owned()
+    } else {
+        format!("by {}, event {}", style.cyan(&plain(&event["actor"])), plain(&event["type"]))
+    };
+    lines.push(format!("  {who}"));
+    lines.push(format!(
+        "  at {when}, position {}, revision {}",
+        text("position"),
+        text("revision")
+    ));
+    let command = plain(&event["command_id"]);
+    if !command.is_empty() {
+        lines.push(format!("  command {command}, correlation {}", plain(&event["correlation_id"])));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,85 @@
+//! Steps 7 and 8: a plan that is overtaken, and the past.
+
+use serde_json::{Value, json};
+
+use super::{Memory, Teller, Told, Untrue, cloud, command, ensure};
+use crate::{columns::plain, show};
+
+pub(super) async fn stale_plan(memory: &Memory, teller: &mut Teller) -> Told {
+    teller.step("A plan that is overtaken")?;
+    teller.say(
+        "Two people work on demo-web. One plans; before the plan is applied, the other is done.",
+    )?;
+    let spec = |memory: &Memory, text: &str| json!({"spec": cloud::wanted(memory, text)["spec"]});
+    let id = Some(memory.group.as_str());
+    let planned = spec(memory, "Planned on Monday");
+    let mut late = command("security-groups", id, "declare", planned, None);
+    let plan = memory.client.plan(&late).await?;
+    let other = spec(memory, "Front door, changed meanwhile");
+    memory.send("security-groups", id, "declare", other).await?;
+    let before = memory.head().await?;
+    late.plan_id = Some(plain(&plan["plan_id"]));
+    teller.typed("declare sg demo-web -f monday.yaml --plan-id …")?;
+    let Err(fault) = memory.client.submit(&late).await else {
+        return Err(Untrue("a stale plan was applied".to_owned()));
+    };
+    let problem = fault.problem().ok_or_else(|| Untrue(fault.to_string()))?;
+    teller.block(&problem.text(teller.style()))?;
+    ensure(problem.status == 412, format!("the answer is {}, not 412", problem.status))?;
+    ensure(!problem.moved().is_empty(), "the answer names what has moved")?;
+    ensure(memory.head().await? == before, "a stale plan writes nothing")?;
+    teller.checked("412: the answer names what has moved, and nothing was written")
+}
+
+pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
+    teller.step("The past is a query")?;
+    let path = format!("/v1/security-groups/{}", memory.group);
+    teller.typed(&format!("get sg demo-web --at {} / --at {}", memory.calm, memory.drifted))?;
+    let mut rows = Vec::new();
+    for (at, status) in [(memory.calm, "linked"), (memory.drifted, "drifted")] {
+        let row = memory.client.get(&path, &[("at", at.to_string())]).await?.body;
+        ensure(row["status"] == status, format!("at {at} it was {}", row["status"]))?;
+        rows.push(vec![
+            at.to_string(),
+            plain(&row["status"]),
+            row["state"]["seen"]["rules"].as_array().map_or(0, Vec::len).to_string(),
+            plain(&row["updated_by"]),
+        ]);
+    }
+    let headings = ["at position", "status", "rules in the cloud", "last event by"];
+    teller.block(&show::grid(&headings, rows, teller.style()).trim_fmt())?;
+    let then = [("at", "1".to_owned())];
+    let none = memory.client.list("/v1/servers", &then, None, |_| {}).await?.rows;
+    ensure(none.is_empty(), "before the first look there was no server")?;
+    teller.checked("the whole estate as it was at any position or time")?;
+
+    teller.typed(&format!("diff --from {} --to {} sg", memory.calm, memory.drifted))?;
+    let query = [
+        ("from", memory.calm.to_string()),
+        ("to", memory.drifted.to_string()),
+        ("filter", "kind = security-group".to_owned()),
+    ];
+    let changes = memory.client.list("/v1/diff", &query, None, |_| {}).await?.rows;
+    ensure(changes.len() == 1, format!("{} security groups differ, not 1", changes.len()))?;
+    teller.block(show::changes(&changes, teller.style()).trim_end())?;
+    teller.checked("a diff between two moments, field by field")?;
+
+    teller.typed("why sg demo-web state.wanted.description")?;
+    let query = [("field", "state.wanted.description".to_owned())];
+    let why = memory.client.get(&format!("{path}/why"), &query).await?.body;
+    ensure(why["value"] == "Front door, changed meanwhile", format!("why says {}", why["value"]))?;
+    teller.block(&show::why(&why, teller.now(), teller.style()))?;
+    let history = memory.client.list(&format!("{path}/history"), &[], None, |_| {}).await?.rows;
+    let types: Vec<&str> = history.iter().filter_map(|one| one["type"].as_str()).collect();
+    let told = ["declared", "linked", "drifted", "reapply-ordered", "applied", "accepted"];
+    let all = told.iter().all(|one| types.contains(one));
+    ensure(all, format!("the history is {}", types.join(", ")))?;
+    teller.block(&show::history(&history, teller.now(), teller.style()))?;
+    let actors = history.iter().map(|one: &Value| plain(&one["actor"]));
+    let actors: std::collections::BTreeSet<String> = actors.collect();
+    teller.checked(&format!(
+        "who did what, and when: {} events by {}",
+        history.len(),
+        actors.into_iter().collect::<Vec<_>>().join(", ")
+    ))
+}

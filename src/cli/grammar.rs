@@ -1,0 +1,661 @@
+//! The grammar: every command, flag and help text.
+
+use std::{path::PathBuf, time::Duration};
+
+use adapters_console::format::Format;
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use super::subject::{Subject, SubjectParser};
+use crate::{config::LogFormat, connection::Connection};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the world failed: server unreachable, disk full, order parked
+  2  the command line, the configuration or the body does not read
+  3  a rule, or the token's role or reach, said no
+  4  there is no such thing
+  5  something got in between: stale plan, other revision, conflict
+  6  a digest, a signature or a proof does not hold
+  7  logged, but its order was not done within --wait";
+
+const EXAMPLES: &str = "\
+Examples:
+  skyledger demo                                  a tour in under a minute
+  skyledger serve --data /var/lib/skyledger       a server on 127.0.0.1:7878
+  skyledger get servers --filter 'status = running'
+  skyledger get sg web --at 10m -o yaml           as it was ten minutes ago
+  skyledger declare sg -f web.yaml --dry-run      what would happen
+  skyledger why sg web state.seen.rules           who changed that, and when
+  skyledger audit verify ledger.jsonl --key witness.pub";
+
+/// An event-sourced ledger for private and public clouds.
+///
+/// Every change is an event in one append-only log; everything you read is a projection of it, now
+/// or at any past moment; nothing changes without a plan.
+#[derive(Debug, Parser)]
+#[command(name = "skyledger", version, propagate_version = true, max_term_width = 100)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Give up an order that is parked
+    Abandon(Target),
+    /// Take what is seen in the cloud as what is wanted: ends the drift here
+    Accept(Target),
+    /// Take over something discovered: wanted as it is seen
+    Adopt(Target),
+    /// Heads, proofs, and the offline verifier
+    Audit {
+        #[command(subcommand)]
+        command: Audit,
+    },
+    /// Read and compare every record of a store
+    Check(Place),
+    /// Shell completions: `skyledger completions bash > /etc/bash_completion.d/skyledger`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Create a resource: the kind's own first command (connect, create, declare, issue)
+    #[command(after_help = "Examples:\n  skyledger create project --set name=shop\n  \
+        skyledger create account -f account.yaml --wait")]
+    Create(Create),
+    /// Say what a mapped resource is to be; creates or changes its counterpart
+    #[command(
+        after_help = "Example (web.yaml):\n  account: prod\n  region: eu-central-1\n  spec:\n    \
+        name: web\n    rules:\n    - {direction: ingress, protocol: tcp, ports: \"443\", \
+        peer: {cidr: 0.0.0.0/0}}\n\n  skyledger declare sg -f web.yaml --dry-run\n  \
+        skyledger declare sg -f web.yaml --wait"
+    )]
+    Declare(Declare),
+    /// A tour: a simulated cloud, drift, a plan, time travel, a crash, an audit
+    #[command(after_help = "Examples:\n  skyledger demo\n  skyledger demo --no-serve\n  \
+        skyledger demo --aws-endpoint http://127.0.0.1:5000")]
+    Demo(Demo),
+    /// Everything worth knowing about one resource
+    Describe(Describe),
+    /// What differs between two moments
+    #[command(after_help = "Examples:\n  skyledger diff --from 1h\n  \
+        skyledger diff --from 1200 --to 1300 security-groups")]
+    Diff(Diff),
+    /// Send any command to any resource
+    #[command(
+        name = "do",
+        after_help = "Examples:\n  skyledger do server tag web-1 --set tags.env=prod\n  \
+        skyledger do account sync prod --set 'regions=[eu-central-1]' --wait\n  \
+        skyledger do sg declare -f web.yaml --dry-run"
+    )]
+    Do(Do),
+    /// Records of the log
+    #[command(after_help = "Examples:\n  skyledger events --limit 20\n  \
+        skyledger events --actor token:ci --follow")]
+    Events(Events),
+    /// Write the whole log as JSON lines with its signed tree head
+    Export(Export),
+    /// List resources of a kind, rows of a view, or one resource
+    #[command(
+        after_help = "Examples:\n  skyledger get servers --filter 'status = running AND tags.env = prod'\n  \
+        skyledger get server web-1 -o yaml\n  skyledger get disks --at 2026-01-31T12:00:00Z -o csv\n  \
+        skyledger get freshness"
+    )]
+    Get(Get),
+    /// A resource's events, oldest first
+    History(History),
+    /// Take an export over into an empty store, verified before the first record is written
+    Import(Import),
+    /// Everything mapped one to one, with its drift
+    Mappings(List),
+    /// Let the present drift stand, with a reason
+    Mute(Mute),
+    /// Orders that are out: pending, running, parked
+    Orders(List),
+    /// Make what is seen in the cloud what is wanted
+    Reapply(Reapply),
+    /// Restart a server
+    Reboot(OneServer),
+    /// Build a view anew from the log, beside the live one
+    Rebuild(Rebuild),
+    /// Fold the log again and compare with the live views
+    Replay(Replay),
+    /// Delete the counterpart and end the mapping
+    Retire(Target),
+    /// Go on with an order that is parked
+    Retry(Target),
+    /// Run a server
+    #[command(
+        after_help = "Examples:\n  skyledger serve\n  skyledger serve --config /etc/skyledger.toml\n  \
+        SKYLEDGER_STORE_PASSWORD=… skyledger serve --store postgres://ledger@db/ledger\n  \
+        skyledger serve --print-config > skyledger.toml"
+    )]
+    Serve(Serve),
+    /// Start a server of the cloud
+    Start(OneServer),
+    /// Stop a server of the cloud
+    Stop(OneServer),
+    /// Look at everything in a cloud account
+    Sync(Sync),
+    /// API tokens
+    Token {
+        #[command(subcommand)]
+        command: Token,
+    },
+    /// The program's version
+    Version,
+    /// The event that last set a field of a resource: who, when, what it was before
+    Why(Why),
+}
+
+/// How rows and documents are written.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Output {
+    /// Format of the output
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+/// A moment.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct At {
+    /// As it was then: a position, a time, a day, or an age (10m, 2h, 7d)
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) at: Option<String>,
+}
+
+/// One kind or view.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Get {
+    /// Kind or view; KIND/ID also works
+    #[arg(value_parser = SubjectParser::all(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id of one resource
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+/// What of a list is shown.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct List {
+    /// Conditions, for instance 'status = running AND tags.env IN (prod, test)'
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(crate) filter: Option<String>,
+    /// At most two columns, for instance 'name desc, updated_at'
+    #[arg(long, value_name = "COLUMNS")]
+    pub(crate) order_by: Option<String>,
+    /// Most rows
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Every row, however many
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+    /// Also what is not there any more
+    #[arg(long)]
+    pub(crate) show_gone: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// One resource.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Target {
+    /// Kind; KIND/ID also works
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+/// How a command is sent.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Command options")]
+pub(crate) struct Manner {
+    /// Write nothing; show events, calls and fields, and a plan id
+    #[arg(long, conflicts_with_all = ["plan_id", "wait"])]
+    pub(crate) dry_run: bool,
+    /// Do it only if nothing has moved since this plan
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) plan_id: Option<String>,
+    /// Wait until the order is done or parked [default when given without a value: 60s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+          default_missing_value = "60s", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// The revision the resource must have
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) if_match: Option<u64>,
+    /// Names the command: sent again, it has no second effect
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Where a body comes from.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Body")]
+pub(crate) struct Body {
+    /// YAML or JSON; `-` is standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Sets a field, over the file: a.b=c
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Create {
+    /// Kind
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    #[command(flatten)]
+    pub(crate) body: Body,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Declare {
+    /// Kind
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id of one that is to change
+    pub(crate) id: Option<String>,
+    /// The cloud account it is to live in, by id or name
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// The provider's region
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    #[command(flatten)]
+    pub(crate) body: Body,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Do {
+    /// Kind; KIND/ID also works
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// The kind's command; `skyledger do KIND help` lists them
+    pub(crate) verb: String,
+    /// Id, name or external id; left out by commands that create
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) body: Body,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Mute {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Why it may stand
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// Until when (RFC 3339); until the drift changes when it is left out
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Reapply {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Parts that are not ours stay
+    #[arg(long)]
+    pub(crate) keep_foreign: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OneServer {
+    /// Id, name or external id
+    #[arg(value_name = "SERVER")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sync {
+    /// Id or name of the account
+    #[arg(value_name = "ACCOUNT")]
+    pub(crate) id: String,
+    /// Only this region; may be given several times
+    #[arg(long)]
+    pub(crate) region: Vec<String>,
+    /// Only this kind; may be given several times
+    #[arg(long, value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) kind: Vec<Subject>,
+    /// Agree to deletions beyond the guard
+    #[arg(long)]
+    pub(crate) approve_deletions: bool,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Issue a token; its secret is shown once
+    #[command(
+        after_help = "Examples:\n  skyledger token create ci --role operator --project shop --expires 30d\n  \
+        skyledger token create admin --role admin --data ./skyledger-data    (server stopped, token lost)"
+    )]
+    Create(TokenCreate),
+    /// List tokens
+    List(List),
+    /// End a token at once
+    Revoke {
+        /// Id or name
+        id: String,
+        #[command(flatten)]
+        manner: Manner,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TokenCreate {
+    /// What it is called; events name the actor token:NAME
+    pub(crate) name: String,
+    /// What it may do
+    #[arg(long, value_parser = ["viewer", "operator", "admin"], default_value = "viewer")]
+    pub(crate) role: String,
+    /// Only this project, by id or name; may be given several times
+    #[arg(long)]
+    pub(crate) project: Vec<String>,
+    /// How long it is good: 12h, 30d; at most and by default 366 days
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<String>,
+    /// Issue it on the data folder of a stopped server, as admin of everything
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, conflicts_with = "project")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Describe {
+    /// Kind; KIND/ID also works
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct History {
+    /// Kind; KIND/ID also works
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Why {
+    /// Kind
+    #[arg(value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Subject,
+    /// Id, name or external id
+    pub(crate) id: String,
+    /// Path of the field: name, status, state.wanted.rules
+    pub(crate) field: String,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Diff {
+    /// Kind or view; everything when it is left out
+    #[arg(value_parser = SubjectParser::all(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) subject: Option<Subject>,
+    /// The earlier moment: a position, a time, a day, or an age (10m, 2h, 7d)
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) from: String,
+    /// The later moment; now when it is left out
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) to: Option<String>,
+    /// Conditions that a row must meet at either moment
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Events {
+    /// Stay, and show records as they come
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Only records of this kind
+    #[arg(long, value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
+    pub(crate) kind: Option<Subject>,
+    /// Only events of this type
+    #[arg(long = "type", value_name = "EVENT")]
+    pub(crate) event_type: Option<String>,
+    /// Only what this principal did, for instance token:ci
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Begin after this position
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<u64>,
+    /// Most records; the newest ones
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// The signed tree head of the server's log
+    Head(Output),
+    /// Prove that a record is in the log, or that the log only grew
+    Proof {
+        /// The record's position
+        #[arg(long, required_unless_present = "from", conflicts_with = "from")]
+        position: Option<u64>,
+        /// Size of the older tree
+        #[arg(long)]
+        from: Option<u64>,
+        /// Size of the newer tree; the head's when it is left out
+        #[arg(long)]
+        to: Option<u64>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Verify an export: needs neither server nor store
+    #[command(
+        after_help = "Exit code 6 when something is wrong; the first record that was edited, deleted, \
+        reordered\nor cut off is named.\n\nExample:\n  \
+        skyledger audit verify ledger.jsonl --key witness.pub --witness /mnt/other/witness"
+    )]
+    Verify {
+        /// What `skyledger export` has written
+        #[arg(value_hint = ValueHint::FilePath)]
+        export: PathBuf,
+        /// The witness file, kept outside the store
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        witness: Option<PathBuf>,
+        /// The log's public key: `keys/witness.pub` of the data folder
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: Option<PathBuf>,
+        /// Format of the output
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A store, without a server.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Store (the server must be stopped if it is the embedded one)")]
+pub(crate) struct Place {
+    /// A server's configuration file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// `sqlite`, or a PostgreSQL URL
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Export {
+    /// Where to; standard output when it is left out
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Import {
+    /// What `skyledger export` has written
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The log's public key
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Replay {
+    /// Compare digests with the live views; exit code 6 when they differ
+    #[arg(long, required = true)]
+    pub(crate) verify: bool,
+    /// Threads that fold; the result is the same for any number
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Rebuild {
+    /// The view, or `all`
+    pub(crate) view: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Serve {
+    /// TOML; see --print-config
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder [default: skyledger-data]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:7878]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// `sqlite`, or a PostgreSQL URL (password in SKYLEDGER_STORE_PASSWORD) [default: sqlite]
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// What is logged: info, skyledger=debug,warn … [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How log lines are written [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Add the provider `sim`, a simulated cloud that lives on this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) sim: Option<PathBuf>,
+    /// Seconds between two looks at every account; 0 leaves it to people [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) sync_interval: Option<u64>,
+    /// Where the witness keeps signed tree heads [default: witness in the data folder]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) witness: Option<PathBuf>,
+    /// Print the configuration that would be used, as a file, and stop
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Write the first admin token into this file (mode 0600) in place of standard error
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Demo {
+    /// Use an AWS endpoint, for instance of the stand-in moto, in place of the simulated cloud
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) aws_endpoint: Option<String>,
+    /// Keep everything in this folder; a temporary one when it is left out
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// End after the story in place of leaving the server running
+    #[arg(long)]
+    pub(crate) no_serve: bool,
+    /// How many resources the simulated cloud holds
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(50..=100_000))]
+    pub(crate) resources: u64,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    adapters_console::time::span(text)
+        .and_then(|span| span.to_std().ok())
+        .filter(|span| !span.is_zero())
+        .ok_or_else(|| "needs a time such as 30s, 5m or 1h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound_and_its_commands_are_sorted() {
+        Cli::command().debug_assert();
+        let command = Cli::command();
+        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+    }
+
+    #[test]
+    fn a_wait_has_a_default_and_needs_an_equals_sign() {
+        let wait = |words: &[&str]| match Cli::try_parse_from(words).unwrap().command {
+            Command::Start(start) => (start.id, start.manner.wait.map(|wait| wait.as_secs())),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wait(&["x", "start", "--wait", "web"]), ("web".into(), Some(60)));
+        assert_eq!(wait(&["x", "start", "web", "--wait=5s"]), ("web".into(), Some(5)));
+        assert_eq!(wait(&["x", "start", "web"]), ("web".into(), None));
+    }
+
+    #[test]
+    fn the_exit_codes_of_the_help_are_those_of_the_program() {
+        for (code, meaning) in adapters_console::exit::Exit::ALL {
+            let line = format!("  {}  {meaning}", *code as u8);
+            assert!(EXIT_CODES.contains(&line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The composition root: one server from one configuration, read from top to bottom.
+//!
+//! Stopping goes the other way round: no new requests, no new orders, the last tree head into the
+//! witness, the views, the store. A crash at any point needs none of it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use adapters_http as http;
+use adapters_keys::{Keys, Witness, WitnessFault, verify_signature};
+use adapters_sim::SimCloud;
+use anyhow::{Context, Result, bail};
+use commands::{
+    ledger::{Ledger, Ports},
+    ports::{AuditFilter, Provider, Views},
+    run_orders::Runner,
+    submit::Submission,
+};
+use domain::{kernel::Principal, kinds, log::Sign};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    config::Config,
+    edge::{SystemClock, SystemIds},
+    schedule,
+    store::{self, OpenViews, Store},
+};
+
+/// How long the views may take to see what a start-up asks them.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What only the command line says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manner {
+    /// Where the first token is written in place of standard error.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Stop when standard input ends: the parent is gone.
+    pub(crate) until_stdin_closes: bool,
+}
+
+/// The parts that server and upkeep share.
+pub(crate) struct Opened {
+    pub(crate) signer: Arc<dyn Sign>,
+    pub(crate) store: Store,
+    pub(crate) views: OpenViews,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+/// Opens keys, store and views, and puts a ledger on them.
+pub(crate) async fn open(config: &Config) -> Result<Opened> {
+    let Keys { vault, signer } =
+        Keys::open_or_create(&config.data.join("keys")).context("the keys")?;
+    let store = store::open(config).await?;
+    let views = store.start_views(config).await.context("the views")?;
+    let clock = Arc::new(SystemClock);
+    let ledger = Ledger::new(Ports {
+        log: store.log(),
+        views: Arc::clone(&views.views),
+        leases: store.leases().await.context("the leases")?,
+        vault: Arc::new(vault),
+        clock: clock.clone(),
+        ids: Arc::new(SystemIds),
+        providers: providers(config)?,
+    });
+    Ok(Opened { signer: Arc::new(signer), store, views, ledger })
+}
+
+fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>> {
+    let mut providers = adapters_clouds::providers();
+    if let Some(file) = &config.sim {
+        let cloud = SimCloud::open(file, Arc::new(SystemClock))
+            .with_context(|| format!("the sim cloud {}", file.display()))?;
+        providers.push(Arc::new(cloud));
+    }
+    providers.sort_by_key(|provider| provider.name());
+    Ok(providers)
+}
+
+/// Serves until a signal comes; the address is told once it is listened to.
+pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Some(http::tls_from_pem(cert, key).context("TLS")?),
+        _ => None,
+    };
+    // First, so that a second server on the same address fails before it touches anything.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
+
+    let Opened { signer, store, views: OpenViews { views, running }, ledger } =
+        open(config).await?;
+    let witness = open_witness(config, &signer, &store).await?;
+    let (stop, stopping) = watch::channel(false);
+    let publishing = publish(witness, &store, stopping.clone(), stop.clone());
+    first_start(&ledger, manner).await.context("the first start")?;
+
+    let (halt, halting) = watch::channel(false);
+    let runner = {
+        let runner = Runner::new(Arc::clone(&ledger), config.runner_concurrency);
+        let halted = told(halting.clone());
+        tokio::spawn(async move { runner.run(halted).await })
+    };
+    let schedule = tokio::spawn(schedule::run(
+        Arc::clone(&ledger),
+        Duration::from_secs(config.sync_interval_s),
+        told(halting),
+    ));
+
+    let service = http::Service::new(
+        Arc::clone(&ledger),
+        http::Options {
+            signer: Some(signer),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            ..http::Options::default()
+        },
+    );
+    tracing::info!(url, store = config.store, data = %config.data.display(), "listening");
+    let until = {
+        let (stop, until_stdin_closes) = (stop.clone(), manner.until_stdin_closes);
+        async move {
+            let why = asked_to_stop(stopping, until_stdin_closes).await;
+            tracing::info!(why, "stopping");
+            stop.send_replace(true);
+        }
+    };
+    let grace = Duration::from_secs(config.grace_s);
+    let served = http::serve(listener, tls, service, until, grace).await;
+
+    halt.send_replace(true);
+    let _ = tokio::join!(runner, schedule);
+    stop.send_replace(true);
+    let published = publishing.await.context("the witness panicked")?;
+    running.stop().await;
+    drop((views, ledger, store));
+    tracing::info!("stopped");
+    served.context("the listener failed")?;
+    published.context("the witness does not vouch for the store")
+}
+
+/// Opens the witness and compares the store with it: a store whose past was changed, or an old
+/// backup, is not served.
+async fn open_witness(config: &Config, signer: &Arc<dyn Sign>, store: &Store) -> Result<Witness> {
+    let path = config.witness_file();
+    let witness = Witness::open(&path, Arc::clone(signer), verify_signature)
+        .with_context(|| format!("the witness {}", path.display()))?;
+    let compared = witness.compare(store.log().as_ref()).await;
+    compared.with_context(|| format!("the store does not fit the witness {}", path.display()))?;
+    Ok(witness)
+}
+
+/// Publishes tree heads until the end; when the store's past was changed under us, the server stops.
+fn publish(
+    witness: Witness,
+    store: &Store,
+    stopping: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+) -> JoinHandle<Result<(), WitnessFault>> {
+    let log = store.log();
+    tokio::spawn(async move {
+        let ended = witness.run(log.as_ref(), &SystemClock, told(stopping)).await;
+        if let Err(fault) = &ended {
+            tracing::error!(%fault, "the witness does not vouch for the store any more");
+            stop.send_replace(true);
+        }
+        ended
+    })
+}
+
+/// The project `default` and one admin token, if nobody has made any yet.
+async fn first_start(ledger: &Arc<Ledger>, manner: &Manner) -> Result<()> {
+    let missing = async |kind: &str| -> Result<bool> {
+        let filter = AuditFilter { kind: Some(kind.to_owned()), ..AuditFilter::default() };
+        Ok(ledger.ports.log.search(&filter, 0, false, 1).await?.is_empty())
+    };
+    if missing("project").await? {
+        submit(ledger, "project", "create", json!({"name": "default"})).await?;
+    }
+    if missing("token").await? {
+        let secret = issue_admin(ledger, "admin").await?;
+        match &manner.token_file {
+            Some(path) => write_secret(path, &secret)
+                .with_context(|| format!("the token file {}", path.display()))?,
+            None => eprintln!(
+                "\nThe first admin token, shown only now:\n\n    {secret}\n\n\
+                 Keep it:  export SKYLEDGER_TOKEN={secret}\n"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Issues a token that may do everything, and gives its secret.
+pub(crate) async fn issue_admin(ledger: &Arc<Ledger>, name: &str) -> Result<String> {
+    let body = json!({"name": name, "role": "admin", "reach": "all"});
+    let outcome = submit(ledger, "token", "issue", body).await?;
+    outcome.secret.context("a new token has a secret")
+}
+
+async fn submit(
+    ledger: &Arc<Ledger>,
+    kind: &str,
+    verb: &str,
+    body: serde_json::Value,
+) -> Result<commands::submit::Outcome> {
+    let kind = kinds::by_name(kind).with_context(|| format!("{kind} is not a kind"))?;
+    let who = Principal::system("setup");
+    ledger
+        .submit(Submission::new(who, kind, None, verb, body))
+        .await
+        .with_context(|| format!("{verb} {}", kind.name))
+}
+
+fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut file =
+        std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()
+}
+
+/// Comes back when a channel says yes, or its sender is gone.
+async fn told(mut channel: watch::Receiver<bool>) {
+    let _ = channel.wait_for(|yes| *yes).await;
+}
+
+/// Comes back with the reason to stop: a signal, a part that cannot go on, or a parent that is gone.
+async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool) -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let orphaned = async {
+        if !until_stdin_closes {
+            return std::future::pending().await;
+        }
+        // A thread of its own: a blocking read of the runtime would hold up its end.
+        let (gone, waiting) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = gone.send(());
+        });
+        let _ = waiting.await;
+    };
+    tokio::select! {
+        () = terminated => "SIGTERM",
+        _ = tokio::signal::ctrl_c() => "SIGINT",
+        () = orphaned => "standard input has ended",
+        () = told(stopping) => "a part cannot go on",
+    }
+}
+
+/// Waits until the views have seen everything that is in the log.
+pub(crate) async fn caught_up(opened: &Opened) -> Result<u64> {
+    let head = opened.store.log().head().await?.position;
+    let views: &dyn Views = opened.views.views.as_ref();
+    if views.reach_position(head, PATIENCE).await.is_err() {
+        bail!("the views did not catch up with position {head} within {PATIENCE:?}");
+    }
+    Ok(head)
+}

@@ -1,0 +1,87 @@
+//! Looks at every account again when its last look is old. It only sends the command that a person
+//! could send: what happens then is the runner's.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use commands::{
+    ledger::Ledger,
+    ports::{Query, ViewFault},
+    submit::{Submission, SubmitFault},
+};
+use domain::kinds;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Works until `stop` comes back; an interval of 0 leaves it all to people.
+pub(crate) async fn run(ledger: Arc<Ledger>, interval: Duration, stop: impl Future<Output = ()>) {
+    if interval.is_zero() {
+        return stop.await;
+    }
+    // Often enough that a look is at most a tenth of the interval late.
+    let pause = (interval / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(pause) => {}
+        }
+        match due(&ledger, interval).await {
+            Ok(accounts) => {
+                for account in accounts {
+                    order(&ledger, account).await;
+                }
+            }
+            Err(fault) => tracing::warn!(%fault, "the accounts to look at cannot be listed"),
+        }
+    }
+}
+
+/// Accounts that are connected, have nothing out, and were looked at too long ago.
+async fn due(ledger: &Ledger, interval: Duration) -> Result<Vec<Uuid>, ViewFault> {
+    let mut query = Query::all().with("kind", "cloud-account").with("status", "connected");
+    query.limit = Query::LIMIT_MAX;
+    let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
+    let now = ledger.ports.clock.now();
+    let mut accounts = Vec::new();
+    loop {
+        let page = ledger.ports.views.list("inventory", &query).await?;
+        let old = page.rows.iter().filter(|row| is_old(&row.body, now, interval));
+        accounts.extend(old.filter_map(|row| row.key.parse::<Uuid>().ok()));
+        match page.next {
+            Some(next) => query.token = Some(next),
+            None => return Ok(accounts),
+        }
+    }
+}
+
+fn is_old(row: &Value, now: DateTime<Utc>, interval: TimeDelta) -> bool {
+    let last = row["state"]["last_run"]["started_at"].as_str();
+    last.and_then(|last| last.parse::<DateTime<Utc>>().ok())
+        .is_none_or(|last| now - last >= interval)
+}
+
+async fn order(ledger: &Ledger, account: Uuid) {
+    let Some(kind) = kinds::by_name("cloud-account") else { return };
+    let who = Ledger::system("schedule");
+    match ledger.submit(Submission::new(who, kind, account, "sync", json!({}))).await {
+        // Somebody else was first, or the account is not ready: the next look will tell.
+        Ok(_) | Err(SubmitFault::Refused(_)) => {}
+        Err(fault) => tracing::warn!(%account, %fault, "a look could not be ordered"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_due_when_its_last_look_is_as_old_as_the_interval() {
+        let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
+        let row = |started: Value| json!({"state": {"last_run": {"started_at": started}}});
+        let due = |row: &Value| is_old(row, now, TimeDelta::minutes(5));
+        assert!(due(&json!({"state": {}})), "never looked at");
+        assert!(due(&row(json!("2026-03-01T11:55:00Z"))));
+        assert!(!due(&row(json!("2026-03-01T11:55:01Z"))));
+    }
+}
