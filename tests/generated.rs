@@ -5,6 +5,8 @@
 //! BLESS=1 cargo test --test generated
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its sources fails")]
+
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use commands::ports::Support;
