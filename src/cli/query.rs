@@ -144,7 +144,8 @@ pub(super) async fn history(one: History, connection: &Connection) -> Result<Exi
     let out = &mut std::io::stdout().lock();
     match one.output.output {
         format if format.is_for_people() => {
-            writeln!(out, "{}", show::history(&found.rows, Utc::now(), Style::stdout()))?;
+            let table = show::history(&found.rows, Utc::now(), Style::stdout());
+            writeln!(out, "{}", table.trim_fmt())?;
         }
         format => {
             format::rows(out, format, "events", &found.rows, Utc::now(), Style::stdout())?;

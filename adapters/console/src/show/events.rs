@@ -1,6 +1,7 @@
 //! Events, one line each.
 
 use chrono::{DateTime, Utc};
+use comfy_table::Table;
 use serde_json::Value;
 
 use super::grid;
@@ -51,7 +52,7 @@ fn gist(data: &Value) -> String {
 }
 
 /// A resource's events, oldest first.
-pub fn history(events: &[Value], now: DateTime<Utc>, style: Style) -> String {
+pub fn history(events: &[Value], now: DateTime<Utc>, style: Style) -> Table {
     let rows = events
         .iter()
         .map(|event| {
@@ -70,7 +71,7 @@ pub fn history(events: &[Value], now: DateTime<Utc>, style: Style) -> String {
             ]
         })
         .collect();
-    grid(&["rev", "position", "when", "event", "by", "what"], rows, style).to_string()
+    grid(&["rev", "position", "when", "event", "by", "what"], rows, style)
 }
 
 /// Which event last set a field, who made it, and what it was before.

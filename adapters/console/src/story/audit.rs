@@ -28,7 +28,7 @@ pub(super) async fn verify(stage: &mut impl Stage, memory: &Memory, teller: &mut
         })
         .collect();
     let headings = ["view", "row versions", "live", "replayed"];
-    teller.block(&show::grid(&headings, rows, teller.style()).trim_fmt())?;
+    teller.table(show::grid(&headings, rows, teller.style()))?;
     ensure(code == 0, format!("replay ends with {code}: {text}"))?;
     ensure(
         !views.is_empty() && views.iter().all(|view| view["live"] == view["replayed"]),
@@ -54,7 +54,7 @@ pub(super) async fn verify(stage: &mut impl Stage, memory: &Memory, teller: &mut
     ensure(code == 6, format!("a forged export ends with {code}: {text}"))?;
     let place = format!("position {}", line.0);
     ensure(text.contains(&place), format!("the verdict does not name {place}: {text}"))?;
-    teller.block(text.lines().next().unwrap_or_default())?;
+    teller.quote(text.lines().next().unwrap_or_default())?;
     teller.checked(&format!("exit code 6, and the record is named: {place}"))?;
     std::fs::remove_file(&forged)?;
     Ok(())

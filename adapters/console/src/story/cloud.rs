@@ -33,7 +33,7 @@ pub(super) async fn declare(memory: &mut Memory, teller: &mut Teller) -> Told {
         .map(|call| vec![plain(&call["call"]), plain(&call["effect"])])
         .collect();
     ensure(!calls.is_empty(), "the plan names the calls it would make")?;
-    teller.block(&show::grid(&["call", "effect"], calls, teller.style()).trim_fmt())?;
+    teller.table(show::grid(&["call", "effect"], calls, teller.style()))?;
     ensure(memory.head().await? == before, "a plan writes nothing")?;
     teller.checked("a plan: events, calls and fields, and nothing written")?;
     order.plan_id = Some(plain(&plan["plan_id"]));

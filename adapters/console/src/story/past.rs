@@ -24,7 +24,7 @@ pub(super) async fn stale_plan(memory: &Memory, teller: &mut Teller) -> Told {
         return Err(Untrue("a stale plan was applied".to_owned()));
     };
     let problem = fault.problem().ok_or_else(|| Untrue(fault.to_string()))?;
-    teller.block(&problem.text(teller.style()))?;
+    teller.quote(&problem.to_string())?;
     ensure(problem.status == 412, format!("the answer is {}, not 412", problem.status))?;
     ensure(!problem.moved().is_empty(), "the answer names what has moved")?;
     ensure(memory.head().await? == before, "a stale plan writes nothing")?;
@@ -47,7 +47,7 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
         ]);
     }
     let headings = ["at position", "status", "rules in the cloud", "last event by"];
-    teller.block(&show::grid(&headings, rows, teller.style()).trim_fmt())?;
+    teller.table(show::grid(&headings, rows, teller.style()))?;
     let then = [("at", "1".to_owned())];
     let none = memory.client.list("/v1/servers", &then, None, |_| {}).await?.rows;
     ensure(none.is_empty(), "before the first look there was no server")?;
@@ -74,7 +74,7 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     let told = ["declared", "linked", "drifted", "reapply-ordered", "applied", "accepted"];
     let all = told.iter().all(|one| types.contains(one));
     ensure(all, format!("the history is {}", types.join(", ")))?;
-    teller.block(&show::history(&history, teller.now(), teller.style()))?;
+    teller.table(show::history(&history, teller.now(), teller.style()))?;
     let actors = history.iter().map(|one: &Value| plain(&one["actor"]));
     let actors: std::collections::BTreeSet<String> = actors.collect();
     teller.checked(&format!(

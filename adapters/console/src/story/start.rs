@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use super::{Memory, Stage, Teller, Told, Untrue, ensure};
@@ -75,7 +76,7 @@ pub(super) async fn server_and_account(
     let query = [("filter", format!("account = {}", memory.account))];
     let rows = memory.client.list("/v1/inventory", &query, None, |_| {}).await?.rows;
     ensure(rows.len() as u64 == count(run, "discovered"), "the inventory has what was discovered")?;
-    teller.block(&by_kind_and_region(&rows, teller))?;
+    teller.table(by_kind_and_region(&rows, teller))?;
     teller.checked(&format!(
         "{} resources discovered, every page of every region; {first} events",
         rows.len()
@@ -94,7 +95,7 @@ pub(super) async fn server_and_account(
     Ok(memory)
 }
 
-fn by_kind_and_region(rows: &[Value], teller: &Teller) -> String {
+fn by_kind_and_region(rows: &[Value], teller: &Teller) -> Table {
     let mut counts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     let mut regions: Vec<String> = Vec::new();
     for row in rows {
@@ -120,7 +121,7 @@ fn by_kind_and_region(rows: &[Value], teller: &Teller) -> String {
     });
     let mut table = show::grid(&headings, lines.collect(), teller.style());
     for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        column.set_cell_alignment(CellAlignment::Right);
     }
-    table.trim_fmt()
+    table
 }

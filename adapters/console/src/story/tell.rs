@@ -6,6 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use comfy_table::Table;
 
 use super::Told;
 use crate::{format, show, style::Style};
@@ -99,6 +100,22 @@ impl Teller {
     /// A table or another block.
     pub(super) fn block(&self, text: &str) -> Told {
         self.line(&show::indent(text, INDENT + 2))
+    }
+
+    /// A table, no wider than the rest.
+    pub(super) fn table(&self, mut table: Table) -> Told {
+        let width = self.width.saturating_sub(INDENT + 2);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+        self.block(&table.trim_fmt())
+    }
+
+    /// Lines that somebody else wrote, broken where they are too long.
+    pub(super) fn quote(&self, text: &str) -> Told {
+        for line in text.lines() {
+            let inner = line.len() - line.trim_start().len();
+            self.paragraph(line, INDENT + 2 + inner)?;
+        }
+        Ok(())
     }
 
     /// Something that was checked and holds, with the time since the step began.
