@@ -1,4 +1,5 @@
 //! The suite of the views' behaviour, on SQLite.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may")]
 
 use std::sync::Arc;
 

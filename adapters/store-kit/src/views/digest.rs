@@ -101,7 +101,8 @@ impl Buckets {
 
     /// The digest over all, in hex.
     pub(crate) fn digest(&self) -> String {
+        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
         let hash = sha256(&self.0.concat());
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }

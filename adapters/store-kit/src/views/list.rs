@@ -56,9 +56,11 @@ pub(crate) struct Found {
 
 /// The columns of a statement that [`Found::read`] reads.
 pub(crate) fn selected(table: &Table) -> String {
-    let columns: String =
-        table.columns.iter().map(|column| format!(", \"{}\"", column.name)).collect();
-    format!("key, from_position, to_position{columns}, body")
+    let mut selected = "key, from_position, to_position".to_owned();
+    for column in &table.columns {
+        selected.extend([", \"", &column.name, "\""]);
+    }
+    selected + ", body"
 }
 
 impl Found {

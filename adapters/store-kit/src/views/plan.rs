@@ -366,7 +366,7 @@ impl Condition {
     pub(crate) fn matches(&self, columns: &[Value], body: &Json) -> bool {
         match &self.target {
             Target::Column(place) => {
-                self.holds(columns.get(*place).unwrap_or(&Value::Null), |a, b| a.cmp(b))
+                self.holds(columns.get(*place).unwrap_or(&Value::Null), Ord::cmp)
             }
             Target::Body(path) => {
                 let value = path.iter().try_fold(body, |at, step| match at {

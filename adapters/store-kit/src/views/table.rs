@@ -129,11 +129,11 @@ impl Table {
 
     /// The table without any index.
     pub fn create_sql(&self, dialect: Dialect) -> String {
-        let columns: String = self
-            .columns
-            .iter()
-            .map(|column| format!(", \"{}\" {}", column.name, dialect.column(column.column_type)))
-            .collect();
+        let mut columns = String::new();
+        for column in &self.columns {
+            let of_type = dialect.column(column.column_type);
+            columns.extend([", \"", &column.name, "\" ", of_type]);
+        }
         let text = dialect.column(ColumnType::Text);
         let integer = dialect.column(ColumnType::Integer);
         // The body comes last: a scan that only looks at columns need not read past them.
@@ -169,11 +169,10 @@ impl Table {
             if index.name == format!("{name}_pk") {
                 continue;
             }
-            let columns: String = index
-                .columns
-                .iter()
-                .map(|column| format!("\"{column}\"{}, ", dialect.nulls_first()))
-                .collect();
+            let mut columns = String::new();
+            for column in &index.columns {
+                columns.extend(["\"", column, "\"", dialect.nulls_first(), ", "]);
+            }
             let validity = match index.tier {
                 Tier::Live => "from_position",
                 Tier::Closed => "from_position, to_position",

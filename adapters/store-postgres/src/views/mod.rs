@@ -92,8 +92,7 @@ impl PostgresViewStore {
 
 fn registered(row: &tokio_postgres::Row) -> Result<Registered, LogFault> {
     let odd = |what: String| LogFault::Unexpected(format!("the list of views' tables: {what}"));
-    let table: Table =
-        serde_json::from_str(row.get(0)).map_err(|error| odd(error.to_string()))?;
+    let table: Table = serde_json::from_str(row.get(0)).map_err(|error| odd(error.to_string()))?;
     let leaf = <[u8; 32]>::try_from(row.get::<_, &[u8]>(2)).map_err(|e| odd(e.to_string()))?;
     let position = row.get::<_, i64>(1) as Position;
     Ok(Registered { table, checkpoint: Checkpoint { position, leaf }, live: row.get(3) })
@@ -225,10 +224,7 @@ impl ViewStore for PostgresViewStore {
         set_checkpoint(&transaction, table, 0, checkpoint).await?;
         transaction.commit().await.map_err(fault)?;
         // For counts that only read the index.
-        client
-            .batch_execute(&format!("VACUUM (ANALYZE) {}", table.name()))
-            .await
-            .map_err(fault)
+        client.batch_execute(&format!("VACUUM (ANALYZE) {}", table.name())).await.map_err(fault)
     }
 
     async fn advance(
@@ -308,9 +304,10 @@ impl ViewStore for PostgresViewStore {
 
     async fn snapshot_of(&self, table: &Table) -> Result<PostgresSnapshot, LogFault> {
         let snapshot = PostgresSnapshot::begin(self.client().await?).await?;
-        match snapshot.hold(table).await? {
-            true => Ok(snapshot),
-            false => Err(LogFault::Unavailable(format!("table {} was dropped", table.name()))),
+        if snapshot.hold(table).await? {
+            Ok(snapshot)
+        } else {
+            Err(LogFault::Unavailable(format!("table {} was dropped", table.name())))
         }
     }
 }

@@ -80,6 +80,13 @@ fn connect_live(path: &Path) -> Result<Connection, LogFault> {
     Ok(connection)
 }
 
+/// One that writes: a batch dirties a page of every index for nearly every row, and must not spill.
+fn connect_writer(path: &Path) -> Result<Connection, LogFault> {
+    let connection = connect_live(path)?;
+    connection.pragma_update(None, "cache_size", -65_536).map_err(fault)?;
+    Ok(connection)
+}
+
 fn registered(connection: &Connection) -> Result<Registered, LogFault> {
     let mut statement =
         connection.prepare_cached("SELECT spec, position, leaf, live FROM about").map_err(fault)?;
@@ -105,7 +112,7 @@ impl ViewFile {
         let connection = connect(path, true)?;
         connection
             .execute_batch(
-                "PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; \
+                "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; \
                  PRAGMA cache_size = -65536; PRAGMA threads = 2; \
                  CREATE TABLE about (one INTEGER PRIMARY KEY CHECK (one = 1), spec TEXT NOT NULL, \
                  position INTEGER NOT NULL, leaf BLOB NOT NULL, live INTEGER NOT NULL);",
@@ -133,7 +140,7 @@ impl ViewFile {
 
     /// Opens a file. One that was still being built does not open.
     pub(super) fn open(path: &Path) -> Result<Self, LogFault> {
-        let writer = connect_live(path)?;
+        let writer = connect_writer(path)?;
         let Registered { table, live, .. } = registered(&writer)?;
         if path.file_stem().is_none_or(|stem| *stem != *table.name()) {
             return Err(LogFault::Unexpected(format!("it holds {}", table.name())));
@@ -190,7 +197,7 @@ impl ViewFile {
         *writer = Connection::open_in_memory().map_err(fault)?;
         let file = std::fs::File::open(&self.path).map_err(io_fault(&self.path))?;
         file.sync_all().map_err(io_fault(&self.path))?;
-        *writer = connect_live(&self.path)?;
+        *writer = connect_writer(&self.path)?;
         Ok(())
     }
 

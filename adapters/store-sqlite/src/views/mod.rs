@@ -163,12 +163,12 @@ impl ViewStore for SqliteViewStore {
     async fn lead(&self) {}
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn tables(&self) -> Result<Vec<Registered>, LogFault> {
         let files: Vec<_> = self.files().values().cloned().collect();
-        blocking(move || files.iter().map(|file| file.registered()).collect()).await
+        blocking(move || files.iter().map(|file| file.registered()).collect::<Result<_, _>>()).await
     }
 
     async fn create(&self, table: &Table, indexes: bool) -> Result<(), LogFault> {

@@ -43,7 +43,7 @@ fn wanted(n: u64, round: u64) -> Thing {
             ["running", "stopped", "starting", "error"][(random / 16 % 4) as usize].to_owned(),
         ),
         size: Some((random % 100_000) as i64),
-        gone: random % 50 == 0,
+        gone: random.is_multiple_of(50),
         project: Some(Uuid::from_u128(u128::from(random % 1_000))),
         tags: [
             ("team".to_owned(), format!("team {}", random % 40)),
