@@ -99,8 +99,17 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let (halt, halting) = watch::channel(false);
     let runner = {
         let runner = Runner::new(Arc::clone(&ledger), config.runner_concurrency);
-        let halted = told(halting.clone());
-        tokio::spawn(async move { runner.run(halted).await })
+        let (halted, views) = (told(halting.clone()), Arc::clone(&views));
+        let head = store.log().head().await.context("the log's head")?.position;
+        tokio::spawn(async move {
+            // It looks at what the views show: they should first see what is there.
+            let mut halted = std::pin::pin!(halted);
+            tokio::select! {
+                () = &mut halted => return,
+                _ = views.reach_position(head, PATIENCE) => {}
+            }
+            runner.run(halted).await;
+        })
     };
     let schedule = tokio::spawn(schedule::run(
         Arc::clone(&ledger),

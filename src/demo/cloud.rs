@@ -26,11 +26,14 @@ use crate::edge::SystemClock;
 /// The simulated account, its secret, and who works in it by hand.
 const ACCOUNT: &str = "demo-0001";
 const SECRET: &str = "not-a-secret-of-anybody";
+/// For stand-ins of AWS that take anybody.
+const KEY_ID: &str = "SKYLEDGERDEMO0000000";
 const MEDDLER: &str = "mallory";
 /// How long each call takes while the cloud is held: an order of several calls takes seconds.
 const SLOW: Duration = Duration::from_millis(400);
-/// How long calls are put off while the AWS endpoint is held, in seconds.
-const PUT_OFF: u64 = 60;
+/// How long calls are put off while the AWS endpoint is held, in seconds: then they are tried again,
+/// and put off again as long as it is held.
+const PUT_OFF: u64 = 2;
 
 const GROUP: &str = "security-group";
 
@@ -81,7 +84,7 @@ impl Cloud {
         let provider = provider.ok_or_else(|| Untrue("there is no provider aws".to_owned()))?;
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let credential = json!({
-            "access_key_id": variable("AWS_ACCESS_KEY_ID").unwrap_or_else(|| "demo".to_owned()),
+            "access_key_id": variable("AWS_ACCESS_KEY_ID").unwrap_or_else(|| KEY_ID.to_owned()),
             "secret_access_key":
                 variable("AWS_SECRET_ACCESS_KEY").unwrap_or_else(|| SECRET.to_owned()),
         });

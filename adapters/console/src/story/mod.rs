@@ -125,7 +125,7 @@ pub(crate) struct Memory {
 }
 
 /// Longest wait for an order of the story.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 impl Memory {
     /// Sends a command and waits for its order.

@@ -12,10 +12,10 @@ pub(super) async fn stale_plan(memory: &Memory, teller: &mut Teller) -> Told {
     )?;
     let spec = |memory: &Memory, text: &str| json!({"spec": cloud::wanted(memory, text)["spec"]});
     let id = Some(memory.group.as_str());
-    let planned = spec(memory, "Planned on Monday");
+    let planned = spec(memory, "2-planned-on-monday");
     let mut late = command("security-groups", id, "declare", planned, None);
     let plan = memory.client.plan(&late).await?;
-    let other = spec(memory, "Front door, changed meanwhile");
+    let other = spec(memory, "2");
     memory.send("security-groups", id, "declare", other).await?;
     let before = memory.head().await?;
     late.plan_id = Some(plain(&plan["plan_id"]));
@@ -64,10 +64,10 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     teller.block(show::changes(&changes, teller.style()).trim_end())?;
     teller.checked("a diff between two moments, field by field")?;
 
-    teller.typed("why sg demo-web state.wanted.description")?;
-    let query = [("field", "state.wanted.description".to_owned())];
+    teller.typed("why sg demo-web state.wanted.tags.release")?;
+    let query = [("field", "state.wanted.tags.release".to_owned())];
     let why = memory.client.get(&format!("{path}/why"), &query).await?.body;
-    ensure(why["value"] == "Front door, changed meanwhile", format!("why says {}", why["value"]))?;
+    ensure(why["value"] == "2", format!("why says {}", why["value"]))?;
     teller.block(&show::why(&why, teller.now(), teller.style()))?;
     let history = memory.client.list(&format!("{path}/history"), &[], None, |_| {}).await?.rows;
     let types: Vec<&str> = history.iter().filter_map(|one| one["type"].as_str()).collect();

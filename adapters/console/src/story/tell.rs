@@ -56,7 +56,7 @@ impl Teller {
         self.began.elapsed()
     }
 
-    fn line(&self, text: &str) -> Told {
+    fn line(text: &str) -> Told {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{text}")?;
         out.flush()?;
@@ -68,7 +68,7 @@ impl Teller {
     /// # Errors
     /// When nobody listens any more.
     pub fn open(&self, title: &str, text: &str) -> Told {
-        self.line(&format!("\n{}\n", self.style.bold(title)))?;
+        Self::line(&format!("\n{}\n", self.style.bold(title)))?;
         self.paragraph(text, 0)
     }
 
@@ -76,7 +76,7 @@ impl Teller {
     pub(super) fn step(&mut self, title: &str) -> Told {
         self.step += 1;
         self.step_began = Instant::now();
-        self.line(&format!("\n{}", self.style.bold(&format!("{:>2}  {title}", self.step))))
+        Self::line(&format!("\n{}", self.style.bold(&format!("{:>2}  {title}", self.step))))
     }
 
     /// Some sentences.
@@ -86,7 +86,7 @@ impl Teller {
 
     fn paragraph(&self, text: &str, indent: usize) -> Told {
         for line in wrap(text, self.width.saturating_sub(indent)) {
-            self.line(&format!("{}{line}", " ".repeat(indent)))?;
+            Self::line(&format!("{}{line}", " ".repeat(indent)))?;
         }
         Ok(())
     }
@@ -94,12 +94,12 @@ impl Teller {
     /// What somebody would type.
     pub(super) fn typed(&self, text: &str) -> Told {
         let text = self.style.cyan(&format!("$ skyledger {text}"));
-        self.line(&format!("{}{text}", " ".repeat(INDENT)))
+        Self::line(&format!("{}{text}", " ".repeat(INDENT)))
     }
 
     /// A table or another block.
     pub(super) fn block(&self, text: &str) -> Told {
-        self.line(&show::indent(text, INDENT + 2))
+        Self::line(&show::indent(text, INDENT + 2))
     }
 
     /// A table, no wider than the rest.
@@ -128,13 +128,13 @@ impl Teller {
         let rest: Vec<String> = lines.collect();
         let pad = " ".repeat(INDENT);
         if rest.is_empty() {
-            return self.line(&format!("{pad}{mark} {first} {took}"));
+            return Self::line(&format!("{pad}{mark} {first} {took}"));
         }
-        self.line(&format!("{pad}{mark} {first}"))?;
+        Self::line(&format!("{pad}{mark} {first}"))?;
         let last = rest.len() - 1;
         for (place, line) in rest.iter().enumerate() {
             let end = if place == last { format!(" {took}") } else { String::new() };
-            self.line(&format!("{pad}  {line}{end}"))?;
+            Self::line(&format!("{pad}  {line}{end}"))?;
         }
         Ok(())
     }
