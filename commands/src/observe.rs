@@ -45,7 +45,7 @@ const PAGE_TRIES: u32 = 4;
 /// Commands in flight at once; they share commits.
 const COMMANDS_AT_ONCE: usize = 64;
 /// How long the inventory may take to catch up before a look begins.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What an observer looks at.
 pub struct Look<'a> {
@@ -331,12 +331,11 @@ impl Ledger {
         if issued.is_some() && kind.name != "server" && kind.verb("declare").is_some() {
             body["issued"] = json!(issued);
         }
-        let outcome = self.submit(self.report(look, kind, id, "observe", body)).await?;
+        let outcome = self.submit(Self::report(look, kind, id, "observe", body)).await?;
         Ok(!outcome.events.is_empty())
     }
 
     fn report(
-        &self,
         look: &Look<'_>,
         kind: &'static Kind,
         id: Uuid,
@@ -382,7 +381,7 @@ impl Ledger {
             }
             let evidence = Evidence::CompleteListing { run: look.run, listed: listed.len() as u64 };
             let body = json!({"evidence": evidence});
-            let outcome = self.submit(self.report(look, kind, known.id, "vanish", body)).await?;
+            let outcome = self.submit(Self::report(look, kind, known.id, "vanish", body)).await?;
             if !outcome.events.is_empty() {
                 counts.vanished += 1;
             }

@@ -38,7 +38,7 @@ pub const TRIES_MAX: u32 = 8;
 /// The first back-off; it doubles up to [`BACK_OFF_MAX`].
 pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 /// The longest back-off.
-pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
 /// How long a lease holds without being renewed: a runner that was killed is followed after this.
 pub const LEASE_TERM: Duration = Duration::from_secs(15);
 /// How long an account that is paused, denied or not verified yet is left alone.
@@ -274,7 +274,7 @@ impl Runner {
                 leases.put_off(&lease, false, NOT_READY).await?;
                 return Ok(Tried::Passed);
             }
-            Err(Failure::Driver(fault)) => match self.judge(&lease, &facets.account, &fault) {
+            Err(Failure::Driver(fault)) => match self.judge(&lease, facets.account, &fault) {
                 Judgement::Again { counts, back_off } => {
                     tracing::info!(key = %key, fault = %fault, "an order failed; it is tried again");
                     leases.put_off(&lease, counts, back_off).await?;
@@ -457,7 +457,7 @@ impl Runner {
         }
     }
 
-    fn judge(&self, lease: &Lease, account: &Option<Uuid>, fault: &DriverFault) -> Judgement {
+    fn judge(&self, lease: &Lease, account: Option<Uuid>, fault: &DriverFault) -> Judgement {
         let back_off = BACK_OFF_FIRST.saturating_mul(1 << lease.failures.min(16)).min(BACK_OFF_MAX);
         match fault {
             DriverFault::Throttled { retry_after } => {

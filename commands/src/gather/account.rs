@@ -18,7 +18,10 @@ pub(super) async fn seal(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         _ => match ledger.account(gathering.id).await? {
             Some(account) => account.provider,
             // The decider refuses it: there is no such account.
-            None => return Ok(blank(gathering)),
+            None => {
+                blank(gathering);
+                return Ok(());
+            }
         },
     };
     let Some(driver) = ledger.provider(&provider) else {

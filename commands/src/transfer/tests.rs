@@ -34,10 +34,11 @@ impl Sign for FakeSigner {
         &self.0
     }
     fn sign(&self, message: &[u8]) -> [u8; 64] {
-        fake(&self.0.public().to_owned(), message)
+        fake(self.0.public(), message)
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the functions under test take it")]
 fn key() -> Option<(VerifierKey, Check)> {
     Some((FakeSigner::new().0, |public, message, signature| fake(public, message) == *signature))
 }

@@ -134,6 +134,9 @@ impl<D: Decider> State for D {
     }
 }
 
+/// Reads a state from its canonical JSON.
+pub type ReadState = fn(&[u8]) -> Result<Box<dyn State>, serde_json::Error>;
+
 /// One entry of [`crate::kinds::KINDS`].
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -148,7 +151,7 @@ pub struct Kind {
     /// The state before any fact.
     pub empty: fn() -> Box<dyn State>,
     /// A state from its canonical JSON.
-    pub read: fn(&[u8]) -> Result<Box<dyn State>, serde_json::Error>,
+    pub read: ReadState,
     /// The schema of its commands: a `oneOf` by tag.
     pub command_schema: fn(&mut SchemaGenerator) -> Schema,
     /// The schema of its events: a `oneOf` by tag.

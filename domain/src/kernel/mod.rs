@@ -12,7 +12,7 @@ mod role;
 pub use canonical::{canonical_bytes, canonical_value, sha256};
 pub use decider::{Caller, Decider, Facets, Stamp, Verb};
 pub use diff::fields;
-pub use erased::{Decided, Kind, State, Step, kind};
+pub use erased::{Decided, Kind, ReadState, State, Step, kind};
 pub use id::{Id, StreamId};
 pub use order::{OrderKey, Orders, Outstanding};
 pub use refusal::{Code, REFUSALS, Refusal, codes};

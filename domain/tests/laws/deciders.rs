@@ -102,7 +102,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
         }
         _ => {
             for sample in ALL.iter().filter(|one| one.kind == kind) {
-                let seen = sample.samples.iter().find(|(tag, _)| tag == "reappeared").unwrap();
+                let seen = sample.kept.iter().find(|(tag, _)| tag == "reappeared").unwrap();
                 let mut other = seen.1["seen"].clone();
                 other["name"] = json!("other");
                 for seen in [&seen.1["seen"], &other] {
@@ -196,7 +196,7 @@ proptest! {
             let kind = kinds::by_name(one.kind).unwrap();
             let mut state = (kind.empty)();
             for pick in &picks {
-                let (tag, data) = pick.get(&one.samples);
+                let (tag, data) = pick.get(&one.kept);
                 state.evolve(tag, &serde_json::to_vec(data).unwrap()).unwrap();
                 ask(state.as_ref());
                 for verb in (kind.verbs)() {

@@ -85,7 +85,7 @@ pub(crate) struct Samples {
     pub(crate) kind: &'static str,
     /// Every tag its event type knows, from its schema.
     pub(crate) types: Vec<String>,
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) kept: Vec<Sample>,
     /// Decodes an event and encodes it again.
     pub(crate) again: fn(&Value) -> Result<Value, serde_json::Error>,
 }
@@ -109,7 +109,7 @@ fn of<D: Decider>(events: Vec<D::Event>) -> Samples {
     Samples {
         kind: D::KIND,
         types: types(&schema),
-        samples: tagged.collect(),
+        kept: tagged.collect(),
         again: |value| serde_json::to_value(serde_json::from_value::<D::Event>(value.clone())?),
     }
 }
