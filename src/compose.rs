@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long the views may take to see what a start-up asks them.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What only the command line says.
 #[derive(Clone, Debug, Default)]

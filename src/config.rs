@@ -158,8 +158,9 @@ impl Config {
         if user.contains(':') {
             return Err(wrong(&format!("has a password, and {PASSWORD_VARIABLE} is set too")));
         }
-        let password: String = password.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        Ok(StoreChoice::Postgres(format!("postgres://{user}:{password}@{place}")))
+        let escaped =
+            password.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
+        Ok(StoreChoice::Postgres(format!("postgres://{user}:{escaped}@{place}")))
     }
 
     /// Where signed tree heads are kept.

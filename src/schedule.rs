@@ -19,7 +19,7 @@ pub(crate) async fn run(ledger: Arc<Ledger>, interval: Duration, stop: impl Futu
         return stop.await;
     }
     // Often enough that a look is at most a tenth of the interval late.
-    let pause = (interval / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let pause = (interval / 10).clamp(Duration::from_secs(1), Duration::from_mins(1));
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {

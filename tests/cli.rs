@@ -1,6 +1,8 @@
 //! The command line from outside: help, exit codes, typos, configuration errors, upkeep of a store,
 //! and the demo to its end.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::{
     io::Write,
     path::Path,

@@ -34,7 +34,7 @@ use super::{
 use crate::{compose, connection::Connection};
 
 /// Longest wait the server grants at once, in seconds.
-const WAIT_AT_ONCE: Duration = Duration::from_secs(120);
+const WAIT_AT_ONCE: Duration = Duration::from_mins(2);
 
 /// One command, whatever it was called on the command line.
 struct Order {
@@ -170,12 +170,12 @@ fn verb_of(kind: &'static Kind, name: &str) -> Result<&'static Verb, Failure> {
     }
     let mut text = format!("{} has no command `{name}`", kind.name);
     if let Some(near) = nearest(name, verbs(kind).map(|verb| verb.name)) {
-        text.push_str(&format!("\n\n  tip: did you mean `{near}`?"));
+        text = format!("{text}\n\n  tip: did you mean `{near}`?");
     }
     text.push_str("\n\nIts commands:");
     let width = verbs(kind).map(|verb| verb.name.len()).max().unwrap_or_default();
     for verb in verbs(kind) {
-        text.push_str(&format!("\n  {:width$}  {}", verb.name, verb.summary));
+        text = format!("{text}\n  {:width$}  {}", verb.name, verb.summary);
     }
     Err(Failure::usage(text))
 }

@@ -9,16 +9,18 @@ use crate::{
     telemetry,
 };
 
+/// A flag stands over what the file says.
+fn over<T: Clone>(field: &mut T, flag: Option<&T>) {
+    if let Some(flag) = flag {
+        field.clone_from(flag);
+    }
+}
+
 fn config_of(serve: &Serve) -> Result<Config, Failure> {
     let mut config = match &serve.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
     };
-    fn over<T: Clone>(field: &mut T, flag: Option<&T>) {
-        if let Some(flag) = flag {
-            field.clone_from(flag);
-        }
-    }
     over(&mut config.data, serve.data.as_ref());
     over(&mut config.listen, serve.listen.as_ref());
     over(&mut config.store, serve.store.as_ref());

@@ -22,12 +22,14 @@ pub fn event_line(event: &Value, style: Style) -> String {
 
 /// What the data of an event says, in a few words.
 fn gist(data: &Value) -> String {
-    const WIDTH: usize = 60;
+    const WIDTH: usize = 48;
     let Value::Object(members) = data else { return String::new() };
     let mut words = Vec::new();
     for (name, value) in members {
         match value {
             Value::Null => {}
+            // Ids say nothing to a person.
+            Value::String(text) if crate::names::is_id(text) => {}
             Value::Array(items) if name == "fields" => {
                 let names: Vec<String> =
                     items.iter().map(|item| plain(item.get("field").unwrap_or(item))).collect();
@@ -102,7 +104,7 @@ pub fn why(answer: &Value, now: DateTime<Utc>, style: Style) -> String {
     ));
     let command = plain(&event["command_id"]);
     if !command.is_empty() {
-        lines.push(format!("  command {command}, correlation {}", plain(&event["correlation_id"])));
+        lines.push(format!("  command {command}"));
     }
     lines.join("\n")
 }

@@ -36,7 +36,8 @@ pub(super) async fn verify(stage: &mut impl Stage, memory: &Memory, teller: &mut
     )?;
     teller.checked(&format!("{head} events folded again: every view bit-identical"))?;
 
-    teller.typed("export -o ledger.jsonl; audit verify ledger.jsonl --key … --witness …")?;
+    teller.typed("export -o ledger.jsonl --data …")?;
+    teller.typed("audit verify ledger.jsonl --key … --witness …")?;
     let (export, key, witness) = (path("ledger.jsonl"), path("keys/witness.pub"), path("witness"));
     let (code, text) = stage.tool(&["export", "--data", &folder, "-o", &export]).await?;
     ensure(code == 0, format!("export ends with {code}: {text}"))?;

@@ -76,7 +76,7 @@ pub(super) async fn drift(
     let row = mapping(memory).await?;
     ensure(row["status"] == "drifted", format!("it is {}, not drifted", row["status"]))?;
     let fields = row["drift"].as_array().map_or(0, Vec::len);
-    teller.block(&show::drift(&row, teller.style()))?;
+    Teller::block(&show::drift(&row, teller.style()))?;
     ensure(fields == 2, format!("{fields} fields drifted, not 2"))?;
     ensure(
         memory.place.meddler.is_empty() || row["state"]["seen_by"] == memory.place.meddler.as_str(),
@@ -109,7 +109,7 @@ pub(super) async fn answer(
     memory.look().await?;
     let row = mapping(memory).await?;
     ensure(row["status"] == "drifted", format!("it is {}, not drifted", row["status"]))?;
-    teller.block(&show::drift(&row, teller.style()))?;
+    Teller::block(&show::drift(&row, teller.style()))?;
     teller.typed("accept sg demo-web")?;
     memory.send("security-groups", Some(&memory.group), "accept", json!({})).await?;
     let row = mapping(memory).await?;

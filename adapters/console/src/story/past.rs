@@ -61,14 +61,14 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     ];
     let changes = memory.client.list("/v1/diff", &query, None, |_| {}).await?.rows;
     ensure(changes.len() == 1, format!("{} security groups differ, not 1", changes.len()))?;
-    teller.block(show::changes(&changes, teller.style()).trim_end())?;
+    Teller::block(show::changes(&changes, teller.style()).trim_end())?;
     teller.checked("a diff between two moments, field by field")?;
 
     teller.typed("why sg demo-web state.wanted.tags.release")?;
     let query = [("field", "state.wanted.tags.release".to_owned())];
     let why = memory.client.get(&format!("{path}/why"), &query).await?.body;
     ensure(why["value"] == "2", format!("why says {}", why["value"]))?;
-    teller.block(&show::why(&why, teller.now(), teller.style()))?;
+    Teller::block(&show::why(&why, teller.now(), teller.style()))?;
     let history = memory.client.list(&format!("{path}/history"), &[], None, |_| {}).await?.rows;
     let types: Vec<&str> = history.iter().filter_map(|one| one["type"].as_str()).collect();
     let told = ["declared", "linked", "drifted", "reapply-ordered", "applied", "accepted"];

@@ -98,7 +98,7 @@ impl Teller {
     }
 
     /// A table or another block.
-    pub(super) fn block(&self, text: &str) -> Told {
+    pub(super) fn block(text: &str) -> Told {
         Self::line(&show::indent(text, INDENT + 2))
     }
 
@@ -106,7 +106,7 @@ impl Teller {
     pub(super) fn table(&self, mut table: Table) -> Told {
         let width = self.width.saturating_sub(INDENT + 2);
         table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
-        self.block(&table.trim_fmt())
+        Self::block(&table.trim_fmt())
     }
 
     /// Lines that somebody else wrote, broken where they are too long.
