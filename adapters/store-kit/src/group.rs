@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -21,6 +21,10 @@ use domain::{
 pub const GROUP_APPENDS_MAX: usize = 512;
 /// Most bytes of data in one group, unless one append alone has more.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// How long a group waits for as many as the group before it had: the callers that were just
+/// answered come back within it, and share one commit instead of two. A lone caller never waits.
+pub const LINGER: Duration = Duration::from_micros(500);
 
 /// Where a store takes its times from.
 pub type Now = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;

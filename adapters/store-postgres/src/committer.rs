@@ -79,6 +79,8 @@ impl Committer {
             self.session = Some((client, statements));
         }
         let mut next = queue.recv().await;
+        // How many were in the group before.
+        let mut last = 0;
         while let Some(Job { since, work }) = next.take() {
             // What has waited long gets one try: a server that is gone does not make a whole
             // queue wait in turn.
@@ -96,6 +98,7 @@ impl Committer {
                 Work::Append(append, answer) => {
                     let mut bytes = group::data_bytes(&append);
                     let (mut appends, mut answers) = (vec![append], vec![answer]);
+                    let linger = Instant::now() + group::LINGER;
                     while appends.len() < group::GROUP_APPENDS_MAX && bytes < group::GROUP_BYTES_MAX
                     {
                         match queue.try_recv() {
@@ -108,9 +111,14 @@ impl Committer {
                                 next = Some(other);
                                 break;
                             }
+                            // Those who were just answered are about to come back.
+                            Err(_) if appends.len() < last && Instant::now() < linger => {
+                                tokio::task::yield_now().await;
+                            }
                             Err(_) => break,
                         }
                     }
+                    last = appends.len();
                     self.append(&appends, answers, end).await;
                 }
             }

@@ -257,11 +257,13 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     if durability != Durability::ReadOnly {
+        // Half as many reads of the file as with the usual page. Only counts for a new file.
+        connection.pragma_update(None, "page_size", 8_192)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;
         // Pages: some 16 MB of log between two checkpoints.
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     }
     Ok(connection)
 }

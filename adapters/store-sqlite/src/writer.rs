@@ -1,7 +1,7 @@
 //! The one thread that writes the log: takes what is waiting as one group, commits it once, and
 //! answers each.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use adapters_store_kit::{
     check::mark,
@@ -43,6 +43,8 @@ impl Writer {
     /// Works until every sender is gone.
     pub(crate) fn run(mut self, gate: &Gate, mut queue: mpsc::Receiver<Job>) {
         let mut next = queue.blocking_recv();
+        // How many were in the group before.
+        let mut last = 0;
         while let Some(job) = next.take() {
             match job {
                 Job::Restore(records, answer) => {
@@ -57,6 +59,7 @@ impl Writer {
                     let turn = gate.log();
                     let mut bytes = group::data_bytes(&append);
                     let (mut appends, mut answers) = (vec![append], vec![answer]);
+                    let linger = Instant::now() + group::LINGER;
                     while appends.len() < group::GROUP_APPENDS_MAX && bytes < group::GROUP_BYTES_MAX
                     {
                         match queue.try_recv() {
@@ -69,9 +72,14 @@ impl Writer {
                                 next = Some(other);
                                 break;
                             }
+                            // Those who were just answered are about to come back.
+                            Err(_) if appends.len() < last && Instant::now() < linger => {
+                                std::thread::yield_now();
+                            }
                             Err(_) => break,
                         }
                     }
+                    last = appends.len();
                     let result = self.commit(&appends);
                     drop(turn);
                     answer_all(answers, result);
