@@ -25,6 +25,16 @@ impl SqliteLeases {
         Ok(Self { store: store.clone(), connection: Arc::new(Mutex::new(connection)) })
     }
 
+    /// Forgets who held what; failures and back-off stay. For a server that has just opened the
+    /// store: it is alone with it, so whoever held a lease has died.
+    pub async fn forget_holders(&self) -> Result<(), LogFault> {
+        self.write(|connection| {
+            connection.execute("UPDATE leases SET owner = NULL WHERE owner IS NOT NULL", [])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Microseconds since 1970, some time from now.
     fn after(&self, duration: Duration) -> i64 {
         let duration = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
