@@ -173,13 +173,16 @@ impl Table {
             for column in &index.columns {
                 columns.extend(["\"", column, "\"", dialect.nulls_first(), ", "]);
             }
+            // A live row that changes keeps its place in the indexes of the columns that do not:
+            // so no live index holds the position it is from.
             let validity = match index.tier {
-                Tier::Live => "from_position",
-                Tier::Closed => "from_position, to_position",
+                Tier::Live => "",
+                Tier::Closed => ", from_position, to_position",
             };
             all.push(format!(
-                "CREATE INDEX {} ON {name} ({columns}{validity}) WHERE {}",
+                "CREATE INDEX {} ON {name} ({}{validity}) WHERE {}",
                 index.name,
+                columns.trim_end_matches([',', ' ']),
                 index.tier.condition()
             ));
         }
@@ -191,15 +194,22 @@ impl Table {
     /// The first column of a view, when indexed, *leads*: nearly every query fixes it (the
     /// inventory's kind), so it stands before the sort column everywhere. Then a list by kind, by
     /// kind and any one other indexed column, and by neither, each has an index that gives its
-    /// first sort column in order.
+    /// first sort column in order. Without a lead every sort column has one for the whole view.
+    ///
+    /// Closed versions have the indexes of the sort columns only: every change of a row writes
+    /// one, and a list of the past filters as it walks.
     pub fn indexes(&self) -> Vec<Index> {
         let lead = self.columns.first().filter(|column| column.indexed).map(|c| c.name.as_str());
-        let mut shapes: Vec<Vec<&str>> = vec![vec![]];
-        shapes.extend(self.sorts.iter().map(|sort| vec![sort.as_str()]));
+        let mut shapes: Vec<Vec<&str>> = Vec::new();
         if let Some(lead) = lead {
             shapes.push(vec![lead]);
             shapes.extend(self.sorts.iter().map(|sort| vec![lead, sort]));
+        } else {
+            shapes.push(vec![]);
+            shapes.extend(self.sorts.iter().map(|sort| vec![sort.as_str()]));
         }
+        let mut walks = shapes.clone();
+        walks.push(vec![]);
         for column in self.columns.iter().filter(|column| column.indexed) {
             // These begin an index already.
             if Some(column.name.as_str()) == lead || self.sorts.contains(&column.name) {
@@ -210,8 +220,10 @@ impl Table {
             shape.extend(self.sorts.first().map(String::as_str));
             shapes.push(shape);
         }
+        // By the key alone, for lists without any order: the index of all keys cannot tell the live.
+        shapes.push(vec![]);
         // A sort column that is indexed itself, say.
-        for shape in &mut shapes {
+        for shape in shapes.iter_mut().chain(&mut walks) {
             let mut seen = Vec::new();
             shape.retain(|column| {
                 !seen.contains(column) && {
@@ -220,11 +232,14 @@ impl Table {
                 }
             });
         }
-        shapes.sort();
-        shapes.dedup();
+        for shapes in [&mut shapes, &mut walks] {
+            shapes.sort();
+            shapes.dedup();
+        }
         let named = |tier: Tier, letter: &str| {
             let name = self.name();
             let letter = letter.to_owned();
+            let shapes = if tier == Tier::Live { &shapes } else { &walks };
             shapes
                 .iter()
                 .enumerate()

@@ -1,36 +1,93 @@
 //! Rows in and out of SQLite.
 
-use adapters_store_kit::views::{Batch, LIVE, Sql, SqlValue, Table};
+use std::collections::HashMap;
+
+use adapters_store_kit::views::{Batch, LIVE, Sql, SqlValue, Table, Version};
+use domain::log::Position;
 use projections::view::Value;
 use rusqlite::{
     Connection, ToSql,
-    types::{ToSqlOutput, Type, ValueRef},
+    types::{ToSqlOutput, Type, Value as SqliteValue, ValueRef},
 };
 
 /// Ends versions and adds new ones. The caller's transaction.
+///
+/// A row that goes on as another version stays where it is: only what differs is written, so only
+/// the indexes of those columns are. What it was becomes a closed version of its own.
 pub(super) fn write(connection: &Connection, table: &Table, batch: Batch) -> rusqlite::Result<()> {
     let name = table.name();
-    if !batch.closes.is_empty() {
+    let mut ends: HashMap<&str, (Position, Position)> =
+        batch.closes.iter().map(|(key, from, to)| (key.as_str(), (*from, *to))).collect();
+    let places = "?, ".repeat(table.columns.len() + 3);
+    let insert = format!("INSERT INTO {name} VALUES ({places}?)");
+    for version in &batch.inserts {
+        let ended = version.to.is_none().then(|| ends.remove(version.key.as_str())).flatten();
+        match ended {
+            Some((from, to)) => go_on(connection, table, &insert, version, from, to)?,
+            None => {
+                let mut insert = connection.prepare_cached(&insert)?;
+                insert.raw_bind_parameter(1, &version.key)?;
+                insert.raw_bind_parameter(2, version.from as i64)?;
+                insert.raw_bind_parameter(3, version.to.map_or(LIVE, |to| to as i64))?;
+                for (place, value) in version.columns.iter().enumerate() {
+                    insert.raw_bind_parameter(place + 4, Bound(borrowed(value)))?;
+                }
+                insert.raw_bind_parameter(version.columns.len() + 4, &version.body)?;
+                insert.raw_execute()?;
+            }
+        }
+    }
+    if !ends.is_empty() {
         let mut close = connection.prepare_cached(&format!(
             "UPDATE {name} SET to_position = ? WHERE key = ? AND from_position = ?"
         ))?;
-        for (key, from, to) in &batch.closes {
-            close.execute((*to as i64, key, *from as i64))?;
+        for (key, (from, to)) in ends {
+            close.execute((to as i64, key, from as i64))?;
         }
     }
-    let places = "?, ".repeat(table.columns.len() + 3);
-    let mut insert =
-        connection.prepare_cached(&format!("INSERT INTO {name} VALUES ({places}?)"))?;
-    for version in &batch.inserts {
-        insert.raw_bind_parameter(1, &version.key)?;
-        insert.raw_bind_parameter(2, version.from as i64)?;
-        insert.raw_bind_parameter(3, version.to.map_or(LIVE, |to| to as i64))?;
-        for (place, value) in version.columns.iter().enumerate() {
-            insert.raw_bind_parameter(place + 4, Bound(borrowed(value)))?;
+    Ok(())
+}
+
+/// Turns a live row into its next version, and keeps what it was.
+fn go_on(
+    connection: &Connection,
+    table: &Table,
+    insert: &str,
+    version: &Version,
+    from: Position,
+    to: Position,
+) -> rusqlite::Result<()> {
+    let name = table.name();
+    let mut find = connection.prepare_cached(&format!(
+        "SELECT rowid, * FROM {name} WHERE key = ? AND from_position = ?"
+    ))?;
+    let width = find.column_count();
+    let before: Vec<SqliteValue> = find.query_row((&version.key, from as i64), |row| {
+        (0..width).map(|place| row.get(place)).collect()
+    })?;
+    // rowid, key, from, to, the columns, the body.
+    let mut set = "from_position = ?1, body = ?2".to_owned();
+    let mut values: Vec<ValueRef<'_>> =
+        vec![ValueRef::Integer(version.from as i64), ValueRef::Blob(&version.body)];
+    for (place, (value, was)) in version.columns.iter().zip(&before[4..]).enumerate() {
+        if borrowed(value) != ValueRef::from(was) {
+            values.push(borrowed(value));
+            set = format!("{set}, \"{}\" = ?{}", table.columns[place].name, values.len());
         }
-        insert.raw_bind_parameter(version.columns.len() + 4, &version.body)?;
-        insert.raw_execute()?;
     }
+    values.push(ValueRef::from(&before[0]));
+    let mut update = connection
+        .prepare_cached(&format!("UPDATE {name} SET {set} WHERE rowid = ?{}", values.len()))?;
+    for (place, value) in values.into_iter().enumerate() {
+        update.raw_bind_parameter(place + 1, Bound(value))?;
+    }
+    update.raw_execute()?;
+    let mut insert = connection.prepare_cached(insert)?;
+    for (place, value) in before.iter().skip(1).enumerate() {
+        insert.raw_bind_parameter(place + 1, Bound(ValueRef::from(value)))?;
+    }
+    insert.raw_bind_parameter(3, to as i64)?;
+    insert.raw_execute()?;
     Ok(())
 }
 
