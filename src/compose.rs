@@ -89,7 +89,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listener.local_addr()?);
 
-    let Opened { signer, store, views: OpenViews { views, running }, ledger } =
+    let Opened { signer, store, views: OpenViews { views, running, check }, ledger } =
         open(config).await?;
     let witness = open_witness(config, &signer, &store).await?;
     let (stop, stopping) = watch::channel(false);
@@ -122,6 +122,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
         http::Options {
             signer: Some(signer),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            checks: vec![("views", check)],
             ..http::Options::default()
         },
     );
@@ -154,6 +155,15 @@ async fn open_witness(config: &Config, signer: &Arc<dyn Sign>, store: &Store) ->
     let path = config.witness_file();
     let witness = Witness::open(&path, Arc::clone(signer), verify_signature)
         .with_context(|| format!("the witness {}", path.display()))?;
+    let head = store.log().head().await.context("the log's head")?.position;
+    if witness.size().await == 0 && head > 0 {
+        // Not an error: a log that was just imported has none. But a deleted witness looks the same.
+        tracing::warn!(
+            witness = %path.display(),
+            position = head,
+            "the witness is new and the log is not: nothing vouches for the records so far"
+        );
+    }
     let compared = witness.compare(store.log().as_ref()).await;
     compared.with_context(|| format!("the store does not fit the witness {}", path.display()))?;
     Ok(witness)

@@ -27,6 +27,8 @@ pub(crate) struct OpenViews {
     pub(crate) views: Arc<dyn Views>,
     /// Its tasks.
     pub(crate) running: Running,
+    /// Whether every view goes on.
+    pub(crate) check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
 /// Opens the configured store.
@@ -82,12 +84,14 @@ impl Store {
             Self::Sqlite(_) => {
                 let folder = config.data.join("views");
                 let (views, running) = sqlite::start_views(folder, self.log(), VIEWS, LENSES)?;
-                OpenViews { views: Arc::new(views), running }
+                let check = Box::new(views.check());
+                OpenViews { views: Arc::new(views), running, check }
             }
             Self::Postgres(store) => {
                 let (views, running) =
                     postgres::start_views(store, self.log(), VIEWS, LENSES).await?;
-                OpenViews { views: Arc::new(views), running }
+                let check = Box::new(views.check());
+                OpenViews { views: Arc::new(views), running, check }
             }
         })
     }

@@ -145,9 +145,9 @@ async fn work(
     // Liveness is asked for most urgently when nothing else is answered.
     let permit = match route.access {
         Access::Public => None,
-        _ => Some(
-            service.in_flight.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?,
-        ),
+        _ => {
+            Some(service.in_flight.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?)
+        }
     };
     let principal = match route.access {
         Access::Public => Principal {

@@ -46,7 +46,7 @@ pub(crate) async fn events(call: Call) -> Answer {
     let from = match call.params.text(&PAGE_TOKEN) {
         None => call.params.number(&START).unwrap_or_default(),
         Some(text) => crate::params::number(text)
-            .filter(|from| *from <= i64::MAX as u64)
+            .filter(|from| i64::try_from(*from).is_ok())
             .ok_or_else(|| Problem::parameter(PAGE_TOKEN.name, "does not read"))?,
     };
     let newest_first = call.params.flag(&NEWEST_FIRST);

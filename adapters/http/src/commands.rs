@@ -199,9 +199,11 @@ mod tests {
     fn an_entity_tag_is_one_strong_revision() {
         assert_eq!(if_match(Some("\"7\"")).unwrap(), Some(7));
         assert_eq!(if_match(Some("*")).unwrap(), None);
-        for (text, code) in
-            [("7", "invalid-parameter"), ("\"7\",\"8\"", "invalid-parameter"), ("W/\"7\"", "revision-mismatch")]
-        {
+        for (text, code) in [
+            ("7", "invalid-parameter"),
+            ("\"7\",\"8\"", "invalid-parameter"),
+            ("W/\"7\"", "revision-mismatch"),
+        ] {
             assert_eq!(if_match(Some(text)).unwrap_err().code.code, code, "{text}");
         }
     }

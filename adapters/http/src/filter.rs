@@ -200,7 +200,8 @@ impl Parser<'_> {
     }
 
     fn takes(&mut self, sign: &str) -> bool {
-        let is = self.peek().is_some_and(|token| matches!(token.lexeme, Lexeme::Sign(s) if s == sign));
+        let is =
+            self.peek().is_some_and(|token| matches!(token.lexeme, Lexeme::Sign(s) if s == sign));
         self.at += usize::from(is);
         is
     }
@@ -330,7 +331,9 @@ fn cell(token: &Token, kind: ValueType) -> Result<Cell, String> {
         Lexeme::Sign(_) => return Err(token.wrong("expected a value")),
     };
     match kind {
-        ValueType::Text if star => Err(token.wrong("a star at the end goes with = only; write \\*")),
+        ValueType::Text if star => {
+            Err(token.wrong("a star at the end goes with = only; write \\*"))
+        }
         ValueType::Text => Ok(Cell::Text(text.clone())),
         ValueType::Boolean => match text.as_str() {
             "true" => Ok(Cell::Boolean(true)),

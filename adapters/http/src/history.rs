@@ -121,7 +121,8 @@ pub(crate) async fn why(call: Call) -> Answer {
     if show::is_secret(field) {
         return Err(Problem::parameter(FIELD.name, "secrets are not shown, nor compared"));
     }
-    let broken = |what: String| Problem { fault: Some(what), ..Problem::new(&INTERNAL, INTERNAL.title) };
+    let broken =
+        |what: String| Problem { fault: Some(what), ..Problem::new(&INTERNAL, INTERNAL.title) };
     let view = VIEWS.iter().find(|view| view.name() == INVENTORY);
     let view = view.ok_or_else(|| broken("there is no inventory".to_owned()))?;
     let mut stream = Stream {

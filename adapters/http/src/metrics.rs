@@ -15,9 +15,8 @@ const BUCKETS: [u64; 12] = [
 ];
 
 /// Statuses that this interface answers with; the last place counts all others.
-const STATUSES: [u16; 19] = [
-    200, 201, 202, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 500, 503, 0,
-];
+const STATUSES: [u16; 19] =
+    [200, 201, 202, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 500, 503, 0];
 
 #[derive(Default)]
 struct OfRoute {
@@ -91,12 +90,7 @@ impl Metrics {
             "Requests being worked on.",
             self.in_flight.load(Relaxed),
         );
-        gauge(
-            out,
-            "skyledger_http_watchers",
-            "Open event feeds.",
-            self.watchers.load(Relaxed),
-        );
+        gauge(out, "skyledger_http_watchers", "Open event feeds.", self.watchers.load(Relaxed));
     }
 
     fn labelled(&self) -> impl Iterator<Item = (String, &OfRoute)> {

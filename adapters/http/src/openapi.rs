@@ -23,11 +23,8 @@ pub fn openapi() -> Value {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
-    let mut document = Document {
-        generator: settings.into_generator(),
-        schemas: Map::new(),
-        paths: Map::new(),
-    };
+    let mut document =
+        Document { generator: settings.into_generator(), schemas: Map::new(), paths: Map::new() };
     document.answers();
     for route in ROUTES {
         for subject in route.subjects() {
@@ -122,33 +119,39 @@ impl Document {
             },
         });
         for (name, schema) in [
-            ("Change", json!({
-                "type": "object",
-                "required": ["key", "change", "fields"],
-                "properties": {
-                    "key": {"type": "string"},
-                    "change": {"enum": ["added", "changed", "none", "removed"]},
-                    "before": {"type": ["object", "null"]},
-                    "after": {"type": ["object", "null"]},
-                    "fields": fields,
-                },
-            })),
+            (
+                "Change",
+                json!({
+                    "type": "object",
+                    "required": ["key", "change", "fields"],
+                    "properties": {
+                        "key": {"type": "string"},
+                        "change": {"enum": ["added", "changed", "none", "removed"]},
+                        "before": {"type": ["object", "null"]},
+                        "after": {"type": ["object", "null"]},
+                        "fields": fields,
+                    },
+                }),
+            ),
             ("EventPage", page(event, json!({}))),
             ("Outcome", outcome),
             ("Problem", problem),
-            ("Resource", json!({
-                "type": "object",
-                "required": ["kind", "id", "revision", "status", "created_at", "updated_at", "state"],
-                "properties": {
-                    "kind": {"type": "string"},
-                    "id": {"type": "string", "format": "uuid"},
-                    "revision": {"type": "integer"},
-                    "status": {"type": "string"},
-                    "created_at": {"type": "string", "format": "date-time"},
-                    "updated_at": {"type": "string", "format": "date-time"},
-                    "state": {"type": "object"},
-                },
-            })),
+            (
+                "Resource",
+                json!({
+                    "type": "object",
+                    "required": ["kind", "id", "revision", "status", "created_at", "updated_at", "state"],
+                    "properties": {
+                        "kind": {"type": "string"},
+                        "id": {"type": "string", "format": "uuid"},
+                        "revision": {"type": "integer"},
+                        "status": {"type": "string"},
+                        "created_at": {"type": "string", "format": "date-time"},
+                        "updated_at": {"type": "string", "format": "date-time"},
+                        "state": {"type": "object"},
+                    },
+                }),
+            ),
             ("RowPage", page(json!({"type": "object"}), count)),
         ] {
             self.schemas.insert(name.to_owned(), schema);
@@ -174,19 +177,19 @@ impl Document {
             }
             (_, Subject::Kind(kind)) => {
                 let id = format!("{}-{}", kind.name, route.operation);
-                let operation = self.query(route, id, kind.plural, &path);
+                let operation = Self::query(route, id, kind.plural, &path);
                 self.add(path, route.method, operation);
             }
             (_, Subject::Source(source)) => {
                 let id = format!("{}-{}", route.operation, source.path());
-                let mut operation = self.query(route, id, "views", &path);
+                let mut operation = Self::query(route, id, "views", &path);
                 operation["summary"] = json!(source.summary);
                 describe_columns(&mut operation, source);
                 self.add(path, route.method, operation);
             }
             (_, Subject::Nothing) => {
                 let tag = if path.starts_with("/v1/audit") { "audit" } else { "server" };
-                let operation = self.query(route, route.operation.to_owned(), tag, &path);
+                let operation = Self::query(route, route.operation.to_owned(), tag, &path);
                 self.add(path, route.method, operation);
             }
         }
@@ -197,7 +200,7 @@ impl Document {
         item[method.name().to_lowercase()] = operation;
     }
 
-    fn query(&mut self, route: &Route, id: String, tag: &str, path: &str) -> Value {
+    fn query(route: &Route, id: String, tag: &str, path: &str) -> Value {
         let schema = match route.operation {
             "list" | "rows" | "view" => Some("RowPage"),
             "get" => Some("Resource"),
@@ -216,10 +219,12 @@ impl Document {
         };
         let mut responses = json!({"200": {"description": "The answer.", "content": content}});
         if route.operation == "get" {
-            responses["304"] = json!({"description": "It still has the revision of If-None-Match."});
+            responses["304"] =
+                json!({"description": "It still has the revision of If-None-Match."});
         }
         if route.operation == "readyz" {
-            responses["503"] = json!({"description": "Not ready; the body says why.", "content": content});
+            responses["503"] =
+                json!({"description": "Not ready; the body says why.", "content": content});
         }
         json!({
             "operationId": id,
@@ -351,7 +356,9 @@ impl Document {
 fn references(value: &Value, out: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
-            if let Some(name) = members.get("$ref").and_then(|one| one.as_str()?.strip_prefix(SCHEMAS)) {
+            if let Some(name) =
+                members.get("$ref").and_then(|one| one.as_str()?.strip_prefix(SCHEMAS))
+            {
                 out.push(name.to_owned());
             }
             members.values().for_each(|member| references(member, out));

@@ -209,7 +209,8 @@ mod tests {
         Parameter { name: "at", place: Place::Query, shape: Shape::Moment, summary: "" };
 
     fn read(query: &str) -> Result<Params, &'static str> {
-        Params::read(&[&SIZE, &AT], Some(query), &HeaderMap::new()).map_err(|no| no.code.code)
+        static KNOWN: &[&Parameter] = &[&SIZE, &AT];
+        Params::read(KNOWN, Some(query), &HeaderMap::new()).map_err(|no| no.code.code)
     }
 
     #[test]

@@ -173,6 +173,7 @@ fn matches_tag(tags: &str, revision: u64) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == own)
 }
 
+#[expect(clippy::unused_async, reason = "every handler of a route is asynchronous")]
 pub(crate) async fn views(call: Call) -> Answer {
     let shown: Vec<Value> = sources()
         .filter(|source| source.readable(&call.principal.reach).is_ok())
@@ -284,10 +285,11 @@ pub(crate) async fn difference(call: Call) -> Answer {
 pub(crate) fn compared(key: &str, before: Option<Value>, after: Option<Value>) -> Value {
     let (before, after) = (before.map(show::row), after.map(show::row));
     let empty = json!({});
-    let differ: Vec<Value> = fields(before.as_ref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty))
-        .into_iter()
-        .map(|one| json!({"field": one.field, "before": one.wanted, "after": one.seen}))
-        .collect();
+    let differ: Vec<Value> =
+        fields(before.as_ref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty))
+            .into_iter()
+            .map(|one| json!({"field": one.field, "before": one.wanted, "after": one.seen}))
+            .collect();
     let change = match (&before, &after) {
         (None, _) => "added",
         (_, None) => "removed",

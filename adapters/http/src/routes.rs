@@ -127,18 +127,26 @@ parameters! {
     VIEW = "view" Query Shape::Text(100), "A view or lens; inventory when it is left out.";
 }
 
-static COMMAND: &[&Parameter] =
-    &[&IDEMPOTENCY_KEY, &IF_MATCH, &PLAN_ID, &PREFER, &VALIDATE_ONLY];
-static LIST: &[&Parameter] = &[
-    &AT, &COUNT, &FILTER, &ORDER_BY, &PAGE_SIZE, &PAGE_TOKEN, &SHOW_GONE, &MIN_POSITION,
-];
+static COMMAND: &[&Parameter] = &[&IDEMPOTENCY_KEY, &IF_MATCH, &PLAN_ID, &PREFER, &VALIDATE_ONLY];
+static LIST: &[&Parameter] =
+    &[&AT, &COUNT, &FILTER, &ORDER_BY, &PAGE_SIZE, &PAGE_TOKEN, &SHOW_GONE, &MIN_POSITION];
 static SEARCH: &[&Parameter] = &[
-    &ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &NEWEST_FIRST, &PAGE_SIZE,
-    &PAGE_TOKEN, &PROJECT, &SINCE, &TYPE, &UNTIL,
+    &ACTOR,
+    &COMMAND_ID,
+    &CORRELATION_ID,
+    &START,
+    &ID,
+    &KIND,
+    &NEWEST_FIRST,
+    &PAGE_SIZE,
+    &PAGE_TOKEN,
+    &PROJECT,
+    &SINCE,
+    &TYPE,
+    &UNTIL,
 ];
-static WATCH: &[&Parameter] = &[
-    &ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &LAST_EVENT_ID, &PROJECT, &TYPE,
-];
+static WATCH: &[&Parameter] =
+    &[&ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &LAST_EVENT_ID, &PROJECT, &TYPE];
 
 macro_rules! routes {
     ($($method:ident $path:literal $scope:ident $access:ident $operation:literal $parameters:expr,

@@ -50,10 +50,8 @@ pub enum TlsFault {
 
 /// TLS 1.2 and 1.3 from a certificate chain and its key, both PEM (RFC 7468).
 pub fn tls_from_pem(certificates: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsFault> {
-    let file = |path: &Path, reason: String| TlsFault::File {
-        path: path.display().to_string(),
-        reason,
-    };
+    let file =
+        |path: &Path, reason: String| TlsFault::File { path: path.display().to_string(), reason };
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|fault| file(certificates, fault.to_string()))?;

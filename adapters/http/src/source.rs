@@ -18,11 +18,8 @@ pub(crate) struct Source {
 
 /// Every view and every lens.
 pub(crate) fn sources() -> impl Iterator<Item = Source> {
-    let views = VIEWS.iter().map(|view| Source {
-        name: view.name(),
-        summary: view.summary(),
-        view: *view,
-    });
+    let views =
+        VIEWS.iter().map(|view| Source { name: view.name(), summary: view.summary(), view: *view });
     let lenses = LENSES.iter().filter_map(|lens| {
         let view = VIEWS.iter().find(|view| view.name() == lens.view)?;
         Some(Source { name: lens.name, summary: lens.summary, view: *view })

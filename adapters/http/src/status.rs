@@ -1,5 +1,7 @@
 //! What operators and newcomers ask: is it alive, is it ready, how is it doing, what is there.
 
+#![expect(clippy::unused_async, reason = "every handler of a route is asynchronous")]
+
 use std::{fmt::Write as _, time::Duration};
 
 use ::commands::ports::Query;
@@ -83,17 +85,14 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     for view in VIEWS {
         let found = tokio::time::timeout(PATIENCE, ports.views.position(view.name())).await;
         let mut shown = json!({"view": view.name()});
-        match found {
-            Ok(Ok(position)) => {
-                let lag = head.as_ref().map_or(0, |head| head.saturating_sub(position));
-                shown["position"] = json!(position);
-                shown["lag"] = json!(lag);
-                ready &= lag <= LAG_MAX;
-            }
-            _ => {
-                shown["fault"] = json!("does not answer");
-                ready = false;
-            }
+        if let Ok(Ok(position)) = found {
+            let lag = head.as_ref().map_or(0, |head| head.saturating_sub(position));
+            shown["position"] = json!(position);
+            shown["lag"] = json!(lag);
+            ready &= lag <= LAG_MAX;
+        } else {
+            shown["fault"] = json!("does not answer");
+            ready = false;
         }
         views.push(shown);
     }

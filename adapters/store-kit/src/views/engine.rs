@@ -159,6 +159,18 @@ impl<S: ViewStore> Engine<S> {
         Ok((Self { inner }, Running { tasks }))
     }
 
+    /// Asks whether every view goes on, at any time: which one does not, and why.
+    pub fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let inner = Arc::clone(&self.inner);
+        move || {
+            let statuses = inner.statuses.borrow();
+            match statuses.values().find_map(|status| Some((status, status.fault.as_ref()?))) {
+                Some((status, fault)) => Err(format!("view {}: {fault}", status.view)),
+                None => Ok(()),
+            }
+        }
+    }
+
     /// How every view is, by name.
     pub async fn status(&self) -> Result<Vec<ViewStatus>, LogFault> {
         let head = self.inner.feed.log().head().await?.position;
