@@ -53,7 +53,7 @@ async fn measure(size: Size) {
     let settle = || async {
         loop {
             let head = log.head().await.expect("a head").position;
-            views.reach_position(head, std::time::Duration::from_secs(600)).await.expect("views");
+            views.reach_position(head, std::time::Duration::from_mins(10)).await.expect("views");
             let pending = Query::all().with("order_state", "pending");
             if views.count("inventory", &pending, 1).await.expect("a count") == 0 {
                 return;

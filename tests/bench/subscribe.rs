@@ -57,7 +57,7 @@ async fn watch(what: &str, log: Arc<dyn EventLog>, how_long: Duration) {
 }
 
 pub(crate) fn run(size: Size) {
-    let how_long = size.pick(Duration::from_secs(60), Duration::from_secs(2));
+    let how_long = size.pick(Duration::from_mins(1), Duration::from_secs(2));
     println!("16 writers for {} s.\n", how_long.as_secs());
     println!("| | events/s | events | missed | holes | reads |\n|---|--:|--:|--:|--:|--:|");
     let runtime = runtime();

@@ -42,7 +42,7 @@ fn server_of(number: u64, power: &str) -> String {
 }
 
 fn power_of(number: u64) -> &'static str {
-    if number % 50 == 0 { "stopped" } else { "running" }
+    if number.is_multiple_of(50) { "stopped" } else { "running" }
 }
 
 /// So many servers of one account, discovered; 200 in one append.
@@ -201,7 +201,7 @@ async fn measure(size: Size) {
         let (views, _running) =
             start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views");
         let head = log.head().await.expect("a head").position;
-        views.reach_position(head, Duration::from_secs(900)).await.expect("they catch up");
+        views.reach_position(head, Duration::from_mins(15)).await.expect("they catch up");
         lists(size, &views, small, 20, past).await;
     }
 
@@ -231,7 +231,7 @@ async fn measure(size: Size) {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let (views, _running) =
         start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views");
-    views.reach_position(head, Duration::from_secs(1_800)).await.expect("they catch up");
+    views.reach_position(head, Duration::from_mins(30)).await.expect("they catch up");
     let took = start.elapsed().as_secs_f64();
     println!(
         "- replay of {head} events into all views, indexes built: {took:.1} s, **{:.0} events/s** \

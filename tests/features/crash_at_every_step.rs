@@ -61,7 +61,7 @@ fn groups_named(world: &World, name: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_is_verified_and_synced_through_deaths() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let body = json!({
         "name": "acme", "provider": "sim",
         "credential": {"account": "acme", "secret": SECRET},

@@ -78,7 +78,7 @@ async fn a_pause_of_the_account_makes_a_plan_stale() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_of_another_command_is_refused() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let one = World::submission("project", None, "create", json!({"name": "one"}));
     let plan = world.ledger.plan(&one).await.unwrap();
     let mut two = World::submission("project", None, "create", json!({"name": "two"}));

@@ -9,7 +9,7 @@ use crate::world::{World, small};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_parallel_sends_of_one_request_are_one_effect_and_twenty_equal_answers() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let mut submission = World::submission("project", None, "create", json!({"name": "shop"}));
     submission.idempotency_key = Some("key-1".into());
     let mut sends = tokio::task::JoinSet::new();
@@ -28,7 +28,7 @@ async fn twenty_parallel_sends_of_one_request_are_one_effect_and_twenty_equal_an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_with_another_body_is_refused() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let mut submission = World::submission("project", None, "create", json!({"name": "shop"}));
     submission.idempotency_key = Some("key-1".into());
     world.ledger.submit(submission.clone()).await.unwrap();
@@ -38,7 +38,7 @@ async fn the_same_key_with_another_body_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_changed_nothing_is_not_carried_out_later() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let id = world.send("project", None, "create", json!({"name": "shop"})).await.unwrap().id;
     let mut restore = World::submission("project", id, "restore", json!({}));
     restore.idempotency_key = Some("restore-1".into());
@@ -52,7 +52,7 @@ async fn a_request_that_changed_nothing_is_not_carried_out_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn if_match_lets_one_of_two_writers_through() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let id = world.send("project", None, "create", json!({"name": "shop"})).await.unwrap().id;
     let rename = |name: &str| {
         let mut submission = World::submission("project", id, "rename", json!({"name": name}));
@@ -66,7 +66,7 @@ async fn if_match_lets_one_of_two_writers_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_writes_outside_their_reach() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     let send = |name: &str| json!({"name": name});
     let mine = world.send("project", None, "create", send("mine")).await.unwrap().id;
     let other = world.send("project", None, "create", send("other")).await.unwrap().id;

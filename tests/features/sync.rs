@@ -145,7 +145,7 @@ async fn a_change_writes_one_event_that_names_its_fields() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_account_is_looked_at_to_its_end_and_more_slowly() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     world.connect("acme", SECRET).await;
     let throttled =
         world.sim.faults().inject(Matching::op(Op::List).times(3), Fault::Throttled(None));
@@ -173,7 +173,7 @@ async fn a_credential_of_another_account_is_refused_and_the_old_one_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_denied_and_never_shown() {
-    let world = World::empty(small()).await;
+    let world = World::empty(small());
     world.connect("acme", "not-the-secret").await;
     assert_eq!(world.row(world.account).await["status"], "denied");
     for record in world.log.read(0, 1_000).await.unwrap() {

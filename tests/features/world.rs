@@ -70,7 +70,7 @@ pub(crate) struct World {
 
 impl World {
     /// Nothing but a cloud with an account `acme`.
-    pub(crate) async fn empty(population: Population) -> Self {
+    pub(crate) fn empty(population: Population) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(HurriedClock::default());
         let ticking = clock.clone();
@@ -106,7 +106,7 @@ impl World {
 
     /// With the account connected, and everything in it seen once.
     pub(crate) async fn synced(population: Population) -> Self {
-        let world = Self::empty(population).await;
+        let world = Self::empty(population);
         world.connect("acme", SECRET).await;
         world.sync(json!({})).await;
         world
