@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod crash_at_every_step;
-mod fuzz;
 mod mapping;
 mod plans;
 mod requests;
