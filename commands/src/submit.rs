@@ -355,6 +355,7 @@ impl Ledger {
         let Gathering { body, mut saw, secret, .. } = gathering;
         let stamp = Stamp { now: self.ports.clock.now(), actor: principal.name.clone() };
         let decided = loaded.state.decide(verb, &body, &stamp)?;
+        fits(&decided)?;
         let project = owner(kind, id, decided.state.as_ref());
         principal.authorise(role, project)?;
         if !principal.name.starts_with("system:") {
@@ -604,6 +605,21 @@ fn owner(kind: &Kind, id: Uuid, state: &dyn State) -> Option<Uuid> {
         return Some(id);
     }
     state.facets().project
+}
+
+/// What no log takes is the caller's to make smaller, and said before anything is written.
+fn fits(decided: &Decided) -> Result<(), Refusal> {
+    let Some(step) = decided.steps.iter().find(|step| step.data.len() > Append::DATA_BYTES_MAX)
+    else {
+        return Ok(());
+    };
+    let detail = format!(
+        "the command makes an event `{}` of {} bytes, at most {} are possible",
+        step.event_type,
+        step.data.len(),
+        Append::DATA_BYTES_MAX
+    );
+    Err(Refusal::new(&codes::INVALID_FIELD, detail))
 }
 
 fn facts(decided: &Decided) -> Vec<Fact> {

@@ -177,6 +177,16 @@ async fn every_code_has_its_page() {
     }
 }
 
+#[tokio::test]
+async fn a_body_within_the_limit_whose_event_is_not_is_refused_and_not_a_fault() {
+    let world = World::new().await;
+    let before = world.position().await;
+    let key = "k".repeat(1_000_000);
+    let body = json!({"name": "one", "provider": "still", "credential": {"key": key}});
+    world.post("/v1/cloud-accounts", body).await.problem(422, "invalid-field");
+    assert_eq!(world.position().await, before);
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
