@@ -11,6 +11,7 @@ use domain::{
         Caller, Decided, Kind, Outstanding, Principal, Refusal, Stamp, State, StreamId,
         canonical_bytes, canonical_value, codes, fields, sha256,
     },
+    kinds::{self, KINDS},
     log::{Position, RequestStamp},
     observation::Origin,
 };
@@ -499,6 +500,20 @@ impl Ledger {
                 }],
             });
         }
+        // An id that a caller chose may be another kind's: views know a resource by its id alone.
+        if loaded.revision == 0
+            && submission.id.is_some()
+            && !submission.principal.name.starts_with("system:")
+        {
+            streams.extend(KINDS.iter().filter(|other| other.name != kind.name).map(|other| {
+                StreamAppend {
+                    stream: StreamId::new(other.name, id),
+                    expected: Expected::NoStream,
+                    project,
+                    events: Vec::new(),
+                }
+            }));
+        }
         let command_id = self.ports.ids.new_id();
         let append = Append {
             actor: submission.principal.name.clone(),
@@ -521,6 +536,12 @@ impl Ledger {
             Err(AppendFault::Conflict { stream: lost, .. }) if lost.kind == "claim" => {
                 let detail = format!("{} is mapped already", lost.id);
                 Err(Refusal::new(&codes::ALREADY_CLAIMED, detail).into())
+            }
+            Err(AppendFault::Conflict { stream: lost, .. })
+                if kinds::by_name(&lost.kind).is_some_and(|other| other.name != kind.name) =>
+            {
+                let detail = format!("{id} is the id of a {}", lost.kind);
+                Err(Refusal::new(&codes::ALREADY_EXISTS, detail).into())
             }
             Err(AppendFault::Conflict { .. }) => Ok(Appending::Lost),
             Err(AppendFault::Repeated(answered)) => Ok(Appending::Repeated(answered)),

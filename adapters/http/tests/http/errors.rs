@@ -187,6 +187,18 @@ async fn a_body_within_the_limit_whose_event_is_not_is_refused_and_not_a_fault()
     assert_eq!(world.position().await, before);
 }
 
+#[tokio::test]
+async fn an_id_of_one_kind_is_no_id_for_another() {
+    let world = World::new().await;
+    let project = world.project("shop").await;
+    let before = world.position().await;
+    let body = json!({"name": "ci", "role": "viewer", "reach": "all"});
+    let issue = format!("/v1/tokens/{project}/issue");
+    world.post(&issue, body).await.problem(409, "already-exists");
+    assert_eq!(world.position().await, before);
+    world.get("/v1/inventory").await.ok(200);
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
