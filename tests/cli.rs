@@ -281,3 +281,34 @@ fn the_demos_story_comes_true() {
     );
     assert!(!ran.out.contains('\x1b'), "no colours in a pipe");
 }
+
+#[test]
+fn the_demo_leaves_its_server_running_until_it_is_ended_itself() {
+    use std::io::BufRead;
+    let mut demo =
+        program().args(["demo", "--resources", "60"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut told = |what: &str| {
+        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains(what));
+        line.unwrap_or_else(|| panic!("the demo never said {what}"))
+    };
+    told("The server goes on at");
+    let export = told("export SKYLEDGER_SERVER=");
+    let value = |name: &str| {
+        let word = export.split_whitespace().find_map(|word| word.strip_prefix(name));
+        word.unwrap().trim_start_matches('=').to_owned()
+    };
+    let (server, token) = (value("SKYLEDGER_SERVER"), value("SKYLEDGER_TOKEN"));
+    // One answer could come from a server on its way out; none of many can.
+    for _ in 0..30 {
+        let ran: Ran = program()
+            .args(["--server", &server, "--token", &token, "get", "servers", "--limit", "1"])
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    assert_eq!(demo.try_wait().unwrap(), None, "the demo ended by itself");
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+}

@@ -111,6 +111,8 @@ impl Server {
     pub(super) async fn ended(&mut self) -> Told {
         match &mut self.child {
             Some(child) => {
+                // `wait` would close the child's standard input, which tells it that we are gone.
+                let _kept_open = child.stdin.take();
                 child.wait().await?;
                 Ok(())
             }
