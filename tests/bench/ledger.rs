@@ -4,6 +4,7 @@
 //! cargo bench --bench ledger                  everything, about a quarter of an hour
 //! cargo bench --bench ledger -- append lists  some of it
 //! cargo bench --bench ledger -- --quick       everything, smaller: does it run at all?
+//! cargo bench --bench ledger -- replay --events=200000
 //! ```
 //!
 //! PostgreSQL is started by the bench itself, in a folder of its own, with its defaults (fsync on).
@@ -29,14 +30,20 @@ type Bench = (&'static str, fn(Size));
 static BENCHES: &[Bench] = &[
     ("append", append::run),
     ("http", http::run),
+    ("lists", views::run_lists),
+    ("replay", views::run_replay),
     ("resync", resync::run),
     ("subscribe", subscribe::run),
-    ("views", views::run),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let size = if arguments.iter().any(|one| one == "--quick") { Size::Quick } else { Size::Full };
+    let events = arguments.iter().find_map(|one| one.strip_prefix("--events="));
+    let size = match events {
+        Some(events) => Size::Events(events.parse().expect("--events takes a number")),
+        None if arguments.iter().any(|one| one == "--quick") => Size::Quick,
+        None => Size::Full,
+    };
     let names: Vec<&String> = arguments.iter().filter(|one| !one.starts_with("--")).collect();
     for name in &names {
         assert!(

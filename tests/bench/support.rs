@@ -21,11 +21,18 @@ pub(crate) enum Size {
     Full,
     /// Whether it runs.
     Quick,
+    /// As the document's, with logs of another length.
+    Events(u64),
 }
 
 impl Size {
     pub(crate) fn pick<T>(self, full: T, quick: T) -> T {
-        if self == Self::Full { full } else { quick }
+        if self == Self::Quick { quick } else { full }
+    }
+
+    /// How many events a log has.
+    pub(crate) fn events(self, full: u64, quick: u64) -> u64 {
+        if let Self::Events(events) = self { events } else { self.pick(full, quick) }
     }
 }
 

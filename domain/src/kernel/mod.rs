@@ -1,6 +1,7 @@
 //! What every kind shares.
 
 mod canonical;
+mod canonical_writer;
 mod decider;
 mod diff;
 mod erased;
@@ -9,7 +10,7 @@ mod order;
 mod refusal;
 mod role;
 
-pub use canonical::{canonical_bytes, canonical_value, sha256};
+pub use canonical::{canonical_bytes, canonical_value, sha256, write_canonical};
 pub use decider::{Caller, Decider, Facets, Stamp, Verb};
 pub use diff::fields;
 pub use erased::{Decided, Kind, ReadState, State, Step, kind};
