@@ -15,7 +15,7 @@ use domain::{
     kinds::KINDS,
 };
 use projections::{
-    view::{Column, ColumnType},
+    view::{Column, ColumnType, Indexing},
     views::{LENSES, VIEWS},
 };
 use schemars::generate::SchemaSettings;
@@ -311,10 +311,13 @@ fn columns(out: &mut String, columns: &[Column]) {
                 ColumnType::Integer => "integer",
                 ColumnType::Boolean => "yes or no",
             };
-            let indexed = if column.indexed { "yes" } else { "" };
-            [&format!("`{}`", column.name), kind, indexed, column.summary]
-                .map(str::to_owned)
-                .to_vec()
+            let found = match column.indexing {
+                Indexing::None => "",
+                Indexing::Groups => "in groups",
+                Indexing::Sparse => "in groups, where there is any",
+                Indexing::Finds => "one by one",
+            };
+            [&format!("`{}`", column.name), kind, found, column.summary].map(str::to_owned).to_vec()
         })
         .collect();
     table(out, &["column", "type", "index", "means"], &rows);

@@ -1,13 +1,13 @@
 //! Every kind's rows, with no code per kind: the decider's own `evolve`, folded.
 
 use domain::{
-    kernel::{Facets, State, canonical_value},
+    kernel::{Facets, State, write_canonical},
     kinds,
     log::Record,
 };
-use serde_json::{Value as Json, json};
+use serde::Serialize;
 
-use crate::view::{Column, ColumnType, FoldFault, RowState, Value, View};
+use crate::view::{Column, ColumnType, FoldFault, Indexing, RowState, Value, View};
 
 /// The view.
 pub(crate) struct Inventory;
@@ -15,30 +15,78 @@ pub(crate) struct Inventory;
 const fn column(
     name: &'static str,
     column_type: ColumnType,
-    indexed: bool,
+    indexing: Indexing,
     summary: &'static str,
 ) -> Column {
-    Column { name, column_type, indexed, summary }
+    Column { name, column_type, indexing, summary }
 }
 
 static COLUMNS: &[Column] = &[
-    column("kind", ColumnType::Text, true, "The kind, in the singular."),
-    column("name", ColumnType::Text, true, "What people call it."),
-    column("status", ColumnType::Text, true, "One word."),
-    column("project", ColumnType::Text, true, "Who owns it."),
-    column("account", ColumnType::Text, true, "The cloud account it lives in."),
-    column("provider", ColumnType::Text, false, "The account's provider."),
-    column("region", ColumnType::Text, true, "The provider's region id."),
-    column("zone", ColumnType::Text, false, "The provider's zone id."),
-    column("external_id", ColumnType::Text, true, "Its id in the cloud."),
-    column("parent", ColumnType::Text, true, "What it hangs in, by external id."),
-    column("drifted", ColumnType::Boolean, false, "Whether wanted and seen differ."),
-    column("gone", ColumnType::Boolean, false, "Whether it is not there any more."),
-    column("order_state", ColumnType::Text, true, "`pending` or `parked` while an order is out."),
-    column("revision", ColumnType::Integer, false, "How many events it has."),
-    column("created_at", ColumnType::Integer, false, "When it began: Unix time in microseconds."),
-    column("updated_at", ColumnType::Integer, true, "Its last event: Unix time in microseconds."),
+    column("kind", ColumnType::Text, Indexing::Groups, "The kind, in the singular."),
+    column("name", ColumnType::Text, Indexing::Finds, "What people call it."),
+    column("status", ColumnType::Text, Indexing::Groups, "One word."),
+    column("project", ColumnType::Text, Indexing::Groups, "Who owns it."),
+    column("account", ColumnType::Text, Indexing::Groups, "The cloud account it lives in."),
+    column("provider", ColumnType::Text, Indexing::None, "The account's provider."),
+    column("region", ColumnType::Text, Indexing::Groups, "The provider's region id."),
+    column("zone", ColumnType::Text, Indexing::None, "The provider's zone id."),
+    column("external_id", ColumnType::Text, Indexing::Finds, "Its id in the cloud."),
+    column("parent", ColumnType::Text, Indexing::Finds, "What it hangs in, by external id."),
+    column("drifted", ColumnType::Boolean, Indexing::None, "Whether wanted and seen differ."),
+    column("gone", ColumnType::Boolean, Indexing::None, "Whether it is not there any more."),
+    column(
+        "order_state",
+        ColumnType::Text,
+        Indexing::Sparse,
+        "`pending` or `parked` while an order is out.",
+    ),
+    column("revision", ColumnType::Integer, Indexing::None, "How many events it has."),
+    column(
+        "created_at",
+        ColumnType::Integer,
+        Indexing::None,
+        "When it began: Unix time in microseconds.",
+    ),
+    column(
+        "updated_at",
+        ColumnType::Integer,
+        Indexing::None,
+        "Its last event: Unix time in microseconds.",
+    ),
 ];
+
+/// A canonical object on its way, from members in the order of their names.
+struct Members(Vec<u8>);
+
+impl Members {
+    fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+        self.name(name);
+        write_canonical(value, &mut self.0);
+    }
+
+    fn some<T: Serialize>(&mut self, name: &str, value: Option<&T>) {
+        if let Some(value) = value {
+            self.member(name, value);
+        }
+    }
+
+    /// One whose value is canonical bytes already.
+    fn written(&mut self, name: &str, value: &[u8]) {
+        self.name(name);
+        self.0.extend_from_slice(value);
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        write_canonical(name, &mut self.0);
+        self.0.push(b':');
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+}
 
 /// One resource.
 struct Resource {
@@ -91,53 +139,40 @@ impl RowState for Resource {
 
     fn body(&self) -> Vec<u8> {
         let facets = &self.facets;
-        let mut body = json!({
-            "kind": self.kind,
-            "id": self.id,
-            "revision": self.revision,
-            "status": self.state.status(),
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "updated_by": self.updated_by,
-        });
-        let optional = [
-            ("name", facets.name.clone()),
-            ("project", self.project()),
-            ("account", facets.account.map(|account| account.to_string())),
-            ("provider", facets.provider.clone()),
-            ("region", facets.region.clone()),
-            ("zone", facets.zone.clone()),
-            ("external_id", facets.external_id.clone()),
-            ("parent", facets.parent.clone()),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                body[name] = Json::String(value);
-            }
-        }
-        if facets.gone {
-            body["gone"] = Json::Bool(true);
-        }
-        if !facets.tags.is_empty() {
-            body["tags"] = json!(facets.tags);
-        }
+        let mut body = Members(Vec::with_capacity(1_024));
+        // In the order of the names: that is canonical.
+        body.some("account", facets.account.as_ref());
+        body.member("created_at", &self.created_at);
         if let Some(drifted) = facets.drifted {
-            body["drifted"] = Json::Bool(drifted);
             let fields = self.state.drift();
             if !fields.is_empty() {
-                body["drift"] = json!(fields);
+                body.member("drift", &fields);
             }
+            body.member("drifted", &drifted);
         }
-        if let Some(order) = self.state.order() {
-            body["order"] = json!(order);
+        body.some("external_id", facets.external_id.as_ref());
+        if facets.gone {
+            body.member("gone", &true);
         }
-        // The state goes in as the bytes it has: canonical, and large.
-        let mut bytes = canonical_value(&body);
-        bytes.pop();
-        bytes.extend_from_slice(b",\"state\":");
-        bytes.extend_from_slice(&self.state.json());
-        bytes.push(b'}');
-        bytes
+        body.member("id", &self.id);
+        body.member("kind", self.kind);
+        body.some("name", facets.name.as_ref());
+        body.some("order", self.state.order().as_ref());
+        body.some("parent", facets.parent.as_ref());
+        body.some("project", self.project().as_ref());
+        body.some("provider", facets.provider.as_ref());
+        body.some("region", facets.region.as_ref());
+        body.member("revision", &self.revision);
+        // The bytes it has: canonical, and large.
+        body.written("state", &self.state.json());
+        body.member("status", self.state.status());
+        if !facets.tags.is_empty() {
+            body.member("tags", &facets.tags);
+        }
+        body.member("updated_at", &self.updated_at);
+        body.member("updated_by", &self.updated_by);
+        body.some("zone", facets.zone.as_ref());
+        body.finish()
     }
 
     fn boxed(&self) -> Box<dyn RowState> {
@@ -164,7 +199,7 @@ impl View for Inventory {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn summary(&self) -> &'static str {
@@ -251,5 +286,45 @@ impl View for Inventory {
             updated_by: body.updated_by,
             facets,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_canonical_and_reads_back() {
+        let mut state = (kinds::by_name("project").unwrap().empty)();
+        state.evolve("created", br#"{"name":"shop"}"#).unwrap();
+        let facets = Facets {
+            name: Some("shop \"north\"".to_owned()),
+            account: Some(uuid::Uuid::from_u128(7)),
+            provider: Some("aws".to_owned()),
+            region: Some("eu-west-1".to_owned()),
+            zone: Some("eu-west-1a".to_owned()),
+            external_id: Some("x-1".to_owned()),
+            parent: Some("x-0".to_owned()),
+            drifted: Some(true),
+            gone: true,
+            tags: [("env".to_owned(), "prod".to_owned())].into(),
+            ..Facets::default()
+        };
+        let row = Resource {
+            kind: "project",
+            id: "p-1".to_owned(),
+            state,
+            revision: 3,
+            created_at: 1,
+            updated_at: 2,
+            updated_by: "ann".to_owned(),
+            facets,
+        };
+        let body = row.body();
+        let tree: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(domain::kernel::canonical_value(&tree), body);
+        assert_eq!(tree.as_object().unwrap().len(), 19);
+        let again = Inventory.read(&body).unwrap();
+        assert_eq!(again.columns()[13], Value::Integer(3));
     }
 }

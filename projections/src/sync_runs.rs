@@ -4,15 +4,15 @@
 use domain::{kernel::canonical_value, log::Record};
 use serde_json::{Value as Json, json};
 
-use crate::view::{Column, ColumnType, FoldFault, RowState, Value, View};
+use crate::view::{Column, ColumnType, FoldFault, Indexing, RowState, Value, View};
 
 const fn column(
     name: &'static str,
     column_type: ColumnType,
-    indexed: bool,
+    indexing: Indexing,
     summary: &'static str,
 ) -> Column {
-    Column { name, column_type, indexed, summary }
+    Column { name, column_type, indexing, summary }
 }
 
 /// A row whose state is its own JSON: small views need no more.
@@ -67,17 +67,17 @@ fn project(record: &Record) -> Option<String> {
 pub(crate) struct SyncRuns;
 
 static RUN_COLUMNS: &[Column] = &[
-    column("account", ColumnType::Text, true, "The cloud account."),
-    column("project", ColumnType::Text, true, "Who owns the account."),
-    column("run", ColumnType::Integer, false, "The run's number in its account."),
-    column("complete", ColumnType::Boolean, true, "Whether every scope was complete."),
-    column("started_at", ColumnType::Integer, false, "Unix time in microseconds."),
-    column("finished_at", ColumnType::Integer, true, "Unix time in microseconds."),
-    column("listed", ColumnType::Integer, false, "Things on the pages that came."),
-    column("discovered", ColumnType::Integer, false, "Seen for the first time."),
-    column("changed", ColumnType::Integer, false, "Different from before, or back again."),
-    column("vanished", ColumnType::Integer, false, "Not there any more."),
-    column("withheld", ColumnType::Integer, false, "Missing, and waiting for approval."),
+    column("account", ColumnType::Text, Indexing::Groups, "The cloud account."),
+    column("project", ColumnType::Text, Indexing::Groups, "Who owns the account."),
+    column("run", ColumnType::Integer, Indexing::None, "The run's number in its account."),
+    column("complete", ColumnType::Boolean, Indexing::Groups, "Whether every scope was complete."),
+    column("started_at", ColumnType::Integer, Indexing::None, "Unix time in microseconds."),
+    column("finished_at", ColumnType::Integer, Indexing::Groups, "Unix time in microseconds."),
+    column("listed", ColumnType::Integer, Indexing::None, "Things on the pages that came."),
+    column("discovered", ColumnType::Integer, Indexing::None, "Seen for the first time."),
+    column("changed", ColumnType::Integer, Indexing::None, "Different from before, or back again."),
+    column("vanished", ColumnType::Integer, Indexing::None, "Not there any more."),
+    column("withheld", ColumnType::Integer, Indexing::None, "Missing, and waiting for approval."),
 ];
 
 impl View for SyncRuns {
@@ -141,21 +141,31 @@ fn micros(time: &Json) -> Option<i64> {
 pub(crate) struct Freshness;
 
 static FRESHNESS_COLUMNS: &[Column] = &[
-    column("account", ColumnType::Text, true, "The cloud account."),
-    column("project", ColumnType::Text, true, "Who owns the account."),
-    column("region", ColumnType::Text, true, "The provider's region id."),
-    column("kind", ColumnType::Text, true, "The kind."),
-    column("complete", ColumnType::Boolean, true, "Whether the last look was complete."),
-    column("looked_at", ColumnType::Integer, true, "The last look: Unix time in microseconds."),
+    column("account", ColumnType::Text, Indexing::Groups, "The cloud account."),
+    column("project", ColumnType::Text, Indexing::Groups, "Who owns the account."),
+    column("region", ColumnType::Text, Indexing::Groups, "The provider's region id."),
+    column("kind", ColumnType::Text, Indexing::Groups, "The kind."),
+    column(
+        "complete",
+        ColumnType::Boolean,
+        Indexing::Groups,
+        "Whether the last look was complete.",
+    ),
+    column(
+        "looked_at",
+        ColumnType::Integer,
+        Indexing::Groups,
+        "The last look: Unix time in microseconds.",
+    ),
     column(
         "complete_at",
         ColumnType::Integer,
-        true,
+        Indexing::Groups,
         "The last complete look: Unix time in microseconds.",
     ),
-    column("listed", ColumnType::Integer, false, "Things the last look had."),
-    column("withheld", ColumnType::Integer, false, "Missing, and waiting for approval."),
-    column("fault", ColumnType::Text, false, "What went wrong at the last look."),
+    column("listed", ColumnType::Integer, Indexing::None, "Things the last look had."),
+    column("withheld", ColumnType::Integer, Indexing::None, "Missing, and waiting for approval."),
+    column("fault", ColumnType::Text, Indexing::None, "What went wrong at the last look."),
 ];
 
 fn scope_key(account: &str, scope: &Json) -> String {

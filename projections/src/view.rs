@@ -21,6 +21,20 @@ pub enum ColumnType {
     Boolean,
 }
 
+/// How lists find rows by a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexing {
+    /// By looking at them.
+    None,
+    /// It has few values with many rows each: a status, a region. Lists filter by it and sort by
+    /// something else, and what has none of them is a group as well.
+    Groups,
+    /// As [`Self::Groups`], but most rows have nothing, and nobody lists those.
+    Sparse,
+    /// It has many values with few rows each: an id in the cloud. Nobody lists those without.
+    Finds,
+}
+
 /// A column that readers filter and sort by.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
@@ -28,8 +42,8 @@ pub struct Column {
     pub name: &'static str,
     /// Its type.
     pub column_type: ColumnType,
-    /// Whether it gets an index, alone and together with the view's sort columns.
-    pub indexed: bool,
+    /// Whether lists find rows by it.
+    pub indexing: Indexing,
     /// One sentence for documents.
     pub summary: &'static str,
 }
@@ -109,7 +123,8 @@ pub trait View: Send + Sync {
     /// What readers filter and sort by. A column named `project` decides who reaches a row; a view
     /// without one is for those who reach everything.
     fn columns(&self) -> &'static [Column];
-    /// Columns by which lists are commonly sorted: each indexed column gets an index with each.
+    /// Columns by which lists are commonly sorted. The first changes rarely; groups have an index
+    /// in its order.
     fn sort_columns(&self) -> &'static [&'static str];
     /// The rows this record touches.
     fn keys(&self, record: &Record) -> Vec<String>;

@@ -25,6 +25,10 @@ mod views;
 
 use support::Size;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Bench = (&'static str, fn(Size));
 
 static BENCHES: &[Bench] = &[

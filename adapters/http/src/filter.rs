@@ -351,10 +351,12 @@ fn cell(token: &Token, kind: ValueType) -> Result<Cell, String> {
 
 #[cfg(test)]
 mod tests {
+    use projections::view::Indexing;
+
     use super::*;
 
     const fn column(name: &'static str, column_type: ColumnType) -> Column {
-        Column { name, column_type, indexed: false, summary: "" }
+        Column { name, column_type, indexing: Indexing::None, summary: "" }
     }
 
     static COLUMNS: &[Column] = &[

@@ -40,6 +40,14 @@ struct Slot {
     used: u64,
 }
 
+impl Slot {
+    /// The version it is.
+    fn live(self, key: &str) -> Version {
+        let Self { from, columns, body, .. } = self;
+        Version { key: key.to_owned(), from, to: None, columns, body }
+    }
+}
+
 /// The rows of some of a view's keys.
 pub(crate) struct Rows {
     view: &'static dyn View,
@@ -210,10 +218,12 @@ impl Rows {
 
     /// The rows that are there and were never written, in the order of their keys.
     pub(crate) fn drain(&mut self) -> Batch {
-        let mut keys: Vec<Arc<str>> = self.slots.keys().cloned().collect();
-        keys.sort_unstable();
-        self.emit_live(keys);
-        self.slots.clear();
+        for (key, slot) in self.slots.drain() {
+            if let Some(slot) = slot.filter(|slot| !slot.stored) {
+                self.batch.inserts.push(slot.live(&key));
+            }
+        }
+        self.batch.inserts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         std::mem::take(&mut self.batch)
     }
 
@@ -252,8 +262,15 @@ impl Rows {
             .map(|(key, _)| Arc::clone(key))
             .collect();
         gone.truncate(surplus);
-        self.emit_live(gone.clone());
-        gone.retain(|key| self.slots.remove(key).flatten().is_some());
+        gone.retain(|key| match self.slots.remove(key).flatten() {
+            Some(slot) => {
+                if !slot.stored {
+                    self.batch.inserts.push(slot.live(key));
+                }
+                true
+            }
+            None => false,
+        });
         gone
     }
 }

@@ -342,6 +342,14 @@ impl<S: Snapshot> Lister<'_, S> {
         conditions.chain(leg.equal.iter().map(|(place, _)| *place)).collect()
     }
 
+    /// Whether an index has all rows that are asked for.
+    fn serves(&self, index: &Index) -> bool {
+        let Some(column) = &index.something else { return true };
+        self.table.column(column).is_some_and(|place| {
+            self.plan.conditions.iter().any(|condition| condition.excludes_nothing(place))
+        })
+    }
+
     /// The index that gives a leg's order behind the longest prefix of fixed columns.
     fn in_order(&self, indexes: &[Index], tier: Tier, leg: &Leg) -> Option<Index> {
         let fixed = self.fixed(leg);
@@ -355,7 +363,7 @@ impl<S: Snapshot> Lister<'_, S> {
             .collect();
         indexes
             .iter()
-            .filter(|index| index.tier == tier)
+            .filter(|index| index.tier == tier && self.serves(index))
             .filter_map(|index| {
                 let prefix = index.columns.iter().take_while(|name| is_fixed(name)).count();
                 let rest: Vec<&String> =
@@ -395,7 +403,9 @@ impl<S: Snapshot> Lister<'_, S> {
             // Of the indexes that begin with the column, the shortest.
             let Some(index) = indexes
                 .iter()
-                .filter(|index| index.tier == tier && index.columns.first() == Some(name))
+                .filter(|index| {
+                    index.tier == tier && index.columns.first() == Some(name) && self.serves(index)
+                })
                 .min_by_key(|index| index.columns.len())
                 .cloned()
             else {

@@ -277,8 +277,22 @@ impl Condition {
             // `false` is nearly always what most rows have.
             (Target::Column(_), Op::In) if self.values == [Value::Boolean(false)] => None,
             (Target::Column(place), Op::In | Op::Less | Op::Greater | Op::Prefix) => Some(*place),
+            (Target::Column(place), Op::NotIn) if self.values.is_empty() && self.or_nothing => {
+                Some(*place)
+            }
             _ => None,
         }
+    }
+
+    /// Whether only rows that have something in this column meet it, and its SQL says so.
+    pub(crate) fn excludes_nothing(&self, place: usize) -> bool {
+        self.target == Target::Column(place)
+            && match self.op {
+                Op::In => !self.or_nothing && !self.values.is_empty(),
+                Op::Less | Op::Greater | Op::Prefix => true,
+                Op::NotIn => self.or_nothing && self.values.is_empty(),
+                Op::Contains => false,
+            }
     }
 
     /// Adds ` AND <condition>`. For a condition that SQL does not decide, one that all rows meet

@@ -10,8 +10,10 @@
 //! shape: over the live versions, for lists of now, and over the closed ones, which lists at a past
 //! position read as well. So each version is in one set only.
 
+use std::collections::HashSet;
+
 use commands::ports::LogFault;
-use projections::view::{ColumnType, View};
+use projections::view::{ColumnType, Indexing, View};
 use serde::{Deserialize, Serialize};
 
 use super::sql::Dialect;
@@ -27,8 +29,9 @@ pub struct TableColumn {
     /// Its type.
     #[serde(with = "column_type")]
     pub column_type: ColumnType,
-    /// Whether it has indexes.
-    pub indexed: bool,
+    /// How lists find rows by it.
+    #[serde(with = "indexing")]
+    pub indexing: Indexing,
 }
 
 /// One table of a view. It knows its own columns, so a table of an older version of the view can
@@ -73,8 +76,12 @@ pub struct Index {
     pub name: String,
     /// The columns readers look for and sort by, in order; the last is `key`.
     pub columns: Vec<String>,
+    /// Columns behind those, by which entries are told apart without reading their rows.
+    pub covers: Vec<String>,
     /// What it is over.
     pub tier: Tier,
+    /// Only over rows that have something in this column.
+    pub something: Option<String>,
 }
 
 impl Table {
@@ -83,7 +90,7 @@ impl Table {
         let columns = view.columns().iter().map(|column| TableColumn {
             name: column.name.to_owned(),
             column_type: column.column_type,
-            indexed: column.indexed,
+            indexing: column.indexing,
         });
         Self {
             view: view.name().to_owned(),
@@ -166,11 +173,11 @@ impl Table {
             ),
         ];
         for index in self.indexes() {
-            if index.name == format!("{name}_pk") {
+            if index == self.keys_index(index.tier) {
                 continue;
             }
             let mut columns = String::new();
-            for column in &index.columns {
+            for column in index.columns.iter().chain(&index.covers) {
                 columns.extend(["\"", column, "\"", dialect.nulls_first(), ", "]);
             }
             // A live row that changes keeps its place in the indexes of the columns that do not:
@@ -179,8 +186,12 @@ impl Table {
                 Tier::Live => "",
                 Tier::Closed => ", from_position, to_position",
             };
+            let something = match &index.something {
+                Some(column) => format!(" AND \"{column}\" IS NOT NULL"),
+                None => String::new(),
+            };
             all.push(format!(
-                "CREATE INDEX {} ON {name} ({}{validity}) WHERE {}",
+                "CREATE INDEX {} ON {name} ({}{validity}) WHERE {}{something}",
                 index.name,
                 columns.trim_end_matches([',', ' ']),
                 index.tier.condition()
@@ -191,70 +202,85 @@ impl Table {
 
     /// The indexes that lists use.
     ///
-    /// The first column of a view, when indexed, *leads*: nearly every query fixes it (the
-    /// inventory's kind), so it stands before the sort column everywhere. Then a list by kind, by
-    /// kind and any one other indexed column, and by neither, each has an index that gives its
-    /// first sort column in order. Without a lead every sort column has one for the whole view.
+    /// The first column of a view, when it makes groups, *leads*: nearly every query fixes it (the
+    /// inventory's kind), so it stands before the sort columns. Then:
     ///
-    /// Closed versions have the indexes of the sort columns only: every change of a row writes
-    /// one, and a list of the past filters as it walks.
+    /// - *walks*: behind the lead, by key and by each sort column;
+    /// - by each column that makes groups, and the lead, in the order of the first sort column,
+    ///   over live versions;
+    /// - by each column that finds.
+    ///
+    /// A walk covers the columns of groups, so that rows of other groups are passed by without
+    /// being read. Walks over live versions in an order that changes rarely do not: a row that
+    /// changes its group would change them. Closed versions have no indexes of groups: every
+    /// change of a row writes one, and few lists look at the past.
     pub fn indexes(&self) -> Vec<Index> {
-        let lead = self.columns.first().filter(|column| column.indexed).map(|c| c.name.as_str());
-        let mut shapes: Vec<Vec<&str>> = Vec::new();
-        if let Some(lead) = lead {
-            shapes.push(vec![lead]);
-            shapes.extend(self.sorts.iter().map(|sort| vec![lead, sort]));
-        } else {
-            shapes.push(vec![]);
-            shapes.extend(self.sorts.iter().map(|sort| vec![sort.as_str()]));
-        }
-        let mut walks = shapes.clone();
-        walks.push(vec![]);
-        for column in self.columns.iter().filter(|column| column.indexed) {
-            // These begin an index already.
-            if Some(column.name.as_str()) == lead || self.sorts.contains(&column.name) {
-                continue;
+        let is = |column: &TableColumn, indexing| column.indexing == indexing;
+        let lead = self.columns.first().filter(|first| is(first, Indexing::Groups));
+        let lead: Vec<&str> = lead.iter().map(|column| column.name.as_str()).collect();
+        let groups: Vec<&str> = self
+            .columns
+            .iter()
+            .filter(|column| is(column, Indexing::Groups) || is(column, Indexing::Sparse))
+            .map(|column| column.name.as_str())
+            .filter(|name| !lead.contains(name))
+            .collect();
+        let first_sort = self.sorts.first().map(String::as_str);
+        let mut all = Vec::new();
+        for tier in [Tier::Live, Tier::Closed] {
+            let mut shapes: Vec<(Vec<&str>, Vec<&str>, Option<&str>)> = Vec::new();
+            let walks = [None].into_iter().chain(self.sorts.iter().map(|sort| Some(sort.as_str())));
+            for sort in walks {
+                let still = sort.is_none() || sort == first_sort;
+                let covers = if tier == Tier::Live && still { &[][..] } else { &groups[..] };
+                let shape = lead.iter().copied().chain(sort).collect();
+                shapes.push((shape, covers.to_vec(), None));
             }
-            let mut shape = vec![column.name.as_str()];
-            shape.extend(lead);
-            shape.extend(self.sorts.first().map(String::as_str));
-            shapes.push(shape);
-        }
-        // By the key alone, for lists without any order: the index of all keys cannot tell the live.
-        shapes.push(vec![]);
-        // A sort column that is indexed itself, say.
-        for shape in shapes.iter_mut().chain(&mut walks) {
-            let mut seen = Vec::new();
-            shape.retain(|column| {
-                !seen.contains(column) && {
-                    seen.push(*column);
-                    true
+            for column in &self.columns {
+                let name = column.name.as_str();
+                let shape: Vec<&str> = match column.indexing {
+                    Indexing::Groups | Indexing::Sparse if tier == Tier::Live => {
+                        [name].into_iter().chain(lead.iter().copied()).chain(first_sort).collect()
+                    }
+                    Indexing::Finds => vec![name],
+                    _ => continue,
+                };
+                if lead.contains(&name) {
+                    continue;
                 }
-            });
-        }
-        for shapes in [&mut shapes, &mut walks] {
-            shapes.sort();
-            shapes.dedup();
-        }
-        let named = |tier: Tier, letter: &str| {
-            let name = self.name();
-            let letter = letter.to_owned();
-            let shapes = if tier == Tier::Live { &shapes } else { &walks };
-            shapes
-                .iter()
-                .enumerate()
-                .map(move |(number, shape)| Index {
-                    name: match (tier, shape.is_empty()) {
-                        // Closed versions by key alone are found by the index of all keys.
-                        (Tier::Closed, true) => format!("{name}_pk"),
-                        _ => format!("{name}_{letter}{number}"),
-                    },
-                    columns: shape.iter().copied().chain(["key"]).map(str::to_owned).collect(),
+                let something = (column.indexing != Indexing::Groups).then_some(name);
+                shapes.push((shape, Vec::new(), something));
+            }
+            let letter = if tier == Tier::Live { "l" } else { "c" };
+            for (number, (mut shape, mut covers, something)) in shapes.into_iter().enumerate() {
+                let mut seen = HashSet::new();
+                shape.retain(|name| seen.insert(*name));
+                covers.retain(|name| seen.insert(*name));
+                let strings = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+                all.push(Index {
+                    name: format!("{}_{letter}{number}", self.name()),
+                    columns: strings(shape.into_iter().chain(["key"]).collect()),
+                    covers: strings(covers),
                     tier,
-                })
-                .collect::<Vec<_>>()
-        };
-        [named(Tier::Live, "l"), named(Tier::Closed, "c")].concat()
+                    something: something.map(str::to_owned),
+                });
+            }
+        }
+        for tier in [Tier::Live, Tier::Closed] {
+            all.push(self.keys_index(tier));
+        }
+        all
+    }
+
+    /// By key alone every version is found by one index.
+    fn keys_index(&self, tier: Tier) -> Index {
+        Index {
+            name: format!("{}_pk", self.name()),
+            columns: vec!["key".to_owned()],
+            covers: Vec::new(),
+            tier,
+            something: None,
+        }
     }
 }
 
@@ -282,6 +308,36 @@ mod column_type {
             "integer" => Ok(ColumnType::Integer),
             "boolean" => Ok(ColumnType::Boolean),
             other => Err(D::Error::custom(format!("column type {other} is not known"))),
+        }
+    }
+}
+
+mod indexing {
+    use super::Indexing;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        indexing: &Indexing,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match indexing {
+            Indexing::None => "none",
+            Indexing::Groups => "groups",
+            Indexing::Sparse => "sparse",
+            Indexing::Finds => "finds",
+        })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Indexing, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "none" => Ok(Indexing::None),
+            "groups" => Ok(Indexing::Groups),
+            "sparse" => Ok(Indexing::Sparse),
+            "finds" => Ok(Indexing::Finds),
+            other => Err(D::Error::custom(format!("indexing {other} is not known"))),
         }
     }
 }

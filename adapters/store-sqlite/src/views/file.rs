@@ -113,7 +113,7 @@ impl ViewFile {
         connection
             .execute_batch(
                 "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; \
-                 PRAGMA cache_size = -65536; PRAGMA threads = 2; \
+                 PRAGMA cache_size = -65536; PRAGMA mmap_size = 17179869184; PRAGMA threads = 2; \
                  CREATE TABLE about (one INTEGER PRIMARY KEY CHECK (one = 1), spec TEXT NOT NULL, \
                  position INTEGER NOT NULL, leaf BLOB NOT NULL, live INTEGER NOT NULL);",
             )

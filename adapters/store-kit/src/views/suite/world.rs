@@ -14,7 +14,7 @@ use domain::{
     kernel::{StreamId, canonical_bytes},
     log::{Frontier, Hash, Header, Position, Record},
 };
-use projections::view::{Column, ColumnType, FoldFault, Lens, RowState, Value, View};
+use projections::view::{Column, ColumnType, FoldFault, Indexing, Lens, RowState, Value, View};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -173,8 +173,8 @@ impl RowState for Thing {
     }
 }
 
-const fn column(name: &'static str, column_type: ColumnType, indexed: bool) -> Column {
-    Column { name, column_type, indexed, summary: "Of the suite." }
+const fn column(name: &'static str, column_type: ColumnType, indexing: Indexing) -> Column {
+    Column { name, column_type, indexing, summary: "Of the suite." }
 }
 
 /// Rows that are put whole, and removed.
@@ -199,13 +199,13 @@ impl View for Things {
     }
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: [Column; 7] = [
-            column("sort", ColumnType::Text, true),
-            column("name", ColumnType::Text, false),
-            column("word", ColumnType::Text, true),
-            column("size", ColumnType::Integer, true),
-            column("gone", ColumnType::Boolean, true),
-            column("project", ColumnType::Text, true),
-            column("shout", ColumnType::Text, false),
+            column("sort", ColumnType::Text, Indexing::Groups),
+            column("name", ColumnType::Text, Indexing::None),
+            column("word", ColumnType::Text, Indexing::Sparse),
+            column("size", ColumnType::Integer, Indexing::Finds),
+            column("gone", ColumnType::Boolean, Indexing::Groups),
+            column("project", ColumnType::Text, Indexing::Groups),
+            column("shout", ColumnType::Text, Indexing::None),
         ];
         if self.version == 1 {
             COLUMNS.first_chunk::<6>().unwrap_or(&[COLUMNS[0]; 6])
@@ -303,7 +303,7 @@ impl View for Counts {
         "Counts."
     }
     fn columns(&self) -> &'static [Column] {
-        const { &[column("count", ColumnType::Integer, false)] }
+        const { &[column("count", ColumnType::Integer, Indexing::None)] }
     }
     fn sort_columns(&self) -> &'static [&'static str] {
         &[]
