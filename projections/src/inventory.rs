@@ -1,11 +1,12 @@
 //! Every kind's rows, with no code per kind: the decider's own `evolve`, folded.
 
 use domain::{
-    kernel::{Facets, State, write_canonical},
+    kernel::{State, write_canonical},
     kinds,
     log::Record,
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::view::{Column, ColumnType, FoldFault, Indexing, RowState, Value, View};
 
@@ -97,7 +98,6 @@ struct Resource {
     created_at: i64,
     updated_at: i64,
     updated_by: String,
-    facets: Facets,
 }
 
 impl Resource {
@@ -105,29 +105,29 @@ impl Resource {
         self.state.order().map(|out| if out.parked.is_some() { "parked" } else { "pending" })
     }
 
-    fn project(&self) -> Option<String> {
-        // A project belongs to itself: who reaches it sees it.
+    /// A project belongs to itself: who reaches it sees it.
+    fn project(&self, of: Option<Uuid>) -> Option<String> {
         if self.kind == "project" {
             return Some(self.id.clone());
         }
-        self.facets.project.map(|project| project.to_string())
+        of.map(|project| project.to_string())
     }
 }
 
 impl RowState for Resource {
     fn columns(&self) -> Vec<Value> {
-        let facets = &self.facets;
+        let facets = self.state.facets();
         vec![
             self.kind.into(),
-            facets.name.clone().into(),
+            facets.name.into(),
             self.state.status().into(),
-            self.project().into(),
+            self.project(facets.project).into(),
             facets.account.map(|account| account.to_string()).into(),
-            facets.provider.clone().into(),
-            facets.region.clone().into(),
-            facets.zone.clone().into(),
-            facets.external_id.clone().into(),
-            facets.parent.clone().into(),
+            facets.provider.into(),
+            facets.region.into(),
+            facets.zone.into(),
+            facets.external_id.into(),
+            facets.parent.into(),
             facets.drifted.into(),
             facets.gone.into(),
             self.order_state().map(str::to_owned).into(),
@@ -138,7 +138,7 @@ impl RowState for Resource {
     }
 
     fn body(&self) -> Vec<u8> {
-        let facets = &self.facets;
+        let facets = self.state.facets();
         let mut body = Members(Vec::with_capacity(1_024));
         // In the order of the names: that is canonical.
         body.some("account", facets.account.as_ref());
@@ -159,7 +159,7 @@ impl RowState for Resource {
         body.some("name", facets.name.as_ref());
         body.some("order", self.state.order().as_ref());
         body.some("parent", facets.parent.as_ref());
-        body.some("project", self.project().as_ref());
+        body.some("project", self.project(facets.project).as_ref());
         body.some("provider", facets.provider.as_ref());
         body.some("region", facets.region.as_ref());
         body.member("revision", &self.revision);
@@ -184,7 +184,6 @@ impl RowState for Resource {
             created_at: self.created_at,
             updated_at: self.updated_at,
             updated_by: self.updated_by.clone(),
-            facets: self.facets.clone(),
         })
     }
 
@@ -241,7 +240,6 @@ impl View for Inventory {
                 created_at: now,
                 updated_at: now,
                 updated_by: String::new(),
-                facets: Facets::default(),
             })
         });
         let resource = row
@@ -255,7 +253,6 @@ impl View for Inventory {
         resource.revision = record.revision();
         resource.updated_at = now;
         record.actor().clone_into(&mut resource.updated_by);
-        resource.facets = resource.state.facets();
         Ok(Some(row))
     }
 
@@ -274,17 +271,14 @@ impl View for Inventory {
         let body: Body<'_> = serde_json::from_slice(body)?;
         let kind = kinds::by_name(&body.kind)
             .ok_or_else(|| serde::de::Error::custom(format!("{} is not a kind", body.kind)))?;
-        let state = (kind.read)(body.state.get().as_bytes())?;
-        let facets = state.facets();
         Ok(Box::new(Resource {
             kind: kind.name,
             id: body.id,
-            state,
+            state: (kind.read)(body.state.get().as_bytes())?,
             revision: body.revision,
             created_at: body.created_at,
             updated_at: body.updated_at,
             updated_by: body.updated_by,
-            facets,
         }))
     }
 }
@@ -295,35 +289,25 @@ mod tests {
 
     #[test]
     fn a_body_is_canonical_and_reads_back() {
-        let mut state = (kinds::by_name("project").unwrap().empty)();
-        state.evolve("created", br#"{"name":"shop"}"#).unwrap();
-        let facets = Facets {
-            name: Some("shop \"north\"".to_owned()),
-            account: Some(uuid::Uuid::from_u128(7)),
-            provider: Some("aws".to_owned()),
-            region: Some("eu-west-1".to_owned()),
-            zone: Some("eu-west-1a".to_owned()),
-            external_id: Some("x-1".to_owned()),
-            parent: Some("x-0".to_owned()),
-            drifted: Some(true),
-            gone: true,
-            tags: [("env".to_owned(), "prod".to_owned())].into(),
-            ..Facets::default()
-        };
+        let kind = kinds::by_name("server").unwrap();
+        let mut state = (kind.empty)();
+        let discovered = br#"{"origin":{"account":"00000000-0000-0000-0000-000000000007","external_id":"i-1","provider":"aws","region":"eu-west-1"},"project":"00000000-0000-0000-0000-000000000008","seen":{"addresses":[],"disks":[],"image":"ami-1","name":"web \"north\"","network":"subnet-1","power":"running","security_groups":[],"shape":"m7g.large","tags":{"env":"prod"},"vpc":"vpc-1","zone":"eu-west-1a"}}"#;
+        state.evolve("discovered", discovered).unwrap();
         let row = Resource {
-            kind: "project",
-            id: "p-1".to_owned(),
+            kind: kind.name,
+            id: "s-1".to_owned(),
             state,
             revision: 3,
             created_at: 1,
             updated_at: 2,
             updated_by: "ann".to_owned(),
-            facets,
         };
         let body = row.body();
         let tree: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(domain::kernel::canonical_value(&tree), body);
-        assert_eq!(tree.as_object().unwrap().len(), 19);
+        for name in ["account", "external_id", "name", "parent", "project", "region", "zone"] {
+            assert!(tree[name].is_string(), "{name} in {tree}");
+        }
         let again = Inventory.read(&body).unwrap();
         assert_eq!(again.columns()[13], Value::Integer(3));
     }

@@ -32,7 +32,6 @@ pub struct Version {
 /// A row that is there now.
 struct Slot {
     from: Position,
-    columns: Vec<Value>,
     body: Vec<u8>,
     state: Box<dyn RowState>,
     /// Whether the table has this version.
@@ -43,9 +42,18 @@ struct Slot {
 impl Slot {
     /// The version it is.
     fn live(self, key: &str) -> Version {
-        let Self { from, columns, body, .. } = self;
-        Version { key: key.to_owned(), from, to: None, columns, body }
+        let columns = columns(&*self.state);
+        Version { key: key.to_owned(), from: self.from, to: None, columns, body: self.body }
     }
+}
+
+/// What a record found of a row.
+struct Kept {
+    from: Position,
+    /// Empty when the version is stored: nobody writes them again.
+    columns: Vec<Value>,
+    body: Vec<u8>,
+    stored: bool,
 }
 
 /// The rows of some of a view's keys.
@@ -114,7 +122,6 @@ impl Rows {
                 })?;
                 Ok(Slot {
                     from: version.from,
-                    columns: version.columns,
                     body: version.body,
                     state,
                     stored: true,
@@ -130,63 +137,47 @@ impl Rows {
     pub(crate) fn apply(&mut self, key: &Arc<str>, record: &Record) -> Result<(), FoldFault> {
         let position = record.position();
         let (state, kept) = match self.slots.remove(key).flatten() {
-            Some(Slot { from, columns, body, state, stored, .. }) => {
-                (Some(state), Some((from, columns, body, stored)))
+            Some(Slot { from, body, state, stored, .. }) => {
+                // A version that goes out when this record ends it.
+                let ending = !stored && from < position;
+                let columns = if ending { columns(&*state) } else { Vec::new() };
+                (Some(state), Some(Kept { from, columns, body, stored }))
             }
             None => (None, None),
         };
-        let folded = self.view.fold(key, state, record)?;
-        let slot = match folded {
+        let slot = match self.view.fold(key, state, record)? {
             None => {
                 self.close(key, kept, position);
                 None
             }
             Some(state) => {
-                let columns: Vec<Value> = state.columns().into_iter().map(storable_value).collect();
-                if columns.len() != self.view.columns().len() {
-                    return Err(FoldFault {
-                        view: self.view.name(),
-                        position,
-                        reason: format!(
-                            "row {key} has {} columns, the view {}",
-                            columns.len(),
-                            self.view.columns().len()
-                        ),
-                    });
-                }
                 let body = state.body();
-                let same = kept.as_ref().is_some_and(|kept| kept.1 == columns && kept.2 == body);
                 let (from, stored) = match kept {
-                    Some((from, _, _, stored)) if same => (from, stored),
+                    // Columns and body are functions of one state.
+                    Some(kept) if kept.body == body => (kept.from, kept.stored),
                     kept => {
                         self.close(key, kept, position);
                         self.fresh.push(Arc::clone(key));
                         (position, false)
                     }
                 };
-                Some(Slot { from, columns, body, state, stored, used: self.round })
+                Some(Slot { from, body, state, stored, used: self.round })
             }
         };
         self.slots.insert(Arc::clone(key), slot);
         Ok(())
     }
 
-    fn close(
-        &mut self,
-        key: &Arc<str>,
-        kept: Option<(Position, Vec<Value>, Vec<u8>, bool)>,
-        at: Position,
-    ) {
+    fn close(&mut self, key: &Arc<str>, kept: Option<Kept>, at: Position) {
         match kept {
-            Some((from, _, _, true)) => self.batch.closes.push((key.to_string(), from, at)),
+            Some(Kept { from, stored: true, .. }) => {
+                self.batch.closes.push((key.to_string(), from, at));
+            }
             // A row that was changed twice at one position keeps one version.
-            Some((from, columns, body, false)) if from < at => self.batch.inserts.push(Version {
-                key: key.to_string(),
-                from,
-                to: Some(at),
-                columns,
-                body,
-            }),
+            Some(Kept { from, columns, body, .. }) if from < at => {
+                let key = key.to_string();
+                self.batch.inserts.push(Version { key, from, to: Some(at), columns, body });
+            }
             _ => {}
         }
     }
@@ -237,7 +228,7 @@ impl Rows {
                     key: key.to_string(),
                     from: slot.from,
                     to: None,
-                    columns: slot.columns.clone(),
+                    columns: columns(&*slot.state),
                     body: slot.body.clone(),
                 });
             }
@@ -275,11 +266,15 @@ impl Rows {
     }
 }
 
-fn storable_value(value: Value) -> Value {
-    match value {
-        Value::Text(text) => Value::Text(storable(text)),
-        other => other,
+/// A row's columns as they are written.
+fn columns(state: &dyn RowState) -> Vec<Value> {
+    let mut columns = state.columns();
+    for value in &mut columns {
+        if let Value::Text(text) = value {
+            *text = storable(std::mem::take(text));
+        }
     }
+    columns
 }
 
 /// 64 bits of a key. Two keys with one hash only cost a look into the table.

@@ -10,8 +10,6 @@
 //! shape: over the live versions, for lists of now, and over the closed ones, which lists at a past
 //! position read as well. So each version is in one set only.
 
-use std::collections::HashSet;
-
 use commands::ports::LogFault;
 use projections::view::{ColumnType, Indexing, View};
 use serde::{Deserialize, Serialize};
@@ -74,7 +72,7 @@ impl Tier {
 pub struct Index {
     /// Its name, unique in a schema.
     pub name: String,
-    /// The columns readers look for and sort by, in order; the last is `key`.
+    /// The columns readers look for and sort by, in order.
     pub columns: Vec<String>,
     /// Columns behind those, by which entries are told apart without reading their rows.
     pub covers: Vec<String>,
@@ -200,73 +198,60 @@ impl Table {
         all
     }
 
-    /// The indexes that lists use.
+    /// The indexes that lists use; the same for live versions and for closed ones.
     ///
     /// The first column of a view, when it makes groups, *leads*: nearly every query fixes it (the
-    /// inventory's kind), so it stands before the sort columns. Then:
+    /// inventory's kind).
     ///
-    /// - *walks*: behind the lead, by key and by each sort column;
-    /// - by each column that makes groups, and the lead, in the order of the first sort column,
-    ///   over live versions;
-    /// - by each column that finds.
-    ///
-    /// A walk covers the columns of groups, so that rows of other groups are passed by without
-    /// being read. Walks over live versions in an order that changes rarely do not: a row that
-    /// changes its group would change them. Closed versions have no indexes of groups: every
-    /// change of a row writes one, and few lists look at the past.
+    /// - A *walk* gives the rows behind the lead in the order of a sort column. It covers the
+    ///   columns that make groups, so rows of other groups are passed by without being read: a
+    ///   large group has a page soon.
+    /// - A *finder* has one column and finds few rows: those of a small group, or one by its id.
+    ///   They are read and sorted.
+    /// - In the order of keys the index of all keys is walked.
     pub fn indexes(&self) -> Vec<Index> {
-        let is = |column: &TableColumn, indexing| column.indexing == indexing;
-        let lead = self.columns.first().filter(|first| is(first, Indexing::Groups));
-        let lead: Vec<&str> = lead.iter().map(|column| column.name.as_str()).collect();
+        let lead = self.columns.first().filter(|first| first.indexing == Indexing::Groups);
         let groups: Vec<&str> = self
             .columns
             .iter()
-            .filter(|column| is(column, Indexing::Groups) || is(column, Indexing::Sparse))
+            .filter(|column| matches!(column.indexing, Indexing::Groups | Indexing::Sparse))
             .map(|column| column.name.as_str())
-            .filter(|name| !lead.contains(name))
             .collect();
-        let first_sort = self.sorts.first().map(String::as_str);
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let mut all = Vec::new();
         for tier in [Tier::Live, Tier::Closed] {
-            let mut shapes: Vec<(Vec<&str>, Vec<&str>, Option<&str>)> = Vec::new();
-            let walks = [None].into_iter().chain(self.sorts.iter().map(|sort| Some(sort.as_str())));
-            for sort in walks {
-                let still = sort.is_none() || sort == first_sort;
-                let covers = if tier == Tier::Live && still { &[][..] } else { &groups[..] };
-                let shape = lead.iter().copied().chain(sort).collect();
-                shapes.push((shape, covers.to_vec(), None));
-            }
-            for column in &self.columns {
-                let name = column.name.as_str();
-                let shape: Vec<&str> = match column.indexing {
-                    Indexing::Groups | Indexing::Sparse if tier == Tier::Live => {
-                        [name].into_iter().chain(lead.iter().copied()).chain(first_sort).collect()
-                    }
-                    Indexing::Finds => vec![name],
-                    _ => continue,
-                };
-                if lead.contains(&name) {
-                    continue;
-                }
-                let something = (column.indexing != Indexing::Groups).then_some(name);
-                shapes.push((shape, Vec::new(), something));
-            }
             let letter = if tier == Tier::Live { "l" } else { "c" };
-            for (number, (mut shape, mut covers, something)) in shapes.into_iter().enumerate() {
-                let mut seen = HashSet::new();
-                shape.retain(|name| seen.insert(*name));
-                covers.retain(|name| seen.insert(*name));
-                let strings = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+            for (number, sort) in self.sorts.iter().enumerate() {
+                let mut columns: Vec<&str> = lead.iter().map(|lead| lead.name.as_str()).collect();
+                if !columns.contains(&sort.as_str()) {
+                    columns.push(sort);
+                }
+                let mut covers = groups.clone();
+                covers.retain(|name| !columns.contains(name));
+                columns.push("key");
                 all.push(Index {
-                    name: format!("{}_{letter}{number}", self.name()),
-                    columns: strings(shape.into_iter().chain(["key"]).collect()),
-                    covers: strings(covers),
+                    name: format!("{}_{letter}w{number}", self.name()),
+                    columns: strings(&columns),
+                    covers: strings(&covers),
                     tier,
-                    something: something.map(str::to_owned),
+                    something: None,
                 });
             }
-        }
-        for tier in [Tier::Live, Tier::Closed] {
+            for (number, column) in self.columns.iter().enumerate() {
+                // A walk of the lead finds as well.
+                let walked = lead == Some(column) && !self.sorts.is_empty();
+                if walked || column.indexing == Indexing::None {
+                    continue;
+                }
+                let sparse = matches!(column.indexing, Indexing::Sparse | Indexing::Finds);
+                all.push(Index {
+                    name: format!("{}_{letter}f{number}", self.name()),
+                    columns: vec![column.name.clone()],
+                    covers: Vec::new(),
+                    tier,
+                    something: sparse.then(|| column.name.clone()),
+                });
+            }
             all.push(self.keys_index(tier));
         }
         all
