@@ -9,7 +9,7 @@ use projections::view::View;
 
 use super::{
     feed::Feed,
-    fold::{Rows, key_hash},
+    fold::{Rows, Version, key_hash},
     project::{Stop, fold_shards, join, load, off_thread, sharded_touches},
     store::{Batch, Checkpoint, ViewStore},
     table::Table,
@@ -105,17 +105,35 @@ async fn fill<S: ViewStore>(
         progress(checkpoint.position);
     }
     wait(&mut writing).await?;
-    for mut rows in shards {
-        let mut live = rows.drain().inserts.into_iter().peekable();
-        while live.peek().is_some() {
-            let inserts: Vec<_> = live.by_ref().take(ROWS_AT_ONCE).collect();
-            wait(&mut writing).await?;
-            writing = Some(write(store, table, Batch { closes: Vec::new(), inserts }));
-        }
+    loop {
+        let (kept, parts) = off_thread(move || {
+            let parts = drain_shards(&mut shards);
+            (shards, parts)
+        })
+        .await?;
+        shards = kept;
+        let Some(inserts) = parts else { break };
+        wait(&mut writing).await?;
+        writing = Some(write(store, table, Batch { closes: Vec::new(), inserts }));
     }
     wait(&mut writing).await?;
     store.finish(table, checkpoint).await?;
     Ok(checkpoint)
+}
+
+/// Some rows of each shard that are there; none when no shard has any.
+fn drain_shards(shards: &mut [Rows]) -> Option<Vec<Version>> {
+    let most = ROWS_AT_ONCE / shards.len();
+    let parts: Vec<Option<Vec<Version>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            shards.iter_mut().map(|rows| scope.spawn(move || rows.drain(most))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let some = parts.iter().any(Option::is_some);
+    some.then(|| parts.into_iter().flatten().flatten().collect())
 }
 
 type Writing = tokio::task::JoinHandle<Result<(), LogFault>>;

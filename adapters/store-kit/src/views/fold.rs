@@ -207,15 +207,23 @@ impl Rows {
         std::mem::take(&mut self.batch)
     }
 
-    /// The rows that are there and were never written, in the order of their keys.
-    pub(crate) fn drain(&mut self) -> Batch {
-        for (key, slot) in self.slots.drain() {
-            if let Some(slot) = slot.filter(|slot| !slot.stored) {
-                self.batch.inserts.push(slot.live(&key));
+    /// Lets some rows go that are there, in the order of their keys; gives those that were never
+    /// written. None when no row is left.
+    pub(crate) fn drain(&mut self, most: usize) -> Option<Vec<Version>> {
+        if self.fresh.is_empty() {
+            self.fresh = self.slots.keys().cloned().collect();
+            self.fresh.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        let begin = self.fresh.len().checked_sub(1)?.saturating_sub(most - 1);
+        let mut out = Vec::new();
+        for key in self.fresh.drain(begin..).rev() {
+            if let Some(slot) = self.slots.remove(&key).flatten()
+                && !slot.stored
+            {
+                out.push(slot.live(&key));
             }
         }
-        self.batch.inserts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        std::mem::take(&mut self.batch)
+        Some(out)
     }
 
     fn emit_live(&mut self, keys: Vec<Arc<str>>) {

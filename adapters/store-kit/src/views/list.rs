@@ -55,12 +55,12 @@ pub(crate) struct Found {
 }
 
 /// The columns of a statement that [`Found::read`] reads.
-pub(crate) fn selected(table: &Table) -> String {
+pub(crate) fn selected(table: &Table, dialect: Dialect) -> String {
     let mut selected = "key, from_position, to_position".to_owned();
     for column in &table.columns {
         selected.extend([", \"", &column.name, "\""]);
     }
-    selected + ", body"
+    selected + ", " + &table.body_sql(dialect)
 }
 
 impl Found {
@@ -282,7 +282,7 @@ impl<S: Snapshot> Lister<'_, S> {
             _ => String::new(),
         };
         let sorted = matches!(way, Way::Sorted(_));
-        let columns = selected(self.table);
+        let columns = selected(self.table, self.dialect);
         // What has to be sorted is sorted without its body.
         let mut sql = Sql::new(
             self.dialect,

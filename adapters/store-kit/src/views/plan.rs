@@ -299,7 +299,7 @@ impl Condition {
     /// that meet it, where there is one.
     pub(crate) fn write(&self, table: &Table, sql: &mut Sql, dialect: Dialect) {
         let place = match &self.target {
-            Target::Body(_) => return self.write_body(sql, dialect),
+            Target::Body(_) => return self.write_body(table, sql, dialect),
             Target::Column(place) => *place,
         };
         if !self.in_sql() {
@@ -351,7 +351,7 @@ impl Condition {
     }
 
     /// A row whose body holds one of these values at a path has its text somewhere in its bytes.
-    fn write_body(&self, sql: &mut Sql, dialect: Dialect) {
+    fn write_body(&self, table: &Table, sql: &mut Sql, dialect: Dialect) {
         // Lists and objects are not written in a body as they are in a value, and neither is NUL.
         let unlike = |text: &str| text.starts_with(['{', '[']) || text.contains('\u{fffd}');
         if self.op != Op::In || self.or_nothing || self.values.iter().any(|v| unlike(text_of(v))) {
@@ -361,16 +361,18 @@ impl Condition {
             sql.push(" AND 1 = 0");
             return;
         }
+        let body = table.body_sql(dialect);
         for (place, value) in self.values.iter().enumerate() {
             let quoted = canonical_bytes(&text_of(value));
             let needle = quoted[1..quoted.len() - 1].to_vec();
             sql.push(if place == 0 { " AND (" } else { " OR " });
             match dialect {
                 Dialect::Sqlite => {
-                    sql.push("instr(body, ").bind(SqlValue::Bytes(needle)).push(") > 0")
+                    sql.push(&format!("instr({body}, ")).bind(SqlValue::Bytes(needle)).push(") > 0")
                 }
                 Dialect::Postgres => {
-                    sql.push("position(").bind(SqlValue::Bytes(needle)).push(" IN body) > 0")
+                    let end = format!(" IN {body}) > 0");
+                    sql.push("position(").bind(SqlValue::Bytes(needle)).push(&end)
                 }
             };
         }

@@ -106,7 +106,7 @@ pub(crate) async fn load<S: ViewStore>(
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let mut sql = Sql::new(
             S::DIALECT,
-            format!("SELECT {} FROM {} WHERE key IN (", selected(table), table.name()),
+            format!("SELECT {} FROM {} WHERE key IN (", selected(table, S::DIALECT), table.name()),
         );
         sql.bind_all(keys.iter().map(|key| SqlValue::from(*key)));
         sql.push(") AND ").push(Tier::Live.condition());

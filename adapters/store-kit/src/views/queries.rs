@@ -148,7 +148,7 @@ impl<S: ViewStore> Inner<S> {
             .map_err(|fault| self.or_behind(&reading, fault))?;
         let mut sql = Sql::new(
             S::DIALECT,
-            format!("SELECT {} FROM {} WHERE key = ", selected(&table), table.name()),
+            format!("SELECT {} FROM {} WHERE key = ", selected(&table, S::DIALECT), table.name()),
         );
         sql.bind(key).push(" AND from_position <= ").bind(at);
         sql.push(" ORDER BY from_position DESC LIMIT 1");
@@ -274,7 +274,7 @@ async fn valid<S: Snapshot>(
     }
     let mut sql = Sql::new(
         dialect,
-        format!("SELECT {} FROM {} WHERE key IN (", selected(table), table.name()),
+        format!("SELECT {} FROM {} WHERE key IN (", selected(table, dialect), table.name()),
     );
     sql.bind_all(keys.iter().map(String::as_str));
     sql.push(") AND ((from_position <= ").bind(one).push(" AND to_position > ").bind(one);

@@ -140,7 +140,13 @@ impl<S: ViewStore> Inner<S> {
             let mut all = Chains::new();
             for (mut rows, chains) in shards {
                 let mut chains = [chains];
-                add_all(&mut chains, vec![rows.drain()]);
+                add_all(
+                    &mut chains,
+                    vec![Batch {
+                        closes: Vec::new(),
+                        inserts: rows.drain(usize::MAX).unwrap_or_default(),
+                    }],
+                );
                 let [chains] = chains;
                 all.extend(chains);
             }
@@ -177,10 +183,10 @@ impl<S: ViewStore> Inner<S> {
             }
             replayed.extend(rows.flush_ended(&mut std::collections::HashSet::new()).inserts);
         }
-        replayed.extend(rows.drain().inserts);
+        replayed.extend(rows.drain(usize::MAX).unwrap_or_default());
         let mut sql = Sql::new(
             S::DIALECT,
-            format!("SELECT {} FROM {} WHERE key = ", selected(table), table.name()),
+            format!("SELECT {} FROM {} WHERE key = ", selected(table, S::DIALECT), table.name()),
         );
         sql.bind(key).push(" AND from_position <= ").bind(at).push(" ORDER BY from_position");
         let mut live = Vec::new();
@@ -252,7 +258,11 @@ async fn chains_of_table<S: ViewStore>(
     loop {
         let mut sql = Sql::new(
             S::DIALECT,
-            format!("SELECT {} FROM {} WHERE from_position <= ", selected(table), table.name()),
+            format!(
+                "SELECT {} FROM {} WHERE from_position <= ",
+                selected(table, S::DIALECT),
+                table.name()
+            ),
         );
         sql.bind(at);
         if let Some((key, from)) = &last {

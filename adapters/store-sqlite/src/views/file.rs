@@ -33,6 +33,8 @@ pub(super) struct ViewFile {
     writer: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
     dropped: AtomicBool,
+    /// Whether a thread brings what was written to the disk.
+    syncing: Arc<AtomicBool>,
 }
 
 /// Deletes a file and what SQLite keeps beside it.
@@ -131,6 +133,7 @@ impl ViewFile {
             writer: Mutex::new(connection),
             idle: Mutex::default(),
             dropped: AtomicBool::new(false),
+            syncing: Arc::default(),
         };
         if indexes {
             file.finish(Checkpoint::default())?;
@@ -155,6 +158,7 @@ impl ViewFile {
             writer: Mutex::new(writer),
             idle: Mutex::default(),
             dropped: AtomicBool::new(false),
+            syncing: Arc::default(),
         })
     }
 
@@ -180,7 +184,27 @@ impl ViewFile {
         let transaction =
             writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
         rows::write(&transaction, &self.table, batch).map_err(fault)?;
-        transaction.commit().map_err(fault)
+        transaction.commit().map_err(fault)?;
+        self.sync_ahead();
+        Ok(())
+    }
+
+    /// Begins to bring what was written to the disk, beside the writing: else a large table waits
+    /// for all of it at its end. [`Self::finish`] makes sure.
+    fn sync_ahead(&self) {
+        if self.syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (path, syncing) = (self.path.clone(), Arc::clone(&self.syncing));
+        let thread = std::thread::Builder::new().name("view-sync".to_owned()).spawn(move || {
+            if let Err(error) = std::fs::File::open(&path).and_then(|file| file.sync_data()) {
+                tracing::debug!(path = %path.display(), %error, "not synced ahead");
+            }
+            syncing.store(false, Ordering::Release);
+        });
+        if thread.is_err() {
+            self.syncing.store(false, Ordering::Release);
+        }
     }
 
     pub(super) fn index_keys(&self) -> Result<(), LogFault> {
@@ -191,6 +215,7 @@ impl ViewFile {
         let mut writer = lock(&self.writer);
         for sql in self.table.index_sql(Dialect::Sqlite) {
             writer.execute_batch(&sql).map_err(fault)?;
+            self.sync_ahead();
         }
         set_checkpoint(&writer, 0, checkpoint).map_err(fault)?;
         // From here on it has a journal, and what is in it is on the disk.

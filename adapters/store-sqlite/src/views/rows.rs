@@ -18,24 +18,25 @@ pub(super) fn write(connection: &Connection, table: &Table, batch: Batch) -> rus
     let name = table.name();
     let mut ends: HashMap<&str, (Position, Position)> =
         batch.closes.iter().map(|(key, from, to)| (key.as_str(), (*from, *to))).collect();
-    let places = "?, ".repeat(table.columns.len() + 3);
-    let insert = format!("INSERT INTO {name} VALUES ({places}?)");
+    let statements = Statements::of(table);
+    let mut insert = connection.prepare_cached(&statements.insert)?;
+    let mut insert_body = connection.prepare_cached(&statements.insert_body)?;
     for version in &batch.inserts {
         let ended = version.to.is_none().then(|| ends.remove(version.key.as_str())).flatten();
-        match ended {
-            Some((from, to)) => go_on(connection, table, &insert, version, from, to)?,
-            None => {
-                let mut insert = connection.prepare_cached(&insert)?;
-                insert.raw_bind_parameter(1, &version.key)?;
-                insert.raw_bind_parameter(2, version.from as i64)?;
-                insert.raw_bind_parameter(3, version.to.map_or(LIVE, |to| to as i64))?;
-                for (place, value) in version.columns.iter().enumerate() {
-                    insert.raw_bind_parameter(place + 4, Bound(borrowed(value)))?;
-                }
-                insert.raw_bind_parameter(version.columns.len() + 4, &version.body)?;
-                insert.raw_execute()?;
-            }
+        if let Some((from, to)) = ended {
+            go_on(connection, table, &statements, version, from, to)?;
+            continue;
         }
+        insert.raw_bind_parameter(1, &version.key)?;
+        insert.raw_bind_parameter(2, version.from as i64)?;
+        insert.raw_bind_parameter(3, version.to.map_or(LIVE, |to| to as i64))?;
+        for (place, value) in version.columns.iter().enumerate() {
+            insert.raw_bind_parameter(place + 4, Bound(borrowed(value)))?;
+        }
+        insert.raw_execute()?;
+        insert_body.raw_bind_parameter(1, connection.last_insert_rowid())?;
+        insert_body.raw_bind_parameter(2, &version.body)?;
+        insert_body.raw_execute()?;
     }
     if !ends.is_empty() {
         let mut close = connection.prepare_cached(&format!(
@@ -48,46 +49,74 @@ pub(super) fn write(connection: &Connection, table: &Table, batch: Batch) -> rus
     Ok(())
 }
 
+/// Statements every batch needs.
+struct Statements {
+    insert: String,
+    insert_body: String,
+    find: String,
+    copy_body: String,
+    change_body: String,
+}
+
+impl Statements {
+    fn of(table: &Table) -> Self {
+        let name = table.name();
+        let places = "?, ".repeat(table.columns.len() + 2);
+        Self {
+            insert: format!("INSERT INTO {name} VALUES (NULL, {places}?)"),
+            insert_body: format!("INSERT INTO {name}_body VALUES (?, ?)"),
+            find: format!("SELECT * FROM {name} WHERE key = ? AND from_position = ?"),
+            copy_body: format!(
+                "INSERT INTO {name}_body SELECT ?, body FROM {name}_body WHERE id = ?"
+            ),
+            change_body: format!("UPDATE {name}_body SET body = ? WHERE id = ?"),
+        }
+    }
+}
+
 /// Turns a live row into its next version, and keeps what it was.
 fn go_on(
     connection: &Connection,
     table: &Table,
-    insert: &str,
+    statements: &Statements,
     version: &Version,
     from: Position,
     to: Position,
 ) -> rusqlite::Result<()> {
     let name = table.name();
-    let mut find = connection.prepare_cached(&format!(
-        "SELECT rowid, * FROM {name} WHERE key = ? AND from_position = ?"
-    ))?;
+    let mut find = connection.prepare_cached(&statements.find)?;
     let width = find.column_count();
+    // The id, the key, from, to, the columns.
     let before: Vec<SqliteValue> = find.query_row((&version.key, from as i64), |row| {
         (0..width).map(|place| row.get(place)).collect()
     })?;
-    // rowid, key, from, to, the columns, the body.
-    let mut set = "from_position = ?1, body = ?2".to_owned();
-    let mut values: Vec<ValueRef<'_>> =
-        vec![ValueRef::Integer(version.from as i64), ValueRef::Blob(&version.body)];
+    let id = &before[0];
+
+    let mut set = "from_position = ?1".to_owned();
+    let mut values: Vec<ValueRef<'_>> = vec![ValueRef::Integer(version.from as i64)];
     for (place, (value, was)) in version.columns.iter().zip(&before[4..]).enumerate() {
         if borrowed(value) != ValueRef::from(was) {
             values.push(borrowed(value));
             set = format!("{set}, \"{}\" = ?{}", table.columns[place].name, values.len());
         }
     }
-    values.push(ValueRef::from(&before[0]));
+    values.push(ValueRef::from(id));
     let mut update = connection
-        .prepare_cached(&format!("UPDATE {name} SET {set} WHERE rowid = ?{}", values.len()))?;
+        .prepare_cached(&format!("UPDATE {name} SET {set} WHERE id = ?{}", values.len()))?;
     for (place, value) in values.into_iter().enumerate() {
         update.raw_bind_parameter(place + 1, Bound(value))?;
     }
     update.raw_execute()?;
-    let mut insert = connection.prepare_cached(insert)?;
+
+    let mut insert = connection.prepare_cached(&statements.insert)?;
     for (place, value) in before.iter().skip(1).enumerate() {
         insert.raw_bind_parameter(place + 1, Bound(ValueRef::from(value)))?;
     }
     insert.raw_bind_parameter(3, to as i64)?;
     insert.raw_execute()?;
+    let closed = connection.last_insert_rowid();
+    connection.prepare_cached(&statements.copy_body)?.execute((closed, id))?;
+    connection.prepare_cached(&statements.change_body)?.execute((&version.body, id))?;
     Ok(())
 }
 
