@@ -135,6 +135,7 @@ fn queries() -> Vec<(&'static str, Query)> {
     };
     vec![
         ("by name", sorted(base(), "name", false)),
+        ("every kind, newest first", sorted(Query::all().with("gone", false), "updated_at", true)),
         ("status = running, newest first", {
             sorted(base().with("status", "running"), "updated_at", true)
         }),

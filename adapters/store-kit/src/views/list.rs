@@ -41,6 +41,9 @@ const FEW: u64 = 500;
 const ORDER_BOUND: u64 = 50_000;
 const ORDER_MOST: u64 = 1_000_000;
 
+/// Values of a leading column that are merged at most; a kind has a few dozen.
+const LEADS_MOST: usize = 64;
+
 /// Rows examined at once when conditions on the body are decided here.
 const EXAMINED: usize = 500;
 
@@ -145,8 +148,23 @@ fn legs(order: &[(usize, bool)], cursor: Option<&Cursor>) -> Vec<Leg> {
 enum Way {
     /// In the order's own index, chosen for each leg.
     InOrder,
+    /// In the order's index for each value of the column that leads it, merged.
+    ByLead(usize, Vec<Value>),
     /// All that an index finds, sorted.
     Sorted(Option<Index>),
+}
+
+impl Way {
+    /// A leg as this way reads it.
+    fn legs(&self, leg: &Leg) -> Vec<Leg> {
+        let Self::ByLead(lead, values) = self else { return vec![leg.clone()] };
+        let with = |value: &Value| {
+            let mut leg = leg.clone();
+            leg.equal.push((*lead, value.clone()));
+            leg
+        };
+        values.iter().map(with).collect()
+    }
 }
 
 /// Reads lists of one table at one moment.
@@ -234,14 +252,18 @@ impl<S: Snapshot> Lister<'_, S> {
         let mut out: Vec<Found> = Vec::new();
         for leg in legs(&self.plan.order, cursor) {
             let mut both = Vec::new();
+            let mut parts = 0;
             for (tier, way) in ways {
-                let sql = self.statement(indexes, *tier, way, &leg, want - out.len());
-                let rows = self.snapshot.select(sql).await?;
-                for row in rows {
-                    both.push(Found::read(self.table, row)?);
+                for leg in way.legs(&leg) {
+                    let sql = self.statement(indexes, *tier, way, &leg, want - out.len());
+                    let rows = self.snapshot.select(sql).await?;
+                    for row in rows {
+                        both.push(Found::read(self.table, row)?);
+                    }
+                    parts += 1;
                 }
             }
-            if ways.len() > 1 {
+            if parts > 1 {
                 both.sort_by(|a, b| compare(&self.plan.order, a, b));
             }
             out.extend(both);
@@ -274,7 +296,7 @@ impl<S: Snapshot> Lister<'_, S> {
         order.push("key".to_owned());
         let order = order.join(", ");
         let index = match way {
-            Way::InOrder => self.in_order(indexes, tier, leg),
+            Way::InOrder | Way::ByLead(..) => self.in_order(indexes, tier, leg),
             Way::Sorted(index) => index.clone(),
         };
         let hint = match (&index, self.dialect) {
@@ -417,10 +439,14 @@ impl<S: Snapshot> Lister<'_, S> {
             }
         }
         let (Some(order), Some((matching, index))) = (&ordered, &best) else {
-            return Ok(match ordered {
-                Some(_) => Way::InOrder,
-                None => Way::Sorted(best.map(|(_, index)| index)),
-            });
+            if ordered.is_some() {
+                return Ok(Way::InOrder);
+            }
+            let few = best.as_ref().is_some_and(|(count, _)| *count <= FEW);
+            if !few && let Some(way) = self.by_lead(indexes, tier, &leg).await? {
+                return Ok(way);
+            }
+            return Ok(Way::Sorted(best.map(|(_, index)| index)));
         };
         let sorted = if *matching <= FEW {
             true
@@ -435,6 +461,69 @@ impl<S: Snapshot> Lister<'_, S> {
             *matching < want as u64 * entries / matching
         };
         Ok(if sorted { Way::Sorted(Some(index.clone())) } else { Way::InOrder })
+    }
+
+    /// The walks of all values of the column that leads the order's index; none when no walk gives
+    /// the order, or there are too many values.
+    async fn by_lead(
+        &mut self,
+        indexes: &[Index],
+        tier: Tier,
+        leg: &Leg,
+    ) -> Result<Option<Way>, LogFault> {
+        let place = |name: &String| self.table.column(name);
+        let Some(&(sort, _)) = leg.rest.first() else { return Ok(None) };
+        let walk = indexes.iter().find(|index| {
+            index.tier == tier
+                && self.serves(index)
+                && matches!(index.columns.as_slice(), [_, by, ..] if place(by) == Some(sort))
+        });
+        let Some((walk, lead)) = walk.and_then(|walk| Some((walk, place(walk.columns.first()?)?)))
+        else {
+            return Ok(None);
+        };
+        let column = format!("\"{}\"", self.table.columns[lead].name);
+        let hint = match self.dialect {
+            Dialect::Sqlite => format!(" INDEXED BY {}", walk.name),
+            Dialect::Postgres => String::new(),
+        };
+        let mut values = Vec::new();
+        let mut examined = 0;
+        let mut last: Option<Value> = None;
+        loop {
+            let mut sql = Sql::new(
+                self.dialect,
+                format!(
+                    "SELECT {column} FROM {}{hint} WHERE {}",
+                    self.table.name(),
+                    tier.condition()
+                ),
+            );
+            match &last {
+                None => {}
+                Some(Value::Null) => {
+                    sql.push(&format!(" AND {column} IS NOT NULL"));
+                }
+                Some(value) => {
+                    sql.push(&format!(" AND {column} > ")).bind(value);
+                }
+            }
+            sql.push(&format!(" ORDER BY {column}{} LIMIT 1", self.dialect.nulls_first()));
+            let Some(found) = self.snapshot.select(sql).await?.pop().and_then(|mut row| row.pop())
+            else {
+                break;
+            };
+            examined += 1;
+            if examined > LEADS_MOST {
+                return Ok(None);
+            }
+            let value = column_value(found, self.table.columns[lead].column_type);
+            if self.plan.conditions.iter().all(|condition| condition.allows(lead, &value)) {
+                values.push(value.clone());
+            }
+            last = Some(value);
+        }
+        Ok(Some(Way::ByLead(lead, values)))
     }
 
     /// How many entries of an index meet the conditions on its columns, up to one over the bound.

@@ -284,6 +284,11 @@ impl Condition {
         }
     }
 
+    /// Whether a row with this value in this column may meet it.
+    pub(crate) fn allows(&self, place: usize, value: &Value) -> bool {
+        self.target != Target::Column(place) || self.holds(value, Ord::cmp)
+    }
+
     /// Whether only rows that have something in this column meet it, and its SQL says so.
     pub(crate) fn excludes_nothing(&self, place: usize) -> bool {
         self.target == Target::Column(place)
