@@ -66,26 +66,27 @@ fn connect(path: &Path, create: bool) -> Result<Connection, LogFault> {
     Ok(connection)
 }
 
-/// A connection to a file that has a journal.
-fn connect_live(path: &Path) -> Result<Connection, LogFault> {
+/// A connection that reads. It leaves the journal as it is: a table that is being built has none,
+/// and rows of it are read.
+fn connect_reader(path: &Path) -> Result<Connection, LogFault> {
     let connection = connect(path, false)?;
-    let set = |name: &str, value: &str| {
-        connection.pragma_update_and_check(None, name, value, |_| Ok(())).map_err(fault)
-    };
-    set("journal_mode", "WAL")?;
     connection
-        .execute_batch(
-            "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8192; \
-             PRAGMA mmap_size = 4294967296; PRAGMA wal_autocheckpoint = 4000;",
-        )
+        .execute_batch("PRAGMA cache_size = -8192; PRAGMA mmap_size = 17179869184;")
         .map_err(fault)?;
     Ok(connection)
 }
 
 /// One that writes: a batch dirties a page of every index for nearly every row, and must not spill.
+/// From here on the file has a journal.
 fn connect_writer(path: &Path) -> Result<Connection, LogFault> {
-    let connection = connect_live(path)?;
-    connection.pragma_update(None, "cache_size", -65_536).map_err(fault)?;
+    let connection = connect(path, false)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fault)?;
+    connection
+        .execute_batch(
+            "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -65536; \
+             PRAGMA mmap_size = 17179869184; PRAGMA wal_autocheckpoint = 4000;",
+        )
+        .map_err(fault)?;
     Ok(connection)
 }
 
@@ -259,7 +260,7 @@ impl ViewFile {
         let idle = lock(&file.idle).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => connect_live(&file.path)?,
+            None => connect_reader(&file.path)?,
         };
         connection.execute_batch("BEGIN").map_err(fault)?;
         let reader = Reader { connection: Some(connection), file: Arc::clone(file) };
