@@ -1,15 +1,15 @@
 //! Whether the file is what it was: quickly when it is opened, fully on request.
 
-use adapters_store_kit::check::{Checker, Stored, Tail};
+use adapters_store_kit::check::{self, Checker, Stored};
 use chrono::DateTime;
 use commands::ports::{Answered, Head, LogFault};
 use domain::{
     kernel::StreamId,
-    log::{Frontier, Position},
+    log::{Frontier, Position, Record},
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use crate::{Store, fault, log};
+use crate::{Store, fault, index::Index, log, tail::Tail};
 
 /// Rows between two reports of progress.
 const PAGE: usize = 5_000;
@@ -18,11 +18,12 @@ fn damaged(position: Position, reason: impl Into<String>) -> LogFault {
     LogFault::Corrupt { position, reason: reason.into() }
 }
 
-/// The head row as it stands.
-fn read_head(connection: &Connection) -> Result<Head, LogFault> {
-    let (position, recorded_at, frontier) = connection
-        .query_row("SELECT position, recorded_at, frontier FROM head", [], |row| {
-            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+/// The head row as it stands, and how far the index goes.
+fn read_head(connection: &Connection) -> Result<(Head, Position), LogFault> {
+    let (position, recorded_at, frontier, indexed) = connection
+        .query_row("SELECT position, recorded_at, frontier, indexed FROM head", [], |row| {
+            let frontier: Vec<u8> = row.get(2)?;
+            Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, frontier, row.get::<_, i64>(3)? as u64))
         })
         .map_err(fault)?;
     let frontier = Frontier::from_bytes(&frontier)
@@ -30,31 +31,31 @@ fn read_head(connection: &Connection) -> Result<Head, LogFault> {
         .ok_or_else(|| damaged(position, "the head's tree does not read"))?;
     let recorded_at = DateTime::from_timestamp_micros(recorded_at)
         .ok_or_else(|| damaged(position, "the head's time does not read"))?;
-    Ok(Head { position, recorded_at, frontier })
+    if indexed > position {
+        return Err(damaged(position, format!("the index goes to {indexed}")));
+    }
+    Ok((Head { position, recorded_at, frontier }, indexed))
 }
 
-/// The head, compared with the end of the log.
-pub(crate) fn open_head(connection: &Connection) -> Result<Head, LogFault> {
-    let head = read_head(connection)?;
+/// The head, compared with the end of the log; and the records after what is indexed.
+pub(crate) fn open_head(connection: &Connection) -> Result<(Head, Tail), LogFault> {
+    let (head, indexed) = read_head(connection)?;
     let last: i64 = connection
         .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
         .map_err(fault)?;
     let last = last as u64;
     let tiles = log::nodes(connection, Frontier::TILE_LEVELS, 0, u64::MAX)?;
-    let records = log::range(connection, Tail::sealed(last), last)?;
-    let revision = match records.last() {
+    let records = log::range(connection, check::Tail::sealed(last), last)?;
+    let tail = Tail::load(connection, indexed, last)?;
+    let revision = match records.last().map(Record::stream) {
         None => None,
-        Some(newest) => connection
-            .query_row(
-                "SELECT revision FROM streams WHERE kind = ? AND id = ?",
-                params![newest.kind(), newest.id()],
-                |row| row.get::<_, i64>(0),
-            )
-            .optional()
-            .map_err(fault)?
-            .map(|revision| revision as u64),
+        Some(stream) => match tail.revision(&stream) {
+            Some(revision) => Some(revision),
+            None => Index::default().revision(connection, &stream).map_err(fault)?,
+        },
     };
-    Tail { head, last, tiles, records, revision }.check()
+    let head = check::Tail { head, last, tiles, records, revision }.check()?;
+    Ok((head, tail))
 }
 
 impl Store {
@@ -68,11 +69,14 @@ impl Store {
         &self,
         progress: &(dyn Fn(Position) + Send + Sync),
     ) -> Result<Head, LogFault> {
-        // One read transaction, so that streams and requests are those of the head.
+        // One read transaction, so that streams and requests are those of the head; begun while
+        // the writer stands still, so that they are all there.
         let connection = self.connect(crate::Durability::ReadOnly)?;
+        let still = self.stand_still().await?;
         let (mut connection, head) = tokio::task::spawn_blocking(move || {
             connection.execute_batch("BEGIN").map_err(fault)?;
-            let head = read_head(&connection)?;
+            let (head, _) = read_head(&connection)?;
+            drop(still);
             Ok::<_, LogFault>((connection, head))
         })
         .await
@@ -104,12 +108,13 @@ fn page(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> 
     let after = checker.position() as i64;
     let mut statement = connection
         .prepare_cached(
-            "SELECT position, streams.kind, streams.id, events.revision, \
+            "SELECT events.position, streams.kind, streams.id, revision, \
              (SELECT name FROM names WHERE no = type_no), \
              (SELECT name FROM names WHERE no = actor_no), \
              (SELECT name FROM names WHERE no = project_no), mark, record \
-             FROM events LEFT JOIN streams USING (stream_no) \
-             WHERE position > ? ORDER BY position LIMIT ?",
+             FROM events LEFT JOIN event_index USING (position) \
+             LEFT JOIN streams USING (stream_no) \
+             WHERE events.position > ? ORDER BY events.position LIMIT ?",
         )
         .map_err(fault)?;
     let mut rows = statement.query(params![after, PAGE as i64]).map_err(fault)?;
@@ -139,8 +144,12 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 fn streams_and_requests(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> {
-    let mut statement =
-        connection.prepare("SELECT kind, id, revision FROM streams").map_err(fault)?;
+    let mut statement = connection
+        .prepare(
+            "SELECT kind, id, coalesce((SELECT max(revision) FROM event_index \
+             WHERE event_index.stream_no = streams.stream_no), 0) FROM streams",
+        )
+        .map_err(fault)?;
     let mut rows = statement.query([]).map_err(fault)?;
     while let Some(row) = rows.next().map_err(fault)? {
         let read =

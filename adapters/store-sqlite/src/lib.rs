@@ -7,18 +7,21 @@
 #![warn(missing_docs)]
 
 mod check;
+mod checkpoints;
 mod fault;
 mod gate;
+mod index;
 mod leases;
 mod log;
 mod schema;
+mod tail;
 mod views;
 mod writer;
 
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
@@ -27,11 +30,13 @@ use adapters_store_kit::group::{Now, system_time};
 use chrono::{DateTime, Utc};
 use commands::ports::{Head, LogFault};
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use checkpoints::Checkpoints;
 pub use fault::fault;
 pub use gate::{Gate, Turn};
 pub use leases::SqliteLeases;
+use tail::Tail;
 pub use views::{SqliteViewStore, SqliteViews, start_views};
 use writer::{Job, Writer};
 
@@ -86,9 +91,12 @@ struct Inner {
     options: Options,
     gate: Arc<Gate>,
     head: watch::Receiver<Head>,
+    tail: Arc<RwLock<Tail>>,
     /// None only while it is dropped.
     queue: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    checkpoints: Arc<Checkpoints>,
+    checkpointer: Option<JoinHandle<()>>,
     readers: Mutex<Vec<Connection>>,
     /// Bounds the reads on threads of their own.
     places: Arc<Semaphore>,
@@ -105,6 +113,12 @@ impl Drop for Inner {
         {
             tracing::error!(path = %self.path.display(), "the log's writer panicked");
         }
+        self.checkpoints.end();
+        if let Some(checkpointer) = self.checkpointer.take()
+            && checkpointer.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the store's checkpoints panicked");
+        }
     }
 }
 
@@ -118,7 +132,8 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, LogFault> {
         let path = path.as_ref().to_owned();
         let lock = lock(&path)?;
-        let mut connection = connect(&path, Durability::Full).map_err(fault)?;
+        let checkpoints = Arc::new(Checkpoints::default());
+        let mut connection = connect(&path, Durability::Full, &checkpoints).map_err(fault)?;
         schema::create(&mut connection)?;
         if let Some(bytes) = options.bytes_max {
             let page: u64 = connection
@@ -128,15 +143,17 @@ impl Store {
                 .pragma_update_and_check(None, "max_page_count", (bytes / page) as i64, |_| Ok(()))
                 .map_err(fault)?;
         }
-        let (changes, head) = watch::channel(check::open_head(&connection)?);
+        let (head, tail) = check::open_head(&connection)?;
+        let (changes, head) = watch::channel(head);
+        let tail = Arc::new(RwLock::new(tail));
         let (queue, waiting) = mpsc::channel(options.queue_max);
         let gate = Arc::new(Gate::default());
-        let writer = Writer::new(connection, options.now.clone(), changes);
+        let checkpointer = connect(&path, Durability::Normal, &checkpoints).map_err(fault)?;
+        let writer = Writer::new(connection, options.now.clone(), changes, Arc::clone(&tail));
         let door = Arc::clone(&gate);
-        let writer = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || writer.run(&door, waiting))
-            .map_err(|error| LogFault::Unavailable(error.to_string()))?;
+        let writer = thread("log-writer", move || writer.run(&door, waiting))?;
+        let (due, door) = (Arc::clone(&checkpoints), Arc::clone(&gate));
+        let checkpointer = thread("log-checkpoint", move || due.run(&checkpointer, &door))?;
         let places = Arc::new(Semaphore::new(options.readers));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -144,8 +161,11 @@ impl Store {
                 options,
                 gate,
                 head,
+                tail,
                 queue: Some(queue),
                 writer: Some(writer),
+                checkpoints,
+                checkpointer: Some(checkpointer),
                 readers: Mutex::default(),
                 places,
                 _lock: lock,
@@ -156,7 +176,7 @@ impl Store {
     /// A new connection to the file, with the store's settings. Whoever writes with it holds
     /// [`Self::gate`] from `BEGIN IMMEDIATE` to `COMMIT`.
     pub fn connect(&self, durability: Durability) -> Result<Connection, LogFault> {
-        connect(&self.inner.path, durability).map_err(fault)
+        connect(&self.inner.path, durability, &self.inner.checkpoints).map_err(fault)
     }
 
     /// The one door to write transactions.
@@ -213,6 +233,21 @@ impl Store {
         result
     }
 
+    /// What the newest records say; the lock is held for the question only.
+    fn with_tail<T>(&self, ask: impl FnOnce(&Tail) -> T) -> T {
+        ask(&self.inner.tail.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everything that was appended is indexed, and nothing is appended until the answer is
+    /// dropped.
+    async fn stand_still(&self) -> Result<std::sync::mpsc::Sender<()>, LogFault> {
+        let (release, released) = std::sync::mpsc::channel();
+        let (ready, is_ready) = oneshot::channel();
+        self.send(Job::StandStill { ready, released }).await?;
+        is_ready.await.map_err(|_| log::writer_ended())??;
+        Ok(release)
+    }
+
     fn now(&self) -> DateTime<Utc> {
         (self.inner.options.now)()
     }
@@ -245,12 +280,24 @@ fn lock(path: &Path) -> Result<File, LogFault> {
     }
 }
 
-fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LogFault> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| LogFault::Unavailable(error.to_string()))
+}
+
+fn connect(
+    path: &Path,
+    durability: Durability,
+    checkpoints: &Arc<Checkpoints>,
+) -> rusqlite::Result<Connection> {
     let access = match durability {
         Durability::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
         _ => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
     };
-    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection =
+        Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // The gate keeps writers apart; this is for a checkpoint or a person's own `sqlite3`.
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -16_384)?;
@@ -262,8 +309,7 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        // Pages: some 16 MB of log between two checkpoints.
-        connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
+        checkpoints.watch(&mut connection)?;
     }
     Ok(connection)
 }

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     Store, fault,
-    writer::{self, Job, short},
+    index::{self, short},
+    writer::Job,
 };
 
 /// A stream up to this long is read on the caller's own thread: its pages are nearly always in
@@ -35,7 +36,12 @@ impl EventLog for Store {
     }
 
     async fn request(&self, actor: &str, key: &str) -> Result<Option<Answered>, LogFault> {
-        self.inline(|connection| writer::request(connection, actor, key).map_err(fault))
+        // The tail first: what leaves it meanwhile is in the table by then.
+        let named = (actor.to_owned(), key.to_owned());
+        if let Some(answered) = self.with_tail(|tail| tail.request(&named).cloned()) {
+            return Ok(Some(answered));
+        }
+        self.inline(|connection| index::request(connection, actor, key).map_err(fault))
     }
 
     async fn stream(
@@ -45,14 +51,36 @@ impl EventLog for Store {
         limit: usize,
     ) -> Result<Vec<Record>, LogFault> {
         let first = limit.min(INLINE_RECORDS_MAX);
-        let mut records =
-            self.inline(|connection| stream_records(connection, stream, after_revision, first))?;
+        // The tail first: what leaves it meanwhile is in the tables by then.
+        let newest = self.with_tail(|tail| tail.stream(stream, after_revision));
+        let mut records = match newest.first() {
+            // Nothing before it is wanted.
+            Some(one) if one.revision() == after_revision + 1 => Vec::new(),
+            _ => {
+                let read =
+                    |connection: &_| stream_records(connection, stream, after_revision, first);
+                self.inline(read)?
+            }
+        };
         if records.len() == first && first < limit {
-            let (stream, after) = (stream.clone(), after_revision + first as u64);
+            let (named, after) = (stream.clone(), after_revision + first as u64);
             let rest = self.blocking(move |connection| {
-                stream_records(connection, &stream, after, limit - first)
+                stream_records(connection, &named, after, limit - first)
             });
             records.extend(rest.await?);
+        }
+        let mut revision = records.last().map_or(after_revision, Record::revision);
+        for record in newest.into_iter().filter(|one| one.revision() > revision).collect::<Vec<_>>()
+        {
+            if records.len() == limit {
+                break;
+            }
+            revision += 1;
+            if record.revision() != revision {
+                let reason = format!("revision {revision} of {stream} is missing");
+                return Err(damaged(record.position(), reason));
+            }
+            records.push(record);
         }
         Ok(records)
     }
@@ -87,9 +115,38 @@ impl EventLog for Store {
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<Record>, LogFault> {
-        let (filter, end) = (filter.clone(), self.head_now().position);
-        self.blocking(move |connection| search(connection, &filter, end, from, newest_first, limit))
-            .await
+        let filter = filter.clone();
+        let end = self.head_now().position;
+        // The tail first: what leaves it meanwhile is in the tables by then.
+        let (indexed, mut newest) = self.with_tail(|tail| tail.search(&filter));
+        let indexed = indexed.unwrap_or(end).min(end);
+        let (low, high) = if newest_first {
+            (0, if from == 0 { end } else { (from - 1).min(end) })
+        } else {
+            (from, end)
+        };
+        newest.retain(|record| (low + 1..=high).contains(&record.position()));
+        let (low, high) = (low, high.min(indexed));
+        if newest_first {
+            newest.reverse();
+            newest.truncate(limit);
+            let rest = limit - newest.len();
+            if rest > 0 {
+                newest.extend(
+                    self.blocking(move |connection| {
+                        search(connection, &filter, low, high, newest_first, rest)
+                    })
+                    .await?,
+                );
+            }
+            return Ok(newest);
+        }
+        let mut records = self
+            .blocking(move |connection| search(connection, &filter, low, high, newest_first, limit))
+            .await?;
+        newest.truncate(limit - records.len());
+        records.extend(newest);
+        Ok(records)
     }
 
     async fn nodes(&self, level: u8, first: u64, count: u64) -> Result<Vec<Hash>, LogFault> {
@@ -103,7 +160,7 @@ impl EventLog for Store {
     }
 }
 
-fn writer_ended() -> LogFault {
+pub(crate) fn writer_ended() -> LogFault {
     LogFault::Unexpected("the log's writer ended".to_owned())
 }
 
@@ -154,9 +211,9 @@ fn stream_records(
 ) -> Result<Vec<Record>, LogFault> {
     let mut statement = connection
         .prepare_cached(
-            "SELECT events.record FROM streams JOIN events USING (stream_no) \
-             WHERE streams.kind = ? AND streams.id = ? AND events.revision > ? \
-             ORDER BY events.revision LIMIT ?",
+            "SELECT events.record FROM streams CROSS JOIN event_index USING (stream_no) \
+             CROSS JOIN events USING (position) \
+             WHERE streams.kind = ? AND streams.id = ? AND revision > ? ORDER BY revision LIMIT ?",
         )
         .map_err(fault)?;
     let mut rows = statement
@@ -223,16 +280,12 @@ pub(crate) fn nodes(
 fn search(
     connection: &Connection,
     filter: &AuditFilter,
-    end: Position,
-    from: Position,
+    mut low: Position,
+    mut high: Position,
     newest_first: bool,
     limit: usize,
 ) -> Result<Vec<Record>, LogFault> {
-    let (mut low, mut high) = if newest_first {
-        (0, if from == 0 { end } else { (from - 1).min(end) })
-    } else {
-        (from, end)
-    };
+    let end = high;
     let tick = chrono::TimeDelta::microseconds(1);
     if let Some(since) = filter.since.and_then(|since| since.checked_sub_signed(tick)) {
         low = low.max(position_at(connection, end, since)?);
@@ -248,8 +301,8 @@ fn search(
     }
     let order = if newest_first { "DESC" } else { "ASC" };
     let sql = format!(
-        "SELECT record FROM events WHERE position > ? AND position <= ?{conditions} \
-         ORDER BY position {order}"
+        "SELECT record FROM event_index CROSS JOIN events USING (position) \
+         WHERE position > ? AND position <= ?{conditions} ORDER BY position {order}"
     );
     let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let mut rows = statement.query(rusqlite::params_from_iter(values)).map_err(fault)?;
@@ -328,8 +381,8 @@ fn narrow(
     if let Some(correlation) = filter.correlation_id {
         // The first command of a chain is its own correlation, and is found by the other index.
         conditions.push_str(
-            " AND position IN (SELECT position FROM events WHERE command = ? UNION ALL \
-             SELECT position FROM events WHERE correlation = ? AND correlation <> command)",
+            " AND position IN (SELECT position FROM event_index WHERE command = ? UNION ALL \
+             SELECT position FROM event_index WHERE correlation = ? AND correlation <> command)",
         );
         values.extend([short(correlation).into(), short(correlation).into()]);
     }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::fault;
 
 /// Goes up with every change below; a file of a later version is refused.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE names (           -- kinds, types, actors and projects, once each
@@ -14,15 +14,25 @@ CREATE TABLE names (           -- kinds, types, actors and projects, once each
     name TEXT NOT NULL UNIQUE
 ) STRICT;
 
+CREATE TABLE events (          -- the log itself
+    position INTEGER PRIMARY KEY,
+    mark INTEGER NOT NULL,         -- the leaf's first 8 bytes
+    record BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER events_stay BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event never changes'); END;
+CREATE TRIGGER events_remain BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event is never deleted'); END;
+
+-- What finds events, up to `head.indexed`; made from their records.
 CREATE TABLE streams (
     stream_no INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
-    revision INTEGER NOT NULL,
     UNIQUE (kind, id)
 ) STRICT;
 
-CREATE TABLE events (          -- `record` is the truth; the other columns find it
+CREATE TABLE event_index (
     position INTEGER PRIMARY KEY,
     stream_no INTEGER NOT NULL,
     revision INTEGER NOT NULL,
@@ -31,21 +41,15 @@ CREATE TABLE events (          -- `record` is the truth; the other columns find 
     actor_no INTEGER NOT NULL,
     project_no INTEGER,
     command INTEGER NOT NULL,      -- the id's first 8 bytes
-    correlation INTEGER NOT NULL,
-    mark INTEGER NOT NULL,         -- the leaf's first 8 bytes
-    record BLOB NOT NULL
+    correlation INTEGER NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX events_stream ON events (stream_no, revision);
-CREATE INDEX events_kind ON events (kind_no);
-CREATE INDEX events_type ON events (type_no);
-CREATE INDEX events_actor ON events (actor_no);
-CREATE INDEX events_project ON events (project_no) WHERE project_no IS NOT NULL;
-CREATE INDEX events_command ON events (command);
-CREATE INDEX events_correlation ON events (correlation) WHERE correlation <> command;
-CREATE TRIGGER events_stay BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'an event never changes'); END;
-CREATE TRIGGER events_remain BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'an event is never deleted'); END;
+CREATE UNIQUE INDEX event_index_stream ON event_index (stream_no, revision);
+CREATE INDEX event_index_kind ON event_index (kind_no);
+CREATE INDEX event_index_type ON event_index (type_no);
+CREATE INDEX event_index_actor ON event_index (actor_no);
+CREATE INDEX event_index_project ON event_index (project_no) WHERE project_no IS NOT NULL;
+CREATE INDEX event_index_command ON event_index (command);
+CREATE INDEX event_index_correlation ON event_index (correlation) WHERE correlation <> command;
 
 CREATE TABLE requests (
     actor TEXT NOT NULL,
@@ -67,9 +71,10 @@ CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     position INTEGER NOT NULL,
     recorded_at INTEGER NOT NULL,  -- microseconds since 1970
-    frontier BLOB NOT NULL
+    frontier BLOB NOT NULL,
+    indexed INTEGER NOT NULL       -- the last position that is in `event_index`
 ) STRICT;
-INSERT INTO head VALUES (1, 0, 0, x'0000000000000000');
+INSERT INTO head VALUES (1, 0, 0, x'0000000000000000', 0);
 
 CREATE TABLE leases (
     key TEXT PRIMARY KEY,

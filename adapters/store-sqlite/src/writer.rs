@@ -1,43 +1,57 @@
 //! The one thread that writes the log: takes what is waiting as one group, commits it once, and
 //! answers each.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use adapters_store_kit::{
     check::mark,
     group::{self, Plan, RequestKey, Standing},
 };
-use commands::ports::{Answered, Append, AppendFault, Appended, Head, LogFault};
-use domain::{kernel::StreamId, log::Record};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use commands::ports::{Append, AppendFault, Appended, Head, LogFault};
+use domain::{
+    kernel::StreamId,
+    log::{Position, Record},
+};
+use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
-use crate::{Gate, fault};
+use crate::{
+    Gate, fault,
+    index::{self, Index},
+    tail::{TAIL_MAX, Tail},
+};
 
 /// What a caller waits for.
 pub(crate) enum Job {
     Append(Append, oneshot::Sender<Result<Appended, AppendFault>>),
     Restore(Vec<Record>, oneshot::Sender<Result<(), LogFault>>),
+    /// Everything is indexed and answered for; then nothing is written until the caller drops the
+    /// other end of `released`.
+    StandStill {
+        ready: oneshot::Sender<Result<(), LogFault>>,
+        released: std::sync::mpsc::Receiver<()>,
+    },
 }
-
-/// Streams whose number and revision are kept in memory; some 10 MB.
-const STREAMS_KEPT_MAX: usize = 50_000;
-/// Names (types, actors, kinds, projects) kept in memory.
-const NAMES_KEPT_MAX: usize = 20_000;
 
 pub(crate) struct Writer {
     connection: Connection,
     now: group::Now,
     head: watch::Sender<Head>,
-    /// As committed: number and revision. Dropped when it grows too large, or a commit fails.
-    streams: HashMap<StreamId, (i64, u64)>,
-    names: HashMap<String, i64>,
+    tail: Arc<RwLock<Tail>>,
+    index: Index,
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, now: group::Now, head: watch::Sender<Head>) -> Self {
-        Self { connection, now, head, streams: HashMap::new(), names: HashMap::new() }
+    pub(crate) fn new(
+        connection: Connection,
+        now: group::Now,
+        head: watch::Sender<Head>,
+        tail: Arc<RwLock<Tail>>,
+    ) -> Self {
+        Self { connection, now, head, tail, index: Index::default() }
     }
 
     /// Works until every sender is gone.
@@ -52,6 +66,16 @@ impl Writer {
                     let result = self.restore(records);
                     drop(turn);
                     let _ = answer.send(result);
+                    next = queue.blocking_recv();
+                }
+                Job::StandStill { ready, released } => {
+                    let turn = gate.log();
+                    let result = self.catch_up();
+                    drop(turn);
+                    if ready.send(result).is_ok() {
+                        // Ends with an error: the other end is dropped, never used.
+                        let _ = released.recv();
+                    }
                     next = queue.blocking_recv();
                 }
                 Job::Append(append, answer) => {
@@ -89,6 +113,11 @@ impl Writer {
                 }
             }
         }
+        // A file at rest is indexed to its end. When that fails, opening it makes the tail again.
+        let _turn = gate.log();
+        if let Err(fault) = self.catch_up() {
+            tracing::warn!(%fault, "the newest events are not indexed yet");
+        }
     }
 
     fn commit(
@@ -120,37 +149,64 @@ impl Writer {
         requests: &[RequestKey],
         plan: impl FnOnce(&Standing) -> Result<Plan, LogFault>,
     ) -> Result<Plan, LogFault> {
-        let Self { connection, streams: kept, names, .. } = self;
-        if kept.len() > STREAMS_KEPT_MAX {
-            kept.clear();
-        }
-        if names.len() > NAMES_KEPT_MAX {
-            names.clear();
-        }
+        let Self { connection, index, tail, head, .. } = self;
+        // Only this thread changes the tail.
+        let kept = tail.read().unwrap_or_else(PoisonError::into_inner);
+        index.trim();
         let result = (|| {
             let transaction = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(fault)?;
-            let standing = look_up(&transaction, kept, streams, requests).map_err(fault)?;
+            let standing = look_up(&transaction, index, &kept, streams, requests).map_err(fault)?;
             let plan = plan(&standing)?;
             if plan.records.is_empty() {
-                return Ok(plan);
+                return Ok((plan, false));
             }
-            write(&transaction, kept, names, &plan).map_err(fault)?;
+            let full = kept.records().len() + plan.records.len() >= TAIL_MAX;
+            write(&transaction, &plan).map_err(fault)?;
+            if full {
+                index.add(&transaction, kept.records()).map_err(fault)?;
+                index.add(&transaction, &plan.records).map_err(fault)?;
+                index::reaches(&transaction, plan.head.position).map_err(fault)?;
+            }
             transaction.commit().map_err(fault)?;
-            Ok(plan)
+            Ok((plan, full))
         })();
-        match &result {
-            Ok(plan) if plan.records.is_empty() => {}
-            Ok(plan) => {
-                self.head.send_replace(plan.head.clone());
+        drop(kept);
+        let (plan, indexed) = result.inspect_err(|_| index.forget())?;
+        if !plan.records.is_empty() {
+            let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
+            if indexed {
+                tail.clear();
+            } else {
+                tail.extend(&plan.records);
             }
-            Err(_) => {
-                self.streams.clear();
-                self.names.clear();
-            }
+            drop(tail);
+            head.send_replace(plan.head.clone());
         }
-        result
+        Ok(plan)
+    }
+
+    /// Writes the index up to the head.
+    fn catch_up(&mut self) -> Result<(), LogFault> {
+        let Self { connection, index, tail, head, .. } = self;
+        let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
+        if tail.records().is_empty() {
+            return Ok(());
+        }
+        let end: Position = head.borrow().position;
+        let result = (|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            index.add(&transaction, tail.records())?;
+            index::reaches(&transaction, end)?;
+            transaction.commit()
+        })();
+        match result {
+            Ok(()) => tail.clear(),
+            Err(_) => index.forget(),
+        }
+        result.map_err(fault)
     }
 }
 
@@ -174,112 +230,40 @@ fn answer_all(
 
 fn look_up(
     connection: &Connection,
-    kept: &mut HashMap<StreamId, (i64, u64)>,
+    index: &mut Index,
+    tail: &Tail,
     streams: &[StreamId],
     requests: &[RequestKey],
 ) -> rusqlite::Result<Standing> {
     let mut standing = Standing::default();
     for stream in streams {
-        let known = match kept.get(stream) {
-            Some(known) => Some(*known),
-            None => connection
-                .prepare_cached(
-                    "SELECT stream_no, revision FROM streams WHERE kind = ? AND id = ?",
-                )?
-                .query_row(params![stream.kind, stream.id], |row| {
-                    Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
-                })
-                .optional()?
-                .inspect(|known| {
-                    kept.insert(stream.clone(), *known);
-                }),
+        let revision = match tail.revision(stream) {
+            Some(revision) => Some(revision),
+            None => index.revision(connection, stream)?,
         };
-        if let Some((_, revision)) = known {
+        if let Some(revision) = revision {
             standing.streams.insert(stream.clone(), revision);
         }
     }
     for key in requests {
-        if let Some(answered) = request(connection, &key.0, &key.1)? {
+        let answered = match tail.request(key) {
+            Some(answered) => Some(answered.clone()),
+            None => index::request(connection, &key.0, &key.1)?,
+        };
+        if let Some(answered) = answered {
             standing.requests.insert(key.clone(), answered);
         }
     }
     Ok(standing)
 }
 
-/// What a request came to.
-pub(crate) fn request(
-    connection: &Connection,
-    actor: &str,
-    key: &str,
-) -> rusqlite::Result<Option<Answered>> {
-    connection
-        .prepare_cached("SELECT digest, first, last FROM requests WHERE actor = ? AND key = ?")?
-        .query_row([actor, key], |row| {
-            Ok(Answered {
-                digest: row.get(0)?,
-                first: row.get::<_, i64>(1)? as u64,
-                last: row.get::<_, i64>(2)? as u64,
-            })
-        })
-        .optional()
-}
-
-fn write(
-    connection: &Connection,
-    kept: &mut HashMap<StreamId, (i64, u64)>,
-    names: &mut HashMap<String, i64>,
-    plan: &Plan,
-) -> rusqlite::Result<()> {
-    {
-        let mut update =
-            connection.prepare_cached("UPDATE streams SET revision = ? WHERE stream_no = ?")?;
-        let mut insert = connection
-            .prepare_cached("INSERT INTO streams (kind, id, revision) VALUES (?, ?, ?)")?;
-        for (stream, revision) in &plan.streams {
-            let number = if let Some((number, _)) = kept.get(stream) {
-                update.execute(params![*revision as i64, number])?;
-                *number
-            } else {
-                insert.insert(params![stream.kind, stream.id, *revision as i64])?
-            };
-            kept.insert(stream.clone(), (number, *revision));
-        }
-    }
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO events (position, stream_no, revision, kind_no, type_no, actor_no, \
-         project_no, command, correlation, mark, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )?;
+/// The records, the nodes they complete and the head: what a commit cannot do without.
+fn write(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
+    let mut insert = connection
+        .prepare_cached("INSERT INTO events (position, mark, record) VALUES (?, ?, ?)")?;
     for record in &plan.records {
-        let stream_no = kept[&record.stream()].0;
-        let project =
-            record.project().map(|id| name(connection, names, &id.to_string())).transpose()?;
-        insert.execute(params![
-            record.position() as i64,
-            stream_no,
-            record.revision() as i64,
-            name(connection, names, record.kind())?,
-            name(connection, names, record.event_type())?,
-            name(connection, names, record.actor())?,
-            project,
-            short(record.command_id()),
-            short(record.correlation_id()),
-            mark(&record.leaf()),
-            record.frame(),
-        ])?;
-    }
-    for ((actor, key), answered) in &plan.requests {
-        connection
-            .prepare_cached(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?) \
-                 ON CONFLICT DO UPDATE SET last = excluded.last",
-            )?
-            .execute(params![
-                actor,
-                key,
-                answered.digest,
-                answered.first as i64,
-                answered.last as i64
-            ])?;
+        let position = record.position() as i64;
+        insert.execute(params![position, mark(&record.leaf()), record.frame()])?;
     }
     for node in &plan.nodes {
         connection.prepare_cached("INSERT INTO tree VALUES (?, ?, ?)")?.execute(params![
@@ -296,30 +280,4 @@ fn write(
             plan.head.frontier.to_bytes(),
         ])?;
     Ok(())
-}
-
-/// The first eight bytes of an id: enough to find a few, which are then compared in full. Of a
-/// UUIDv7 they are its time, so neighbours in time are neighbours in the index.
-pub(crate) fn short(id: Uuid) -> i64 {
-    id.as_u64_pair().0 as i64
-}
-
-fn name(
-    connection: &Connection,
-    names: &mut HashMap<String, i64>,
-    name: &str,
-) -> rusqlite::Result<i64> {
-    if let Some(number) = names.get(name) {
-        return Ok(*number);
-    }
-    let number = match connection
-        .prepare_cached("SELECT no FROM names WHERE name = ?")?
-        .query_row([name], |row| row.get(0))
-        .optional()?
-    {
-        Some(number) => number,
-        None => connection.prepare_cached("INSERT INTO names (name) VALUES (?)")?.insert([name])?,
-    };
-    names.insert(name.to_owned(), number);
-    Ok(number)
 }

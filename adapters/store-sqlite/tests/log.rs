@@ -9,8 +9,11 @@ use std::{
 use adapters_store_sqlite::{Options, SqliteLeases, Store};
 use async_trait::async_trait;
 use commands::{
-    ports::{Append, AppendFault, EventLog, Expected, Leases, LogFault, NewEvent, StreamAppend},
-    testing::contract::Stores,
+    ports::{
+        Append, AppendFault, AuditFilter, EventLog, Expected, Leases, LogFault, NewEvent,
+        StreamAppend,
+    },
+    testing::{MemoryLog, TestClock, contract::Stores},
 };
 use domain::{
     kernel::StreamId,
@@ -155,9 +158,9 @@ async fn a_changed_byte_anywhere_is_named_by_the_check() {
 #[tokio::test]
 async fn a_column_that_differs_from_its_frame_is_named_by_the_check() {
     for change in [
-        "UPDATE events SET actor_no = type_no WHERE position = 50",
-        "UPDATE events SET stream_no = 3 - stream_no, revision = 999 WHERE position = 50",
-        "UPDATE events SET project_no = NULL WHERE position = 50",
+        "UPDATE event_index SET actor_no = type_no WHERE position = 50",
+        "UPDATE event_index SET stream_no = 3 - stream_no, revision = 999 WHERE position = 50",
+        "UPDATE event_index SET project_no = NULL WHERE position = 50",
         "UPDATE events SET record = x'01' WHERE position = 50",
     ] {
         let files = Files::new();
@@ -211,7 +214,7 @@ async fn a_file_whose_end_is_damaged_does_not_open() {
         ("UPDATE events SET record = zeroblob(length(record)) WHERE position = 600", 600),
         ("UPDATE events SET record = x'00' WHERE position = 560", 560),
         ("UPDATE head SET recorded_at = recorded_at + 1", 600),
-        ("UPDATE streams SET revision = revision + 1 WHERE id = 's1'", 600),
+        ("UPDATE event_index SET revision = 401 WHERE position = 600", 600),
         ("UPDATE tree SET hash = zeroblob(32) WHERE idx = 1", 513),
         ("DELETE FROM tree", 600),
         ("UPDATE head SET position = 599", 599),
@@ -226,8 +229,9 @@ async fn a_file_whose_end_is_damaged_does_not_open() {
 #[tokio::test]
 async fn lost_or_changed_streams_requests_and_nodes_are_found_by_the_check() {
     for change in [
-        "UPDATE streams SET revision = revision + 1 WHERE id = 's0'",
-        "INSERT INTO streams (kind, id, revision) VALUES ('thing', 'ghost', 1)",
+        "UPDATE streams SET id = 's2' WHERE id = 's0'",
+        "DELETE FROM event_index WHERE position = 7",
+        "INSERT INTO streams (kind, id) VALUES ('thing', 'ghost')",
         "DELETE FROM requests WHERE first = 201",
         "UPDATE requests SET digest = 'other' WHERE first = 201",
         "INSERT INTO requests VALUES ('tester', 'ghost', 'd', 1, 2)",
@@ -245,7 +249,7 @@ async fn events_cannot_be_changed_or_deleted() {
     let files = Files::new();
     filled(&files).await;
     let connection = Connection::open(files.path("log")).unwrap();
-    for change in ["UPDATE events SET revision = 7", "DELETE FROM events WHERE position = 1"] {
+    for change in ["UPDATE events SET mark = 7", "DELETE FROM events WHERE position = 1"] {
         let error = connection.execute(change, []).unwrap_err().to_string();
         assert!(error.contains("an event"), "{error}");
     }
@@ -272,4 +276,118 @@ async fn another_writer_of_the_file_waits_at_the_gate() {
     projector.await.unwrap();
     assert_eq!(store.read(0, 1_000).await.unwrap().len(), 100);
     assert_eq!(store.nodes(Frontier::TILE_LEVELS, 0, 9).await.unwrap().len(), 0);
+}
+
+/// What a reader finds must not depend on how far the index has come: around every length of the
+/// tail, in an open file, in one whose process was killed (its files copied as they were), and in
+/// one that was closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_indexed_yet_is_found_all_the_same() {
+    let now = || chrono::DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+    let files = Files::new();
+    let options = Options { now: Arc::new(now), ..Options::default() };
+    let store = Store::open(files.path("log"), options).unwrap();
+    let model = MemoryLog::new(Arc::new(TestClock::at(now())));
+    let mut indexed_at = Vec::new();
+    for n in 0..1_400_usize {
+        // Seven streams; every hundredth append has enough events to jump over a boundary.
+        let one = append(&format!("s{}", n % 7), if n % 100 == 99 { 40 } else { 1 }, n);
+        assert_eq!(
+            store.append(one.clone()).await.unwrap(),
+            model.append(one.clone()).await.unwrap()
+        );
+        let (again, wanted) = (store.append(one.clone()).await, model.append(one).await);
+        match (again, wanted) {
+            (Err(AppendFault::Repeated(again)), Err(AppendFault::Repeated(wanted))) => {
+                assert_eq!(again, wanted, "a retry of {n}");
+            }
+            other => panic!("a retry of {n}: {other:?}"),
+        }
+        let reader = Connection::open(files.path("log")).unwrap();
+        let indexed = reader.query_row("SELECT indexed FROM head", [], |row| row.get(0)).unwrap();
+        let indexed: i64 = indexed;
+        if indexed_at.last() != Some(&indexed) {
+            indexed_at.push(indexed);
+        }
+        // Often, and always next to a boundary.
+        if n % 97 == 0 || store.head_now().position - indexed as u64 <= 1 {
+            same(&store, &model).await;
+        }
+    }
+    assert!(indexed_at.len() > 3, "the index was written in steps: {indexed_at:?}");
+    let head = store.head_now();
+    assert!(head.position > *indexed_at.last().unwrap() as u64, "the tail is not empty");
+
+    for part in ["", "-wal"] {
+        std::fs::copy(files.path(&format!("log{part}")), files.path(&format!("killed{part}")))
+            .unwrap();
+    }
+    let killed = files.open("killed").unwrap();
+    assert_eq!(killed.head_now(), head);
+    same(&killed, &model).await;
+    let repeated = killed.append(append("s0", 1, 1_393)).await;
+    assert!(matches!(repeated, Err(AppendFault::Repeated(_))), "{repeated:?}");
+    assert_eq!(killed.check(&|_| ()).await.unwrap(), head);
+
+    drop(store);
+    let indexed: i64 = Connection::open(files.path("log"))
+        .unwrap()
+        .query_row("SELECT indexed FROM head", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(indexed as u64, head.position, "a closed file is indexed to its end");
+    same(&files.open("log").unwrap(), &model).await;
+}
+
+async fn same(store: &Store, model: &MemoryLog) {
+    let end = model.head().await.unwrap().position;
+    for stream in 0..7 {
+        let stream = StreamId::new("thing", format!("s{stream}"));
+        for (after, limit) in [(0, 10_000), (0, 5), (3, 200), (150, 129), (end / 7, 100)] {
+            assert_eq!(
+                store.stream(&stream, after, limit).await.unwrap(),
+                model.stream(&stream, after, limit).await.unwrap(),
+                "{limit} of {stream} after {after}"
+            );
+        }
+    }
+    let filters = [
+        AuditFilter::default(),
+        AuditFilter { kind: Some("thing".into()), id: Some("s3".into()), ..Default::default() },
+        AuditFilter { actor: Some("tester".into()), ..Default::default() },
+        AuditFilter { projects: Some(vec![Uuid::from_u128(9)]), ..Default::default() },
+        AuditFilter { event_type: Some("unheard".into()), ..Default::default() },
+    ];
+    for filter in &filters {
+        for (from, newest_first, limit) in [
+            (0, true, 40),
+            (0, false, 40),
+            (end.saturating_sub(20), true, 3_000),
+            (end.saturating_sub(20), false, 3_000),
+        ] {
+            assert_eq!(
+                store.search(filter, from, newest_first, limit).await.unwrap(),
+                model.search(filter, from, newest_first, limit).await.unwrap(),
+                "{limit} from {from}, newest first: {newest_first}, {filter:?}"
+            );
+        }
+    }
+}
+
+/// Checkpoints run beside commits that never pause, and still the write-ahead log begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_stays_short_under_load() {
+    let files = Files::new();
+    let store = files.open("log").unwrap();
+    let clients = (0..8).map(|client| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..200 {
+                store.append(append(&format!("c{client}"), 1, 60_000 + n)).await.unwrap();
+            }
+        })
+    });
+    futures::future::try_join_all(clients).await.unwrap();
+    let length = |name| std::fs::metadata(files.path(name)).unwrap().len();
+    assert!(length("log") > 60_000_000, "{}", length("log"));
+    assert!(length("log-wal") < 60_000_000, "{}", length("log-wal"));
 }
