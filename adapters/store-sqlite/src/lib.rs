@@ -40,6 +40,9 @@ use tail::Tail;
 pub use views::{SqliteViewStore, SqliteViews, start_views};
 use writer::{Job, Writer};
 
+/// Makes what was written to a file durable: `fdatasync`. Tests put their own in its place.
+pub type SyncFile = Arc<dyn Fn(&File) -> std::io::Result<()> + Send + Sync>;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -53,6 +56,8 @@ pub struct Options {
     pub bytes_max: Option<u64>,
     /// Where `recorded_at` and the terms of leases come from.
     pub now: Now,
+    /// What a commit of the log waits for before it is acknowledged.
+    pub sync: SyncFile,
 }
 
 impl Default for Options {
@@ -64,6 +69,7 @@ impl Default for Options {
             readers: 8,
             bytes_max: None,
             now: system_time(),
+            sync: Arc::new(File::sync_data),
         }
     }
 }
@@ -149,7 +155,18 @@ impl Store {
         let (queue, waiting) = mpsc::channel(options.queue_max);
         let gate = Arc::new(Gate::default());
         let checkpointer = connect(&path, Durability::Normal, &checkpoints).map_err(fault)?;
-        let writer = Writer::new(connection, options.now.clone(), changes, Arc::clone(&tail));
+        // From here on the syncer waits for the disk, not the commit.
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault)?;
+        let mut wal = path.clone().into_os_string();
+        wal.push("-wal");
+        let writer = Writer {
+            connection,
+            now: options.now.clone(),
+            head: changes,
+            tail: Arc::clone(&tail),
+            wal: wal.into(),
+            sync: options.sync.clone(),
+        };
         let door = Arc::clone(&gate);
         let writer = thread("log-writer", move || writer.run(&door, waiting))?;
         let (due, door) = (Arc::clone(&checkpoints), Arc::clone(&gate));

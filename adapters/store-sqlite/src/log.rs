@@ -36,12 +36,16 @@ impl EventLog for Store {
     }
 
     async fn request(&self, actor: &str, key: &str) -> Result<Option<Answered>, LogFault> {
+        let end = self.head_now().position;
         // The tail first: what leaves it meanwhile is in the table by then.
         let named = (actor.to_owned(), key.to_owned());
-        if let Some(answered) = self.with_tail(|tail| tail.request(&named).cloned()) {
-            return Ok(Some(answered));
-        }
-        self.inline(|connection| index::request(connection, actor, key).map_err(fault))
+        let answered = match self.with_tail(|tail| tail.request(&named).cloned()) {
+            Some(answered) => Some(answered),
+            None => {
+                self.inline(|connection| index::request(connection, actor, key).map_err(fault))?
+            }
+        };
+        Ok(answered.filter(|answered| answered.last <= end))
     }
 
     async fn stream(
@@ -51,6 +55,7 @@ impl EventLog for Store {
         limit: usize,
     ) -> Result<Vec<Record>, LogFault> {
         let first = limit.min(INLINE_RECORDS_MAX);
+        let end = self.head_now().position;
         // The tail first: what leaves it meanwhile is in the tables by then.
         let newest = self.with_tail(|tail| tail.stream(stream, after_revision));
         let mut records = match newest.first() {
@@ -82,6 +87,7 @@ impl EventLog for Store {
             }
             records.push(record);
         }
+        records.truncate(records.partition_point(|record| record.position() <= end));
         Ok(records)
     }
 

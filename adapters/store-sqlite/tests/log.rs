@@ -3,7 +3,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use adapters_store_sqlite::{Options, SqliteLeases, Store};
@@ -390,4 +393,122 @@ async fn the_write_ahead_log_stays_short_under_load() {
     let length = |name| std::fs::metadata(files.path(name)).unwrap().len();
     assert!(length("log") > 60_000_000, "{}", length("log"));
     assert!(length("log-wal") < 60_000_000, "{}", length("log-wal"));
+}
+
+/// The disk, in the test's hands: a sync waits until it is let through.
+#[derive(Clone)]
+struct Disk {
+    asked: Arc<AtomicUsize>,
+    let_through: Arc<(Mutex<(usize, bool)>, Condvar)>,
+}
+
+impl Disk {
+    fn new() -> Self {
+        Self { asked: Arc::default(), let_through: Arc::default() }
+    }
+
+    fn options(&self) -> Options {
+        let this = self.clone();
+        let sync = Arc::new(move |_: &std::fs::File| {
+            this.asked.fetch_add(1, Ordering::SeqCst);
+            let (state, changed) = &*this.let_through;
+            let mut state = changed
+                .wait_while(state.lock().unwrap(), |(through, fails)| *through == 0 && !*fails)
+                .unwrap();
+            if state.1 {
+                return Err(std::io::Error::other("made up by the test"));
+            }
+            state.0 -= 1;
+            Ok(())
+        });
+        Options { sync, ..Options::default() }
+    }
+
+    fn let_through(&self, count: usize) {
+        let (state, changed) = &*self.let_through;
+        state.lock().unwrap().0 += count;
+        changed.notify_all();
+    }
+
+    fn fail(&self) {
+        let (state, changed) = &*self.let_through;
+        state.lock().unwrap().1 = true;
+        changed.notify_all();
+    }
+
+    async fn asked(&self, count: usize) {
+        while self.asked.load(Ordering::SeqCst) < count {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
+    let (files, disk) = (Files::new(), Disk::new());
+    let store = Store::open(files.path("log"), disk.options()).unwrap();
+    let one = append("s", 1, 1);
+    let key = one.request.clone().unwrap().key;
+    let stream = StreamId::new("thing", "s");
+    let append_in_background = |one: Append| {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(one).await })
+    };
+    let first = append_in_background(one.clone());
+    disk.asked(1).await;
+    // Written, and even indexed (the second is large), but not durable.
+    let second = append_in_background(append("s", 600, 2));
+    let again = append_in_background(one);
+    let written = || -> Option<i64> {
+        let reader = Connection::open(files.path("log")).unwrap();
+        reader.query_row("SELECT max(position) FROM events", [], |row| row.get(0)).unwrap()
+    };
+    while written() < Some(601_i64) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.head_now().position, 0);
+    assert_eq!(store.read(0, 10).await.unwrap(), vec![]);
+    assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap(), vec![]);
+    assert_eq!(store.search(&AuditFilter::default(), 0, true, 10).await.unwrap(), vec![]);
+    assert_eq!(store.request("tester", &key).await.unwrap(), None);
+    assert!(!first.is_finished() && !second.is_finished() && !again.is_finished());
+
+    disk.let_through(1);
+    assert_eq!(first.await.unwrap().unwrap().last, 1);
+    disk.asked(2).await;
+    assert_eq!(store.head_now().position, 1);
+    assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap().len(), 1);
+    assert_eq!(store.request("tester", &key).await.unwrap().unwrap().last, 1);
+
+    disk.let_through(1);
+    assert_eq!(second.await.unwrap().unwrap().last, 601);
+    let repeated = again.await.unwrap();
+    assert!(matches!(repeated, Err(AppendFault::Repeated(_))), "{repeated:?}");
+    assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap().len(), 601);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_confirm_ends_the_writing() {
+    let (files, disk) = (Files::new(), Disk::new());
+    let store = Store::open(files.path("log"), disk.options()).unwrap();
+    disk.let_through(1);
+    store.append(append("s", 1, 1)).await.unwrap();
+    disk.fail();
+    for n in 2..4 {
+        let refused = store.append(append("s", 1, n)).await;
+        let Err(AppendFault::Fault(LogFault::Unavailable(reason))) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(reason.contains("restart"), "{reason}");
+    }
+    assert_eq!(disk.asked.load(Ordering::SeqCst), 2, "there is no second try");
+    assert_eq!(store.head_now().position, 1);
+    assert_eq!(store.read(0, 10).await.unwrap().len(), 1);
+    drop(store);
+    // What the disk kept is there: at least what was acknowledged.
+    let store = files.open("log").unwrap();
+    let head = store.head_now();
+    assert!((1..=2).contains(&head.position));
+    assert_eq!(store.check(&|_| ()).await.unwrap(), head);
+    store.append(append("s", 1, 9)).await.unwrap();
 }
