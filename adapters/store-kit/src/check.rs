@@ -73,8 +73,8 @@ pub struct Tail {
     pub last: Position,
     /// All nodes of the lowest kept level.
     pub tiles: Vec<Hash>,
-    /// The records after the last tile.
-    pub records: Vec<Record>,
+    /// The records after the last tile, each with the mark kept beside it.
+    pub records: Vec<(Record, i64)>,
     /// The revision kept for the stream of the newest of these; none when there is no such row.
     pub revision: Option<u64>,
 }
@@ -101,11 +101,17 @@ impl Tail {
         if tiles.len() as u64 != count {
             return Err(damaged(last, format!("{} of {count} nodes", tiles.len())));
         }
-        for record in &records {
+        let mut leaves = Vec::with_capacity(records.len());
+        for (record, kept) in &records {
             Record::from_frame(record.frame())
                 .map_err(|fault| damaged(record.position(), fault.to_string()))?;
+            let leaf = record.leaf();
+            if mark(&leaf) != *kept {
+                return Err(damaged(record.position(), "bytes and frame differ"));
+            }
+            leaves.push(leaf);
         }
-        if let Some(newest) = records.last() {
+        if let Some((newest, _)) = records.last() {
             if newest.recorded_at() != head.recorded_at {
                 return Err(damaged(last, "the head's time is not its record's"));
             }
@@ -114,7 +120,6 @@ impl Tail {
                 return Err(damaged(last, reason));
             }
         }
-        let leaves: Vec<Hash> = records.iter().map(Record::leaf).collect();
         if frontier_of(&tiles, &leaves).as_ref() != Some(&head.frontier) {
             let first = sealed + 1;
             return Err(damaged(first.min(last), "the tree over the newest records differs"));

@@ -58,6 +58,8 @@ pub struct Plan {
     pub answers: Vec<Result<Appended, AppendFault>>,
     /// In order of position, following on the head.
     pub records: Vec<Record>,
+    /// The leaf of each of them.
+    pub leaves: Vec<Hash>,
     /// Tiles these records complete.
     pub nodes: Vec<Node>,
     /// Streams these records are in, with their new revision.
@@ -73,6 +75,7 @@ impl Plan {
         Self {
             answers: Vec::new(),
             records: Vec::new(),
+            leaves: Vec::new(),
             nodes: Vec::new(),
             streams: HashMap::new(),
             requests: HashMap::new(),
@@ -81,8 +84,9 @@ impl Plan {
     }
 
     fn push(&mut self, record: Record) {
-        let nodes = &mut self.nodes;
-        self.head.frontier.push(record.leaf(), |node| nodes.push(node));
+        let (nodes, leaf) = (&mut self.nodes, record.leaf());
+        self.head.frontier.push(leaf, |node| nodes.push(node));
+        self.leaves.push(leaf);
         self.head.position += 1;
         self.records.push(record);
     }

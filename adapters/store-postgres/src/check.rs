@@ -48,7 +48,7 @@ pub(crate) async fn open_head(client: &mut Client) -> Result<Head, LogFault> {
     let tiles = moment.query(sql, &[&level]).await.map_err(fault)?;
     let tiles = tiles.iter().map(hash).collect::<Result<_, _>>()?;
     let sealed = Tail::sealed(last as u64);
-    let sql = "SELECT record FROM events WHERE position > $1 ORDER BY position";
+    let sql = "SELECT record, mark FROM events WHERE position > $1 ORDER BY position";
     let rows = moment.query(sql, &[&(sealed as i64)]).await.map_err(fault)?;
     let mut records = Vec::with_capacity(rows.len());
     for (row, position) in rows.iter().zip(sealed + 1..) {
@@ -56,10 +56,10 @@ pub(crate) async fn open_head(client: &mut Client) -> Result<Head, LogFault> {
         if record.position() != position {
             return Err(damaged(position, "missing"));
         }
-        records.push(record);
+        records.push((record, row.get(1)));
     }
     let mut revision = None;
-    if let Some(newest) = records.last() {
+    if let Some((newest, _)) = records.last() {
         let sql = "SELECT revision FROM streams WHERE kind = $1 AND id = $2";
         let row = moment.query_opt(sql, &[&newest.kind(), &newest.id()]).await.map_err(fault)?;
         revision = row.map(|row| row.get::<_, i64>(0) as u64);

@@ -183,7 +183,7 @@ impl Statements {
             streams.2.push(&stream.kind);
             streams.3.push(&stream.id);
         }
-        let events = Events::of(&plan.records, &numbers);
+        let events = Events::of(plan, &numbers);
         let put_events = async {
             let Events { positions, stream_nos, revisions, times, marks, .. } = &events;
             let Events { commands, correlations, projects, .. } = &events;
@@ -299,13 +299,14 @@ struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    fn of(records: &'a [Record], numbers: &HashMap<&StreamId, i64>) -> Self {
+    fn of(plan: &'a Plan, numbers: &HashMap<&StreamId, i64>) -> Self {
+        let records = &plan.records;
         Self {
             positions: records.iter().map(|one| one.position() as i64).collect(),
             stream_nos: records.iter().map(|one| numbers[&one.stream()]).collect(),
             revisions: records.iter().map(|one| one.revision() as i64).collect(),
             times: records.iter().map(|one| one.recorded_at().timestamp_micros()).collect(),
-            marks: records.iter().map(|one| mark(&one.leaf())).collect(),
+            marks: plan.leaves.iter().map(mark).collect(),
             commands: records.iter().map(Record::command_id).collect(),
             correlations: records.iter().map(Record::correlation_id).collect(),
             projects: records.iter().map(Record::project).collect(),

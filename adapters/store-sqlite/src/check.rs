@@ -9,7 +9,7 @@ use domain::{
 };
 use rusqlite::{Connection, params};
 
-use crate::{Store, fault, index::Index, log, tail::Tail};
+use crate::{Store, fault, index, log};
 
 /// Rows between two reports of progress.
 const PAGE: usize = 5_000;
@@ -18,12 +18,12 @@ fn damaged(position: Position, reason: impl Into<String>) -> LogFault {
     LogFault::Corrupt { position, reason: reason.into() }
 }
 
-/// The head row as it stands, and how far the index goes.
-fn read_head(connection: &Connection) -> Result<(Head, Position), LogFault> {
-    let (position, recorded_at, frontier, indexed) = connection
-        .query_row("SELECT position, recorded_at, frontier, indexed FROM head", [], |row| {
+/// The head row as it stands.
+fn read_head(connection: &Connection) -> Result<Head, LogFault> {
+    let (position, recorded_at, frontier) = connection
+        .query_row("SELECT position, recorded_at, frontier FROM head", [], |row| {
             let frontier: Vec<u8> = row.get(2)?;
-            Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, frontier, row.get::<_, i64>(3)? as u64))
+            Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, frontier))
         })
         .map_err(fault)?;
     let frontier = Frontier::from_bytes(&frontier)
@@ -31,31 +31,36 @@ fn read_head(connection: &Connection) -> Result<(Head, Position), LogFault> {
         .ok_or_else(|| damaged(position, "the head's tree does not read"))?;
     let recorded_at = DateTime::from_timestamp_micros(recorded_at)
         .ok_or_else(|| damaged(position, "the head's time does not read"))?;
-    if indexed > position {
-        return Err(damaged(position, format!("the index goes to {indexed}")));
-    }
-    Ok((Head { position, recorded_at, frontier }, indexed))
+    Ok(Head { position, recorded_at, frontier })
 }
 
-/// The head, compared with the end of the log; and the records after what is indexed.
-pub(crate) fn open_head(connection: &Connection) -> Result<(Head, Tail), LogFault> {
-    let (head, indexed) = read_head(connection)?;
+/// The head, compared with the end of the log, and with the index where it goes so far.
+pub(crate) fn open_head(
+    connection: &Connection,
+    index: &Connection,
+    indexed: Position,
+) -> Result<Head, LogFault> {
+    let head = read_head(connection)?;
     let last: i64 = connection
         .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
         .map_err(fault)?;
     let last = last as u64;
     let tiles = log::nodes(connection, Frontier::TILE_LEVELS, 0, u64::MAX)?;
     let records = log::range(connection, check::Tail::sealed(last), last)?;
-    let tail = Tail::load(connection, indexed, last)?;
-    let revision = match records.last().map(Record::stream) {
-        None => None,
-        Some(stream) => match tail.revision(&stream) {
-            Some(revision) => Some(revision),
-            None => Index::default().revision(connection, &stream).map_err(fault)?,
-        },
+    let revision = match records.last() {
+        Some(newest) if indexed == last => {
+            index::revision(index, &newest.stream()).map_err(fault)?
+        }
+        newest => newest.map(Record::revision),
     };
-    let head = check::Tail { head, last, tiles, records, revision }.check()?;
-    Ok((head, tail))
+    let marks: Vec<i64> = connection
+        .prepare("SELECT mark FROM events WHERE position > ? ORDER BY position")
+        .and_then(|mut statement| {
+            statement.query_map([check::Tail::sealed(last) as i64], |row| row.get(0))?.collect()
+        })
+        .map_err(fault)?;
+    let records = records.into_iter().zip(marks).collect();
+    check::Tail { head, last, tiles, records, revision }.check()
 }
 
 impl Store {
@@ -75,8 +80,12 @@ impl Store {
         let still = self.stand_still().await?;
         let (mut connection, head) = tokio::task::spawn_blocking(move || {
             connection.execute_batch("BEGIN").map_err(fault)?;
-            let (head, _) = read_head(&connection)?;
+            let head = read_head(&connection)?;
+            let (indexed, _) = index::reach(&connection).map_err(fault)?;
             drop(still);
+            if indexed != head.position {
+                return Err(damaged(head.position, format!("the index goes to {indexed}")));
+            }
             Ok::<_, LogFault>((connection, head))
         })
         .await
@@ -105,6 +114,14 @@ impl Store {
 }
 
 fn page(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> {
+    page_rows(connection, checker).map_err(|fault| match fault {
+        // A page of the file that does not read: the rows before it did.
+        LogFault::Corrupt { position: 0, reason } => damaged(checker.position() + 1, reason),
+        fault => fault,
+    })
+}
+
+fn page_rows(connection: &Connection, checker: &mut Checker) -> Result<(), LogFault> {
     let after = checker.position() as i64;
     let mut statement = connection
         .prepare_cached(

@@ -26,11 +26,12 @@ struct State {
     /// A checkpoint is due when it is this long.
     due: u32,
     ended: bool,
+    failed: bool,
 }
 
 impl Default for Checkpoints {
     fn default() -> Self {
-        let state = State { pages: 0, due: PAGES, ended: false };
+        let state = State { pages: 0, due: PAGES, ended: false, failed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -61,7 +62,13 @@ impl Checkpoints {
         }
     }
 
-    /// The thread ends.
+    /// The disk did not confirm a write of the log: no checkpoint any more.
+    pub(crate) fn fail(&self) {
+        self.state().failed = true;
+        self.changed.notify_one();
+    }
+
+    /// A last checkpoint, and the thread ends.
     pub(crate) fn end(&self) {
         self.state().ended = true;
         self.changed.notify_one();
@@ -71,12 +78,13 @@ impl Checkpoints {
     pub(crate) fn run(&self, connection: &Connection, gate: &Gate) {
         loop {
             let mut state = self.state();
-            while state.pages < state.due && !state.ended {
+            while state.pages < state.due && !state.ended && !state.failed {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if state.ended {
+            if state.failed {
                 return;
             }
+            let ended = state.ended;
             drop(state);
             let bulk = checkpoint(connection);
             let turn = gate.enter();
@@ -85,6 +93,9 @@ impl Checkpoints {
             if let Err(error) = bulk.and(rest) {
                 // Nothing is lost: it stays in the write-ahead log, which is read like the file.
                 tracing::warn!(%error, "a checkpoint of the store failed; it is tried again later");
+            }
+            if ended {
+                return;
             }
             let mut state = self.state();
             state.due = state.pages.saturating_add(PAGES);

@@ -1,4 +1,5 @@
-//! The embedded store: one SQLite file (WAL) that holds log, leases and views.
+//! The embedded store: an SQLite file (WAL) that holds log and leases, one for the index that finds
+//! events, and one for each view.
 //!
 //! - [`Store`]: opens the file, is the log (`EventLog`), hands out connections and the [`Gate`].
 //! - [`SqliteLeases`]: who works on which order.
@@ -11,6 +12,7 @@ mod checkpoints;
 mod fault;
 mod gate;
 mod index;
+mod indexer;
 mod leases;
 mod log;
 mod schema;
@@ -29,12 +31,13 @@ use std::{
 use adapters_store_kit::group::{Now, system_time};
 use chrono::{DateTime, Utc};
 use commands::ports::{Head, LogFault};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use checkpoints::Checkpoints;
 pub use fault::fault;
 pub use gate::{Gate, Turn};
+use indexer::Indexing;
 pub use leases::SqliteLeases;
 use tail::Tail;
 pub use views::{SqliteViewStore, SqliteViews, start_views};
@@ -77,7 +80,7 @@ impl Default for Options {
 /// What a connection's commits survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// `synchronous=FULL`: a commit is on the disk when it returns. The log's.
+    /// `synchronous=FULL`: a commit is on the disk when it returns.
     Full,
     /// `synchronous=NORMAL`: the newest commits may be lost with the power, never torn. For what
     /// can be made again from the log.
@@ -101,6 +104,8 @@ struct Inner {
     /// None only while it is dropped.
     queue: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    indexing: Arc<Indexing>,
+    indexer: Option<JoinHandle<()>>,
     checkpoints: Arc<Checkpoints>,
     checkpointer: Option<JoinHandle<()>>,
     readers: Mutex<Vec<Connection>>,
@@ -114,23 +119,23 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // What waits is written and answered; then the file is closed for whoever opens it next.
         self.queue.take();
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!(path = %self.path.display(), "the log's writer panicked");
-        }
+        let join = |what: &str, thread: &mut Option<JoinHandle<()>>| {
+            if thread.take().is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!(path = %self.path.display(), "the store's {what} panicked");
+            }
+        };
+        join("writer", &mut self.writer);
+        self.indexing.end();
+        join("index", &mut self.indexer);
         self.checkpoints.end();
-        if let Some(checkpointer) = self.checkpointer.take()
-            && checkpointer.join().is_err()
-        {
-            tracing::error!(path = %self.path.display(), "the store's checkpoints panicked");
-        }
+        join("checkpoints", &mut self.checkpointer);
     }
 }
 
 impl Store {
-    /// Opens the store, making the file when there is none. Compares the head with the newest
-    /// records and the tree; [`Self::check`] compares everything.
+    /// Opens the store, making its files when there are none. Compares the head with the newest
+    /// records and the tree; [`Self::check`] compares everything. An index that is not there is
+    /// made again.
     ///
     /// # Errors
     /// [`LogFault::Unavailable`] when another process has it open, [`LogFault::Corrupt`] when the
@@ -140,7 +145,7 @@ impl Store {
         let lock = lock(&path)?;
         let checkpoints = Arc::new(Checkpoints::default());
         let mut connection = connect(&path, Durability::Full, &checkpoints).map_err(fault)?;
-        schema::create(&mut connection)?;
+        schema::create_log(&mut connection)?;
         if let Some(bytes) = options.bytes_max {
             let page: u64 = connection
                 .pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
@@ -149,26 +154,35 @@ impl Store {
                 .pragma_update_and_check(None, "max_page_count", (bytes / page) as i64, |_| Ok(()))
                 .map_err(fault)?;
         }
-        let (head, tail) = check::open_head(&connection)?;
-        let (changes, head) = watch::channel(head);
+        let wal = durable(&connection, &options.sync)?;
+        let (mut index, indexed) = index::open(&path, &connection)?;
+        let head = check::open_head(&connection, &index, indexed)?;
+        let end = head.position;
+        let indexed = indexer::catch_up(&mut index, &connection, indexed, end)?;
+        let tail = Tail::load(&connection, &index, indexed, end)?;
         let tail = Arc::new(RwLock::new(tail));
+        let indexing = Arc::new(Indexing::new(end, indexed));
+        let (changes, head) = watch::channel(head);
         let (queue, waiting) = mpsc::channel(options.queue_max);
         let gate = Arc::new(Gate::default());
         let checkpointer = connect(&path, Durability::Normal, &checkpoints).map_err(fault)?;
         // From here on the syncer waits for the disk, not the commit.
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault)?;
-        let mut wal = path.clone().into_os_string();
-        wal.push("-wal");
         let writer = Writer {
             connection,
             now: options.now.clone(),
             head: changes,
             tail: Arc::clone(&tail),
-            wal: wal.into(),
+            indexing: Arc::clone(&indexing),
+            finder: index::read_only(&path).map_err(fault)?,
+            checkpoints: Arc::clone(&checkpoints),
+            wal,
             sync: options.sync.clone(),
         };
         let door = Arc::clone(&gate);
         let writer = thread("log-writer", move || writer.run(&door, waiting))?;
+        let (due, newest) = (Arc::clone(&indexing), Arc::clone(&tail));
+        let indexer = thread("log-index", move || due.run(index, &newest))?;
         let (due, door) = (Arc::clone(&checkpoints), Arc::clone(&gate));
         let checkpointer = thread("log-checkpoint", move || due.run(&checkpointer, &door))?;
         let places = Arc::new(Semaphore::new(options.readers));
@@ -181,6 +195,8 @@ impl Store {
                 tail,
                 queue: Some(queue),
                 writer: Some(writer),
+                indexing,
+                indexer: Some(indexer),
                 checkpoints,
                 checkpointer: Some(checkpointer),
                 readers: Mutex::default(),
@@ -262,6 +278,13 @@ impl Store {
         let (ready, is_ready) = oneshot::channel();
         self.send(Job::StandStill { ready, released }).await?;
         is_ready.await.map_err(|_| log::writer_ended())??;
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || match this.head_now().position {
+            0 => Ok(()),
+            end => this.inner.indexing.wait_beyond(end - 1),
+        })
+        .await
+        .map_err(|error| LogFault::Unexpected(error.to_string()))??;
         Ok(release)
     }
 
@@ -275,6 +298,28 @@ impl Store {
             LogFault::Unavailable("too many appends are waiting for the disk".to_owned())
         })
     }
+}
+
+/// Makes durable what an earlier process may have left to the system's memory: a kill can come
+/// between a write and its sync, and what is shown from here on must not be lost with the power.
+/// Gives the write-ahead log's file, which stays the same as long as a connection is open.
+fn durable(connection: &Connection, sync: &SyncFile) -> Result<File, LogFault> {
+    // Written anew into the file, and not only synced: when an earlier sync failed, the system may
+    // think that its pages are clean. A disk that is too full for it still takes the sync.
+    let copied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = copied.map_err(fault)
+        && !matches!(error, LogFault::Full(_) | LogFault::Unavailable(_))
+    {
+        return Err(error);
+    }
+    let mut name = std::ffi::OsString::from(connection.path().unwrap_or_default());
+    name.push("-wal");
+    let failed = |error: std::io::Error| {
+        LogFault::Unavailable(format!("{}: {error}", Path::new(&name).display()))
+    };
+    let wal = File::options().write(true).open(&name).map_err(failed)?;
+    sync(&wal).map_err(failed)?;
+    Ok(wal)
 }
 
 /// Takes the lock that keeps other processes out: on a side file, because SQLite's own locks are
@@ -320,7 +365,11 @@ fn connect(
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
-    if durability != Durability::ReadOnly {
+    // Whoever closes last must not copy what the disk did not confirm: see `Checkpoints`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if durability == Durability::ReadOnly {
+        index::attach(&connection, path)?;
+    } else {
         // Half as many reads of the file as with the usual page. Only counts for a new file.
         connection.pragma_update(None, "page_size", 8_192)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;

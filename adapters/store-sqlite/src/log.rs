@@ -193,7 +193,13 @@ pub(crate) fn range(
     let mut rows = statement.query(params![number(after), number(end)]).map_err(fault)?;
     let mut records = Vec::with_capacity((end - after).min(10_000) as usize);
     let mut position = after;
-    while let Some(row) = rows.next().map_err(fault)? {
+    while position < end
+        && let Some(row) = rows.next().map_err(|error| match fault(error) {
+            // A page of the file that does not read: the rows before it did.
+            LogFault::Corrupt { position: 0, reason } => damaged(position + 1, reason),
+            fault => fault,
+        })?
+    {
         position += 1;
         let frame = row.get_ref(0).map_err(fault)?.as_blob().unwrap_or_default();
         let record =

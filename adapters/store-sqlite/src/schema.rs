@@ -1,19 +1,15 @@
-//! The tables of log and leases. The views' own are beside their code.
+//! The tables of log, index and leases. The views' own are beside their code.
 
 use commands::ports::LogFault;
 use rusqlite::Connection;
 
 use crate::fault;
 
-/// Goes up with every change below; a file of a later version is refused.
-const VERSION: i64 = 2;
+/// Goes up with every change below; a file of another version is refused.
+const VERSION: i64 = 3;
 
-const TABLES: &str = "
-CREATE TABLE names (           -- kinds, types, actors and projects, once each
-    no INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
-) STRICT;
-
+/// The log's file.
+const LOG: &str = "
 CREATE TABLE events (          -- the log itself
     position INTEGER PRIMARY KEY,
     mark INTEGER NOT NULL,         -- the leaf's first 8 bytes
@@ -24,7 +20,43 @@ CREATE TRIGGER events_stay BEFORE UPDATE ON events
 CREATE TRIGGER events_remain BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'an event is never deleted'); END;
 
--- What finds events, up to `head.indexed`; made from their records.
+CREATE TABLE tree (            -- nodes at every eighth level
+    level INTEGER NOT NULL,
+    idx INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (level, idx)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    position INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,  -- microseconds since 1970
+    frontier BLOB NOT NULL
+) STRICT;
+INSERT INTO head VALUES (1, 0, 0, x'0000000000000000');
+
+CREATE TABLE leases (
+    key TEXT PRIMARY KEY,
+    owner TEXT,                    -- none while nobody holds it
+    epoch INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    not_before INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE lease_epoch (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    last INTEGER NOT NULL
+) STRICT;
+INSERT INTO lease_epoch VALUES (1, 0);
+";
+
+/// The index's file: what finds events, made from their records.
+const INDEX: &str = "
+CREATE TABLE names (           -- kinds, types, actors and projects, once each
+    no INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
 CREATE TABLE streams (
     stream_no INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -60,39 +92,25 @@ CREATE TABLE requests (
     PRIMARY KEY (actor, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE tree (            -- nodes at every eighth level
-    level INTEGER NOT NULL,
-    idx INTEGER NOT NULL,
-    hash BLOB NOT NULL,
-    PRIMARY KEY (level, idx)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE head (
+CREATE TABLE reach (           -- how far the index goes
     one INTEGER PRIMARY KEY CHECK (one = 1),
     position INTEGER NOT NULL,
-    recorded_at INTEGER NOT NULL,  -- microseconds since 1970
-    frontier BLOB NOT NULL,
-    indexed INTEGER NOT NULL       -- the last position that is in `event_index`
+    mark INTEGER NOT NULL          -- of the record there: an index of another log is told by it
 ) STRICT;
-INSERT INTO head VALUES (1, 0, 0, x'0000000000000000', 0);
-
-CREATE TABLE leases (
-    key TEXT PRIMARY KEY,
-    owner TEXT,                    -- none while nobody holds it
-    epoch INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL,
-    failures INTEGER NOT NULL,
-    not_before INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE lease_epoch (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    last INTEGER NOT NULL
-) STRICT;
-INSERT INTO lease_epoch VALUES (1, 0);
+INSERT INTO reach VALUES (1, 0, 0);
 ";
 
-/// Makes the tables in a new file, all or none.
-pub(crate) fn create(connection: &mut Connection) -> Result<(), LogFault> {
+/// Makes the log's tables in a new file, all or none.
+pub(crate) fn create_log(connection: &mut Connection) -> Result<(), LogFault> {
+    create(connection, LOG)
+}
+
+/// The same for the index's.
+pub(crate) fn create_index(connection: &mut Connection) -> Result<(), LogFault> {
+    create(connection, INDEX)
+}
+
+fn create(connection: &mut Connection, tables: &str) -> Result<(), LogFault> {
     let version = |connection: &Connection| {
         connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
     };
@@ -106,7 +124,7 @@ pub(crate) fn create(connection: &mut Connection) -> Result<(), LogFault> {
         }
     }
     let transaction = connection.transaction().map_err(fault)?;
-    transaction.execute_batch(TABLES).map_err(fault)?;
+    transaction.execute_batch(tables).map_err(fault)?;
     transaction.pragma_update(None, "user_version", VERSION).map_err(fault)?;
     transaction.commit().map_err(fault)
 }

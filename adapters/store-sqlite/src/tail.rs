@@ -1,12 +1,13 @@
-//! The newest records: committed, and not yet in the tables that find them.
+//! The newest records: in the log, and not yet in the index that finds them.
 //!
-//! A commit writes the records themselves and the head, nothing else. What finds them (streams,
-//! requests, `event_index`) is written some hundred records at a time, with the same commit as the
-//! last of them: so a group of appends dirties a handful of pages in place of one of every index.
-//! Until then they are found here. The tail is made again from the records when a file is opened.
+//! A commit of the log writes the records themselves and the head, nothing else. What finds them
+//! (streams, requests, `event_index`) is written by a thread of its own, some hundred records at a
+//! time. Until then they are found here. The tail is made again from the records when a file is
+//! opened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
+use adapters_store_kit::group::RequestKey;
 use commands::ports::{Answered, AuditFilter, LogFault};
 use domain::{
     kernel::StreamId,
@@ -14,18 +15,20 @@ use domain::{
 };
 use rusqlite::Connection;
 
-use crate::log;
+use crate::{fault, index, log};
 
-/// A group that makes the tail this long writes the index with it: some milliseconds of work.
-pub(crate) const TAIL_MAX: usize = 512;
+/// Most records of a tail, and most bytes of them: beyond either, appends wait for the index.
+const RECORDS_MAX: usize = 16_384;
+const BYTES_MAX: usize = 64 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     /// In order; the first follows on what is indexed.
-    records: Vec<Record>,
-    streams: HashMap<StreamId, Vec<Record>>,
-    requests: HashMap<(String, String), Answered>,
+    records: VecDeque<Record>,
+    bytes: usize,
+    streams: HashMap<StreamId, VecDeque<Record>>,
+    requests: HashMap<RequestKey, Answered>,
 }
 
 impl Tail {
@@ -34,64 +37,101 @@ impl Tail {
     /// # Errors
     /// [`LogFault::Corrupt`] naming the first that is missing or does not read.
     pub(crate) fn load(
-        connection: &Connection,
+        log: &Connection,
+        index: &Connection,
         indexed: Position,
         end: Position,
     ) -> Result<Self, LogFault> {
         let mut tail = Self::default();
-        if indexed < end {
-            tail.extend(&log::range(connection, indexed, end)?);
+        if indexed == end {
+            return Ok(tail);
         }
+        let records = log::range(log, indexed, end)?;
+        let mut requests: HashMap<_, Answered> = HashMap::new();
+        for record in &records {
+            let Some(request) = record.request() else { continue };
+            let key = (record.actor().to_owned(), request.key);
+            let (position, digest) = (record.position(), request.digest);
+            requests
+                .entry(key)
+                .and_modify(|answered| answered.last = position)
+                .or_insert(Answered { digest, first: position, last: position });
+        }
+        // The index may end within an append, of which the first records are not here.
+        if let Some(key) = records[0].request().map(|one| (records[0].actor().to_owned(), one.key))
+            && let Some(begun) = index::request(index, &key.0, &key.1).map_err(fault)?
+        {
+            requests.entry(key).and_modify(|answered| answered.first = begun.first);
+        }
+        tail.extend(&records, requests);
         Ok(tail)
     }
 
-    pub(crate) fn extend(&mut self, records: &[Record]) {
+    /// What was just appended: the records, and the requests they came with.
+    pub(crate) fn extend(
+        &mut self,
+        records: &[Record],
+        requests: impl IntoIterator<Item = (RequestKey, Answered)>,
+    ) {
         for record in records {
-            self.streams.entry(record.stream()).or_default().push(record.clone());
-            if let Some(request) = record.request() {
-                let position = record.position();
-                self.requests
-                    .entry((record.actor().to_owned(), request.key))
-                    .and_modify(|answered| answered.last = position)
-                    .or_insert(Answered {
-                        digest: request.digest,
-                        first: position,
-                        last: position,
-                    });
+            self.streams.entry(record.stream()).or_default().push_back(record.clone());
+            self.bytes += record.frame().len();
+            self.records.push_back(record.clone());
+        }
+        self.requests.extend(requests);
+    }
+
+    /// These many of its first records, none after this position.
+    pub(crate) fn first_up_to(&self, end: Position, most: usize) -> Vec<Record> {
+        let wanted = self.records.iter().take(most).take_while(|one| one.position() <= end);
+        wanted.cloned().collect()
+    }
+
+    /// Up to this position it is indexed.
+    pub(crate) fn drop_up_to(&mut self, indexed: Position) {
+        while let Some(record) = self.records.pop_front_if(|one| one.position() <= indexed) {
+            self.bytes -= record.frame().len();
+            let stream = record.stream();
+            if let Some(records) = self.streams.get_mut(&stream) {
+                records.pop_front();
+                if records.is_empty() {
+                    self.streams.remove(&stream);
+                }
             }
-            self.records.push(record.clone());
+            if let Some(request) = record.request() {
+                let key = (record.actor().to_owned(), request.key);
+                if self.requests.get(&key).is_some_and(|one| one.last <= indexed) {
+                    self.requests.remove(&key);
+                }
+            }
         }
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.records.clear();
-        self.streams.clear();
-        self.requests.clear();
-    }
-
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
+    /// The position it begins after, when it is too long.
+    pub(crate) fn too_long_after(&self) -> Option<Position> {
+        let too_long = self.records.len() > RECORDS_MAX || self.bytes > BYTES_MAX;
+        self.records.front().filter(|_| too_long).map(|first| first.position() - 1)
     }
 
     /// The stream's revision, when one of its records is here.
     pub(crate) fn revision(&self, stream: &StreamId) -> Option<u64> {
-        self.streams.get(stream)?.last().map(Record::revision)
+        self.streams.get(stream)?.back().map(Record::revision)
     }
 
-    pub(crate) fn request(&self, key: &(String, String)) -> Option<&Answered> {
+    pub(crate) fn request(&self, key: &RequestKey) -> Option<&Answered> {
         self.requests.get(key)
     }
 
     /// The stream's records after this revision.
     pub(crate) fn stream(&self, stream: &StreamId, after: u64) -> Vec<Record> {
-        let records = self.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
-        records.iter().filter(|record| record.revision() > after).cloned().collect()
+        let records = self.streams.get(stream).into_iter().flatten();
+        records.filter(|record| record.revision() > after).cloned().collect()
     }
 
     /// The last position that is indexed, none when all are; and what of the tail the filter
     /// wants, in order.
     pub(crate) fn search(&self, filter: &AuditFilter) -> (Option<Position>, Vec<Record>) {
         let wanted = self.records.iter().filter(|record| filter.matches(record)).cloned().collect();
-        (self.records.first().map(|record| record.position() - 1), wanted)
+        (self.records.front().map(|record| record.position() - 1), wanted)
     }
 }

@@ -6,8 +6,8 @@
 //! alone: every reader stops at the published head.
 
 use std::{
+    collections::HashMap,
     fs::File,
-    path::PathBuf,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -24,9 +24,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Gate, SyncFile, fault,
-    index::{self, Index},
-    tail::{TAIL_MAX, Tail},
+    Gate, SyncFile, checkpoints::Checkpoints, fault, index, indexer::Indexing, tail::Tail,
 };
 
 /// What a caller waits for.
@@ -47,22 +45,35 @@ pub(crate) struct Writer {
     /// As published: where the writer begins, and what the syncer moves.
     pub head: watch::Sender<Head>,
     pub tail: Arc<RwLock<Tail>>,
+    pub indexing: Arc<Indexing>,
+    /// Finds what is indexed.
+    pub finder: Connection,
+    pub checkpoints: Arc<Checkpoints>,
     /// The write-ahead log's file.
-    pub wal: PathBuf,
+    pub wal: File,
     pub sync: SyncFile,
 }
 
 /// Groups that may be written while one is being made durable.
 const WRITTEN_MAX: usize = 4;
+/// Streams whose revision is kept in memory; some 10 MB.
+const STREAMS_KEPT_MAX: usize = 50_000;
 
 impl Writer {
     /// Works until every sender is gone.
     pub(crate) fn run(self, gate: &Gate, queue: mpsc::Receiver<Job>) {
-        let Self { connection, now, head, tail, wal, sync } = self;
+        let Self { connection, now, head, tail, indexing, finder, checkpoints, wal, sync } = self;
         let (written, groups) = sync_channel(WRITTEN_MAX);
         let start = head.borrow().clone();
         let failed = Arc::default();
-        let syncer = Syncer { head, wal, sync, file: None, failed: Arc::clone(&failed) };
+        let syncer = Syncer {
+            head,
+            indexing: Arc::clone(&indexing),
+            checkpoints,
+            wal,
+            sync,
+            failed: Arc::clone(&failed),
+        };
         std::thread::scope(|scope| {
             scope.spawn(move || syncer.run(&groups));
             let pen = Pen {
@@ -70,7 +81,9 @@ impl Writer {
                 now,
                 head: start,
                 tail,
-                index: Index::default(),
+                indexing,
+                finder,
+                revisions: HashMap::new(),
                 written,
                 failed,
             };
@@ -82,6 +95,9 @@ impl Writer {
 /// What is told once everything before it is durable, or that it will never be.
 type Answer = Box<dyn FnOnce(Result<(), LogFault>) + Send>;
 
+/// What came of some work, and the head when the work moved it.
+type Moved<T> = (Option<Head>, T);
+
 /// A group that is in the write-ahead log, or a question that changed nothing.
 struct Written {
     /// The head after it; none when nothing was written.
@@ -92,14 +108,15 @@ struct Written {
 /// Makes groups durable, in order.
 struct Syncer {
     head: watch::Sender<Head>,
-    wal: PathBuf,
+    indexing: Arc<Indexing>,
+    checkpoints: Arc<Checkpoints>,
+    wal: File,
     sync: SyncFile,
-    file: Option<File>,
     failed: Arc<OnceLock<LogFault>>,
 }
 
 impl Syncer {
-    fn run(mut self, groups: &Receiver<Written>) {
+    fn run(self, groups: &Receiver<Written>) {
         while let Ok(first) = groups.recv() {
             // What was written meanwhile shares the sync.
             let mut waiting = vec![first];
@@ -112,9 +129,12 @@ impl Syncer {
             {
                 match self.make_durable() {
                     Ok(()) => {
+                        let position = newest.position;
                         self.head.send_replace(newest);
+                        self.indexing.durable(position);
                     }
                     Err(fault) => {
+                        self.indexing.fail(fault.clone());
                         let _ = self.failed.set(fault);
                     }
                 }
@@ -126,17 +146,12 @@ impl Syncer {
     }
 
     /// After a sync that failed nobody knows what is on the disk, and asking again may succeed
-    /// without it: so there is no second try in this process.
-    fn make_durable(&mut self) -> Result<(), LogFault> {
-        let mut sync = || {
-            let file = match &self.file {
-                Some(file) => file,
-                None => self.file.insert(File::options().write(true).open(&self.wal)?),
-            };
-            (self.sync)(file)
-        };
-        sync().map_err(|error| {
+    /// without it: so there is no second try in this process, and nothing is copied from the
+    /// write-ahead log into the file any more.
+    fn make_durable(&self) -> Result<(), LogFault> {
+        (self.sync)(&self.wal).map_err(|error| {
             tracing::error!(%error, "the disk did not confirm a write: nothing more is appended");
+            self.checkpoints.fail();
             LogFault::Unavailable(format!(
                 "the disk did not confirm a write ({error}); restart the server to read what it \
                  kept"
@@ -152,7 +167,10 @@ struct Pen {
     /// As written, durable or not.
     head: Head,
     tail: Arc<RwLock<Tail>>,
-    index: Index,
+    indexing: Arc<Indexing>,
+    finder: Connection,
+    /// Of streams that were asked about or appended to, as written.
+    revisions: HashMap<StreamId, u64>,
     written: SyncSender<Written>,
     /// Why nothing more can be made durable.
     failed: Arc<OnceLock<LogFault>>,
@@ -168,15 +186,11 @@ impl Pen {
                     let result = self.restore(records);
                     drop(turn);
                     self.answer(result, |result| {
-                        let _ = answer.send(result.map(|_| ()));
+                        let _ = answer.send(result);
                     });
                 }
                 Job::StandStill { ready, released } => {
-                    let turn = gate.log();
-                    let result = self.catch_up();
-                    drop(turn);
-                    let result = result.map(|()| (Some(self.head.clone()), ()));
-                    self.answer(result, |result| {
+                    self.answer(Ok((None, ())), |result| {
                         let _ = ready.send(result);
                     });
                     // Ends with an error: the other end is dropped, never used.
@@ -211,17 +225,12 @@ impl Pen {
                 next = queue.blocking_recv();
             }
         }
-        // A file at rest is indexed to its end. When that fails, opening it makes the tail again.
-        let _turn = gate.log();
-        if let Err(fault) = self.catch_up() {
-            tracing::warn!(%fault, "the newest events are not indexed yet");
-        }
     }
 
     /// Answers when everything that was written so far is durable.
     fn answer<T: Send + 'static>(
         &self,
-        result: Result<(Option<Head>, T), LogFault>,
+        result: Result<Moved<T>, LogFault>,
         answer: impl FnOnce(Result<T, LogFault>) + Send + 'static,
     ) {
         let (head, result) = match result {
@@ -236,7 +245,8 @@ impl Pen {
     fn commit(
         &mut self,
         appends: &[Append],
-    ) -> Result<(Option<Head>, Vec<Result<Appended, AppendFault>>), LogFault> {
+    ) -> Result<Moved<Vec<Result<Appended, AppendFault>>>, LogFault> {
+        self.wait_for_room()?;
         let (streams, requests) = group::questions(appends);
         let now = (self.now)();
         let head = self.head.clone();
@@ -246,7 +256,8 @@ impl Pen {
         Ok((head, plan.answers))
     }
 
-    fn restore(&mut self, records: Vec<Record>) -> Result<(Option<Head>, ()), LogFault> {
+    fn restore(&mut self, records: Vec<Record>) -> Result<Moved<()>, LogFault> {
+        self.wait_for_room()?;
         let (streams, requests) = group::restore_questions(&records);
         let head = self.head.clone();
         let (head, _) = self.transaction(&streams, &requests, |standing| {
@@ -262,68 +273,82 @@ impl Pen {
         streams: &[StreamId],
         requests: &[RequestKey],
         plan: impl FnOnce(&Standing) -> Result<Plan, LogFault>,
-    ) -> Result<(Option<Head>, Plan), LogFault> {
-        let Self { connection, index, tail, failed, .. } = self;
-        if let Some(fault) = failed.get() {
+    ) -> Result<Moved<Plan>, LogFault> {
+        if let Some(fault) = self.failed.get() {
             return Err(fault.clone());
         }
-        // Only this thread changes the tail.
-        let kept = tail.read().unwrap_or_else(PoisonError::into_inner);
-        index.trim();
-        let result = (|| {
-            let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(fault)?;
-            let standing = look_up(&transaction, index, &kept, streams, requests).map_err(fault)?;
-            let plan = plan(&standing)?;
-            if plan.records.is_empty() {
-                return Ok((plan, false));
-            }
-            let full = kept.records().len() + plan.records.len() >= TAIL_MAX;
-            write(&transaction, &plan).map_err(fault)?;
-            if full {
-                index.add(&transaction, kept.records()).map_err(fault)?;
-                index.add(&transaction, &plan.records).map_err(fault)?;
-                index::reaches(&transaction, plan.head.position).map_err(fault)?;
-            }
-            transaction.commit().map_err(fault)?;
-            Ok((plan, full))
-        })();
-        drop(kept);
-        let (plan, indexed) = result.inspect_err(|_| index.forget())?;
+        let standing = self.look_up(streams, requests).map_err(fault)?;
+        let plan = plan(&standing)?;
         if plan.records.is_empty() {
             return Ok((None, plan));
         }
-        let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
-        if indexed {
-            tail.clear();
-        } else {
-            tail.extend(&plan.records);
-        }
+        let mut commit = || {
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            write(&transaction, &plan)?;
+            transaction.commit()
+        };
+        commit().map_err(fault)?;
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        let requests = plan.requests.iter().map(|(key, answered)| (key.clone(), answered.clone()));
+        tail.extend(&plan.records, requests);
         drop(tail);
+        for (stream, revision) in &plan.streams {
+            self.revisions.insert(stream.clone(), *revision);
+        }
         self.head = plan.head.clone();
         Ok((Some(plan.head.clone()), plan))
     }
 
-    /// Writes the index up to the head.
-    fn catch_up(&mut self) -> Result<(), LogFault> {
-        let Self { connection, index, tail, head, .. } = self;
-        let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
-        if tail.records().is_empty() {
-            return Ok(());
+    fn look_up(
+        &mut self,
+        streams: &[StreamId],
+        requests: &[RequestKey],
+    ) -> rusqlite::Result<Standing> {
+        if self.revisions.len() > STREAMS_KEPT_MAX {
+            self.revisions.clear();
         }
-        let result = (|| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            index.add(&transaction, tail.records())?;
-            index::reaches(&transaction, head.position)?;
-            transaction.commit()
-        })();
-        match result {
-            Ok(()) => tail.clear(),
-            Err(_) => index.forget(),
+        // The tail first: what leaves it meanwhile is in the index by then.
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = Standing::default();
+        for stream in streams {
+            let known = self.revisions.get(stream).copied().or_else(|| tail.revision(stream));
+            if let Some(revision) = known {
+                standing.streams.insert(stream.clone(), revision);
+            }
         }
-        result.map_err(fault)
+        for key in requests {
+            if let Some(answered) = tail.request(key) {
+                standing.requests.insert(key.clone(), answered.clone());
+            }
+        }
+        drop(tail);
+        for stream in streams {
+            if !standing.streams.contains_key(stream)
+                && let Some(revision) = index::revision(&self.finder, stream)?
+            {
+                self.revisions.insert(stream.clone(), revision);
+                standing.streams.insert(stream.clone(), revision);
+            }
+        }
+        for key in requests {
+            if !standing.requests.contains_key(key)
+                && let Some(answered) = index::request(&self.finder, &key.0, &key.1)?
+            {
+                standing.requests.insert(key.clone(), answered);
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Waits for the index when the tail is too long to be kept in memory.
+    fn wait_for_room(&self) -> Result<(), LogFault> {
+        loop {
+            let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(indexed) = tail.too_long_after() else { return Ok(()) };
+            drop(tail);
+            self.indexing.wait_beyond(indexed)?;
+        }
     }
 }
 
@@ -345,42 +370,12 @@ fn answer_all(
     }
 }
 
-fn look_up(
-    connection: &Connection,
-    index: &mut Index,
-    tail: &Tail,
-    streams: &[StreamId],
-    requests: &[RequestKey],
-) -> rusqlite::Result<Standing> {
-    let mut standing = Standing::default();
-    for stream in streams {
-        let revision = match tail.revision(stream) {
-            Some(revision) => Some(revision),
-            None => index.revision(connection, stream)?,
-        };
-        if let Some(revision) = revision {
-            standing.streams.insert(stream.clone(), revision);
-        }
-    }
-    for key in requests {
-        let answered = match tail.request(key) {
-            Some(answered) => Some(answered.clone()),
-            None => index::request(connection, &key.0, &key.1)?,
-        };
-        if let Some(answered) = answered {
-            standing.requests.insert(key.clone(), answered);
-        }
-    }
-    Ok(standing)
-}
-
 /// The records, the nodes they complete and the head: what a commit cannot do without.
 fn write(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
     let mut insert = connection
         .prepare_cached("INSERT INTO events (position, mark, record) VALUES (?, ?, ?)")?;
-    for record in &plan.records {
-        let position = record.position() as i64;
-        insert.execute(params![position, mark(&record.leaf()), record.frame()])?;
+    for (record, leaf) in plan.records.iter().zip(&plan.leaves) {
+        insert.execute(params![record.position() as i64, mark(leaf), record.frame()])?;
     }
     for node in &plan.nodes {
         connection.prepare_cached("INSERT INTO tree VALUES (?, ?, ?)")?.execute(params![

@@ -100,9 +100,11 @@ async fn filled(files: &Files) {
     assert_eq!(*seen.lock().unwrap(), [600, 600]);
 }
 
-/// Someone changes the file behind the store's back.
+/// Someone changes the files behind the store's back.
 fn tamper(files: &Files, sql: &str) {
     let connection = Connection::open(files.path("log")).unwrap();
+    let index = files.path("log-index");
+    connection.execute("ATTACH ? AS finders", [index.to_str().unwrap()]).unwrap();
     connection.execute_batch("DROP TRIGGER events_stay; DROP TRIGGER events_remain").unwrap();
     connection.execute_batch(sql).unwrap();
 }
@@ -219,6 +221,12 @@ async fn a_file_whose_end_is_damaged_does_not_open() {
         ("UPDATE head SET recorded_at = recorded_at + 1", 600),
         ("UPDATE event_index SET revision = 401 WHERE position = 600", 600),
         ("UPDATE tree SET hash = zeroblob(32) WHERE idx = 1", 513),
+        // One letter, in the tile that is still open.
+        (
+            "UPDATE events SET record = CAST(substr(record, 1, length(record) - 2) || x'79' || \
+             substr(record, -1) AS BLOB) WHERE position = 577",
+            577,
+        ),
         ("DELETE FROM tree", 600),
         ("UPDATE head SET position = 599", 599),
     ] {
@@ -306,9 +314,7 @@ async fn what_is_not_indexed_yet_is_found_all_the_same() {
             }
             other => panic!("a retry of {n}: {other:?}"),
         }
-        let reader = Connection::open(files.path("log")).unwrap();
-        let indexed = reader.query_row("SELECT indexed FROM head", [], |row| row.get(0)).unwrap();
-        let indexed: i64 = indexed;
+        let indexed = reach(&files);
         if indexed_at.last() != Some(&indexed) {
             indexed_at.push(indexed);
         }
@@ -321,7 +327,7 @@ async fn what_is_not_indexed_yet_is_found_all_the_same() {
     let head = store.head_now();
     assert!(head.position > *indexed_at.last().unwrap() as u64, "the tail is not empty");
 
-    for part in ["", "-wal"] {
+    for part in ["", "-wal", "-index", "-index-wal"] {
         std::fs::copy(files.path(&format!("log{part}")), files.path(&format!("killed{part}")))
             .unwrap();
     }
@@ -333,12 +339,29 @@ async fn what_is_not_indexed_yet_is_found_all_the_same() {
     assert_eq!(killed.check(&|_| ()).await.unwrap(), head);
 
     drop(store);
-    let indexed: i64 = Connection::open(files.path("log"))
-        .unwrap()
-        .query_row("SELECT indexed FROM head", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(indexed as u64, head.position, "a closed file is indexed to its end");
+    assert_eq!(reach(&files) as u64, head.position, "a closed file is indexed to its end");
     same(&files.open("log").unwrap(), &model).await;
+
+    // The index is lost; is of another version; is another log's; is of a newer state of the log
+    // than a backup that was put back.
+    for part in ["log-index", "log-index-wal", "log-index-shm"] {
+        let _ = std::fs::remove_file(files.path(part));
+    }
+    same(&files.open("log").unwrap(), &model).await;
+    let index = || Connection::open(files.path("log-index")).unwrap();
+    index().execute_batch("PRAGMA user_version = 77; DROP TABLE names").unwrap();
+    same(&files.open("log").unwrap(), &model).await;
+    index().execute_batch("UPDATE reach SET mark = mark + 1; DELETE FROM event_index").unwrap();
+    same(&files.open("log").unwrap(), &model).await;
+    index().execute_batch("UPDATE reach SET position = 99999; DELETE FROM requests").unwrap();
+    let store = files.open("log").unwrap();
+    same(&store, &model).await;
+    assert_eq!(store.check(&|_| ()).await.unwrap(), head);
+}
+
+fn reach(files: &Files) -> i64 {
+    let index = Connection::open(files.path("log-index")).unwrap();
+    index.query_row("SELECT position FROM reach", [], |row| row.get(0)).unwrap()
 }
 
 async fn same(store: &Store, model: &MemoryLog) {
@@ -424,6 +447,14 @@ impl Disk {
         Options { sync, ..Options::default() }
     }
 
+    /// Opening syncs once.
+    fn open(&self, files: &Files) -> Store {
+        self.let_through(1);
+        let store = Store::open(files.path("log"), self.options()).unwrap();
+        self.asked.store(0, Ordering::SeqCst);
+        store
+    }
+
     fn let_through(&self, count: usize) {
         let (state, changed) = &*self.let_through;
         state.lock().unwrap().0 += count;
@@ -446,7 +477,7 @@ impl Disk {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
     let (files, disk) = (Files::new(), Disk::new());
-    let store = Store::open(files.path("log"), disk.options()).unwrap();
+    let store = disk.open(&files);
     let one = append("s", 1, 1);
     let key = one.request.clone().unwrap().key;
     let stream = StreamId::new("thing", "s");
@@ -456,7 +487,7 @@ async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
     };
     let first = append_in_background(one.clone());
     disk.asked(1).await;
-    // Written, and even indexed (the second is large), but not durable.
+    // Written, and many enough for a step of the index, but not durable.
     let second = append_in_background(append("s", 600, 2));
     let again = append_in_background(one);
     let written = || -> Option<i64> {
@@ -490,7 +521,7 @@ async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_does_not_confirm_ends_the_writing() {
     let (files, disk) = (Files::new(), Disk::new());
-    let store = Store::open(files.path("log"), disk.options()).unwrap();
+    let store = disk.open(&files);
     disk.let_through(1);
     store.append(append("s", 1, 1)).await.unwrap();
     disk.fail();
@@ -511,4 +542,116 @@ async fn a_disk_that_does_not_confirm_ends_the_writing() {
     assert!((1..=2).contains(&head.position));
     assert_eq!(store.check(&|_| ()).await.unwrap(), head);
     store.append(append("s", 1, 9)).await.unwrap();
+}
+
+/// The real `fdatasync`, of the real file, also after the write-ahead log began anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_synced_is_the_write_ahead_log() {
+    use std::os::unix::fs::MetadataExt;
+    let files = Files::new();
+    let (wal, syncs) = (files.path("log-wal"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&syncs);
+    let sync = move |file: &std::fs::File| {
+        let (given, named) = (file.metadata()?, std::fs::metadata(&wal)?);
+        assert_eq!((given.dev(), given.ino()), (named.dev(), named.ino()));
+        counted.fetch_add(1, Ordering::SeqCst);
+        file.sync_data()
+    };
+    let options = Options { sync: Arc::new(sync), ..Options::default() };
+    let store = Store::open(files.path("log"), options).unwrap();
+    let mut lengths = Vec::new();
+    for n in 0..100 {
+        store.append(append("s", 1, 900_000 + n)).await.unwrap();
+        lengths.push(std::fs::metadata(files.path("log-wal")).unwrap().len());
+    }
+    assert!(lengths.last() < Some(&80_000_000), "it began anew: {lengths:?}");
+    assert!(syncs.load(Ordering::SeqCst) > 100, "one for each append, and one at the start");
+}
+
+/// The power fails: what is left is what was on the disk at the last sync that came back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_after_a_power_cut() {
+    let files = Files::new();
+    let cut = 20;
+    let (syncs, gone) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new((Mutex::new(true), Condvar::new())));
+    let (from, to) = (files.folder.path().to_owned(), files.folder.path().join("after"));
+    std::fs::create_dir(&to).unwrap();
+    let (counted, power) = (Arc::clone(&syncs), Arc::clone(&gone));
+    let sync = move |file: &std::fs::File| {
+        file.sync_data()?;
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        if number == cut {
+            for part in ["log", "log-wal"] {
+                std::fs::copy(from.join(part), to.join(part))?;
+            }
+        }
+        if number > cut {
+            let (gone, changed) = &*power;
+            drop(changed.wait_while(gone.lock().unwrap(), |gone| *gone).unwrap());
+            return Err(std::io::Error::other("the power is gone"));
+        }
+        Ok(())
+    };
+    let options = Options { sync: Arc::new(sync), ..Options::default() };
+    let store = Store::open(files.path("log"), options).unwrap();
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let (store, acknowledged) = (store.clone(), Arc::clone(&acknowledged));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let one = append(&format!("c{client}"), 1, n);
+                    match store.append(one).await {
+                        Ok(appended) => {
+                            acknowledged.lock().unwrap().push((client, n, appended.last));
+                        }
+                        Err(_) => return,
+                    }
+                }
+            })
+        })
+        .collect();
+    while syncs.load(Ordering::SeqCst) <= cut + 1 {
+        tokio::task::yield_now().await;
+    }
+    *gone.0.lock().unwrap() = false;
+    gone.1.notify_all();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    assert!(acknowledged.len() >= cut, "{}", acknowledged.len());
+    let after = Store::open(files.path("after/log"), Options::default()).unwrap();
+    for (client, n, last) in acknowledged {
+        let answered = after.request("tester", &format!("c{client}-1-{n}")).await.unwrap();
+        assert_eq!(answered.map(|one| one.last), Some(last), "c{client} {n}");
+    }
+    assert_eq!(after.check(&|_| ()).await.unwrap(), after.head_now());
+}
+
+/// Bytes of the file itself, not rows: a page that does not read is damage at its place.
+#[tokio::test]
+async fn a_damaged_page_is_named_by_the_check() {
+    use std::io::{Seek, SeekFrom, Write};
+    let files = Files::new();
+    filled(&files).await;
+    let (page, size): (u64, u64) = Connection::open(files.path("log"))
+        .unwrap()
+        .query_row(
+            "SELECT pageno, (SELECT page_size FROM pragma_page_size) FROM dbstat \
+             WHERE name = 'events' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 3",
+            [],
+            |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)),
+        )
+        .unwrap();
+    let mut file = std::fs::File::options().write(true).open(files.path("log")).unwrap();
+    file.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+    file.write_all(&[0xff; 64]).unwrap();
+    drop(file);
+    let store = files.open("log").unwrap();
+    let at = corrupt_at(store.check(&|_| ()).await);
+    assert!((2..600).contains(&at), "{at}");
+    assert_eq!(store.read(0, at as usize - 1).await.unwrap().len() as u64, at - 1);
+    assert_eq!(corrupt_at(store.read(0, 10_000).await), at);
 }
