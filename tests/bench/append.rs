@@ -96,11 +96,9 @@ pub(crate) fn run(size: Size) {
     for (clients, target) in [(32, 0.8), (128, 1.2)] {
         let (mut ours, mut raw) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            // A default server allows 100 connections.
-            raw.push(inserts(&server, clients.min(90), how_long));
+            raw.push(inserts(&server, clients, how_long));
             ours.push(runtime.block_on(appends(log.clone(), clients, how_long)));
         }
         row(&format!("PostgreSQL, {clients} writers : pgbench INSERT"), &ours, &raw, target);
     }
-    println!("\npgbench runs with at most 90 connections: the server's default allows 100.");
 }

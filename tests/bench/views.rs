@@ -283,7 +283,7 @@ async fn replay(size: Size) {
 
     let server = Postgres::start();
     let log = server.open("bench_read").await;
-    let count = size.events(300_000, 2_000).min(300_000);
+    let count = size.events(1_000_000, 2_000);
     fill(log.as_ref(), count).await;
     println!();
     let cpu = || cpu_seconds() + cpu_seconds_of_server(&server);
