@@ -8,7 +8,7 @@
 use chrono::{DateTime, Utc};
 use domain::{
     kernel::{
-        Caller, Decided, Kind, Outstanding, Principal, Refusal, Stamp, State, StreamId,
+        Caller, Decided, Kind, Outstanding, Principal, Refusal, Role, Stamp, State, StreamId,
         canonical_bytes, canonical_value, codes, fields, sha256,
     },
     kinds::{self, KINDS},
@@ -319,10 +319,7 @@ impl Ledger {
         loaded: Loaded,
     ) -> Result<Ready, SubmitFault> {
         let Submission { kind, principal, verb, .. } = submission;
-        let role = match kind.verb(verb).map(|verb| verb.caller) {
-            Some(Caller::Person(role)) => role,
-            _ => domain::kernel::Role::Admin,
-        };
+        let role = role_for(kind, verb);
         let exists = loaded.revision > 0;
         if exists {
             principal.authorise(role, owner(kind, id, loaded.state.as_ref()))?;
@@ -360,7 +357,7 @@ impl Ledger {
         let project = owner(kind, id, decided.state.as_ref());
         principal.authorise(role, project)?;
         if !principal.name.starts_with("system:") {
-            self.check_order(kind, id, &loaded, &decided, &mut saw).await?;
+            self.check_order(principal, kind, id, &loaded, &decided, &mut saw).await?;
         }
         Ok(Ready { loaded, decided, saw, secret, project })
     }
@@ -369,6 +366,7 @@ impl Ledger {
     /// now, and within its limits: before anything is written.
     async fn check_order(
         &self,
+        principal: &Principal,
         kind: &'static Kind,
         id: Uuid,
         before: &Loaded,
@@ -382,14 +380,20 @@ impl Ledger {
         if kind.name == "cloud-account" || goes_on {
             return Ok(());
         }
-        let Some(account) = decided.state.facets().account else { return Ok(()) };
-        let (mark, account) = account_mark(self, account).await?;
+        let Some(account_id) = decided.state.facets().account else { return Ok(()) };
+        let (mark, account) = account_mark(self, account_id).await?;
         saw.push(mark);
         let Some(account) = account else {
             return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, "the account is not there").into());
         };
         if !account.is_ready() {
-            let detail = format!("the account {} is not ready", account.name);
+            // What was given to a project may live in an account that is another's: its row has
+            // the account's id, and nothing more of it.
+            let detail = if principal.reach.covers(account.project) {
+                format!("the account {} is not ready", account.name)
+            } else {
+                format!("the account {account_id} is not ready")
+            };
             return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, detail).into());
         }
         let tag = out.order["type"].as_str().unwrap_or_default();
@@ -549,7 +553,8 @@ impl Ledger {
         }
     }
 
-    /// The answer that the first request with this key got, made again from its records.
+    /// The answer that the first request with this key got, made again from its records. Its status
+    /// and order are those of now, so who does not reach the resource any more gets no answer.
     async fn repeat(
         &self,
         submission: &Submission,
@@ -576,13 +581,17 @@ impl Ledger {
             .filter(|record| !noted && record.kind() == first.kind() && record.id() == id_text)
             .collect();
         let loaded = self.load(submission.kind, &id_text).await?;
+        let id = id_text.parse().unwrap_or_default();
+        let role = role_for(submission.kind, &submission.verb);
+        let owner = owner(submission.kind, id, loaded.state.as_ref());
+        submission.principal.authorise(role, owner)?;
         let revision = match own.last() {
             Some(last) => last.revision(),
             None => data(first)["revision"].as_u64().unwrap_or_default(),
         };
         Ok(Outcome {
             kind: submission.kind.name,
-            id: id_text.parse().unwrap_or_default(),
+            id,
             revision,
             position: answered.last,
             events: own
@@ -618,6 +627,14 @@ enum Appending {
     Lost,
     /// The same request got in between.
     Repeated(Answered),
+}
+
+/// The role that a command needs; Skyledger's own need the highest.
+fn role_for(kind: &Kind, verb: &str) -> Role {
+    match kind.verb(verb).map(|verb| verb.caller) {
+        Some(Caller::Person(role)) => role,
+        _ => Role::Admin,
+    }
 }
 
 /// Who owns a resource. A project belongs to itself.

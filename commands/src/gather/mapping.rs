@@ -1,7 +1,11 @@
-//! Where a mapping is to live: its account must be there and ready, and lends its provider, and its
-//! project when none is named.
+//! Where a mapping is to live: its account must be there, ready and within the caller's reach, and
+//! lends its provider, and its project when none is named.
+//!
+//! An account's credential works for who reaches the account. One that belongs to no project is
+//! the estate's: only who reaches everything makes something new in it. What is in it can be given
+//! to a project (`assign`), whose people then command that one thing, and nothing else of it.
 
-use domain::kernel::{Refusal, canonical_bytes, codes};
+use domain::kernel::{Refusal, Role, canonical_bytes, codes};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,6 +24,8 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
         let detail = format!("account: there is no cloud account {id}");
         return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
     };
+    // The handler has asked for the role.
+    gathering.principal.authorise(Role::Viewer, account.project)?;
     if !gathering.body.is_object() {
         return Ok(());
     }

@@ -1,14 +1,21 @@
 //! A token sees and changes only what it reaches: proved over every route there is.
 
+use std::collections::BTreeSet;
+
+use ::commands::ports::EventLog;
 use adapters_http::{
     openapi,
     routes::{ROUTES, Scope, Verb},
 };
+use axum::body::Body;
 use domain::{
-    kernel::{Caller, Reach, Role},
+    kernel::{Caller, Kind, Reach, Role, Verb as Command},
     kinds::KINDS,
 };
+use http::Request;
+use projections::views::{LENSES, VIEWS};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 use uuid::Uuid;
 
 use crate::world::{World, get, post};
@@ -43,6 +50,9 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
         "spec": {"name": format!("{name}-group"), "rules": []},
     });
     all.push(("security-group", world.system("security-group", None, "declare", body).await.id));
+    let reach = Reach::Projects(vec![project]);
+    let body = json!({"name": format!("{name}-token"), "role": "viewer", "reach": reach});
+    all.push(("token", world.system("token", None, "issue", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -54,31 +64,37 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     (project, all)
 }
 
+/// Every view and lens, as queries name them.
+fn sources() -> impl Iterator<Item = &'static str> {
+    VIEWS.iter().map(|view| view.name()).chain(LENSES.iter().map(|lens| lens.name))
+}
+
+/// A path to ask, and the one of the document that it is of.
+struct Read {
+    published: String,
+    path: String,
+}
+
 /// Every GET there is, with these resources in its path, with and without a moment.
-fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<String> {
+fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<Read> {
     let mut out = Vec::new();
     for route in ROUTES.iter().filter(|route| route.method == Verb::Get) {
-        let mut paths = Vec::new();
-        match route.scope {
-            Scope::Once => paths.push(route.path.replace("{code}", "not-found")),
-            Scope::EachKind | Scope::EachCreated => {
-                for kind in KINDS {
-                    let path = route.path.replace("{kinds}", kind.plural);
-                    if path.contains("{id}") {
-                        let own = resources.iter().filter(|(name, _)| *name == kind.name);
-                        paths.extend(own.map(|(_, id)| path.replace("{id}", &id.to_string())));
-                    } else {
-                        paths.push(path);
-                    }
-                }
-            }
-            Scope::EachSource => {
-                let names = ["freshness", "inventory", "mappings", "orders", "sync-runs"];
-                paths.extend(names.map(|name| route.path.replace("{view}", name)));
-            }
-        }
+        let published: Vec<(Option<&str>, String)> = match route.scope {
+            Scope::Once => vec![(None, route.path.to_owned())],
+            Scope::EachKind | Scope::EachCreated => KINDS
+                .iter()
+                .map(|kind| (Some(kind.name), route.path.replace("{kinds}", kind.plural)))
+                .collect(),
+            Scope::EachSource => sources()
+                .map(|name| (None, route.path.replace("{view}", &name.replace('_', "-"))))
+                .collect(),
+        };
         let takes = |name: &str| route.parameters.iter().any(|one| one.name == name);
-        for path in paths {
+        for (kind, published) in published {
+            let path = match resources.iter().find(|(name, _)| Some(*name) == kind) {
+                Some((_, id)) => published.replace("{id}", &id.to_string()),
+                None => published.replace("{code}", "not-found"),
+            };
             let mut queries = vec![String::new()];
             if takes("field") {
                 queries = vec!["field=name&".into(), "field=status&".into()];
@@ -86,8 +102,7 @@ fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<String> {
             if route.path.ends_with("/diff") {
                 queries = vec!["from=0&".into(), format!("from=0&to={past}&")];
                 if takes("view") {
-                    let views = ["inventory", "mappings", "orders", "sync_runs", "freshness"];
-                    queries.extend(views.map(|view| format!("from=0&view={view}&")));
+                    queries.extend(sources().map(|view| format!("from=0&view={view}&")));
                 }
             }
             if route.path.ends_with("/proof") {
@@ -101,14 +116,30 @@ fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<String> {
                 queries.push("newest_first=true&".into());
             }
             for query in queries {
+                let read = |path| Read { published: published.clone(), path };
                 if takes("at") {
-                    out.push(format!("{path}?{query}at={past}"));
+                    out.push(read(format!("{path}?{query}at={past}")));
                 }
-                out.push(format!("{path}?{query}"));
+                out.push(read(format!("{path}?{query}")));
             }
         }
     }
     out
+}
+
+/// What people may send, with the role that it needs.
+fn commands(kind: &Kind) -> impl Iterator<Item = (&'static Command, Role)> {
+    (kind.verbs)().iter().filter_map(|verb| match verb.caller {
+        Caller::Person(role) => Some((verb, role)),
+        Caller::System => None,
+    })
+}
+
+/// The paths of the document that have this method.
+fn published(method: &str) -> BTreeSet<String> {
+    let document = openapi();
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths.filter(|(_, item)| item[method].is_object()).map(|(path, _)| path.clone()).collect()
 }
 
 #[tokio::test]
@@ -120,17 +151,20 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
     // One resource changes hands: what was before is the former owner's.
     let moved = ours.iter().find(|(kind, _)| *kind == "disk").unwrap().1;
     world.system("disk", Some(moved), "assign", json!({"project": theirs_id})).await;
-    let kinds: Vec<_> =
-        KINDS.iter().map(|kind| kind.name).filter(|kind| *kind != "token").collect();
-    for kind in kinds {
-        assert!(theirs.iter().any(|(own, _)| *own == kind), "{kind} has no example here");
+    for kind in KINDS {
+        let name = kind.name;
+        assert!(theirs.iter().any(|(own, _)| *own == name), "{name} has no example here");
     }
     let record = past - 1;
+    let walked = reads(&theirs, past, record);
+    let walked: BTreeSet<_> = walked.into_iter().map(|read| read.published).collect();
+    assert_eq!(walked, published("get"));
     for role in [Role::Viewer, Role::Operator, Role::Admin] {
         let name = format!("of-alpha-{role:?}").to_lowercase();
         let token = world.token(&name, role, Reach::Projects(vec![mine])).await;
         let mut seen = 0;
-        for path in reads(&theirs, past, record) {
+        for Read { path, .. } in reads(&theirs, past, record) {
+            // The feed does not end: it has a test of its own.
             if path.contains(":watch") {
                 continue;
             }
@@ -164,19 +198,75 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
 }
 
 #[tokio::test]
+async fn a_feed_has_the_records_of_the_projects_within_reach_and_no_others() {
+    let world = World::new().await;
+    let (mine, ours) = estate(&world, "alpha").await;
+    let (theirs_id, theirs) = estate(&world, THEIRS).await;
+    let past = world.position().await;
+    let server = theirs.iter().find(|(kind, _)| *kind == "server").unwrap().1;
+    let mut feeds = Vec::new();
+    for role in [Role::Viewer, Role::Operator, Role::Admin] {
+        let name = format!("of-alpha-{role:?}").to_lowercase();
+        let token = world.token(&name, role, Reach::Projects(vec![mine])).await;
+        for (query, from) in [
+            ("?from=0".to_owned(), Some(0)),
+            (format!("?from={past}"), Some(past)),
+            (format!("?from=0&project={theirs_id}"), None),
+            (format!("?from=0&id={server}"), None),
+            ("?from=0&kind=token".to_owned(), None),
+        ] {
+            let request = Request::get(format!("/v1/audit/events:watch{query}"))
+                .header("authorization", format!("Bearer {token}"));
+            let request = request.body(Body::empty()).unwrap();
+            let response = world.router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 200, "{query}");
+            feeds.push((query, from, response.into_body()));
+        }
+    }
+    // What comes while it is watched, of both; and something of ours that goes to them.
+    let disk = ours.iter().find(|(kind, _)| *kind == "disk").unwrap().1;
+    world.system("disk", Some(disk), "assign", json!({"project": theirs_id})).await;
+    world.system("project", Some(theirs_id), "rename", json!({"name": "bravo-2"})).await;
+    world.system("project", Some(mine), "rename", json!({"name": "alpha-2"})).await;
+    let records = world.log.read(0, 10_000).await.unwrap();
+    let own: Vec<_> = records
+        .iter()
+        .filter(|one| one.project() == Some(mine))
+        .map(domain::log::Record::position)
+        .collect();
+    assert!(own.len() > 10 && *own.last().unwrap() > past, "{own:?}");
+    // A feed that has shown all there is ends with its server.
+    world.service.close();
+    for (query, from, body) in feeds {
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(!text.contains(THEIRS), "{query}: {text}");
+        let shown: Vec<u64> = text
+            .split("\n\n")
+            .filter(|event| event.contains("\ndata: "))
+            .map(|event| event.lines().find_map(|line| line.strip_prefix("id: ")).unwrap())
+            .map(|id| id.parse().unwrap())
+            .collect();
+        let wanted: Vec<u64> = match from {
+            Some(from) => own.iter().copied().filter(|position| *position > from).collect(),
+            None => Vec::new(),
+        };
+        assert_eq!(shown, wanted, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     let world = World::new().await;
     let (mine, _) = estate(&world, "alpha").await;
     let (theirs_id, theirs) = estate(&world, THEIRS).await;
-    let tokens = world.get("/v1/tokens").await.json;
-    let token_id: Uuid = tokens["items"][0]["id"].as_str().unwrap().parse().unwrap();
-    let all = theirs.iter().copied().chain([("token", token_id)]).collect::<Vec<_>>();
+    let estates = world.account("bravo-and-all", None).await;
     let admin = world.token("alpha-admin", Role::Admin, Reach::Projects(vec![mine])).await;
     let viewer = world.token("alpha-viewer", Role::Viewer, Reach::Projects(vec![mine])).await;
     let before = world.position().await;
-    let mut sent = 0;
+    let mut walked = BTreeSet::new();
     for kind in KINDS {
-        let (_, id) = all.iter().find(|(own, _)| *own == kind.name).unwrap();
+        let (_, id) = theirs.iter().find(|(own, _)| *own == kind.name).unwrap();
         for verb in (kind.verbs)() {
             let path = format!("/v1/{}/{id}/{}", kind.plural, verb.name);
             for query in ["", "?validate_only=true"] {
@@ -189,13 +279,14 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
                     };
                     assert_eq!(reply.status.as_u16(), wanted, "{path}: {}", reply.text);
                     assert!(!reply.text.contains(THEIRS), "{path}: {}", reply.text);
-                    sent += 1;
                 }
+            }
+            if matches!(verb.caller, Caller::Person(_)) {
+                walked.insert(format!("/v1/{}/{{id}}/{}", kind.plural, verb.name));
             }
         }
     }
-    assert!(sent > 100, "{sent}");
-    // Into another project, by what one creates.
+    // Into another project, or by another project's account, by what one creates.
     let account = theirs.iter().find(|(kind, _)| *kind == "cloud-account").unwrap().1;
     for (path, body) in [
         ("/v1/projects", json!({"name": "new"})),
@@ -223,17 +314,135 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
                 "account": account, "region": "north", "spec": {"name": "x"},
             }),
         ),
+        (
+            "/v1/security-groups",
+            json!({
+                "account": account, "region": "north", "project": mine, "spec": {"name": "x"},
+            }),
+        ),
+        (
+            "/v1/security-groups",
+            json!({
+                "account": estates, "region": "north", "project": mine, "spec": {"name": "x"},
+            }),
+        ),
+        (
+            "/v1/security-groups",
+            json!({
+                "account": estates, "region": "north", "spec": {"name": "x"},
+            }),
+        ),
     ] {
-        let reply = world.send(post(path, body.clone()).token(&admin)).await;
-        assert_eq!(reply.status, 403, "{path} {body}: {}", reply.text);
+        for query in ["", "?validate_only=true"] {
+            let path = format!("{path}{query}");
+            let reply = world.send(post(&path, body.clone()).token(&admin)).await;
+            assert!(!reply.text.contains(THEIRS), "{path}: {}", reply.text);
+            reply.problem(403, "out-of-reach");
+        }
+        // The same under an id of one's own.
+        let with_id = creating_path(path);
+        let reply = world.send(post(&with_id, body.clone()).token(&admin)).await;
+        assert!(!reply.text.contains(THEIRS), "{with_id}: {}", reply.text);
+        reply.problem(403, "out-of-reach");
+        walked.insert(path.to_owned());
+    }
+    assert_eq!(walked, published("post"));
+    assert_eq!(world.position().await, before);
+}
+
+/// The path that creates one under an id that nothing has.
+fn creating_path(plural: &str) -> String {
+    let kind = KINDS.iter().find(|kind| plural.ends_with(kind.plural)).unwrap();
+    let (verb, _) = commands(kind).find(|(verb, _)| verb.creates).unwrap();
+    format!("{plural}/{}/{}", Uuid::from_u128(0xfeed), verb.name)
+}
+
+#[tokio::test]
+async fn what_was_given_to_a_project_is_commanded_there_through_an_account_out_of_reach() {
+    let world = World::new().await;
+    let mine = world.project("alpha").await;
+    let theirs = world.project(THEIRS).await;
+    let account = world.account("bravo-account", Some(theirs)).await;
+    let spec = |name: &str| json!({"spec": {"name": name}});
+    let place = json!({"account": account, "region": "north", "spec": {"name": "given"}});
+    let group = world.system("security-group", None, "declare", place).await.id;
+    let link = json!({"number": 1, "external_id": "given-1", "seen": {"name": "given"}});
+    world.system("security-group", Some(group), "link", link).await;
+    let declare = format!("/v1/security-groups/{group}/declare");
+    let operator = world.token("alpha-ops", Role::Operator, Reach::Projects(vec![mine])).await;
+    let send = async |name: &str| world.send(post(&declare, spec(name)).token(&operator)).await;
+    send("changed").await.problem(403, "out-of-reach");
+    world.system("security-group", Some(group), "assign", json!({"project": mine})).await;
+    // Of the account it lives in nothing is told, not even its name.
+    world.system("cloud-account", Some(account), "pause", json!({})).await;
+    let paused = send("changed").await;
+    assert!(!paused.text.contains(THEIRS), "{}", paused.text);
+    paused.problem(409, "account-not-ready");
+    world.system("cloud-account", Some(account), "resume", json!({})).await;
+    let changed = send("changed").await.ok(202);
+    assert_eq!(changed["order"]["order"]["type"], "apply", "{changed}");
+}
+
+#[tokio::test]
+async fn every_command_is_refused_to_every_role_below_its_own() {
+    let world = World::new().await;
+    let (_, ours) = estate(&world, "alpha").await;
+    let roles = [Role::Viewer, Role::Operator, Role::Admin];
+    let mut tokens = Vec::new();
+    for role in roles {
+        // Only the role is in the way.
+        let name = format!("{role:?}").to_lowercase();
+        tokens.push((role, world.token(&name, role, Reach::All).await));
+    }
+    let before = world.position().await;
+    for kind in KINDS {
+        let (_, id) = ours.iter().find(|(own, _)| *own == kind.name).unwrap();
+        for (verb, needed) in commands(kind) {
+            assert!(needed > Role::Viewer, "{} {} by who only reads", kind.name, verb.name);
+            let mut paths = vec![format!("/v1/{}/{id}/{}", kind.plural, verb.name)];
+            if verb.creates {
+                paths.push(format!("/v1/{}", kind.plural));
+            }
+            for (role, token) in &tokens {
+                for path in &paths {
+                    let planned = format!("{path}?validate_only=true");
+                    let plan = world.send(post(&planned, json!({})).token(token)).await;
+                    if *role < needed {
+                        plan.problem(403, "role-too-low");
+                        let reply = world.send(post(path, json!({})).token(token)).await;
+                        reply.problem(403, "role-too-low");
+                    } else {
+                        assert_ne!(plan.status, 403, "{role:?} {path}: {}", plan.text);
+                    }
+                }
+            }
+        }
     }
     assert_eq!(world.position().await, before);
 }
 
-#[test]
-fn every_route_of_the_document_is_one_of_the_list() {
-    // What the tests above walk is what is published.
-    let document = openapi();
-    let published = document["paths"].as_object().unwrap().len();
-    assert!(published > ROUTES.len() && published > 8 * KINDS.len(), "{published}");
+#[tokio::test]
+async fn a_request_is_answered_again_only_while_its_resource_is_within_reach() {
+    let world = World::new().await;
+    let (mine, ours) = estate(&world, "alpha").await;
+    let theirs = world.project(THEIRS).await;
+    let server = ours.iter().find(|(kind, _)| *kind == "server").unwrap().1;
+    let operator = world.token("alpha-ops", Role::Operator, Reach::Projects(vec![mine])).await;
+    let tag = format!("/v1/servers/{server}/tag");
+    let start = format!("/v1/servers/{server}/start");
+    let send = async |path: &str, body: Value| {
+        let request = post(path, body).token(&operator).header("idempotency-key", path);
+        world.send(request).await
+    };
+    let tags = || json!({"tags": {"env": "test"}});
+    // One that does something, and one that finds nothing to do.
+    assert_eq!(send(&start, json!({})).await.ok(200)["events"], json!([]));
+    let first = send(&tag, tags()).await.ok(202);
+    let again = send(&tag, tags()).await.ok(202);
+    assert_eq!((&again["repeated"], &again["position"]), (&json!(true), &first["position"]));
+    world.system("server", Some(server), "assign", json!({"project": theirs})).await;
+    let after = world.position().await;
+    send(&tag, tags()).await.problem(403, "out-of-reach");
+    send(&start, json!({})).await.problem(403, "out-of-reach");
+    assert_eq!(world.position().await, after);
 }
