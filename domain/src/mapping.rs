@@ -150,14 +150,16 @@ pub enum Command<S> {
     },
     /// Say what is wanted.
     Declare {
-        /// The cloud account it lives in; may be left out when it is already known.
+        /// The cloud account it lives in, within the caller's reach; may be left out when it is
+        /// already known.
         #[serde(default)]
         account: Option<Uuid>,
         /// The account's provider; filled in by the server.
         #[serde(default)]
         #[schemars(skip)]
         provider: Option<String>,
-        /// The provider's id of the region; may be left out when it is already known.
+        /// The provider's id of the region, 1…64 visible ASCII characters; may be left out when it
+        /// is already known.
         #[serde(default)]
         region: Option<String>,
         /// Who owns it; the account's project when it is left out.
@@ -465,6 +467,7 @@ impl<S: Spec> Mapped<S> {
                 let (Some(account), Some(provider)) = (account, provider) else {
                     return Err(Refusal::new(&codes::INVALID_FIELD, "account: is needed"));
                 };
+                region.as_deref().map_or(Ok(()), Origin::check_region)?;
                 let origin = Origin { provider, account, region, external_id: String::new() };
                 Ok(vec![Event::Declared { origin, project, spec }])
             }

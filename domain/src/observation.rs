@@ -36,6 +36,30 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Longest id of a region that a caller names; the longest we know have some 30 (AWS'
+    /// local zones).
+    pub const REGION_CHARS_MAX: usize = 64;
+    /// Longest external id that a caller names; Azure's paths are the longest, up to some 300.
+    pub const EXTERNAL_ID_CHARS_MAX: usize = 512;
+
+    /// What a caller names as a region must look like the id of one: it is a column that lists
+    /// find rows by, and an index takes no text of any length.
+    pub fn check_region(region: &str) -> Result<(), Refusal> {
+        let fits = (1..=Self::REGION_CHARS_MAX).contains(&region.len());
+        if fits && region.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(());
+        }
+        let detail =
+            format!("region: needs 1 to {} visible ASCII characters", Self::REGION_CHARS_MAX);
+        Err(Refusal::new(&codes::INVALID_FIELD, detail))
+    }
+
+    /// The same for what a caller names by its id in the cloud.
+    pub fn is_external_id(id: &str) -> bool {
+        (1..=Self::EXTERNAL_ID_CHARS_MAX).contains(&id.chars().count())
+            && !id.chars().any(char::is_control)
+    }
+
     /// The name that one resource here takes for this counterpart alone.
     pub fn claim(&self, kind: &str) -> String {
         let region = self.region.as_deref().unwrap_or("-");

@@ -4,7 +4,7 @@
 use domain::{kernel::canonical_value, log::Record};
 use serde_json::{Value as Json, json};
 
-use crate::view::{Column, ColumnType, FoldFault, Indexing, RowState, Value, View};
+use crate::view::{Column, ColumnType, FoldFault, Indexing, RowState, Value, View, stored_key};
 
 const fn column(
     name: &'static str,
@@ -208,7 +208,8 @@ impl View for Freshness {
     ) -> Result<Option<Box<dyn RowState>>, FoldFault> {
         let run = data(self.name(), record)?;
         let scopes = run["scopes"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(scope) = scopes.iter().find(|scope| scope_key(record.id(), scope) == key) else {
+        let is_row = |scope: &&Json| stored_key(&scope_key(record.id(), scope)) == key;
+        let Some(scope) = scopes.iter().find(is_row) else {
             return Ok(row);
         };
         let now = record.recorded_at().timestamp_micros();

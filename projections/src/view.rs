@@ -8,7 +8,9 @@
 //! 3. A row's columns and body are functions of its state, and [`View::read`] gives the state back
 //!    from the body.
 
-use domain::log::Record;
+use std::{borrow::Cow, fmt::Write as _};
+
+use domain::{kernel::sha256, log::Record};
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,9 @@ pub enum ColumnType {
     Boolean,
 }
 
-/// How lists find rows by a column.
+/// How lists find rows by a column. A text that makes groups is compared and sorted by its first
+/// 128 bytes, one that finds rows or sorts them by its first 1,024: no index takes more, and a
+/// row's body has the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexing {
     /// By looking at them.
@@ -112,6 +116,30 @@ pub struct FoldFault {
     pub reason: String,
 }
 
+/// Most bytes of a row's key. Ours are ids of resources, some with a region and a kind behind them,
+/// and every index of a table has the key: PostgreSQL's entries end at some 2,700 bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// A key as stores have it: without NUL, which PostgreSQL does not know, and no longer than
+/// [`KEY_BYTES_MAX`]. Of a longer one the beginning stays, and a digest tells it from others.
+#[must_use]
+pub fn stored_key(key: &str) -> Cow<'_, str> {
+    let key = if key.contains('\0') {
+        Cow::Owned(key.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(key)
+    };
+    if key.len() <= KEY_BYTES_MAX {
+        return key;
+    }
+    let mut digest = String::from("~");
+    for byte in sha256(key.as_bytes()) {
+        let _ = write!(digest, "{byte:02x}");
+    }
+    let kept = key.floor_char_boundary(KEY_BYTES_MAX - digest.len());
+    Cow::Owned(key[..kept].to_owned() + &digest)
+}
+
 /// One read model.
 pub trait View: Send + Sync {
     /// In snake case; part of table names.
@@ -126,7 +154,7 @@ pub trait View: Send + Sync {
     /// Columns by which lists are commonly sorted. The first changes rarely; groups have an index
     /// in its order.
     fn sort_columns(&self) -> &'static [&'static str];
-    /// The rows this record touches.
+    /// The rows this record touches. A key that is too long is folded as [`stored_key`] has it.
     fn keys(&self, record: &Record) -> Vec<String>;
     /// One row after one more record; none removes it.
     fn fold(
@@ -154,4 +182,23 @@ pub struct Lens {
     pub only: &'static [(&'static str, Option<&'static str>)],
     /// The row as this reader wants it.
     pub show: fn(&serde_json::Value) -> serde_json::Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_key_is_short_and_still_its_own() {
+        let long = "é".repeat(KEY_BYTES_MAX);
+        let other = format!("{long}!");
+        for (key, same) in [("a", true), (&"k".repeat(KEY_BYTES_MAX), true), (&long, false)] {
+            let stored = stored_key(key);
+            assert!(stored.len() <= KEY_BYTES_MAX);
+            assert_eq!(stored == key, same, "{}", key.len());
+            assert_eq!(stored_key(&stored), stored, "stored again it stays");
+        }
+        assert_ne!(stored_key(&long), stored_key(&other));
+        assert_eq!(stored_key("a\0b"), "a\u{fffd}b");
+    }
 }

@@ -105,6 +105,24 @@ fn order(of: &Mapping) -> Option<Order<SecurityGroup>> {
 }
 
 #[test]
+fn a_region_looks_like_the_id_of_one() {
+    let within = |region: &str| {
+        let Wish::Declare { account, provider, project, spec, .. } = declare(&[22]) else {
+            unreachable!()
+        };
+        let wish =
+            Wish::Declare { account, provider, region: Some(region.to_owned()), project, spec };
+        Mapping::default().decide(wish, &stamp()).map(drop).map_err(|no| no.code.code)
+    };
+    for right in ["eu-central-1", "North_2.b", &"r".repeat(64)] {
+        assert_eq!(within(right), Ok(()), "{right}");
+    }
+    for wrong in ["", "a b", "köln", "a\0", &"r".repeat(65), &"r".repeat(100_000)] {
+        assert_eq!(within(wrong), Err("invalid-field"), "{}", wrong.len());
+    }
+}
+
+#[test]
 fn what_is_declared_is_created_and_then_linked() {
     let state = check(&Mapping::default(), declare(&[22]), Ok(&[declared(&[22])]));
     assert_eq!(order(&state), Some(Order::Create { spec: spec(&[22]) }));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::{
     kernel::{Facets, Refusal, codes},
     mapping::{FieldDrift, Spec},
+    observation::Origin,
 };
 
 /// Seen from the server.
@@ -255,7 +256,7 @@ pub struct SecurityGroup {
     /// For people, at most 255 characters.
     #[serde(default)]
     pub description: String,
-    /// The VPC it guards, by external id, where the provider binds it to one.
+    /// The VPC it guards, by external id (1…512 characters), where the provider binds it to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vpc: Option<String>,
     /// Its rules, at most [`SecurityGroup::RULES_MAX`].
@@ -305,6 +306,11 @@ fn check_rule(rule: &Rule) -> Result<(), Refusal> {
             no("icmpv6 is for IPv6; use icmp")
         }
         Peer::Group(id) | Peer::PrefixList(id) if id.is_empty() => no("the peer has no id"),
+        Peer::Group(id) | Peer::PrefixList(id) if !Origin::is_external_id(id) => {
+            // Without the rule's own words: they are as long as the id.
+            let detail = "a peer's id has at most 512 characters, none of them a control character";
+            Err(Refusal::new(&codes::RULE_INVALID, detail))
+        }
         _ => Ok(()),
     }
 }
@@ -326,6 +332,12 @@ impl Spec for SecurityGroup {
         }
         if self.description.chars().count() > 255 {
             return Err(invalid("description", "has at most 255 characters"));
+        }
+        if self.vpc.as_deref().is_some_and(|vpc| !Origin::is_external_id(vpc)) {
+            return Err(invalid(
+                "vpc",
+                "needs 1 to 512 characters, none of them a control character",
+            ));
         }
         if self.rules.len() > Self::RULES_MAX {
             return Err(invalid("rules", "are at most 1,000"));

@@ -10,9 +10,9 @@ use std::{
 };
 
 use domain::log::{Position, Record};
-use projections::view::{FoldFault, RowState, Value, View};
+use projections::view::{FoldFault, RowState, Value, View, stored_key};
 
-use super::{sql::storable, store::Batch};
+use super::{store::Batch, table::Most};
 
 /// One version of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ struct Slot {
 
 impl Slot {
     /// The version it is.
-    fn live(self, key: &str) -> Version {
-        let columns = columns(&*self.state);
+    fn live(self, key: &str, most: &[Most]) -> Version {
+        let columns = columns(&*self.state, most);
         Version { key: key.to_owned(), from: self.from, to: None, columns, body: self.body }
     }
 }
@@ -59,6 +59,8 @@ struct Kept {
 /// The rows of some of a view's keys.
 pub(crate) struct Rows {
     view: &'static dyn View,
+    /// How much of each column is kept.
+    most: Vec<Most>,
     /// None: the row is known not to be there.
     slots: HashMap<Arc<str>, Option<Slot>, BuildHasherDefault<DefaultHasher>>,
     round: u64,
@@ -78,7 +80,7 @@ pub(crate) fn touches(view: &dyn View, records: &[Record], first: usize) -> Vec<
     for (index, record) in records.iter().enumerate() {
         let begin = all.len();
         for key in view.keys(record) {
-            let key: Arc<str> = storable(key).into();
+            let key: Arc<str> = stored_key(&key).into();
             if !all[begin..].iter().any(|(_, other)| *other == key) {
                 all.push((first + index, key));
             }
@@ -98,6 +100,7 @@ impl Rows {
     pub(crate) fn new(view: &'static dyn View, bound: usize) -> Self {
         Self {
             view,
+            most: Most::of(view),
             slots: HashMap::default(),
             round: 0,
             bound,
@@ -140,7 +143,7 @@ impl Rows {
             Some(Slot { from, body, state, stored, .. }) => {
                 // A version that goes out when this record ends it.
                 let ending = !stored && from < position;
-                let columns = if ending { columns(&*state) } else { Vec::new() };
+                let columns = if ending { columns(&*state, &self.most) } else { Vec::new() };
                 (Some(state), Some(Kept { from, columns, body, stored }))
             }
             None => (None, None),
@@ -220,7 +223,7 @@ impl Rows {
             if let Some(slot) = self.slots.remove(&key).flatten()
                 && !slot.stored
             {
-                out.push(slot.live(&key));
+                out.push(slot.live(&key, &self.most));
             }
         }
         Some(out)
@@ -236,7 +239,7 @@ impl Rows {
                     key: key.to_string(),
                     from: slot.from,
                     to: None,
-                    columns: columns(&*slot.state),
+                    columns: columns(&*slot.state, &self.most),
                     body: slot.body.clone(),
                 });
             }
@@ -264,7 +267,7 @@ impl Rows {
         gone.retain(|key| match self.slots.remove(key).flatten() {
             Some(slot) => {
                 if !slot.stored {
-                    self.batch.inserts.push(slot.live(key));
+                    self.batch.inserts.push(slot.live(key, &self.most));
                 }
                 true
             }
@@ -275,11 +278,11 @@ impl Rows {
 }
 
 /// A row's columns as they are written.
-fn columns(state: &dyn RowState) -> Vec<Value> {
+fn columns(state: &dyn RowState, most: &[Most]) -> Vec<Value> {
     let mut columns = state.columns();
-    for value in &mut columns {
+    for (value, most) in columns.iter_mut().zip(most) {
         if let Value::Text(text) = value {
-            *text = storable(std::mem::take(text));
+            *text = most.kept(std::mem::take(text));
         }
     }
     columns

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::{
     sql::{Dialect, Sql, SqlValue, storable},
-    table::Table,
+    table::{Most, Table},
 };
 
 /// What a condition looks at.
@@ -134,7 +134,7 @@ impl Plan {
         let mut last = Vec::with_capacity(token.last.len());
         for (cell, (place, _)) in token.last.iter().zip(&self.order) {
             let column = &table.columns[*place];
-            last.push(value_of(&column.name, column.column_type, cell)?);
+            last.push(value_of(&column.name, column.column_type, table.most(column), cell)?);
         }
         Ok(Cursor { last, key: token.key.clone() })
     }
@@ -167,18 +167,19 @@ fn unknown(table: &Table, name: &str) -> ViewFault {
 
 fn condition(table: &Table, filter: &Filter) -> Result<Condition, ViewFault> {
     let name = filter.column.as_str();
-    let (target, column_type) = if let Some(place) = table.column(name) {
-        (Target::Column(place), table.columns[place].column_type)
+    let (target, column_type, most) = if let Some(place) = table.column(name) {
+        let column = &table.columns[place];
+        (Target::Column(place), column.column_type, table.most(column))
     } else if let Some(tag) = name.strip_prefix("tags.").filter(|tag| !tag.is_empty()) {
-        (Target::Body(vec!["tags".to_owned(), tag.to_owned()]), ColumnType::Text)
+        (Target::Body(vec!["tags".to_owned(), tag.to_owned()]), ColumnType::Text, Most::ALL)
     } else if name.starts_with("state.") && !name.split('.').any(str::is_empty) {
-        (Target::Body(name.split('.').map(str::to_owned).collect()), ColumnType::Text)
+        (Target::Body(name.split('.').map(str::to_owned).collect()), ColumnType::Text, Most::ALL)
     } else {
         return Err(unknown(table, name));
     };
     let mut values = Vec::with_capacity(filter.values.len());
     for cell in &filter.values {
-        values.push(value_of(name, column_type, cell)?);
+        values.push(value_of(name, column_type, most, cell)?);
     }
     let given = values.len();
     values.retain(|value| *value != Value::Null);
@@ -196,12 +197,17 @@ fn condition(table: &Table, filter: &Filter) -> Result<Condition, ViewFault> {
 }
 
 /// A cell as a value of the column's type. Text that reads as the type is taken for it: that is
-/// how filters come from paths and command lines.
-fn value_of(name: &str, column_type: ColumnType, cell: &Cell) -> Result<Value, ViewFault> {
+/// how filters come from paths and command lines. Of a text as much is compared as a row has.
+fn value_of(
+    name: &str,
+    column_type: ColumnType,
+    most: Most,
+    cell: &Cell,
+) -> Result<Value, ViewFault> {
     let misfit = |what: &str| Err(query_fault(format!("{name} is compared with {what}")));
     match (column_type, cell) {
         (_, Cell::Null) => Ok(Value::Null),
-        (ColumnType::Text, Cell::Text(text)) => Ok(Value::Text(storable(text.clone()))),
+        (ColumnType::Text, Cell::Text(text)) => Ok(Value::Text(most.kept(text.clone()))),
         (ColumnType::Text, Cell::Integer(number)) => Ok(Value::Text(number.to_string())),
         (ColumnType::Text, Cell::Boolean(yes)) => Ok(Value::Text(yes.to_string())),
         (ColumnType::Integer, Cell::Integer(number)) => Ok(Value::Integer(*number)),

@@ -7,7 +7,7 @@ use commands::ports::{
     Change, Difference, LogFault, Page, PageToken, Query, Row, Verified, ViewFault, Views,
 };
 use domain::log::Position;
-use projections::view::Lens;
+use projections::view::{Lens, stored_key};
 use serde_json::Value as Json;
 
 use super::{
@@ -150,7 +150,7 @@ impl<S: ViewStore> Inner<S> {
             S::DIALECT,
             format!("SELECT {} FROM {} WHERE key = ", selected(&table, S::DIALECT), table.name()),
         );
-        sql.bind(key).push(" AND from_position <= ").bind(at);
+        sql.bind(stored_key(key).as_ref()).push(" AND from_position <= ").bind(at);
         sql.push(" ORDER BY from_position DESC LIMIT 1");
         let Some(row_of) = reading.snapshot.select(sql).await?.pop() else { return Ok(None) };
         let found = Found::read(&table, row_of)?;

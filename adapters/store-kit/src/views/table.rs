@@ -6,6 +6,8 @@
 //!   key  from_position  to_position  <columns…>  body
 //! ```
 //!
+//! A column that an index has keeps so much of a text, and no more: see [`Most`].
+//!
 //! A version that is still valid has [`LIVE`] as its end. Indexes come in two sets of the same
 //! shape: over the live versions, for lists of now, and over the closed ones, which lists at a past
 //! position read as well. So each version is in one set only.
@@ -14,10 +16,54 @@ use commands::ports::LogFault;
 use projections::view::{ColumnType, Indexing, View};
 use serde::{Deserialize, Serialize};
 
-use super::sql::Dialect;
+use super::sql::{Dialect, storable};
 
 /// The end of a version that has not ended.
 pub const LIVE: i64 = i64::MAX;
+
+/// How much of a column's text is kept.
+///
+/// PostgreSQL refuses a row of which an index's entry is longer than a third of a page, and the row
+/// after that one would never come. So a text in an index is cut, in both stores alike, and so is
+/// what it is compared with: of texts that begin the same for so long, a filter finds all or none,
+/// and a list has them in the order of their keys. The body has the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Most(Option<usize>);
+
+impl Most {
+    /// Bytes of what makes groups. A walk's entry has all of these columns.
+    const GROUP: Self = Self(Some(128));
+    /// Bytes of what is found or sorted by: 255 characters of any script, as names have in clouds.
+    const FOUND: Self = Self(Some(1_024));
+
+    /// All of it.
+    pub(crate) const ALL: Self = Self(None);
+
+    fn of_column(indexing: Indexing, sorts: bool) -> Self {
+        match indexing {
+            Indexing::Groups | Indexing::Sparse => Self::GROUP,
+            Indexing::Finds => Self::FOUND,
+            Indexing::None if sorts => Self::FOUND,
+            Indexing::None => Self::ALL,
+        }
+    }
+
+    /// Of every column of a view.
+    pub(crate) fn of(view: &dyn View) -> Vec<Self> {
+        let sorts = view.sort_columns();
+        let columns = view.columns().iter();
+        columns.map(|one| Self::of_column(one.indexing, sorts.contains(&one.name))).collect()
+    }
+
+    /// What both stores can hold of a text.
+    pub(crate) fn kept(self, text: String) -> String {
+        let mut text = storable(text);
+        if let Some(most) = self.0 {
+            text.truncate(text.floor_char_boundary(most));
+        }
+        text
+    }
+}
 
 /// One column of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +153,11 @@ impl Table {
     /// The place of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// How much of a column's text is kept.
+    pub(crate) fn most(&self, column: &TableColumn) -> Most {
+        Most::of_column(column.indexing, self.sorts.contains(&column.name))
     }
 
     /// Names become part of SQL, so they may only be snake case.
@@ -345,5 +396,50 @@ mod indexing {
             "finds" => Ok(Indexing::Finds),
             other => Err(D::Error::custom(format!("indexing {other} is not known"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use projections::{view::KEY_BYTES_MAX, views::VIEWS};
+
+    use super::*;
+
+    /// The longest entry of a B-tree of PostgreSQL (`BTMaxItemSize`, pages of 8 KiB), in bytes.
+    const ENTRY_BYTES_MAX: usize = 2_704;
+    /// Of an entry itself, and of each value in it, at most: header, length, alignment.
+    const OVERHEAD: (usize, usize) = (24, 11);
+
+    #[test]
+    fn no_row_of_any_view_is_too_long_for_an_index() {
+        for view in VIEWS {
+            let table = Table::of(*view, 1);
+            for index in table.indexes() {
+                // The key, and the positions of closed versions, are longer than any number.
+                let texts = index.columns.iter().chain(&index.covers).map(|name| {
+                    let column = table.column(name).map(|place| &table.columns[place]);
+                    match column {
+                        None => KEY_BYTES_MAX,
+                        Some(column) if column.column_type != ColumnType::Text => 8,
+                        Some(column) => table.most(column).0.unwrap_or(usize::MAX / 2),
+                    }
+                });
+                let texts: Vec<_> = texts.chain([8, 8]).collect();
+                let (whole, each) = OVERHEAD;
+                let longest = whole + texts.iter().map(|bytes| bytes + each).sum::<usize>();
+                assert!(longest <= ENTRY_BYTES_MAX, "{}: {longest}", index.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let most = Most(Some(4));
+        for (text, kept) in
+            [("abcd", "abcd"), ("abcde", "abcd"), ("abcé", "abc"), ("a\0b", "a\u{fffd}")]
+        {
+            assert_eq!(most.kept(text.to_owned()), kept);
+        }
+        assert_eq!(Most::ALL.kept("long".repeat(1_000)).len(), 4_000);
     }
 }

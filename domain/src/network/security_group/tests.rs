@@ -47,6 +47,8 @@ fn a_rule_that_makes_no_sense_is_refused() {
         json!({"protocol": "icmpv6"}),
         json!({"peer": {"group": ""}}),
         json!({"peer": {"prefix_list": ""}}),
+        json!({"peer": {"group": "g".repeat(513)}}),
+        json!({"peer": {"prefix_list": "a\nb"}}),
     ] {
         check(&group(&[wrong]), Err("rule-invalid"));
     }
@@ -58,6 +60,14 @@ fn a_group_has_a_name_and_limits() {
     check(&SecurityGroup { name: "ü".repeat(255), ..group(&[]) }, Ok(()));
     check(&SecurityGroup { name: "ü".repeat(256), ..group(&[]) }, Err("invalid-field"));
     check(&SecurityGroup { description: "d".repeat(256), ..group(&[]) }, Err("invalid-field"));
+    for (vpc, then) in [
+        ("ü".repeat(512), Ok(())),
+        ("ü".repeat(513), Err("invalid-field")),
+        (String::new(), Err("invalid-field")),
+        ("a\0b".to_owned(), Err("invalid-field")),
+    ] {
+        check(&SecurityGroup { vpc: Some(vpc), ..group(&[]) }, then);
+    }
     let tags = BTreeMap::from([("skyledger:id".to_owned(), String::new())]);
     check(&SecurityGroup { tags, ..group(&[]) }, Err("invalid-field"));
     let many = |count: usize| group(&vec![json!({}); count]);

@@ -115,6 +115,7 @@ macro_rules! view_suite {
             a_row_changed_twice_keeps_each_version_once,
             a_scoped_reader_reaches_only_its_projects,
             a_tampered_row_is_named,
+            a_text_too_long_for_an_index_stops_no_view,
             a_view_of_another_log_is_made_again,
             a_view_that_cannot_fold_stops_and_the_others_go_on,
             body_filters_look_into_tags_and_state,
