@@ -73,6 +73,8 @@ pub(crate) async fn problem(call: Call) -> Answer {
     Ok(answer(StatusCode::OK, &body))
 }
 
+/// Anybody may ask, so the answer has fixed words: why, with its paths, addresses and rows, is for
+/// the server's log.
 pub(crate) async fn readyz(call: Call) -> Answer {
     let ports = &call.service.ledger.ports;
     let head = match tokio::time::timeout(PATIENCE, ports.log.head()).await {
@@ -91,6 +93,9 @@ pub(crate) async fn readyz(call: Call) -> Answer {
             shown["lag"] = json!(lag);
             ready &= lag <= LAG_MAX;
         } else {
+            if let Ok(Err(fault)) = found {
+                tracing::warn!(view = view.name(), %fault, "not ready: view {}", view.name());
+            }
             shown["fault"] = json!("does not answer");
             ready = false;
         }
@@ -98,13 +103,16 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     }
     let mut parts = Vec::new();
     for (name, check) in &call.service.options.checks {
-        let fault = check().err();
-        ready &= fault.is_none();
-        parts.push(json!({"part": name, "ready": fault.is_none(), "fault": fault}));
+        let mut shown = json!({"part": name, "ready": true});
+        if let Err(fault) = check() {
+            tracing::warn!(part = name, fault, "not ready: {name}");
+            shown = json!({"part": name, "ready": false, "fault": "does not go on"});
+            ready = false;
+        }
+        parts.push(shown);
     }
     let log = match head {
         Ok(position) => json!({"position": position}),
-        // The chain, with its paths and addresses, is for the server's log.
         Err(fault) => {
             tracing::warn!(fault, "not ready: the log cannot be reached");
             json!({"fault": "cannot be reached"})

@@ -14,6 +14,7 @@ mod document;
 mod errors;
 mod provider;
 mod queries;
+mod ready;
 mod scope;
 mod served;
 mod views;

@@ -117,9 +117,9 @@ impl Folded {
 }
 
 impl FoldedViews {
-    async fn head(&self) -> Position {
-        let head = self.log.head().await.unwrap().position;
-        self.stuck_at.lock().unwrap().map_or(head, |stuck| stuck.min(head))
+    async fn head(&self) -> Result<Position, ViewFault> {
+        let head = self.log.head().await?.position;
+        Ok(self.stuck_at.lock().unwrap().map_or(head, |stuck| stuck.min(head)))
     }
 
     async fn fold(
@@ -131,7 +131,7 @@ impl FoldedViews {
         let view_name = lens.map_or(name, |lens| lens.view);
         let view = VIEWS.iter().find(|view| view.name() == view_name);
         let view = *view.ok_or_else(|| ViewFault::Query(format!("no view {name}")))?;
-        let head = self.head().await;
+        let head = self.head().await?;
         let at = at.unwrap_or(head);
         if at > head {
             return Err(ViewFault::Behind { position: head, wanted: at });
@@ -249,11 +249,11 @@ impl Views for FoldedViews {
     }
 
     async fn position(&self, _: &str) -> Result<Position, ViewFault> {
-        Ok(self.head().await)
+        self.head().await
     }
 
     async fn reach_position(&self, wanted: Position, _: Duration) -> Result<(), ViewFault> {
-        let position = self.head().await;
+        let position = self.head().await?;
         if position < wanted { Err(ViewFault::Behind { position, wanted }) } else { Ok(()) }
     }
 

@@ -57,6 +57,7 @@ impl EventLog for FaultyLog {
         self.inner.read(after, limit).await
     }
     async fn head(&self) -> Result<Head, LogFault> {
+        self.check()?;
         self.inner.head().await
     }
     async fn appended(&self, after: Position) {
