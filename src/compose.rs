@@ -13,7 +13,7 @@ use commands::{
     ledger::{Ledger, Ports},
     ports::{AuditFilter, Provider, Views},
     run_orders::Runner,
-    submit::Submission,
+    submit::{Submission, SubmitFault},
 };
 use domain::{kernel::Principal, kinds, log::Sign};
 use serde_json::json;
@@ -194,10 +194,11 @@ async fn first_start(ledger: &Arc<Ledger>, manner: &Manner) -> Result<()> {
         Ok(ledger.ports.log.search(&filter, 0, false, 1).await?.is_empty())
     };
     if missing("project").await? {
-        submit(ledger, "project", "create", json!({"name": "default"})).await?;
+        first(ledger, "project", "create", json!({"name": "default"})).await?;
     }
-    if missing("token").await? {
-        let secret = issue_admin(ledger, "admin").await?;
+    if missing("token").await?
+        && let Some(secret) = first(ledger, "token", "issue", admin("admin")).await?
+    {
         match &manner.token_file {
             Some(path) => write_secret(path, &secret)
                 .with_context(|| format!("the token file {}", path.display()))?,
@@ -210,25 +211,38 @@ async fn first_start(ledger: &Arc<Ledger>, manner: &Manner) -> Result<()> {
     Ok(())
 }
 
-/// Issues a token that may do everything, and gives its secret.
-pub(crate) async fn issue_admin(ledger: &Arc<Ledger>, name: &str) -> Result<String> {
-    let body = json!({"name": name, "role": "admin", "reach": "all"});
-    let outcome = submit(ledger, "token", "issue", body).await?;
-    outcome.secret.context("a new token has a secret")
-}
-
-async fn submit(
+/// The first of a kind, and its secret if it has one and it was made here. Of several servers that
+/// start on one empty store all may have found none: by the request's key one makes it.
+async fn first(
     ledger: &Arc<Ledger>,
     kind: &str,
     verb: &str,
     body: serde_json::Value,
-) -> Result<commands::submit::Outcome> {
+) -> Result<Option<String>> {
+    let mut submission = submission(kind, verb, body)?;
+    submission.idempotency_key = Some(format!("first-{kind}"));
+    match ledger.submit(submission).await {
+        Ok(outcome) => Ok(outcome.secret),
+        // The same request of a server with other keys: digests of requests are keyed.
+        Err(SubmitFault::KeyReused) => Ok(None),
+        Err(fault) => Err(fault).with_context(|| format!("the first {kind}")),
+    }
+}
+
+fn admin(name: &str) -> serde_json::Value {
+    json!({"name": name, "role": "admin", "reach": "all"})
+}
+
+/// Issues a token that may do everything, and gives its secret.
+pub(crate) async fn issue_admin(ledger: &Arc<Ledger>, name: &str) -> Result<String> {
+    let submission = submission("token", "issue", admin(name))?;
+    let outcome = ledger.submit(submission).await.context("a new token")?;
+    outcome.secret.context("a new token has a secret")
+}
+
+fn submission(kind: &str, verb: &str, body: serde_json::Value) -> Result<Submission> {
     let kind = kinds::by_name(kind).with_context(|| format!("{kind} is not a kind"))?;
-    let who = Principal::system("setup");
-    ledger
-        .submit(Submission::new(who, kind, None, verb, body))
-        .await
-        .with_context(|| format!("{verb} {}", kind.name))
+    Ok(Submission::new(Principal::system("setup"), kind, None, verb, body))
 }
 
 fn write_secret(path: &std::path::Path, secret: &str) -> std::io::Result<()> {
@@ -281,4 +295,25 @@ pub(crate) async fn caught_up(opened: &Opened) -> Result<u64> {
         bail!("the views did not catch up with position {head} within {PATIENCE:?}");
     }
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_servers_that_all_found_nothing_one_makes_the_first_project_and_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
+        let Opened { store, views, ledger, .. } = open(&config).await.unwrap();
+        let start = async || {
+            first(&ledger, "project", "create", json!({"name": "default"})).await.unwrap();
+            first(&ledger, "token", "issue", admin("admin")).await.unwrap()
+        };
+        let (one, other, late) = tokio::join!(start(), start(), start());
+        let secrets: Vec<_> = [one, other, late].into_iter().flatten().collect();
+        assert_eq!(secrets.len(), 1, "one server shows one token");
+        assert_eq!(store.log().head().await.unwrap().position, 2, "one project and one token");
+        views.running.stop().await;
+    }
 }

@@ -56,20 +56,9 @@ struct Server {
 impl Server {
     fn start(folder: &Path) -> Self {
         let token_file = folder.join("token");
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = program()
-            .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--data"])
-            .arg(folder.join("data"))
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--token-file"])
-            .arg(&token_file)
-            .arg("--sim")
-            .arg(folder.join("cloud.json"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let (mut child, port) = Self::spawn(folder, |serve| {
+            serve.arg("--token-file").arg(&token_file);
+        });
         let until = Instant::now() + Duration::from_secs(30);
         let url = format!("http://127.0.0.1:{port}");
         loop {
@@ -77,6 +66,48 @@ impl Server {
             let there = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
             if there && !token.is_empty() {
                 return Self { child, url, token };
+            }
+            if child.try_wait().unwrap().is_some() || Instant::now() > until {
+                Self::failed(&mut child, folder);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A server on a free port; what it says goes into `log` of the folder.
+    fn spawn(folder: &Path, more: impl FnOnce(&mut Command)) -> (Child, u16) {
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut serve = program();
+        serve
+            .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--data"])
+            .arg(folder.join("data"))
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--sim")
+            .arg(folder.join("cloud.json"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
+        more(&mut serve);
+        (serve.spawn().unwrap(), port)
+    }
+
+    /// One that answers: its start is over. The token is for the caller to fill in.
+    fn answering(folder: &Path, more: impl FnOnce(&mut Command)) -> Self {
+        use std::io::Read;
+        let (mut child, port) = Self::spawn(folder, more);
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut answer = String::new();
+            // It listens before it starts, and answers when it has.
+            if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
+                let request = "GET /livez HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(request.as_bytes());
+                let _ = stream.read_to_string(&mut answer);
+            }
+            if answer.contains("alive") {
+                let url = format!("http://127.0.0.1:{port}");
+                return Self { child, url, token: String::new() };
             }
             if child.try_wait().unwrap().is_some() || Instant::now() > until {
                 Self::failed(&mut child, folder);
@@ -250,6 +281,80 @@ fn a_stopped_store_is_checked_replayed_exported_verified_and_imported() {
     assert_eq!(run(&["check", "--data", &path("nowhere")]).code, 4, "upkeep makes no store");
 }
 
+/// A database of its own on the PostgreSQL of `./test`.
+async fn fresh_database() -> String {
+    let url = std::env::var("SKYLEDGER_TEST_POSTGRES")
+        .expect("SKYLEDGER_TEST_POSTGRES is not set: run the tests with ./test");
+    let (client, connection) =
+        tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("PostgreSQL answers");
+    let connection = tokio::spawn(connection);
+    let name = format!("cli_{}", uuid::Uuid::now_v7().simple());
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    format!("{server}/{name}")
+}
+
+#[test]
+fn the_first_token_is_shown_at_the_first_start_and_never_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let server = Server::answering(folder.path(), |_| {});
+    let first = said();
+    says(&first, &["The first admin token, shown only now:", "export SKYLEDGER_TOKEN="]);
+    let token = first.lines().find(|line| line.trim().starts_with("skyledger_")).unwrap().trim();
+    let tokens = server.run(&["--token", token, "get", "tokens", "-o", "csv"]);
+    assert_eq!(tokens.code, 0, "{}", tokens.err);
+    assert_eq!(server.stop(), 0);
+    let server = Server::answering(folder.path(), |_| {});
+    let second = said();
+    assert!(!second.contains("skyledger_") && !second.contains("first admin token"), "{second}");
+    assert_eq!(server.run(&["--token", token, "get", "tokens", "-o", "csv"]).out, tokens.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_that_start_on_one_empty_postgresql_make_one_project_and_one_token() {
+    let store = fresh_database().await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    // Both on their way before either answers.
+    let starts: Vec<_> = folders
+        .iter()
+        .map(|folder| {
+            let (path, store) = (folder.path().to_owned(), store.clone());
+            std::thread::spawn(move || {
+                let file = path.join("token");
+                Server::answering(&path, |serve| {
+                    serve.args(["--store", &store, "--token-file"]).arg(file);
+                })
+            })
+        })
+        .collect();
+    let servers: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+    let tokens: Vec<_> = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_to_string(folder.path().join("token")).ok())
+        .collect();
+    assert_eq!(tokens.len(), 1, "one of them was told a token");
+    for server in &servers {
+        // The log itself: views may be behind.
+        for kind in ["project", "token"] {
+            let token = tokens[0].trim();
+            let events = server.run(&["--token", token, "events", "--kind", kind, "-o", "name"]);
+            assert_eq!(events.code, 0, "{}", events.err);
+            assert_eq!(events.out.lines().count(), 1, "{kind}: {}", events.out);
+        }
+    }
+    // A token that was lost is replaced beside them: this store takes several processes.
+    let data = folders[0].path().join("data").display().to_string();
+    let place = ["--data", &data, "--store", &store];
+    let issued = run(&[&["token", "create", "again"][..], &place].concat());
+    assert_eq!(issued.code, 0, "{}", issued.err);
+    let with = servers[1].run(&["--token", issued.out.trim(), "events", "--kind", "token"]);
+    assert_eq!(with.code, 0, "{}", with.err);
+    assert_eq!(with.out.matches("issued").count(), 2, "{}", with.out);
+}
+
 #[test]
 fn a_lost_token_is_replaced_on_the_stopped_servers_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -261,6 +366,10 @@ fn a_lost_token_is_replaced_on_the_stopped_servers_folder() {
     let with = server.run(&["--token", issued.out.trim(), "get", "tokens"]);
     assert_eq!(with.code, 0, "{}", with.err);
     says(&with.out, &["again", "admin"]);
+    let nowhere = folder.path().join("nowhere").display().to_string();
+    assert_eq!(run(&["token", "create", "again", "--data", &nowhere]).code, 4, "it makes no store");
+    let scoped = run(&["token", "create", "again", "--data", &data, "--project", "default"]);
+    assert_eq!(scoped.code, 2, "it would reach everything");
 }
 
 #[test]

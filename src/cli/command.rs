@@ -123,11 +123,8 @@ pub(super) async fn run(command: Command, connection: &Connection) -> Result<Exi
                 let (verb, id) = ("revoke".to_owned(), Some(id));
                 Order { subject: of("token")?, verb, id, body: Map::new(), manner }
             }
-            Token::Create(create) => match &create.data {
-                Some(data) => {
-                    let place = Place { config: None, data: Some(data.clone()), store: None };
-                    return issue_offline(&create.name, place).await;
-                }
+            Token::Create(create) => match &create.place {
+                Some(place) => return issue_offline(&create.name, place).await,
                 None => issue(create, of("token")?, connection).await?,
             },
         },
@@ -295,8 +292,8 @@ async fn issue(
 }
 
 /// For whoever has lost the last admin token and still has the machine.
-async fn issue_offline(name: &str, place: Place) -> Result<Exit, Failure> {
-    let opened = compose::open(&upkeep::config_of(&place)?).await?;
+async fn issue_offline(name: &str, place: &Place) -> Result<Exit, Failure> {
+    let opened = compose::open(&upkeep::existing(place)?).await?;
     let secret = compose::issue_admin(&opened.ledger, name).await?;
     println!("{secret}");
     opened.views.running.stop().await;

@@ -349,9 +349,13 @@ pub(crate) struct Sync {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Issue a token; its secret is shown once
+    ///
+    /// With a store it is issued there, without a server, as admin of everything: for whoever has
+    /// lost the last admin token.
     #[command(
         after_help = "Examples:\n  skyledger token create ci --role operator --project shop --expires 30d\n  \
-        skyledger token create admin --role admin --data ./skyledger-data    (server stopped, token lost)"
+        skyledger token create admin --data ./skyledger-data                 (server stopped, token lost)\n  \
+        skyledger token create admin --config /etc/skyledger.toml            (the same, on its own store)"
     )]
     Create(TokenCreate),
     /// List tokens
@@ -373,16 +377,15 @@ pub(crate) struct TokenCreate {
     #[arg(long, value_parser = ["viewer", "operator", "admin"], default_value = "viewer")]
     pub(crate) role: String,
     /// Only this project, by id or name; may be given several times
-    #[arg(long)]
+    #[arg(long, conflicts_with = "Place")]
     pub(crate) project: Vec<String>,
     /// How long it is good: 12h, 30d; at most and by default 366 days
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "Place")]
     pub(crate) expires: Option<String>,
-    /// Issue it on the data folder of a stopped server, as admin of everything
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, conflicts_with = "project")]
-    pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) manner: Manner,
+    #[command(flatten)]
+    pub(crate) place: Option<Place>,
 }
 
 #[derive(Args, Clone, Debug)]

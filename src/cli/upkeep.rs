@@ -35,7 +35,7 @@ pub(super) fn config_of(place: &Place) -> Result<Config, Failure> {
 }
 
 /// As [`config_of`], for a data folder that must be there: upkeep makes none.
-fn existing(place: &Place) -> Result<Config, Failure> {
+pub(super) fn existing(place: &Place) -> Result<Config, Failure> {
     let config = config_of(place)?;
     if !config.data.join("keys").is_dir() {
         let text = format!(
