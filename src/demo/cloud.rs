@@ -36,6 +36,8 @@ const SLOW: Duration = Duration::from_millis(400);
 const PUT_OFF: u64 = 2;
 
 const GROUP: &str = "security-group";
+/// What the story calls its groups.
+const OURS: &[&str] = &["demo-crash", "demo-web"];
 
 enum Kind {
     Sim {
@@ -89,6 +91,8 @@ impl Cloud {
                 variable("AWS_SECRET_ACCESS_KEY").unwrap_or_else(|| SECRET.to_owned()),
         });
         let region = variable("AWS_REGION").unwrap_or_else(|| "eu-central-1".to_owned());
+        let access = access(credential, Some(endpoint.to_owned()));
+        unused(provider.as_ref(), &access, &region).await?;
         let proxy = Proxy::start(endpoint).await?;
         let held = Arc::new(AtomicBool::new(false));
         let hold = Arc::clone(&held);
@@ -100,11 +104,7 @@ impl Cloud {
             Fate::Forward
         });
         let what = format!("AWS, at {endpoint}");
-        Ok(Self {
-            kind: Kind::Aws { provider, proxy, held, what },
-            access: access(credential, Some(endpoint.to_owned())),
-            region,
-        })
+        Ok(Self { kind: Kind::Aws { provider, proxy, held, what }, access, region })
     }
 
     /// The file that the server shares.
@@ -227,6 +227,30 @@ impl Cloud {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Whether the story can make its groups: two of one name in one VPC are not possible.
+async fn unused(provider: &dyn Provider, access: &Access, region: &str) -> Told {
+    let mut page = None;
+    loop {
+        let listing = provider.list(access, Some(region), GROUP, page.as_deref()).await;
+        let listing = listing.map_err(failed)?;
+        for sighting in listing.sightings {
+            let name = sighting.seen["name"].as_str().unwrap_or_default();
+            if OURS.contains(&name) {
+                let id = sighting.external_id;
+                let text = format!(
+                    "{region} has the security group {name} ({id}) already, of an earlier demo it \
+                     seems; delete it there, or name another region in AWS_REGION"
+                );
+                return Err(Untrue(text));
+            }
+        }
+        match listing.next {
+            Some(next) => page = Some(next),
+            None => return Ok(()),
         }
     }
 }

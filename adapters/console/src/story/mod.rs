@@ -120,6 +120,7 @@ pub(crate) struct Memory {
     pub(crate) external: String,
     pub(crate) vpc: Option<String>,
     /// Positions of moments worth going back to.
+    pub(crate) looked: u64,
     pub(crate) calm: u64,
     pub(crate) drifted: u64,
 }

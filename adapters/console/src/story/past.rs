@@ -1,5 +1,8 @@
 //! Steps 7 and 8: a plan that is overtaken, and the past.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::{Memory, Teller, Told, Untrue, cloud, command, ensure};
@@ -31,8 +34,43 @@ pub(super) async fn stale_plan(memory: &Memory, teller: &mut Teller) -> Told {
     teller.checked("412: the answer names what has moved, and nothing was written")
 }
 
+/// The account's inventory by kind, now or at a position.
+async fn by_kind(memory: &Memory, at: Option<u64>) -> Told<BTreeMap<String, u64>> {
+    let mut query = vec![("filter", format!("account = {}", memory.account))];
+    query.extend(at.map(|at| ("at", at.to_string())));
+    let rows = memory.client.list("/v1/inventory", &query, None, |_| {}).await?.rows;
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry(plain(&row["kind"])).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// The inventory before anything was declared, beside what it is now.
+async fn inventory(memory: &Memory, teller: &Teller) -> Told {
+    teller.typed(&format!("get inventory --at {} / now", memory.looked))?;
+    let before = by_kind(memory, Some(memory.looked)).await?;
+    let mut expected = before.clone();
+    *expected.entry("security-group".to_owned()).or_default() += 1;
+    let now = by_kind(memory, None).await?;
+    ensure(now == expected, "since the first look there is one security group more, nothing else")?;
+    let lines = now.iter().map(|(kind, count)| {
+        let was = before.get(kind).copied().unwrap_or_default();
+        vec![kind.clone(), was.to_string(), count.to_string()]
+    });
+    let headings = ["kind", &format!("at {}", memory.looked), "now"];
+    let mut table = show::grid(&headings, lines.collect(), teller.style());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    teller.table(table)?;
+    let none = by_kind(memory, Some(1)).await?;
+    ensure(none.is_empty(), "before the first look there was nothing")
+}
+
 pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     teller.step("The past is a query")?;
+    inventory(memory, teller).await?;
     let path = format!("/v1/security-groups/{}", memory.group);
     teller.typed(&format!("get sg demo-web --at {} / --at {}", memory.calm, memory.drifted))?;
     let mut rows = Vec::new();
@@ -48,9 +86,6 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     }
     let headings = ["at position", "status", "rules in the cloud", "last event by"];
     teller.table(show::grid(&headings, rows, teller.style()))?;
-    let then = [("at", "1".to_owned())];
-    let none = memory.client.list("/v1/servers", &then, None, |_| {}).await?.rows;
-    ensure(none.is_empty(), "before the first look there was no server")?;
     teller.checked("the whole estate as it was at any position or time")?;
 
     teller.typed(&format!("diff --from {} --to {} sg", memory.calm, memory.drifted))?;
@@ -76,7 +111,7 @@ pub(super) async fn time_travel(memory: &Memory, teller: &mut Teller) -> Told {
     ensure(all, format!("the history is {}", types.join(", ")))?;
     teller.table(show::history(&history, teller.now(), teller.style()))?;
     let actors = history.iter().map(|one: &Value| plain(&one["actor"]));
-    let actors: std::collections::BTreeSet<String> = actors.collect();
+    let actors: BTreeSet<String> = actors.collect();
     teller.checked(&format!(
         "who did what, and when: {} events by {}",
         history.len(),

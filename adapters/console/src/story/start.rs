@@ -43,6 +43,7 @@ pub(super) async fn server_and_account(
         group: String::new(),
         external: String::new(),
         vpc: None,
+        looked: 0,
         calm: 0,
         drifted: 0,
     };
@@ -65,6 +66,7 @@ pub(super) async fn server_and_account(
     teller.typed("sync demo --wait")?;
     let outcome = memory.send("cloud-accounts", Some(&memory.account), "sync", json!({})).await?;
     let first = outcome["position"].as_u64().unwrap_or_default();
+    memory.looked = first;
     let runs = memory.client.list("/v1/sync-runs", &[], None, |_| {}).await?.rows;
     let run = runs.first().ok_or_else(|| Untrue("there is no sync run".to_owned()))?;
     ensure(run["complete"] == true, "the look was not complete")?;
