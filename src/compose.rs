@@ -3,7 +3,11 @@
 //! Stopping goes the other way round: no new requests, no new orders, the last tree head into the
 //! witness, the views, the store. A crash at any point needs none of it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use adapters_http as http;
 use adapters_keys::{Keys, Witness, WitnessFault, verify_signature};
@@ -11,7 +15,7 @@ use adapters_sim::SimCloud;
 use anyhow::{Context, Result, bail};
 use commands::{
     ledger::{Ledger, Ports},
-    ports::{AuditFilter, Provider, Views},
+    ports::{AuditFilter, Provider, ViewFault, Views},
     run_orders::Runner,
     submit::{Submission, SubmitFault},
 };
@@ -28,6 +32,11 @@ use crate::{
 
 /// How long the views may take to see what a start-up asks them.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks at views that catch up.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long views that catch up may show nothing: a table of millions of rows has been read to its
+/// end when its indexes are made.
+const STILL: Duration = Duration::from_mins(10);
 
 /// What only the command line says.
 #[derive(Clone, Debug, Default)]
@@ -287,14 +296,35 @@ async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool
     }
 }
 
-/// Waits until the views have seen everything that is in the log.
-pub(crate) async fn caught_up(opened: &Opened) -> Result<u64> {
+/// Waits until the views have seen everything that is in the log, for as long as they come nearer:
+/// after an import they are built, and a long log takes its time. Tells `progress` how far they
+/// are, of how much.
+pub(crate) async fn caught_up(
+    opened: &Opened,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<u64> {
     let head = opened.store.log().head().await?.position;
     let views: &dyn Views = opened.views.views.as_ref();
-    if views.reach_position(head, PATIENCE).await.is_err() {
-        bail!("the views did not catch up with position {head} within {PATIENCE:?}");
+    let (mut furthest, mut since) = (0, Instant::now());
+    loop {
+        let position = match views.reach_position(head, LOOK).await {
+            Ok(()) => return Ok(head),
+            Err(ViewFault::Behind { position, .. }) => position,
+            Err(fault) => return Err(fault).context("the views"),
+        };
+        progress(position, head);
+        if position > furthest {
+            (furthest, since) = (position, Instant::now());
+        }
+        // A fault may pass, as a store's that is away for a moment does.
+        match (opened.views.check)() {
+            Err(why) if since.elapsed() > PATIENCE => bail!("the views do not go on: {why}"),
+            _ if since.elapsed() > STILL => {
+                bail!("the views have stood at position {position} of {head} for {STILL:?}")
+            }
+            _ => {}
+        }
     }
-    Ok(head)
 }
 
 #[cfg(test)]

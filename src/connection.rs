@@ -15,6 +15,9 @@ const DEFAULT: &str = "http://127.0.0.1:7878";
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
+    /// Authorities that sign the server's certificate (PEM), in place of the machine's own
+    #[arg(long, global = true, env = "SKYLEDGER_CA_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    ca_file: Option<PathBuf>,
     /// Base URL of the server
     #[arg(long, global = true, env = "SKYLEDGER_SERVER", value_name = "URL", value_hint = clap::ValueHint::Url)]
     server: Option<String>,
@@ -33,6 +36,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    ca_file: Option<PathBuf>,
     server: Option<String>,
     token: Option<String>,
 }
@@ -40,14 +44,22 @@ struct Settings {
 impl Connection {
     /// A client.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let settings = if self.server.is_some() && self.token.is_some() {
+        let Self { ca_file, server, token } = self;
+        let settings = if ca_file.is_some() && server.is_some() && token.is_some() {
             Settings::default()
         } else {
             read()?
         };
-        let server = self.server.as_deref().or(settings.server.as_deref()).unwrap_or(DEFAULT);
-        let token = self.token.as_deref().or(settings.token.as_deref());
-        Client::new(server, token.map(str::trim)).map_err(|fault: ClientFault| fault.into())
+        let server = server.as_deref().or(settings.server.as_deref()).unwrap_or(DEFAULT);
+        let token = token.as_deref().or(settings.token.as_deref());
+        let authorities = match ca_file.as_ref().or(settings.ca_file.as_ref()) {
+            Some(path) => Some(std::fs::read(path).map_err(|error| {
+                Failure::usage(format!("--ca-file {}: {error}", path.display()))
+            })?),
+            None => None,
+        };
+        Client::trusting(server, token.map(str::trim), authorities.as_deref())
+            .map_err(|fault: ClientFault| fault.into())
     }
 }
 

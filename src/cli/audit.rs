@@ -58,7 +58,7 @@ pub(super) async fn run(command: Audit, connection: &Connection) -> Result<Exit,
             };
             let file = File::open(&export)
                 .map_err(|error| Failure::usage(format!("{}: {error}", export.display())))?;
-            let spinner = Progress::spinner("verifying");
+            let spinner = Progress::count("verifying");
             let mut source = Lines(BufReader::new(file));
             let key = key.map(|key| (key, check));
             let verdict = transfer::verify(&mut source, witness, key, &|done| spinner.at(done))

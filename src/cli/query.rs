@@ -97,7 +97,7 @@ pub(super) async fn rows(
         query.push(("show_gone", "true".to_owned()));
     }
     let limit = (!list.all).then_some(list.limit as usize);
-    let progress = adapters_console::progress::Progress::spinner(&format!("reading {plural}"));
+    let progress = adapters_console::progress::Progress::count(&format!("reading {plural}"));
     let found = client
         .list(&format!("/v1/{plural}"), &query, limit, |count| progress.at(count as u64))
         .await?;

@@ -23,7 +23,7 @@ use super::{
 use crate::{compose, config::Config, store};
 
 /// A server's configuration, with what the command line says instead.
-pub(super) fn config_of(place: &Place) -> Result<Config, Failure> {
+fn config_of(place: &Place) -> Result<Config, Failure> {
     let mut config = match &place.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
@@ -137,13 +137,18 @@ pub(super) async fn import(import: Import) -> Result<Exit, Failure> {
     let file = File::open(&import.file)
         .map_err(|error| Failure::usage(format!("{}: {error}", import.file.display())))?;
     let store = store::open(&config).await?;
-    let spinner = Progress::spinner("verifying and importing");
+    let bar = Progress::count("verifying the export");
     let mut source = Lines(BufReader::new(file));
-    let progress = |done| spinner.at(done);
+    let progress = |done, total| {
+        if let Some(total) = total {
+            bar.to("importing records", total);
+        }
+        bar.at(done);
+    };
     let done = transfer::import(store.log().as_ref(), &mut source, key, &progress)
         .await
         .map_err(transferred)?;
-    spinner.done();
+    bar.done();
     println!("imported up to position {}, root {}", done.position, done.root);
     Ok(Exit::Ok)
 }
@@ -155,10 +160,22 @@ fn view_fault(fault: ViewFault) -> Failure {
     }
 }
 
+/// The views have seen everything; after an import that takes as long as to build them.
+async fn caught_up(opened: &compose::Opened) -> Result<u64, Failure> {
+    let bar = Progress::count("views follow the log");
+    let progress = |done, total| {
+        bar.to("views follow the log", total);
+        bar.at(done);
+    };
+    let head = compose::caught_up(opened, &progress).await?;
+    bar.done();
+    Ok(head)
+}
+
 pub(super) async fn replay(replay: Replay) -> Result<Exit, Failure> {
     let config = existing(&replay.place)?;
     let opened = compose::open(&config).await?;
-    let head = compose::caught_up(&opened).await?;
+    let head = caught_up(&opened).await?;
     let mut all: Vec<Verified> = Vec::new();
     let began = Instant::now();
     for view in VIEWS {
@@ -205,7 +222,7 @@ pub(super) async fn rebuild(rebuild: Rebuild) -> Result<Exit, Failure> {
         return Err(Failure::usage(text));
     }
     let opened = compose::open(&existing(&rebuild.place)?).await?;
-    let head = compose::caught_up(&opened).await?;
+    let head = caught_up(&opened).await?;
     for name in chosen {
         let (began, bar) = (Instant::now(), Progress::bar(&format!("building {name}"), head));
         let views = opened.views.views.as_ref();

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use reqwest::{
-    Method, RequestBuilder, Response, Url,
+    Certificate, Method, RequestBuilder, Response, Url,
     header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_MATCH},
 };
 use serde_json::Value;
@@ -21,6 +21,10 @@ use crate::{exit::Exit, problem::Problem, style::Style};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most rows on a page (the server's own limit).
 const PAGE_MAX: usize = 1_000;
+
+/// What helps when a certificate is not trusted.
+const AUTHORITY: &str = "\n  hint: if its certificate is signed by an authority of your own, name \
+    that one's with --ca-file or SKYLEDGER_CA_FILE.";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +80,12 @@ impl ClientFault {
                     cause = error.source();
                 }
                 text.push_str(&format!(": {deepest}"));
-                text.push_str(
+                text.push_str(if server.starts_with("https:") {
+                    AUTHORITY
+                } else {
                     "\n  hint: start one with `skyledger serve`, or name another with --server or \
-                     SKYLEDGER_SERVER.",
-                );
+                     SKYLEDGER_SERVER."
+                });
                 text
             }
             other => style.red(&other.to_string()),
@@ -146,6 +152,19 @@ impl Client {
     /// # Errors
     /// [`ClientFault::Connection`] when address or token cannot be used.
     pub fn new(server: &str, token: Option<&str>) -> Result<Self, ClientFault> {
+        Self::trusting(server, token, None)
+    }
+
+    /// The same, where the server's certificate is signed by nobody but these authorities (PEM) in
+    /// place of the machine's own.
+    ///
+    /// # Errors
+    /// [`ClientFault::Connection`] when address, token or authorities cannot be used.
+    pub fn trusting(
+        server: &str,
+        token: Option<&str>,
+        authorities: Option<&[u8]>,
+    ) -> Result<Self, ClientFault> {
         let wrong = |why: &str| ClientFault::Connection(format!("--server {server}: {why}"));
         let text =
             if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
@@ -162,14 +181,7 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        // Whoever was first has said which cryptography this process uses.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("skyledger/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| ClientFault::Connection(error.to_string()))?;
+        let http = transport(&base, authorities)?;
         Ok(Self { http, base, headers, newest: AtomicU64::new(0) })
     }
 
@@ -408,6 +420,54 @@ impl Client {
     }
 }
 
+/// What speaks HTTP to this address.
+fn transport(base: &Url, authorities: Option<&[u8]>) -> Result<reqwest::Client, ClientFault> {
+    let cannot = |error: reqwest::Error| {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        if base.scheme() == "https" && authorities.is_none() {
+            text.push_str(AUTHORITY);
+        }
+        ClientFault::Connection(text)
+    };
+    // Whoever was first has said which cryptography this process uses.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("skyledger/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(5))
+        .redirect(reqwest::redirect::Policy::none());
+    if is_loopback(base) {
+        // A proxy would look for the server on its own machine.
+        builder = builder.no_proxy();
+    }
+    match authorities {
+        Some(pem) => {
+            let found = Certificate::from_pem_bundle(pem).map_err(cannot)?;
+            if found.is_empty() {
+                let text = "the file of authorities holds no certificate in PEM".to_owned();
+                return Err(ClientFault::Connection(text));
+            }
+            builder = builder.tls_certs_only(found);
+        }
+        // TLS needs the machine's root certificates: a machine without any can still talk to a
+        // server in plain HTTP.
+        None if base.scheme() == "http" => {
+            builder = builder.tls_certs_only(std::iter::empty::<Certificate>());
+        }
+        None => {}
+    }
+    builder.build().map_err(cannot)
+}
+
+fn is_loopback(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// The rows of a list's answer, whatever the list calls them.
 fn take_rows(body: &mut Value) -> Result<Vec<Value>, ClientFault> {
     let list = match body {
@@ -457,6 +517,21 @@ mod tests {
             assert_eq!(fault.exit(), Exit::Usage, "{wrong}");
         }
         assert!(Client::new("http://a", Some("two\nlines")).is_err());
+        let no_pem = Client::trusting("https://a", None, Some(b"nothing")).err().unwrap();
+        assert_eq!(no_pem.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn the_loopback_is_known_by_its_names() {
+        let loopback = |text: &str| is_loopback(&Url::parse(text).unwrap());
+        for here in
+            ["http://127.0.0.1:1", "https://127.8.9.10", "http://[::1]:1", "http://localhost"]
+        {
+            assert!(loopback(here), "{here}");
+        }
+        for there in ["http://10.0.0.1", "http://localhost.example.org", "http://[fe80::1]"] {
+            assert!(!loopback(there), "{there}");
+        }
     }
 
     #[test]

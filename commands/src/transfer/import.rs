@@ -41,14 +41,15 @@ pub async fn verify(
 
 /// Takes over an export. Nothing is written unless the whole export verifies (with the key, where
 /// one is given) and the log is empty or a prefix of it, record for record: then it goes on after
-/// that. Afterwards the log's head is the export's, or this is an error.
+/// that. Afterwards the log's head is the export's, or this is an error. Tells `progress` how many
+/// records it has read: first to verify them, without an end, then to take them over, of how many.
 pub async fn import(
     log: &dyn EventLog,
     source: &mut dyn Source,
     key: Option<(VerifierKey, Check)>,
-    progress: &(dyn Fn(u64) + Send + Sync),
+    progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
 ) -> Result<Imported, TransferFault> {
-    let verdict = verify(source, None, key.clone(), progress).await?;
+    let verdict = verify(source, None, key.clone(), &|read| progress(read, None)).await?;
     if verdict.finding.is_some() {
         return Err(TransferFault::Refused(Box::new(verdict)));
     }
@@ -71,7 +72,7 @@ pub async fn import(
         batch.push(record);
         if batch.len() == BATCH || ends_prefix {
             take_over(log, std::mem::take(&mut batch), resumed_after).await?;
-            progress(verifier.records());
+            progress(verifier.records(), Some(verdict.records));
         }
     }
     take_over(log, batch, resumed_after).await?;

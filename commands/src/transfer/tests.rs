@@ -73,7 +73,7 @@ async fn exported(log: &MemoryLog) -> Vec<u8> {
 }
 
 async fn imported(log: &MemoryLog, bytes: &[u8]) -> Result<Imported, TransferFault> {
-    import(log, &mut Lines(Cursor::new(bytes)), key(), &|_| {}).await
+    import(log, &mut Lines(Cursor::new(bytes)), key(), &|_, _| {}).await
 }
 
 #[tokio::test]
@@ -196,10 +196,24 @@ impl Source for Changing {
 }
 
 #[tokio::test]
+async fn an_import_says_how_far_it_is_and_of_how_much_once_it_knows() {
+    let bytes = exported(&log_of(1_000).await).await;
+    let told = Mutex::new(Vec::new());
+    let tell = |read, total| told.lock().unwrap().push((read, total));
+    let copy = MemoryLog::default();
+    import(&copy, &mut Lines(Cursor::new(&bytes)), key(), &tell).await.unwrap();
+    // Lines that are no records tell where it is once more.
+    let mut told = told.into_inner().unwrap();
+    told.dedup();
+    let all = Some(1_000);
+    assert_eq!(told, [(0, None), (500, None), (1_000, None), (500, all), (1_000, all)]);
+}
+
+#[tokio::test]
 async fn an_export_that_changes_between_verifying_and_taking_over_is_noticed() {
     let (one, other) = (exported(&log_of(10).await).await, exported(&log_of(9).await).await);
     let mut source = Changing(Mutex::new(vec![one, other]), Lines(Cursor::new(Vec::new())));
     let copy = MemoryLog::default();
-    let answer = import(&copy, &mut source, key(), &|_| {}).await;
+    let answer = import(&copy, &mut source, key(), &|_, _| {}).await;
     assert!(matches!(answer, Err(TransferFault::Changed(10))), "{answer:?}");
 }
