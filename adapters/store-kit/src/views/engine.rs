@@ -48,6 +48,9 @@ const REST_MAX: Duration = Duration::from_millis(50);
 /// Between two tries of a store or log that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a rebuild waits for its process to project: two tries of a process to lead.
+const LEAD: Duration = Duration::from_secs(3);
+
 /// How a view is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ViewStatus {
@@ -452,6 +455,15 @@ impl<S: ViewStore> Inner<S> {
         }
     }
 
+    /// Whether this process projects, or does so soon: one that has just started has not led yet,
+    /// and one before it may have ended a moment ago.
+    async fn comes_to_lead(&self) -> bool {
+        let leads = || self.leading.load(Ordering::Acquire);
+        let mut statuses = self.statuses.subscribe();
+        drop(tokio::time::timeout(LEAD, statuses.wait_for(|_| leads())).await);
+        leads()
+    }
+
     /// See [`commands::ports::Views::rebuild`].
     pub(crate) async fn rebuild(
         &self,
@@ -459,7 +471,7 @@ impl<S: ViewStore> Inner<S> {
         progress: &(dyn Fn(Position) + Send + Sync),
     ) -> Result<(), ViewFault> {
         let entry = self.entry(view)?;
-        if !self.leading.load(Ordering::Acquire) {
+        if !self.comes_to_lead().await {
             return Err(LogFault::Unavailable(
                 "another server process projects the views; rebuild there, or stop it".to_owned(),
             )

@@ -22,6 +22,10 @@ use super::{
 /// Keys of changed rows looked at in one go.
 const CHANGED_AT_ONCE: usize = 400;
 
+/// How long a reader waits for a view that is not served yet: within this a process that has just
+/// started has found its tables, or made them.
+const START: Duration = Duration::from_secs(2);
+
 /// A view's or lens's table at one moment.
 struct Reading<S> {
     snapshot: S,
@@ -47,12 +51,22 @@ impl<S> Reading<S> {
 }
 
 impl<S: ViewStore> Inner<S> {
+    /// Whether a view has a table that is known to be of this log. Who asks a process that has
+    /// just started waits for it, but not for one that is being built.
+    async fn is_served(&self, view: &str) -> bool {
+        let mut statuses = self.statuses.subscribe();
+        let told = statuses.wait_for(|statuses| {
+            statuses.get(view).is_none_or(|s| s.version.is_some() || s.building.is_some())
+        });
+        // What is not there by then is not about to be.
+        drop(tokio::time::timeout(START, told).await);
+        self.statuses.borrow().get(view).is_some_and(|status| status.version.is_some())
+    }
+
     async fn read(&self, name: &str) -> Result<Reading<S::Snapshot>, ViewFault> {
         let lens = self.lenses.iter().find(|lens| lens.name == name);
         let entry = self.entry(lens.map_or(name, |lens| lens.view))?;
-        // A table is served when it is known to be of this log.
-        let served = self.statuses.borrow().get(entry.view.name()).map(|s| s.version);
-        if served.flatten().is_none() {
+        if !self.is_served(entry.view.name()).await {
             return Err(ViewFault::Behind { position: 0, wanted: 1 });
         }
         match self.store.snapshot(entry.view.name()).await? {
@@ -327,7 +341,12 @@ impl<S: ViewStore> Views for Engine<S> {
         if in_time {
             return Ok(());
         }
-        let position = least(&self.inner.statuses.borrow()).unwrap_or(0);
+        // A view that is built for the first time is as far as that has come.
+        let place = |s: &super::ViewStatus| match s.version {
+            Some(_) => s.position,
+            None => s.building.unwrap_or(0),
+        };
+        let position = self.inner.statuses.borrow().values().map(place).min().unwrap_or(0);
         Err(ViewFault::Behind { position, wanted })
     }
 
