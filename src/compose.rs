@@ -28,6 +28,7 @@ use crate::{
     edge::{SystemClock, SystemIds},
     schedule,
     store::{self, OpenViews, Store},
+    telemetry,
 };
 
 /// How long the views may take to see what a start-up asks them.
@@ -132,6 +133,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
             signer: Some(signer),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             checks: vec![("views", check)],
+            adopt_span: config.otlp_endpoint.is_some().then_some(telemetry::adopt),
             ..http::Options::default()
         },
     );

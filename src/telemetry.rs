@@ -1,11 +1,17 @@
 //! Log lines and traces: set up once, before the runtime, and flushed at the end.
 
+use std::collections::HashMap;
+
 use adapters_console::style::Style;
 use anyhow::{Context, Result};
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::{propagation::TextMapPropagator, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::level_filters::LevelFilter;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::config::{Config, LogFormat};
 
@@ -32,15 +38,32 @@ pub(crate) fn start(config: &Config) -> Result<Telemetry> {
         LogFormat::Text => lines.with_ansi(Style::stderr().is_on()).boxed(),
     };
     let provider = config.otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let traces = provider
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("skyledger")));
+    let traces = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("skyledger")).with_filter(ours())
+    });
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(traces)
         .try_init()
         .context("logging was set up twice")?;
     Ok(Telemetry(provider))
+}
+
+/// Our own spans. Those of libraries are many, and the exporter's own calls would make some, which
+/// would be exported, without end.
+fn ours() -> Targets {
+    Targets::new()
+        .with_target("adapters_", LevelFilter::INFO)
+        .with_target("commands", LevelFilter::INFO)
+        .with_target("skyledger", LevelFilter::INFO)
+}
+
+/// Makes a span the child of a caller's (W3C `traceparent`). What does not read is passed over.
+pub(crate) fn adopt(span: &tracing::Span, parent: &str) {
+    let carrier = HashMap::from([("traceparent".to_owned(), parent.to_owned())]);
+    let parent = TraceContextPropagator::new().extract(&carrier);
+    // Refused where nothing is traced, or the span has begun: then it stands alone.
+    let _ = span.set_parent(parent);
 }
 
 fn exporter(endpoint: &str) -> Result<SdkTracerProvider> {

@@ -25,6 +25,7 @@ use domain::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde_json::{Value, json};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
@@ -118,7 +119,8 @@ impl Ledger {
         // Boxed one by one: a closure inside the stream would not be `Send` for every lifetime.
         let mut looks: Vec<BoxFuture<'_, Scope>> = Vec::with_capacity(scopes.len());
         for (kind, region) in scopes {
-            looks.push(self.observe_scope(look, kind, region).boxed());
+            let span = tracing::info_span!("look", kind, region);
+            looks.push(self.observe_scope(look, kind, region).instrument(span).boxed());
         }
         let mut done: Vec<Scope> = stream::iter(looks)
             .buffer_unordered(look.provider.concurrency().max(1))

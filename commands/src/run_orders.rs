@@ -23,6 +23,7 @@ use domain::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, pin_mut, select, stream::FuturesUnordered};
 use serde_json::{Value, json};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
@@ -260,7 +261,14 @@ impl Runner {
         }
         let chain_of = self.origin_of(kind, id, loaded.revision).await?;
         let facets = loaded.state.facets();
-        let work = self.work(kind, id, &key, &out, &facets, chain_of.0);
+        let span = tracing::info_span!(
+            "order",
+            kind = kind.name,
+            id,
+            number = out.number,
+            correlation_id = chain_of.0.map(tracing::field::display),
+        );
+        let work = self.work(kind, id, &key, &out, &facets, chain_of.0).instrument(span);
         let Some(done) = self.hold(&lease, work).await? else {
             tracing::warn!(key = %key, "the lease was lost while working; the next holder goes on");
             return Ok(Tried::Passed);

@@ -6,6 +6,7 @@
 mod commands;
 mod demo;
 mod server;
+mod telemetry;
 mod upkeep;
 
 use std::{

@@ -92,6 +92,12 @@ async fn serve_one(service: Arc<Service>, target: Target, request: Request) -> R
         actor = tracing::field::Empty,
         status = tracing::field::Empty,
     );
+    if let Some(adopt) = service.options.adopt_span
+        && trace.is_some()
+        && let Some(parent) = parts.headers.get("traceparent").and_then(|one| one.to_str().ok())
+    {
+        adopt(&span, parent);
+    }
     let method = parts.method.clone();
     let path: String = parts.uri.path().chars().take(1000).collect();
     service.metrics.in_flight.fetch_add(1, Relaxed);

@@ -25,6 +25,8 @@ pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
 /// What may be left out.
 #[derive(Default)]
 pub struct Options {
+    /// Makes a request's span a child of the caller's, whose `traceparent` reads.
+    pub adopt_span: Option<fn(&tracing::Span, &str)>,
     /// Signs tree heads; without it `/v1/audit/head` has no note.
     pub signer: Option<Arc<dyn Sign>>,
     /// Further conditions of `/readyz`, for instance a projector that stopped.
