@@ -66,7 +66,11 @@ pub(crate) enum Command {
     },
     /// Create a resource: the kind's own first command (connect, create, declare, issue)
     #[command(after_help = "Examples:\n  skyledger create project --set name=shop\n  \
-        skyledger create account -f account.yaml --wait")]
+        skyledger create account -f account.yaml --wait\n\n\
+        Example (account.yaml, an AWS account):\n  name: prod\n  provider: aws\n  credential:\n    \
+        access_key_id: AKIA…\n    secret_access_key: …\n    \
+        role_arn: arn:aws:iam::123456789012:role/skyledger    # optional, as are external_id,\n    \
+        # session_token, and region (one of the account's partition)")]
     Create(Create),
     /// Say what a mapped resource is to be; creates or changes its counterpart
     #[command(

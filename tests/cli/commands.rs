@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     run, says,
-    server::{ACCOUNT, Lines, Server, Store, cloud},
+    server::{ACCOUNT, Lines, Server, Store, aws, cloud},
 };
 
 fn exit_codes(store: &Store) {
@@ -107,6 +107,29 @@ fn a_feed_shows_records_as_they_come_and_only_those_asked_for() {
     assert_eq!(line["id"], second["id"]);
     follower.kill().unwrap();
     follower.wait().unwrap();
+}
+
+#[test]
+fn an_aws_account_is_connected_as_the_readme_and_the_guide_show_it() {
+    let (endpoint, _alone) = aws();
+    for document in ["README.md", "docs/guides/connect-aws.md"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path(), &Store::Embedded);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let text = std::fs::read_to_string(path).unwrap();
+        let sample = text.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        // With the role, where one is shown.
+        let sample =
+            sample.replace("# role_arn", "role_arn").replace("# external_id", "external_id");
+        let file = folder.path().join("account.yaml");
+        std::fs::write(&file, format!("{sample}\nendpoint: {endpoint}\n")).unwrap();
+        let file = file.display().to_string();
+        let ran = server.run(&["create", "account", "-f", &file, "--wait"]);
+        assert_eq!(ran.code, 0, "{document}: {}{}", ran.out, ran.err);
+        let account = server.json(&["get", "account", "prod"]);
+        assert_eq!(account["status"], "connected", "{document}: {account}");
+        assert_eq!(account["state"]["external_account"], "123456789012");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::{
     Ran, program, run, says,
-    server::{Lines, exchange},
+    server::{Lines, aws, exchange},
 };
 
 /// What the story says in any cloud.
@@ -28,8 +28,7 @@ fn the_demos_story_comes_true() {
 
 #[test]
 fn the_demos_story_comes_true_on_an_aws_endpoint() {
-    let endpoint = std::env::var("SKYLEDGER_TEST_AWS")
-        .expect("SKYLEDGER_TEST_AWS is not set: run the tests with ./test");
+    let (endpoint, _alone) = aws();
     // A run before this one may have left its groups.
     let address = endpoint.strip_prefix("http://").unwrap();
     let reset = format!("POST /moto-api/reset HTTP/1.0\r\nhost: {address}\r\n\r\n");

@@ -4,7 +4,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -93,6 +96,14 @@ fn execute(url: &str, sql: &str) {
         drop(client);
         connection.await.unwrap().unwrap();
     });
+}
+
+/// The stand-in for AWS, for one test at a time: one of them empties it.
+pub(crate) fn aws() -> (String, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let endpoint = std::env::var("SKYLEDGER_TEST_AWS")
+        .expect("SKYLEDGER_TEST_AWS is not set: run the tests with ./test");
+    (endpoint, ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Which store.
