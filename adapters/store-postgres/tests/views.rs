@@ -73,12 +73,3 @@ adapters_store_kit::view_suite!(Schema::new());
 async fn one_server_projects_and_another_takes_over() {
     one_of_two_servers_projects_and_the_other_takes_over(&Schema::new()).await;
 }
-
-/// Figures, not a check: `cargo test --release --test views -- --ignored --nocapture speed`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes, in release"]
-async fn speed() {
-    for rows in [100_000, 1_000_000] {
-        adapters_store_kit::views::suite::measure(&Schema::new(), rows).await;
-    }
-}

@@ -25,13 +25,3 @@ impl Fixture for Folder {
 }
 
 adapters_store_kit::view_suite!(Folder(tempfile::tempdir().unwrap()));
-
-/// Figures, not a check: `cargo test --release --test views -- --ignored --nocapture speed`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes, in release"]
-async fn speed() {
-    for rows in [100_000, 1_000_000] {
-        let folder = Folder(tempfile::tempdir().unwrap());
-        adapters_store_kit::views::suite::measure(&folder, rows).await;
-    }
-}

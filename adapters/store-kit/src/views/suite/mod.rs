@@ -6,7 +6,6 @@
 
 mod naive;
 mod reads;
-mod speed;
 mod world;
 mod writes;
 
@@ -19,7 +18,6 @@ use projections::view::View;
 
 pub use naive::*;
 pub use reads::*;
-pub use speed::measure;
 pub use world::*;
 pub use writes::*;
 
