@@ -528,13 +528,6 @@ pub(crate) struct Place {
     pub(crate) store: Option<String>,
 }
 
-impl Place {
-    /// Whether any of it was said.
-    pub(crate) fn is_named(&self) -> bool {
-        self.config.is_some() || self.data.is_some() || self.store.is_some()
-    }
-}
-
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Export {
     /// Where to; standard output when it is left out

@@ -5,6 +5,7 @@
 
 mod commands;
 mod demo;
+mod first_start;
 mod server;
 mod telemetry;
 mod upkeep;

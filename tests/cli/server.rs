@@ -183,11 +183,21 @@ impl Server {
 
     pub(crate) fn start_with(folder: &Path, store: &Store, more: &[&str]) -> Self {
         let token_file = folder.join("token");
+        let file = token_file.to_str().unwrap();
+        let mut server = Self::listening(folder, store, &[&["--token-file", file], more].concat());
+        let token = std::fs::read_to_string(&token_file).unwrap_or_default();
+        token.trim().clone_into(&mut server.token);
+        server.wait_for_views();
+        server
+    }
+
+    /// One that takes connections; what it says is in the file `log`. The token is for the caller
+    /// to fill in.
+    pub(crate) fn listening(folder: &Path, store: &Store, more: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--data"])
             .arg(folder.join("data"))
-            .args(["--store", store.word(), "--listen", "127.0.0.1:0", "--token-file"])
-            .arg(&token_file)
+            .args(["--store", store.word(), "--listen", "127.0.0.1:0"])
             .arg("--sim")
             .arg(cloud_file(folder))
             .args(["--log-format", "json"])
@@ -206,10 +216,7 @@ impl Server {
         };
         let line: Value = serde_json::from_str(&line).unwrap();
         let url = line["url"].as_str().unwrap().to_owned();
-        let token = std::fs::read_to_string(&token_file).unwrap_or_default().trim().to_owned();
-        let server = Self { child, url, token };
-        server.wait_for_views();
-        server
+        Self { child, url, token: String::new() }
     }
 
     /// A log that was there before is folded after the server listens.
