@@ -22,7 +22,9 @@ use crate::{
     gather::{GatherFault, Gathering, account_mark, gather},
     ledger::{Ledger, LoadFault, Loaded},
     plan::{Bound, Fact, Moved, Plan, Saw},
-    ports::{Answered, Append, AppendFault, Expected, LogFault, NewEvent, StreamAppend, Task},
+    ports::{
+        Answered, Append, AppendFault, Expected, Intent, LogFault, NewEvent, StreamAppend, Task,
+    },
 };
 
 /// Times a command is decided again after losing a race. With 32 writers on one stream the last
@@ -380,7 +382,8 @@ impl Ledger {
         if kind.name == "cloud-account" || goes_on {
             return Ok(());
         }
-        let Some(account_id) = decided.state.facets().account else { return Ok(()) };
+        let facets = decided.state.facets();
+        let Some(account_id) = facets.account else { return Ok(()) };
         let (mark, account) = account_mark(self, account_id).await?;
         saw.push(mark);
         let Some(account) = account else {
@@ -406,14 +409,15 @@ impl Ledger {
         if !row.is_some_and(|row| row.orders.contains(&tag)) {
             return Err(unsupported());
         }
-        let data = &out.order["data"];
-        let wanted = [&data["to"], &data["spec"]].into_iter().find(|spec| !spec.is_null());
-        if let Some(wanted) = wanted {
-            let seen = Some(&data["from"]).filter(|seen| !seen.is_null());
-            provider.check_spec(kind.name, wanted, seen).map_err(|why| {
-                Refusal::new(&codes::PROVIDER_LIMIT, format!("{} {id}: {why}", account.provider))
-            })?;
-        }
+        let intent = Intent {
+            kind: kind.name,
+            order: &out.order,
+            external_account: account.external_account.as_deref().unwrap_or_default(),
+            tags: &facets.tags,
+        };
+        provider.check_order(&intent).map_err(|why| {
+            Refusal::new(&codes::PROVIDER_LIMIT, format!("{} {id}: {why}", account.provider))
+        })?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use commands::ports::{
-    Access, Call, DriverFault, Identity, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
 };
 use domain::{cloud::Region, network::security_group::SecurityGroup};
 use serde::Deserialize;
@@ -103,14 +103,12 @@ impl Provider for SimCloud {
         missing.chain(unknown.map(|name| format!("credential.{name}: is not known"))).collect()
     }
 
-    fn check_spec(&self, kind: &str, wanted: &Value, seen: Option<&Value>) -> Result<(), String> {
-        if kind != GROUP {
-            return Ok(());
-        }
+    fn check_order(&self, intent: &Intent<'_>) -> Result<(), String> {
+        let Some(wanted) = intent.wanted().filter(|_| intent.kind == GROUP) else { return Ok(()) };
         let read = |value: &Value| -> Result<SecurityGroup, String> {
             serde_json::from_value(value.clone()).map_err(|error| error.to_string())
         };
-        limits::check(&read(wanted)?, seen.map(read).transpose()?.as_ref())
+        limits::check(&read(wanted)?, intent.seen().map(read).transpose()?.as_ref())
     }
 
     fn calls(&self, task: &Task) -> Vec<Call> {

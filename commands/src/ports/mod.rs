@@ -14,7 +14,7 @@ pub use log::{
     NewEvent, StreamAppend,
 };
 pub use provider::{
-    Access, Call, DriverFault, Identity, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
 };
 pub use vault::{Vault, VaultFault};
 pub use views::{

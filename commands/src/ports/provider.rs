@@ -1,6 +1,6 @@
 //! Clouds and hosts: what a provider can list, find and carry out.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use domain::{kernel::OrderKey, observation::Origin};
@@ -91,6 +91,32 @@ pub struct Task {
     pub origin: Origin,
 }
 
+/// An order that is about to be written, and what is known of the thing it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent<'a> {
+    /// The kind's name.
+    pub kind: &'a str,
+    /// The order, adjacently tagged, as the kind's `Order` type.
+    pub order: &'a Value,
+    /// The provider's id of the account that the thing lies in.
+    pub external_account: &'a str,
+    /// The tags that the thing has or is to have.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Intent<'a> {
+    /// The specification that a mapped thing is to have; none for an order without one.
+    pub fn wanted(&self) -> Option<&'a Value> {
+        let data = &self.order["data"];
+        [&data["to"], &data["spec"]].into_iter().find(|spec| !spec.is_null())
+    }
+
+    /// What was seen of it when the order was decided; none before it was created.
+    pub fn seen(&self) -> Option<&'a Value> {
+        Some(&self.order["data"]["from"]).filter(|seen| !seen.is_null())
+    }
+}
+
 /// The command that reports what became of an order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -144,9 +170,9 @@ pub trait Provider: Send + Sync + 'static {
     fn table(&self) -> &'static [Support];
     /// Field by field what is wrong with a credential's JSON; empty when it reads.
     fn check_credential(&self, credential: &Value) -> Vec<String>;
-    /// The provider's own rules about a wanted specification, given what is there now: checked
-    /// before anything is written. The text names the limit.
-    fn check_spec(&self, kind: &str, wanted: &Value, seen: Option<&Value>) -> Result<(), String>;
+    /// The provider's own rules about an order: checked before anything is written. The text names
+    /// the limit.
+    fn check_order(&self, intent: &Intent<'_>) -> Result<(), String>;
     /// The calls an order will make, as far as they are known before.
     fn calls(&self, task: &Task) -> Vec<Call>;
     /// Most calls at once to one account.

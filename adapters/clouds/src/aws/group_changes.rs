@@ -1,4 +1,5 @@
-//! What a security group needs to become another: the difference, and the calls that a plan shows.
+//! What a security group needs to become another: the difference, and the one list of steps that a
+//! plan shows and an order carries out.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +8,11 @@ use domain::{
     mapping::{Order, Spec},
     network::security_group::{Direction, Rule, SecurityGroup},
 };
-use serde_json::json;
 
 use super::{
+    rules,
     security_group::{ID_TAG, ORDER_TAG, read},
-    sightings::OWN_TAGS,
+    sightings::is_aws_tag,
 };
 
 /// Rules of one call. A group has 60 by default and 1,000 at most.
@@ -54,12 +55,14 @@ impl Changes {
             set_tags: to
                 .tags
                 .iter()
-                .filter(|(name, value)| now.tags.get(*name) != Some(value))
+                .filter(|(name, value)| now.tags.get(*name) != Some(value) && !is_aws_tag(name))
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
+            // AWS's own tags are not ours to set or remove, whatever the order says.
             drop_tags: from
                 .tags
                 .keys()
+                .filter(|name| !is_aws_tag(name))
                 .filter(|name| !to.tags.contains_key(*name) && now.tags.contains_key(*name))
                 .cloned()
                 .collect(),
@@ -68,27 +71,80 @@ impl Changes {
 }
 
 impl Changes {
-    /// Whether everything is so already.
-    pub(super) fn is_empty(&self) -> bool {
-        self.add.is_empty()
-            && self.describe.is_empty()
-            && self.remove.is_empty()
-            && self.set_tags.is_empty()
-            && self.drop_tags.is_empty()
+    /// The steps, in their order. Rules are added before anything else happens and removed last of
+    /// all: what both the old and the new rules allow is never blocked, whatever breaks in between.
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let mut steps = batches(RuleVerb::Authorize, &self.add);
+        steps.extend(batches(RuleVerb::Describe, &self.describe));
+        if !self.set_tags.is_empty() {
+            steps.push(Step::SetTags(self.set_tags.clone()));
+        }
+        if !self.drop_tags.is_empty() {
+            steps.push(Step::DropTags(self.drop_tags.clone()));
+        }
+        steps.extend(batches(RuleVerb::Revoke, &self.remove));
+        steps
     }
 }
 
-/// One kind of call about rules.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// One verb for some rules, in batches, ingress before egress.
+fn batches(verb: RuleVerb, rules: &[Rule]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let some: Vec<Rule> =
+            rules.iter().filter(|rule| rule.direction == direction).cloned().collect();
+        steps.extend(some.chunks(BATCH).map(|batch| Step::Rules(verb, direction, batch.to_vec())));
+    }
+    steps
+}
+
+/// One call of a change.
+#[derive(Debug, PartialEq)]
 pub(super) enum Step {
+    /// About rules of one direction, at most [`BATCH`].
+    Rules(RuleVerb, Direction, Vec<Rule>),
+    /// Sets these tags.
+    SetTags(BTreeMap<String, String>),
+    /// Removes these tags, whatever their values.
+    DropTags(Vec<String>),
+}
+
+impl Step {
+    /// AWS's name of the call.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Rules(verb, direction, _) => verb.action(*direction),
+            Self::SetTags(_) => "CreateTags",
+            Self::DropTags(_) => "DeleteTags",
+        }
+    }
+
+    /// In a few words.
+    fn effect(&self, name: &str) -> String {
+        let listed = |names: &mut dyn Iterator<Item = &String>| {
+            names.map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Rules(verb, _, rules) => {
+                let rules: Vec<String> = rules.iter().map(Rule::to_string).collect();
+                format!("{} {name}: {}", verb.words(), rules.join("; "))
+            }
+            Self::SetTags(tags) => format!("sets tags of {name}: {}", listed(&mut tags.keys())),
+            Self::DropTags(tags) => format!("removes tags of {name}: {}", listed(&mut tags.iter())),
+        }
+    }
+}
+
+/// What a call does with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RuleVerb {
     Authorize,
     Describe,
     Revoke,
 }
 
-impl Step {
-    /// AWS's name of it.
-    pub(super) const fn action(self, direction: Direction) -> &'static str {
+impl RuleVerb {
+    const fn action(self, direction: Direction) -> &'static str {
         match (self, direction) {
             (Self::Authorize, Direction::Ingress) => "AuthorizeSecurityGroupIngress",
             (Self::Authorize, Direction::Egress) => "AuthorizeSecurityGroupEgress",
@@ -96,6 +152,14 @@ impl Step {
             (Self::Describe, Direction::Egress) => "UpdateSecurityGroupRuleDescriptionsEgress",
             (Self::Revoke, Direction::Ingress) => "RevokeSecurityGroupIngress",
             (Self::Revoke, Direction::Egress) => "RevokeSecurityGroupEgress",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Authorize => "adds to",
+            Self::Describe => "describes anew in",
+            Self::Revoke => "removes from",
         }
     }
 
@@ -126,15 +190,8 @@ pub(super) fn calls(task: &Task) -> Vec<Call> {
                 format!("creates `{}` in {vpc}, marked {ID_TAG} and {ORDER_TAG}", spec.name),
             );
             // AWS puts one rule into every new group; it goes unless it is wanted.
-            let born = SecurityGroup {
-                rules: [serde_json::from_value::<Rule>(json!({
-                    "direction": "egress", "protocol": "any", "peer": {"cidr": "0.0.0.0/0"}
-                }))]
-                .into_iter()
-                .flatten()
-                .collect(),
-                ..spec.clone()
-            };
+            let [all_out, _] = rules::born_with();
+            let born = SecurityGroup { rules: vec![all_out], ..spec.clone() };
             (Changes::new(&born, &spec, &born), vec![create])
         }
         Ok(Order::Apply { from, to }) => {
@@ -143,38 +200,14 @@ pub(super) fn calls(task: &Task) -> Vec<Call> {
         }
     };
     let name = if id.is_empty() { "the new group" } else { id };
-    let mut rules = |step: Step, verb: &str, rules: &[Rule]| {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let some: Vec<String> = rules
-                .iter()
-                .filter(|rule| rule.direction == direction)
-                .map(Rule::to_string)
-                .collect();
-            for batch in some.chunks(BATCH) {
-                let effect = format!("{verb} {name}: {}", batch.join("; "));
-                calls.push(call(step.action(direction), effect));
-            }
-        }
-    };
-    rules(Step::Authorize, "adds to", &changes.add);
-    rules(Step::Describe, "describes anew in", &changes.describe);
-    rules(Step::Revoke, "removes from", &changes.remove);
-    let names =
-        |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    debug_assert!(changes.set_tags.keys().all(|name| !name.starts_with(OWN_TAGS)));
-    if !changes.set_tags.is_empty() {
-        let names = names(changes.set_tags.keys().collect());
-        calls.push(call("CreateTags", format!("sets tags of {name}: {names}")));
-    }
-    if !changes.drop_tags.is_empty() {
-        let names = names(changes.drop_tags.iter().collect());
-        calls.push(call("DeleteTags", format!("removes tags of {name}: {names}")));
-    }
+    calls.extend(changes.steps().iter().map(|step| call(step.action(), step.effect(name))));
     calls
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn group(rules: &[(&str, &str)], tags: &[(&str, &str)]) -> SecurityGroup {
@@ -223,5 +256,32 @@ mod tests {
         let changes = Changes::new(&from, &to, &now);
         assert_eq!(peers(&changes.describe), ["10.0.0.0/8"]);
         assert!(changes.add.is_empty() && changes.remove.is_empty());
+    }
+
+    #[test]
+    fn rules_are_added_first_and_removed_last_and_tags_lie_between() {
+        let from = group(&[("10.0.0.0/8", "one"), ("10.9.0.0/16", "")], &[("a", "1"), ("b", "1")]);
+        let to = group(&[("10.0.0.0/8", "two"), ("10.1.0.0/16", "")], &[("a", "2")]);
+        let actions: Vec<_> =
+            Changes::new(&from, &to, &from).steps().iter().map(Step::action).collect();
+        assert_eq!(
+            actions,
+            [
+                "AuthorizeSecurityGroupIngress",
+                "UpdateSecurityGroupRuleDescriptionsIngress",
+                "CreateTags",
+                "DeleteTags",
+                "RevokeSecurityGroupIngress",
+            ]
+        );
+        assert_eq!(Changes::new(&to, &to, &to).steps(), []);
+    }
+
+    #[test]
+    fn tags_of_aws_itself_are_neither_set_nor_removed() {
+        let with = group(&[], &[("aws:cloudformation:stack-name", "shop")]);
+        let without = group(&[], &[]);
+        assert_eq!(Changes::new(&with, &without, &with).steps(), []);
+        assert_eq!(Changes::new(&without, &with, &without).steps(), []);
     }
 }

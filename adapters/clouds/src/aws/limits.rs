@@ -1,9 +1,11 @@
 //! What AWS does not allow in a security group, checked before anything is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::network::security_group::{Action, Direction, Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
+
+use super::{rules, sightings::is_aws_tag};
 
 /// Rules of one direction and one address family, at AWS's default quota ("Inbound or outbound
 /// rules per security group", L-0EA8095F).
@@ -15,22 +17,29 @@ const TAGS_MAX: usize = 48;
 pub(super) static SENTENCES: &[&str] = &[
     "Rules only allow: there is no deny and no priority.",
     "A rule has one port or one range, of TCP or UDP only.",
-    "At most 60 rules per direction for each of IPv4 and IPv6 (a group or prefix list counts for both), the rules being replaced included; a group that already has more is held to what it has.",
+    "At most 60 rules per direction for each of IPv4 and IPv6 (a group or prefix list counts for both), the rules being replaced included, and for a new group the rules for all egress that AWS makes it with; a group that already has more is held to what it has.",
+    "A prefix list counts as one rule here; AWS counts it by its maximum number of entries, so a group with a large one may still be refused there.",
     "Name and description have 1 to 255 of AWS's characters, the name does not begin with sg-, and neither changes after creation.",
     "A group lies in one VPC, which is named at creation.",
-    "A tag name that begins with aws: is AWS's own; there are at most 48 other tags.",
-    "A peer group is named by its id, with its account in front when that is another one (123456789012/sg-0abc); a group cannot name itself before it exists.",
+    "Tags whose names begin with aws: are AWS's own and no part of a group; there are at most 48 other tags, those being replaced included.",
+    "A peer group is named by its id, with its account in front when, and only when, that is another one (123456789012/sg-0abc); a group cannot name itself before it exists.",
 ];
 
-/// Checks a wanted group against what is there now. The text names the limit.
-pub(super) fn check(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
+/// Checks a wanted group of this account against what is there now. The text names the limit.
+pub(super) fn check(
+    wanted: &SecurityGroup,
+    seen: Option<&SecurityGroup>,
+    account: &str,
+) -> Result<(), String> {
     names(wanted, seen)?;
-    tags(wanted, seen)?;
+    let none = BTreeMap::new();
+    let set = wanted.tags.iter().map(|(name, value)| (name, Some(value)));
+    tags(set, seen.map_or(&none, |seen| &seen.tags))?;
     // A rule that is there already is one that AWS took, odd as it may be: peers such as
     // `amazon-elb/sg-…` can be kept, though nobody can ask for a new one.
     let there = |rule: &&Rule| seen.is_some_and(|seen| seen.rules.contains(rule));
     for rule in wanted.rules.iter().filter(|rule| !there(rule)) {
-        check_rule(rule).map_err(|why| format!("rule `{rule}`: {why}"))?;
+        check_rule(rule, account).map_err(|why| format!("rule `{rule}`: {why}"))?;
     }
     counts(wanted, seen)
 }
@@ -85,27 +94,40 @@ fn text(field: &str, value: &str, at_least: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn tags(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
-    for (name, value) in &wanted.tags {
-        let there = seen.and_then(|seen| seen.tags.get(name));
-        if name.to_ascii_lowercase().starts_with("aws:") && there != Some(value) {
+/// Checks tags that are to be set (or, without a value, removed) beside those that are there. New
+/// ones are set before old ones go, so both must fit at once.
+pub(super) fn tags<'a>(
+    set: impl Iterator<Item = (&'a String, Option<&'a String>)>,
+    there: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let mut all: BTreeSet<&String> = there.keys().collect();
+    for (name, value) in set {
+        if is_aws_tag(name) {
             return Err(format!("tags.{name}: AWS keeps tags that begin with `aws:`"));
         }
         if name.is_empty() || name.chars().count() > 128 {
             return Err(format!("tags.{name}: AWS takes names of 1 to 128 characters"));
         }
+        let Some(value) = value else { continue };
         if value.chars().count() > 256 {
             return Err(format!("tags.{name}: AWS takes values of at most 256 characters"));
         }
+        all.insert(name);
     }
-    let ours = wanted.tags.keys().filter(|name| !name.starts_with("aws:")).count();
-    if ours > TAGS_MAX {
-        return Err(format!("tags: AWS takes 50, two of them Skyledger's own, not {ours}"));
+    let count = |names: &mut dyn Iterator<Item = &String>| names.filter(|n| !is_aws_tag(n)).count();
+    // Something that has more was not tagged by us, and may keep what it has.
+    let most = TAGS_MAX.max(count(&mut there.keys()));
+    let union = count(&mut all.into_iter());
+    if union > most {
+        return Err(format!(
+            "tags: {union} with those being replaced, and AWS takes 50, two of them Skyledger's \
+             own; new tags are set before old ones are removed"
+        ));
     }
     Ok(())
 }
 
-fn check_rule(rule: &Rule) -> Result<(), String> {
+fn check_rule(rule: &Rule, account: &str) -> Result<(), String> {
     if rule.action == Action::Deny {
         return Err("AWS has allow rules only".into());
     }
@@ -120,8 +142,14 @@ fn check_rule(rule: &Rule) -> Result<(), String> {
         Peer::Cidr(_) => Ok(()),
         Peer::Group(id) => {
             let group = match id.split_once('/') {
-                Some((account, group))
-                    if account.len() == 12 && account.bytes().all(|c| c.is_ascii_digit()) =>
+                // AWS shows it without the account: it would look like another rule for ever.
+                Some((owner, group)) if owner == account => {
+                    return Err(format!(
+                        "`{group}` is this account's own, so leave out `{owner}/`"
+                    ));
+                }
+                Some((owner, group))
+                    if owner.len() == 12 && owner.bytes().all(|c| c.is_ascii_digit()) =>
                 {
                     group
                 }
@@ -158,7 +186,8 @@ fn count<'a>(rules: impl Iterator<Item = &'a Rule>, direction: Direction) -> (us
 fn counts(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
     let keys =
         |group: &SecurityGroup| -> BTreeSet<Rule> { group.rules.iter().map(Rule::key).collect() };
-    let (new, old) = (keys(wanted), seen.map(keys).unwrap_or_default());
+    let new = keys(wanted);
+    let old = seen.map_or_else(|| rules::born_with().into_iter().collect(), keys);
     for (direction, word) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
         let union = count(new.union(&old), direction);
         let had = count(old.iter(), direction);
@@ -181,6 +210,8 @@ mod tests {
     use domain::network::security_group::Ports;
 
     use super::*;
+
+    const OWN: &str = "123456789012";
 
     fn group() -> SecurityGroup {
         SecurityGroup {
@@ -209,14 +240,14 @@ mod tests {
     fn no(change: impl FnOnce(&mut SecurityGroup), expected: &str) {
         let mut wanted = group();
         change(&mut wanted);
-        let text = check(&wanted, None).expect_err(expected);
+        let text = check(&wanted, None, OWN).expect_err(expected);
         assert!(text.contains(expected), "{text}");
     }
 
     #[test]
     fn a_plain_group_passes_also_with_what_aws_shows_of_it() {
-        assert_eq!(check(&group(), None), Ok(()));
-        assert_eq!(check(&group(), Some(&group())), Ok(()));
+        assert_eq!(check(&group(), None, OWN), Ok(()));
+        assert_eq!(check(&group(), Some(&group()), OWN), Ok(()));
     }
 
     #[test]
@@ -238,8 +269,56 @@ mod tests {
         no(|group| drop(group.tags.insert("aws:x".into(), "1".into())), "begin with `aws:`");
         no(
             |group| group.tags = (0..49).map(|n| (n.to_string(), String::new())).collect(),
-            "not 49",
+            "49 with those being replaced",
         );
+    }
+
+    #[test]
+    fn a_peer_of_this_account_is_named_without_the_account() {
+        let peer = |group: &mut SecurityGroup, id: &str| {
+            group.rules[0].peer = Peer::Group(id.to_owned());
+        };
+        no(|group| peer(group, "123456789012/sg-0123456789abcdef0"), "leave out `123456789012/`");
+        let mut wanted = group();
+        peer(&mut wanted, "210987654321/sg-0123456789abcdef0");
+        assert_eq!(check(&wanted, None, OWN), Ok(()));
+    }
+
+    #[test]
+    fn old_and_new_tags_must_fit_together() {
+        let tags = |from: usize, number: usize| -> BTreeMap<String, String> {
+            (from..from + number).map(|n| (n.to_string(), String::new())).collect()
+        };
+        let (mut old, mut new) = (group(), group());
+        (old.tags, new.tags) = (tags(0, 24), tags(24, 24));
+        assert_eq!(check(&new, Some(&old), OWN), Ok(()));
+        new.tags = tags(24, 25);
+        let text = check(&new, Some(&old), OWN).unwrap_err();
+        assert!(text.contains("49 with those being replaced"), "{text}");
+        // Adopted with all that AWS takes: it may lose some, and gets no more.
+        (old.tags, new.tags) = (tags(0, 50), tags(0, 49));
+        assert_eq!(check(&new, Some(&old), OWN), Ok(()));
+        new.tags = tags(1, 50);
+        assert!(check(&new, Some(&old), OWN).is_err());
+        // AWS's own do not count.
+        old.tags = tags(0, 48);
+        old.tags.insert("aws:cloudformation:stack-name".into(), "shop".into());
+        new.tags = tags(0, 48);
+        assert_eq!(check(&new, Some(&old), OWN), Ok(()));
+    }
+
+    #[test]
+    fn a_new_group_has_room_for_what_aws_makes_it_with() {
+        let mut wanted = group();
+        let egress = |port| Rule { direction: Direction::Egress, ..rule(port) };
+        wanted.rules = (1..=59).map(egress).collect();
+        assert_eq!(check(&wanted, None, OWN), Ok(()));
+        wanted.rules.push(egress(60));
+        let text = check(&wanted, None, OWN).unwrap_err();
+        assert!(text.contains("61 egress rules for IPv4"), "{text}");
+        // Where it is one of the wanted, it takes no room of its own.
+        wanted.rules[59] = rules::born_with()[0].clone();
+        assert_eq!(check(&wanted, None, OWN), Ok(()));
     }
 
     #[test]
@@ -247,7 +326,7 @@ mod tests {
         let check = |change: fn(&mut SecurityGroup), expected: &str| {
             let mut wanted = group();
             change(&mut wanted);
-            let text = super::check(&wanted, Some(&group())).expect_err(expected);
+            let text = super::check(&wanted, Some(&group()), OWN).expect_err(expected);
             assert!(text.starts_with(expected), "{text}");
         };
         check(|group| group.name = "api".into(), "name:");
@@ -259,8 +338,8 @@ mod tests {
     fn a_rule_that_is_there_already_may_stay_however_odd() {
         let mut there = group();
         there.rules[0].peer = Peer::Group("amazon-elb/sg-843f59ed".into());
-        assert_eq!(check(&there, Some(&there)), Ok(()));
-        assert!(check(&there, Some(&group())).is_err());
+        assert_eq!(check(&there, Some(&there), OWN), Ok(()));
+        assert!(check(&there, Some(&group()), OWN).is_err());
     }
 
     #[test]
@@ -269,17 +348,17 @@ mod tests {
         let (mut old, mut new) = (group(), group());
         old.rules = ports(1, 30);
         new.rules = ports(1_000, 30);
-        assert_eq!(check(&new, Some(&old)), Ok(()));
+        assert_eq!(check(&new, Some(&old), OWN), Ok(()));
         new.rules = ports(1_000, 31);
-        let text = check(&new, Some(&old)).unwrap_err();
+        let text = check(&new, Some(&old), OWN).unwrap_err();
         assert!(text.contains("61 ingress rules for IPv4") && text.contains("takes 60"), "{text}");
         // A group counts for both families.
         new.rules = ports(1_000, 60);
         new.rules.push(Rule { peer: Peer::Group("sg-0123456789abcdef0".into()), ..rule(1) });
-        assert!(check(&new, None).is_err());
+        assert!(check(&new, None, OWN).is_err());
         // Raised quota: what is there shows it.
         old.rules = ports(1, 100);
         new.rules = ports(1, 100);
-        assert_eq!(check(&new, Some(&old)), Ok(()));
+        assert_eq!(check(&new, Some(&old), OWN), Ok(()));
     }
 }

@@ -21,7 +21,7 @@ mod wire;
 
 use async_trait::async_trait;
 use commands::ports::{
-    Access, Call, DriverFault, Identity, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
 };
 use domain::network::security_group::SecurityGroup;
 use serde_json::Value;
@@ -67,6 +67,7 @@ pub static TABLE: &[Support] = &[
         regional: true,
         orders: &["reboot", "set-tags", "start", "stop"],
         limits: &[
+            "A tag name that begins with aws: is AWS's own; there are at most 48 other tags.",
             "A terminated instance counts as not there, though AWS shows it for about an hour.",
             "A crash between a restart and its mark restarts the server a second time.",
             "A server that is still stopping starts once it has stopped.",
@@ -157,14 +158,19 @@ impl Provider for Aws {
         credential::check(credential)
     }
 
-    fn check_spec(&self, kind: &str, wanted: &Value, seen: Option<&Value>) -> Result<(), String> {
-        if kind != "security-group" {
-            return Ok(());
+    fn check_order(&self, intent: &Intent<'_>) -> Result<(), String> {
+        match intent.kind {
+            "security-group" => {
+                let Some(wanted) = intent.wanted() else { return Ok(()) };
+                let read = |value: &Value| -> Result<SecurityGroup, String> {
+                    serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+                };
+                let seen = intent.seen().map(read).transpose()?;
+                limits::check(&read(wanted)?, seen.as_ref(), intent.external_account)
+            }
+            "server" => server::check(intent),
+            _ => Ok(()),
         }
-        let read = |value: &Value| -> Result<SecurityGroup, String> {
-            serde_json::from_value(value.clone()).map_err(|error| error.to_string())
-        };
-        limits::check(&read(wanted)?, seen.map(read).transpose()?.as_ref())
     }
 
     fn calls(&self, task: &Task) -> Vec<Call> {
@@ -228,7 +234,10 @@ impl Provider for Aws {
         };
         let session = self.session(access).await?;
         match task.kind {
-            "security-group" => security_group::carry_out(&session, region, task).await,
+            "security-group" => {
+                let account = access.identity.as_deref();
+                security_group::carry_out(&session, region, task, account).await
+            }
             "server" => server::carry_out(&session, region, task).await,
             kind => Err(DriverFault::Rejected(format!("AWS carries out no orders of a {kind}"))),
         }

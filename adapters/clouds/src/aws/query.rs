@@ -38,7 +38,7 @@ impl Form {
 
     /// As it goes over the wire. A space is `+` (the form's own spelling): what checks a signature
     /// after decoding the form, as some stand-ins do, writes it so.
-    fn encode(&self) -> String {
+    pub(super) fn encode(&self) -> String {
         let mut out = String::new();
         for (name, value) in &self.0 {
             if !out.is_empty() {

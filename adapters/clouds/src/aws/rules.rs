@@ -96,7 +96,7 @@ pub(super) fn cidr(text: &str) -> Result<ipnet::IpNet, String> {
 
 /// Writes rules into a call as `IpPermissions.1`, `.2` … Revoking goes without descriptions: AWS
 /// then takes the rule whatever its description became meanwhile.
-pub(super) fn write(form: &mut Form, rules: &[&Rule], with_descriptions: bool) {
+pub(super) fn write(form: &mut Form, rules: &[Rule], with_descriptions: bool) {
     for (index, rule) in rules.iter().enumerate() {
         let base = format!("IpPermissions.{}", index + 1);
         let protocol = match rule.protocol {
@@ -153,15 +153,39 @@ pub(super) fn write(form: &mut Form, rules: &[&Rule], with_descriptions: bool) {
 
 /// What AWS puts into a group when it is made: everything may go out, over IPv4 and, in a VPC that
 /// has it, over IPv6.
-pub(super) fn is_default_egress(rule: &Rule) -> bool {
-    rule.direction == Direction::Egress
-        && rule.protocol == Protocol::Any
-        && rule.description.is_empty()
-        && matches!(rule.peer, Peer::Cidr(block) if block.prefix_len() == 0)
+pub(super) fn born_with() -> [Rule; 2] {
+    let all = |block: ipnet::IpNet| Rule {
+        direction: Direction::Egress,
+        action: Action::Allow,
+        protocol: Protocol::Any,
+        ports: None,
+        icmp_type: None,
+        icmp_code: None,
+        peer: Peer::Cidr(block),
+        priority: None,
+        description: String::new(),
+    };
+    [all(ipnet::Ipv4Net::default().into()), all(ipnet::Ipv6Net::default().into())]
+}
+
+/// Peers of the account itself as AWS shows them: without the account in front. Specifications that
+/// came into the log before that was refused may have it.
+pub(super) fn own_peers(mut rules: Vec<Rule>, account: Option<&str>) -> Vec<Rule> {
+    for rule in &mut rules {
+        if let Peer::Group(id) = &mut rule.peer
+            && let Some((owner, group)) = id.split_once('/')
+            && Some(owner) == account
+        {
+            *id = group.to_owned();
+        }
+    }
+    rules
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn permission(xml: &str) -> Vec<String> {
@@ -211,5 +235,25 @@ mod tests {
         check("icmp", &ports(3, -1), "icmp type 3");
         check("58", &ports(128, 0), "icmpv6 type 128 code 0");
         check("47", &ports(0, 65535), "47");
+    }
+
+    fn written(rule: serde_json::Value, with_descriptions: bool) -> Vec<String> {
+        let mut form = Form::default();
+        write(&mut form, &[serde_json::from_value(rule).unwrap()], with_descriptions);
+        let encoded = form.encode();
+        let fields = encoded.split('&').filter_map(|pair| pair.strip_prefix("IpPermissions.1."));
+        fields.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_description_is_cleared_by_leaving_it_out() {
+        let rule = |description: &str| {
+            json!({"direction": "ingress", "protocol": "47", "peer": {"cidr": "10.0.0.0/8"},
+                "description": description})
+        };
+        let bare = ["IpProtocol=47", "IpRanges.1.CidrIp=10.0.0.0%2F8"];
+        assert_eq!(written(rule(""), true), bare);
+        assert_eq!(written(rule("old"), false), bare);
+        assert_eq!(written(rule("new"), true)[2], "IpRanges.1.Description=new");
     }
 }

@@ -16,12 +16,12 @@
 use commands::ports::{DriverFault, Report, Task};
 use domain::{
     mapping::{Order, Spec},
-    network::security_group::{Direction, Rule, SecurityGroup},
+    network::security_group::{Rule, SecurityGroup},
 };
 use serde_json::json;
 
 use super::{
-    group_changes::{BATCH, Changes, Step},
+    group_changes::{Changes, RuleVerb, Step},
     query::{Form, Session},
     rules,
     server::{LOOKS, tags_form},
@@ -42,23 +42,28 @@ pub(super) fn read(task: &Task) -> Result<GroupOrder, DriverFault> {
         .map_err(|error| DriverFault::Unexpected(format!("the order does not read: {error}")))
 }
 
-/// Carries out one order.
+/// Carries out one order in this account (its id at AWS).
 pub(super) async fn carry_out(
     session: &Session<'_>,
     region: &str,
     task: &Task,
+    account: Option<&str>,
 ) -> Result<Report, DriverFault> {
+    let spelled = |mut spec: SecurityGroup| {
+        spec.rules = rules::own_peers(spec.rules, account);
+        spec.normalise()
+    };
     let work =
         Work { session, region, stream: task.key.stream.id.clone(), key: task.key.to_string() };
     let (number, id) = (task.key.number, task.origin.external_id.as_str());
     match read(task)? {
         Order::Create { spec } => {
-            let (id, seen) = work.create(&spec.normalise()).await?;
+            let (id, seen) = work.create(&spelled(spec)).await?;
             let body = json!({"number": number, "external_id": id, "seen": seen});
             Ok(Report { verb: "link", body })
         }
         Order::Apply { from, to } => {
-            let seen = work.apply(id, &from.normalise(), &to.normalise()).await?;
+            let seen = work.apply(id, &spelled(from), &spelled(to)).await?;
             Ok(Report { verb: "confirm-applied", body: json!({"number": number, "seen": seen}) })
         }
         Order::Delete {} => {
@@ -144,8 +149,8 @@ impl Work<'_> {
         }
         // Nothing was seen before, so nothing is removed but what AWS itself puts into a new group.
         let mut from = spec.clone();
-        from.rules =
-            now.rules.iter().filter(|rule| rules::is_default_egress(rule)).cloned().collect();
+        let born = rules::born_with();
+        from.rules = now.rules.iter().filter(|rule| born.contains(rule)).cloned().collect();
         from.tags.clear();
         let seen = self.change(&id, &from, spec, now).await.map_err(|fault| match fault {
             DriverFault::NotFound(text) if text.contains(&id) => not_shown_yet(&text),
@@ -222,24 +227,14 @@ impl Work<'_> {
         to: &SecurityGroup,
         now: SecurityGroup,
     ) -> Result<SecurityGroup, DriverFault> {
-        let changes = Changes::new(from, to, &now);
-        self.rules(id, Step::Authorize, &changes.add).await?;
-        self.rules(id, Step::Describe, &changes.describe).await?;
-        if !changes.set_tags.is_empty() {
-            let tags = changes.set_tags.iter();
-            let form =
-                tags_form(id, tags.map(|(name, value)| (name.as_str(), Some(value.as_str()))));
-            let _: Done = self.session.ec2(self.region, "CreateTags", form).await?;
+        let steps = Changes::new(from, to, &now).steps();
+        for step in &steps {
+            self.step(id, step).await?;
         }
-        if !changes.drop_tags.is_empty() {
-            let form = tags_form(id, changes.drop_tags.iter().map(|name| (name.as_str(), None)));
-            let _: Done = self.session.ec2(self.region, "DeleteTags", form).await?;
-        }
-        self.rules(id, Step::Revoke, &changes.remove).await?;
         let mut seen = self.look(id).await?;
-        if !changes.is_empty() {
+        if !steps.is_empty() {
             for pause in LOOKS {
-                if Changes::new(from, to, &seen).is_empty() {
+                if Changes::new(from, to, &seen).steps().is_empty() {
                     break;
                 }
                 tokio::time::sleep(pause).await;
@@ -249,39 +244,39 @@ impl Work<'_> {
         Ok(seen)
     }
 
-    /// One step for some rules, in batches, ingress before egress.
-    async fn rules(&self, id: &str, step: Step, rules: &[Rule]) -> Result<(), DriverFault> {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let some: Vec<&Rule> =
-                rules.iter().filter(|rule| rule.direction == direction).collect();
-            for batch in some.chunks(BATCH) {
-                self.batch(id, step, direction, batch).await?;
-            }
-        }
+    async fn step(&self, id: &str, step: &Step) -> Result<(), DriverFault> {
+        let form = match step {
+            Step::Rules(verb, _, batch) => return self.batch(id, step, *verb, batch).await,
+            Step::SetTags(tags) => tags_form(
+                id,
+                tags.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))),
+            ),
+            Step::DropTags(names) => tags_form(id, names.iter().map(|name| (name.as_str(), None))),
+        };
+        let _: Done = self.session.ec2(self.region, step.action(), form).await?;
         Ok(())
     }
 
     async fn batch(
         &self,
         id: &str,
-        step: Step,
-        direction: Direction,
-        batch: &[&Rule],
+        step: &Step,
+        verb: RuleVerb,
+        batch: &[Rule],
     ) -> Result<(), DriverFault> {
-        let action = step.action(direction);
-        let send = async |some: &[&Rule]| {
+        let send = async |some: &[Rule]| {
             let mut form = Form::default().with("GroupId", id);
-            rules::write(&mut form, some, step != Step::Revoke);
-            self.session.ec2::<Done>(self.region, action, form).await
+            rules::write(&mut form, some, verb != RuleVerb::Revoke);
+            self.session.ec2::<Done>(self.region, step.action(), form).await
         };
         match send(batch).await {
             Ok(_) => Ok(()),
             // One of them is so already, and AWS did none of the others.
-            Err(call) if call.is(step.done_code()) => {
+            Err(call) if call.is(verb.done_code()) => {
                 if batch.len() > 1 {
-                    for rule in batch {
-                        match send(&[*rule]).await {
-                            Err(call) if !call.is(step.done_code()) => return Err(call.into()),
+                    for rule in batch.chunks(1) {
+                        match send(rule).await {
+                            Err(call) if !call.is(verb.done_code()) => return Err(call.into()),
                             _ => {}
                         }
                     }

@@ -8,11 +8,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use commands::ports::{Call, DriverFault, Report, Task};
+use commands::ports::{Call, DriverFault, Intent, Report, Task};
 use domain::compute::server::{Machine, Order, Power};
 use serde_json::json;
 
 use super::{
+    limits,
     listing::Servers,
     query::{Form, Session},
     security_group::ORDER_TAG,
@@ -53,6 +54,18 @@ pub(super) async fn carry_out(
 fn read(task: &Task) -> Result<Order, DriverFault> {
     serde_json::from_value(task.order.clone())
         .map_err(|error| DriverFault::Unexpected(format!("the order does not read: {error}")))
+}
+
+/// What AWS does not take, before it is ordered.
+pub(super) fn check(intent: &Intent<'_>) -> Result<(), String> {
+    match serde_json::from_value(intent.order.clone()) {
+        Ok(Order::SetTags { tags }) => {
+            let set = tags.iter().map(|(name, value)| (name, value.as_ref()));
+            limits::tags(set, intent.tags)
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The calls of an order.

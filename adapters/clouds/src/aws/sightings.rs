@@ -29,6 +29,11 @@ use super::{
 /// Tags that begin so are Skyledger's own marks and not part of what is seen.
 pub(super) const OWN_TAGS: &str = "skyledger:";
 
+/// Whether a tag is AWS's own: nobody else may set or remove it.
+pub(super) fn is_aws_tag(name: &str) -> bool {
+    name.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:"))
+}
+
 /// One item of a listing as a sighting; none for what counts as not there.
 pub(super) trait Seen {
     /// The provider's id.
@@ -240,7 +245,9 @@ impl Seen for Volume {
 impl Group {
     /// In our shape, normalised.
     pub(super) fn security_group(&self) -> Result<SecurityGroup, String> {
-        let (_, tags) = tags(&self.tag_set);
+        let (_, mut tags) = tags(&self.tag_set);
+        // What nobody may set is nothing that anybody can want.
+        tags.retain(|name, _| !is_aws_tag(name));
         Ok(SecurityGroup {
             name: self.group_name.clone(),
             description: self.group_description.clone(),

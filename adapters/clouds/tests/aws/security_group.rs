@@ -7,11 +7,11 @@ use adapters_clouds::testing::{Fate, Proxy};
 use commands::ports::Provider;
 use domain::{
     mapping::Spec,
-    network::security_group::{Rule, SecurityGroup},
+    network::security_group::{Peer, Rule, SecurityGroup},
 };
 use serde_json::{Value, json};
 
-use crate::world::{World, first, new_id, stand_in, unique, word};
+use crate::world::{ACCOUNT, World, first, new_id, stand_in, unique, word};
 
 fn rule(text: &str) -> Rule {
     let parts: Vec<&str> = text.split(' ').collect();
@@ -61,6 +61,13 @@ fn changes(proxy: &Proxy) -> Vec<String> {
     calls.filter(|action| !action.starts_with("Describe")).collect()
 }
 
+/// A group that somebody else made.
+async fn a_group(world: &World, vpc: &str) -> String {
+    let name = format!("peer {}", unique());
+    let fields = [("GroupName", name.as_str()), ("GroupDescription", "x"), ("VpcId", vpc)];
+    first(&world.hand("CreateSecurityGroup", &fields).await, "groupId")
+}
+
 const WANTED: &[&str] = &[
     "ingress tcp 443 0.0.0.0/0 the-world",
     "ingress tcp 443 2001:db8::/32",
@@ -76,11 +83,7 @@ async fn a_group_is_created_as_wanted_changed_and_deleted_each_once() {
     let proxy = Proxy::start(&stand_in()).await.unwrap();
     let world = World::through("us-west-1", proxy.url());
     let (vpc, stream, name) = (world.vpc().await, new_id(), format!("web {}", unique()));
-    let peer_name = format!("peer {}", unique());
-    let fields =
-        [("GroupName", peer_name.as_str()), ("GroupDescription", "x"), ("VpcId", vpc.as_str())];
-    let peer = first(&world.hand("CreateSecurityGroup", &fields).await, "groupId");
-    let peer_rule = format!("ingress tcp 22 {peer}");
+    let peer_rule = format!("ingress tcp 22 {}", a_group(&world, &vpc).await);
     let spec = group(&name, &vpc, &[WANTED, &[&peer_rule]].concat());
 
     let task = world.task("security-group", stream, "", create(&spec));
@@ -109,15 +112,17 @@ async fn a_group_is_created_as_wanted_changed_and_deleted_each_once() {
     let to = to.normalise();
     let mut task = world.task("security-group", stream, &id, apply(&spec, &to));
     task.key.number = 2;
-    let planned = world.aws.calls(&task).len();
+    let planned: Vec<String> = world.aws.calls(&task).into_iter().map(|call| call.call).collect();
     let report = world.carry_out(&task).await.unwrap();
     assert_eq!(report["verb"], "confirm-applied");
     let seen: SecurityGroup = serde_json::from_value(report["body"]["seen"].clone()).unwrap();
     assert_eq!(texts(&seen), texts(&to));
     assert_eq!(seen, to);
-    assert_eq!(changes(&proxy).len(), calls + planned);
+    let done: Vec<String> =
+        changes(&proxy)[calls..].iter().map(|call| format!("ec2:{call}")).collect();
+    assert_eq!(done, planned, "the plan named the calls, in their order");
     assert_eq!(world.carry_out(&task).await.unwrap(), report);
-    assert_eq!(changes(&proxy).len(), calls + planned);
+    assert_eq!(changes(&proxy).len(), calls + planned.len());
 
     let mut task = world.task("security-group", stream, &id, delete());
     task.key.number = 3;
@@ -315,8 +320,7 @@ async fn more_rules_than_a_call_takes_go_out_in_batches() {
     let rules: Vec<String> = (1..=60).map(|n| format!("ingress tcp {n} 10.0.0.0/8")).collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     let spec = group(&name, &vpc, &rules);
-    let value = serde_json::to_value(&spec).unwrap();
-    assert_eq!(world.aws.check_spec("security-group", &value, None), Ok(()));
+    assert_eq!(world.check("security-group", &create(&spec)), Ok(()));
     let report = world.carry_out(&world.task("security-group", new_id(), "", create(&spec))).await;
     let seen: SecurityGroup =
         serde_json::from_value(report.unwrap()["body"]["seen"].clone()).unwrap();
@@ -324,4 +328,132 @@ async fn more_rules_than_a_call_takes_go_out_in_batches() {
     let adds = changes(&proxy);
     let adds = adds.iter().filter(|call| *call == "AuthorizeSecurityGroupIngress").count();
     assert_eq!(adds, 2);
+}
+
+#[tokio::test]
+async fn a_new_group_is_refused_where_aws_has_no_room_for_it_beside_its_own_rule() {
+    let world = World::new("us-west-1");
+    let (vpc, name) = (world.vpc().await, format!("web {}", unique()));
+    let egress = |number: u16| -> SecurityGroup {
+        let rules: Vec<String> =
+            (1..=number).map(|n| format!("egress tcp {n} 10.0.0.0/8")).collect();
+        group(&name, &vpc, &rules.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let carry_out = async |number| {
+        let order = create(&egress(number));
+        let checked = world.check("security-group", &order);
+        (checked, world.carry_out(&world.task("security-group", new_id(), "", order)).await)
+    };
+    let (checked, refused) = carry_out(60).await;
+    // Without the check it would be a group with half of its rules.
+    assert!(checked.unwrap_err().contains("61 egress rules for IPv4"));
+    assert_eq!(word(&refused.unwrap_err()), "rejected");
+    for id in world.groups_named(&name).await {
+        world.hand("DeleteSecurityGroup", &[("GroupId", &id)]).await;
+    }
+    let (checked, made) = carry_out(59).await;
+    assert_eq!(checked, Ok(()));
+    made.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_of_our_own_account_is_refused_with_it_in_front_and_would_lose_nothing() {
+    let mut world = World::new("us-west-1");
+    world.access.identity = Some(ACCOUNT.into());
+    let (vpc, name, stream) = (world.vpc().await, format!("web {}", unique()), new_id());
+    let peer = a_group(&world, &vpc).await;
+    let plain = group(&name, &vpc, &[&format!("ingress tcp 22 {peer}")]);
+    let mut spelled = plain.clone();
+    spelled.rules[0].peer = Peer::Group(format!("{ACCOUNT}/{peer}"));
+    let why = world.check("security-group", &create(&spelled)).unwrap_err();
+    assert!(why.contains(&format!("leave out `{ACCOUNT}/`")), "{why}");
+    assert_eq!(world.check("security-group", &create(&plain)), Ok(()));
+
+    // One that is in the log from before: the rule is there, and making it again takes nothing away.
+    let made = world.carry_out(&world.task("security-group", stream, "", create(&spelled))).await;
+    let id = made.unwrap()["body"]["external_id"].as_str().unwrap().to_owned();
+    let mut again = world.task("security-group", stream, &id, apply(&plain, &spelled));
+    again.key.number = 2;
+    world.carry_out(&again).await.unwrap();
+    assert_eq!(world.group(&id).await.unwrap(), plain);
+}
+
+#[tokio::test]
+async fn every_shape_of_a_rule_is_read_back_as_it_was_written() {
+    let world = World::new("us-west-1");
+    // Without addresses of its own the stand-in takes no IPv6 rule away.
+    let fields = [("CidrBlock", "10.20.0.0/16"), ("AmazonProvidedIpv6CidrBlock", "true")];
+    let vpc = first(&world.hand("CreateVpc", &fields).await, "vpcId");
+    let (stream, name) = (new_id(), format!("web {}", unique()));
+    let made = world
+        .carry_out(&world.task("security-group", stream, "", create(&group(&name, &vpc, &[]))))
+        .await
+        .unwrap();
+    let id = made["body"]["external_id"].as_str().unwrap().to_owned();
+    let fields =
+        [("PrefixListName", name.as_str()), ("MaxEntries", "5"), ("AddressFamily", "IPv4")];
+    let list = first(&world.hand("CreateManagedPrefixList", &fields).await, "prefixListId");
+    // The stand-in looks for a peer in the group's own account, and keeps the account that is named.
+    let foreign = format!("210987654321/{}", a_group(&world, &vpc).await);
+    let v4 = json!({"cidr": "10.0.0.0/8"});
+    let v6 = json!({"cidr": "2001:db8::/32"});
+    let shapes = [
+        json!({"protocol": "icmp", "peer": v4}),
+        json!({"protocol": "icmp", "icmp_type": 3, "peer": v4}),
+        json!({"protocol": "icmp", "icmp_type": 8, "icmp_code": 0, "peer": v4}),
+        json!({"protocol": "icmpv6", "icmp_type": 128, "icmp_code": 0, "peer": v6}),
+        json!({"protocol": "tcp", "ports": "443", "peer": {"prefix_list": list}}),
+        json!({"protocol": "tcp", "ports": "22", "peer": {"group": id}}),
+        json!({"protocol": "tcp", "ports": "23", "peer": {"group": foreign}}),
+        json!({"protocol": "udp", "ports": "53-54", "peer": v6}),
+        json!({"protocol": "any", "peer": v6}),
+    ];
+    // The stand-in keeps descriptions of address blocks, and mixes up those of other peers.
+    let rules = |described: &str| -> Vec<Rule> {
+        let both = shapes.iter().flat_map(|shape| [(shape, "ingress"), (shape, "egress")]);
+        both.map(|(shape, direction)| {
+            let mut shape = shape.clone();
+            shape["direction"] = json!(direction);
+            if shape["peer"]["cidr"].is_string() {
+                shape["description"] = json!(described);
+            }
+            serde_json::from_value(shape).unwrap()
+        })
+        .collect()
+    };
+    let mut now = group(&name, &vpc, &[]);
+    let mut number = 1;
+    for described in ["first", "second"] {
+        let to = SecurityGroup { rules: rules(described), ..now.clone() }.normalise();
+        assert_eq!(world.check("security-group", &apply(&now, &to)), Ok(()));
+        number += 1;
+        let mut task = world.task("security-group", stream, &id, apply(&now, &to));
+        task.key.number = number;
+        world.carry_out(&task).await.unwrap();
+        let seen = world.group(&id).await.unwrap();
+        assert_eq!(texts(&seen), texts(&to), "described `{described}`");
+        assert_eq!(seen, to);
+        now = to;
+    }
+    // And each of them can be taken away again.
+    let to = group(&name, &vpc, &[]);
+    let mut task = world.task("security-group", stream, &id, apply(&now, &to));
+    task.key.number = number + 1;
+    world.carry_out(&task).await.unwrap();
+    assert_eq!(world.group(&id).await.unwrap(), to);
+}
+
+#[tokio::test]
+async fn tags_of_aws_itself_are_no_part_of_a_group() {
+    let proxy = Proxy::start(&stand_in()).await.unwrap();
+    let world = World::through("us-west-1", proxy.url());
+    let body = "<DescribeSecurityGroupsResponse><securityGroupInfo><item>\
+                <ownerId>123456789012</ownerId><groupId>sg-0123456789abcdef0</groupId>\
+                <groupName>web</groupName><groupDescription>web</groupDescription><tagSet>\
+                <item><key>aws:cloudformation:stack-name</key><value>shop</value></item>\
+                <item><key>team</key><value>shop</value></item></tagSet></item>\
+                </securityGroupInfo></DescribeSecurityGroupsResponse>";
+    proxy.script_nth(1, Fate::Answer { status: 200, retry_after: None, body: body.into() });
+    let seen = world.find("security-group", "sg-0123456789abcdef0").await.unwrap().unwrap().seen;
+    assert_eq!(seen["tags"], json!({"team": "shop"}));
 }

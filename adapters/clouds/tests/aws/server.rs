@@ -115,3 +115,18 @@ async fn a_server_that_is_gone_is_not_found() {
         assert_eq!(word(&world.carry_out(&task).await.unwrap_err()), "not found");
     }
 }
+
+#[test]
+fn tags_that_aws_keeps_are_named_before_anything_is_written() {
+    let world = World::new("ca-central-1");
+    for (tags, expected) in [
+        (json!({"aws:x": "1"}), "tags.aws:x: AWS keeps"),
+        (json!({"AWS:x": null}), "tags.AWS:x: AWS keeps"),
+        (json!({"x": "y".repeat(257)}), "at most 256 characters"),
+    ] {
+        let order = json!({"type": "set-tags", "data": {"tags": tags}});
+        let why = world.check("server", &order).unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+    assert_eq!(world.check("server", &order("set-tags")), Ok(()));
+}

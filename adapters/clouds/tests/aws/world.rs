@@ -2,12 +2,13 @@
 //! behind the provider's back.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use adapters_clouds::{aws::Aws, http_client::HttpClient};
-use commands::ports::{Access, DriverFault, Listing, Provider, Sighting, Task};
+use commands::ports::{Access, DriverFault, Intent, Listing, Provider, Sighting, Task};
 use domain::{
     kernel::{OrderKey, StreamId},
     network::security_group::SecurityGroup,
@@ -118,6 +119,12 @@ impl World {
         }
     }
 
+    /// What the provider says of an order before it is written.
+    pub(crate) fn check(&self, kind: &str, order: &Value) -> Result<(), String> {
+        let tags = BTreeMap::new();
+        self.aws.check_order(&Intent { kind, order, external_account: ACCOUNT, tags: &tags })
+    }
+
     /// The group as it is, seen past the proxy; none when it is not there.
     pub(crate) async fn group(&self, id: &str) -> Option<SecurityGroup> {
         let direct = Self::new(self.region);
@@ -140,6 +147,9 @@ impl World {
 pub(crate) fn access(url: &str) -> Access {
     access_as(url, json!({"access_key_id": "AKIASKYLEDGERTEST00", "secret_access_key": SECRET}))
 }
+
+/// The stand-in's account for a key that it does not know.
+pub(crate) const ACCOUNT: &str = "123456789012";
 
 /// Looks like a secret, and is none.
 pub(crate) const SECRET: &str = "not/a/secret+of+anybody0123456789abcdefgh";

@@ -1,7 +1,7 @@
 //! A provider that says yes to everything and does nothing.
 
 use ::commands::ports::{
-    Access, Call, DriverFault, Identity, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -36,8 +36,8 @@ impl Provider for Still {
     fn check_credential(&self, credential: &Value) -> Vec<String> {
         if credential["key"].is_string() { Vec::new() } else { vec!["key: is needed".into()] }
     }
-    fn check_spec(&self, _: &str, wanted: &Value, _: Option<&Value>) -> Result<(), String> {
-        match wanted["name"].as_str() {
+    fn check_order(&self, intent: &Intent<'_>) -> Result<(), String> {
+        match intent.wanted().and_then(|wanted| wanted["name"].as_str()) {
             Some(name) if name.starts_with("sg-") => Err("a name does not begin with sg-".into()),
             _ => Ok(()),
         }

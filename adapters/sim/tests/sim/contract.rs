@@ -1,7 +1,9 @@
 //! What every driver promises: twice is once, what is not there is said to be not there, and a
 //! sighting equals what was made.
 
-use commands::ports::{DriverFault, Provider};
+use std::collections::BTreeMap;
+
+use commands::ports::{DriverFault, Intent, Provider};
 use domain::mapping::Order;
 use serde_json::json;
 
@@ -178,7 +180,13 @@ async fn the_plan_names_the_calls_that_are_then_made() {
 fn limits_are_named_before_anything_is_written() {
     let cloud = Bench::new(0).cloud;
     let check = |wanted: &serde_json::Value, seen: Option<&serde_json::Value>| {
-        cloud.check_spec("security-group", wanted, seen)
+        let order = json!({"type": "apply", "data": {"from": seen, "to": wanted}});
+        cloud.check_order(&Intent {
+            kind: "security-group",
+            order: &order,
+            external_account: "",
+            tags: &BTreeMap::new(),
+        })
     };
     let json = |rules: &[serde_json::Value]| serde_json::to_value(spec("web", rules)).unwrap();
     let many = |ports: std::ops::Range<u16>| -> Vec<_> {
