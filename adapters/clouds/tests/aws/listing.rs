@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use adapters_clouds::{
     aws::{Aws, TABLE},
     http_client::HttpClient,
-    testing::Proxy,
+    testing::{Fate, Proxy},
 };
 use commands::ports::{Provider, Sighting};
 use serde_json::json;
 
-use crate::world::{SECRET, World, access, access_as, all_pages, stand_in};
+use crate::world::{ACCOUNT, SECRET, World, access, access_as, all_pages, stand_in, word};
 
 #[tokio::test]
 async fn an_account_is_known_by_its_number_and_its_principal() {
     let identity = Aws::new().identity(&access(&stand_in())).await.unwrap();
-    assert_eq!(identity.external_account, "123456789012");
+    assert_eq!(identity.external_account, ACCOUNT);
     assert!(identity.principal.starts_with("arn:aws:"), "{}", identity.principal);
 }
 
@@ -149,4 +149,99 @@ async fn a_listing_of_more_than_a_page_has_every_server_once() {
     };
     assert_eq!(ids(&same), ids(&all));
     assert_eq!(ids(&same).len(), 110);
+}
+
+/// Every listing that AWS gives in pages, with what is around its items and an item's name.
+const PAGED: &[(&str, &str, &str, &str)] = &[
+    ("disk", "DescribeVolumes", "volumeSet", "<volumeId>ID</volumeId><size>1</size>"),
+    (
+        "network",
+        "DescribeSubnets",
+        "subnetSet",
+        "<subnetId>ID</subnetId><vpcId>vpc-1</vpcId><cidrBlock>10.0.0.0/24</cidrBlock>",
+    ),
+    (
+        "security-group",
+        "DescribeSecurityGroups",
+        "securityGroupInfo",
+        "<groupId>ID</groupId><groupName>web</groupName>",
+    ),
+    (
+        "server",
+        "DescribeInstances",
+        "reservationSet",
+        "<instancesSet><item><instanceId>ID</instanceId><instanceType>t</instanceType>\
+         <instanceState><name>running</name></instanceState></item></instancesSet>",
+    ),
+    ("vpc", "DescribeVpcs", "vpcSet", "<vpcId>ID</vpcId><cidrBlock>10.0.0.0/16</cidrBlock>"),
+];
+
+/// A page of the listing with one thing on it. The stand-in cuts no pages but those of servers.
+fn page(action: &str, set: &str, item: &str, id: &str, next: Option<&str>) -> Fate {
+    let item = item.replace("ID", id);
+    let next = next.map(|next| format!("<nextToken>{next}</nextToken>")).unwrap_or_default();
+    let body =
+        format!("<{action}Response><{set}><item>{item}</item></{set}>{next}</{action}Response>");
+    Fate::Answer { status: 200, retry_after: None, body }
+}
+
+#[tokio::test]
+async fn every_kind_that_comes_in_pages_is_walked_to_the_last_one() {
+    let kinds: Vec<&str> = PAGED.iter().map(|(kind, ..)| *kind).collect();
+    let proxy = Proxy::start(&stand_in()).await.unwrap();
+    let world = World::through("ap-northeast-2", proxy.url());
+    for &(kind, action, set, item) in PAGED {
+        let before = proxy.calls().len();
+        proxy.script(move |call| match call.form.get("NextToken").map(String::as_str) {
+            None => page(action, set, item, "one", Some("p+2/=")),
+            Some("p+2/=") => page(action, set, item, "two", Some("p3")),
+            Some(_) => page(action, set, item, "three", None),
+        });
+        let all = world.list(kind).await.unwrap();
+        let ids: Vec<&str> = all.iter().map(|one| one.external_id.as_str()).collect();
+        assert_eq!(ids, ["one", "two", "three"], "{kind}");
+        let calls = proxy.calls();
+        let asked: Vec<_> = calls[before..]
+            .iter()
+            .map(|call| {
+                assert_eq!(call.action, action);
+                assert_eq!(call.form["MaxResults"], "1000");
+                call.form.get("NextToken").map(String::as_str)
+            })
+            .collect();
+        assert_eq!(asked, [None, Some("p+2/="), Some("p3")], "{kind}");
+    }
+    // What is left comes whole: AWS has no pages for regions and zones.
+    let rest: Vec<&str> = TABLE
+        .iter()
+        .filter(|support| support.listed && !kinds.contains(&support.kind))
+        .map(|support| support.kind)
+        .collect();
+    assert_eq!(rest, ["region", "zone"]);
+}
+
+#[tokio::test]
+async fn a_break_at_a_later_page_is_a_fault_and_never_a_shorter_listing() {
+    let proxy = Proxy::start(&stand_in()).await.unwrap();
+    let world = World::through("ap-northeast-2", proxy.url());
+    for &(kind, action, set, item) in PAGED {
+        for (fate, expected) in [
+            (Fate::CutAnswer, "transient"),
+            (Fate::DropBefore, "transient"),
+            (Fate::refuse(403, "UnauthorizedOperation"), "denied"),
+            (Fate::refuse(400, "InvalidNextToken"), "rejected"),
+            (Fate::refuse(503, "RequestLimitExceeded"), "throttled"),
+            (Fate::Answer { status: 200, retry_after: None, body: String::new() }, "unexpected"),
+        ] {
+            let second = fate.clone();
+            proxy.script(move |call| match call.form.get("NextToken") {
+                None => page(action, set, item, "one", Some("p2")),
+                Some(_) => second.clone(),
+            });
+            let before = proxy.broken();
+            let fault = world.list(kind).await.expect_err(expected);
+            assert_eq!(word(&fault), expected, "{kind}: {fate:?}: {fault}");
+            assert_eq!(proxy.broken() - before, 2, "{kind}: the second page was asked for");
+        }
+    }
 }
