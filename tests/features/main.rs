@@ -1,7 +1,9 @@
-//! What Skyledger does, feature by feature, on the real embedded store and a simulated cloud.
+//! What Skyledger does, feature by feature, on the real embedded store, a simulated cloud
+//! and a stand-in for AWS.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod aws;
 mod crash_at_every_step;
 mod mapping;
 mod plans;

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::world::{SECRET, World, id_of, small};
 
-fn scope<'a>(scopes: &'a [Value], kind: &str, region: &str) -> &'a Value {
+pub(crate) fn scope<'a>(scopes: &'a [Value], kind: &str, region: &str) -> &'a Value {
     scopes
         .iter()
         .find(|scope| scope["kind"] == kind && scope["region"] == region)
         .unwrap_or_else(|| panic!("no scope {kind} in {region}"))
 }
 
-fn sum(scopes: &[Value], count: &str) -> u64 {
+pub(crate) fn sum(scopes: &[Value], count: &str) -> u64 {
     scopes.iter().filter_map(|scope| scope[count].as_u64()).sum()
 }
 

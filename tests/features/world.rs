@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{
     ledger::{Ledger, Ports},
-    ports::{Clock, EventLog, Query, Row, Views},
+    ports::{Clock, EventLog, Provider, Query, Row, Views},
     run_orders::{LEASE_TERM, Probe, Runner},
     submit::{Outcome, Submission, SubmitFault},
     testing::{SequentialIds, TestVault},
@@ -69,8 +69,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Nothing but a cloud with an account `acme`.
+    /// Nothing but a cloud in memory with an account `acme`.
     pub(crate) fn empty(population: Population) -> Self {
+        let world = Self::beside(Vec::new());
+        world.sim.populate("acme", SECRET, population).unwrap();
+        world
+    }
+
+    /// Nothing but these providers, beside a cloud in memory where nobody has an account.
+    pub(crate) fn beside(mut providers: Vec<Arc<dyn Provider>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(HurriedClock::default());
         let ticking = clock.clone();
@@ -81,7 +88,7 @@ impl World {
         let (views, running) =
             start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).unwrap();
         let sim = SimCloud::new(clock.clone());
-        sim.populate("acme", SECRET, population).unwrap();
+        providers.push(Arc::new(sim.clone()));
         let ports = Ports {
             log: log.clone(),
             views: Arc::new(views.clone()),
@@ -89,7 +96,7 @@ impl World {
             vault: Arc::new(TestVault),
             clock: clock.clone(),
             ids: Arc::new(SequentialIds::default()),
-            providers: vec![Arc::new(sim.clone())],
+            providers,
         };
         let ids = ports.ids.clone();
         Self {
@@ -113,11 +120,16 @@ impl World {
     }
 
     pub(crate) async fn connect(&self, account: &str, secret: &str) {
-        let body = json!({
+        self.connect_to(json!({
             "name": account,
             "provider": "sim",
             "credential": {"account": account, "secret": secret},
-        });
+        }))
+        .await;
+    }
+
+    /// The same to an account of any provider, at any end-point.
+    pub(crate) async fn connect_to(&self, body: Value) {
         self.send("cloud-account", self.account, "connect", body).await.unwrap();
         self.settle().await;
     }

@@ -4,6 +4,10 @@
 //! A [`Script`] looks at each call and says what becomes of it. The proxy binds to the loopback,
 //! takes one call per connection, and forgets the script, not the counts, when another is set.
 
+mod hand;
+
+pub use hand::{Answered, Hand};
+
 use std::{
     collections::BTreeMap,
     io,

@@ -1,18 +1,10 @@
 //! Signatures and permissions, where the stand-in checks them.
 
-use adapters_clouds::{aws::Aws, http_client::HttpClient};
+use adapters_clouds::{aws::Aws, testing::Hand};
 use commands::ports::Provider;
 use serde_json::json;
 
-use crate::world::{SECRET, access_as, by_hand, first, unique, word};
-
-async fn set_free_calls(http: &HttpClient, url: &str, number: &str) {
-    let request = http::Request::post(format!("{url}/moto-api/reset-auth"))
-        .header("content-type", "text/plain")
-        .body(number.as_bytes().to_vec())
-        .unwrap();
-    assert_eq!(http.send(request).await.unwrap().status, 200);
-}
+use crate::world::{SECRET, access_as, first, unique, word};
 
 #[tokio::test]
 async fn a_right_signature_passes_and_a_wrong_key_or_a_missing_permission_is_denied() {
@@ -20,13 +12,13 @@ async fn a_right_signature_passes_and_a_wrong_key_or_a_missing_permission_is_den
         "SKYLEDGER_TEST_AWS_AUTH is the URL of a moto server in auth mode; run ./test, which \
          starts one, or tests/servers/moto.sh start CACHE_DIR auth",
     );
-    let http = HttpClient::new();
-    set_free_calls(&http, &url, "1000000000").await;
+    let hand = Hand::new(&url);
+    hand.unchecked_calls(1_000_000_000).await.unwrap();
     let user = format!("reader-{}", unique());
     let iam = async |action: &str, fields: &[(&str, &str)]| {
-        let (status, body) = by_hand(&http, &url, ("iam", "us-east-1"), action, fields).await;
-        assert_eq!(status, 200, "{action}: {body}");
-        body
+        let answered = hand.call(("iam", "us-east-1"), action, fields).await.unwrap();
+        assert_eq!(answered.status, 200, "{action}: {answered:?}");
+        answered.xml
     };
     iam("CreateUser", &[("UserName", &user)]).await;
     let key = iam("CreateAccessKey", &[("UserName", &user)]).await;
@@ -39,7 +31,7 @@ async fn a_right_signature_passes_and_a_wrong_key_or_a_missing_permission_is_den
         &[("UserName", &user), ("PolicyName", "p"), ("PolicyDocument", &policy.to_string())],
     )
     .await;
-    set_free_calls(&http, &url, "0").await;
+    hand.unchecked_calls(0).await.unwrap();
 
     let aws = Aws::new();
     let (id, secret) = (first(&key, "AccessKeyId"), first(&key, "SecretAccessKey"));

@@ -3,11 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use adapters_clouds::{aws::Aws, http_client::HttpClient};
+use adapters_clouds::{aws::Aws, testing::Hand};
 use commands::ports::{Access, DriverFault, Intent, Listing, Provider, Sighting, Task};
 use domain::{
     kernel::{OrderKey, StreamId},
@@ -40,8 +39,7 @@ pub(crate) struct World {
     pub(crate) aws: Aws,
     pub(crate) access: Access,
     pub(crate) region: &'static str,
-    stand_in: String,
-    hand: HttpClient,
+    hand: Hand,
 }
 
 impl World {
@@ -53,21 +51,14 @@ impl World {
 
     /// Seen through a proxy. The hand does not go through it.
     pub(crate) fn through(region: &'static str, url: &str) -> Self {
-        Self {
-            aws: Aws::new(),
-            access: access(url),
-            region,
-            stand_in: stand_in(),
-            hand: HttpClient::new(),
-        }
+        Self { aws: Aws::new(), access: access(url), region, hand: Hand::new(&stand_in()) }
     }
 
     /// Does something in the cloud behind the provider's back; the answer's XML.
     pub(crate) async fn hand(&self, action: &str, fields: &[(&str, &str)]) -> String {
-        let (status, body) =
-            by_hand(&self.hand, &self.stand_in, ("ec2", self.region), action, fields).await;
-        assert_eq!(status, 200, "{action}: {body}");
-        body
+        let answered = self.hand.call(("ec2", self.region), action, fields).await.unwrap();
+        assert_eq!(answered.status, 200, "{action}: {answered:?}");
+        answered.xml
     }
 
     /// A new VPC.
@@ -177,38 +168,6 @@ pub(crate) async fn all_pages(
             return Ok((all, pages));
         }
     }
-}
-
-/// A call whose signature nobody checks; its status and XML.
-pub(crate) async fn by_hand(
-    http: &HttpClient,
-    url: &str,
-    (service, region): (&str, &str),
-    action: &str,
-    fields: &[(&str, &str)],
-) -> (u16, String) {
-    let version = match service {
-        "iam" => "2010-05-08",
-        _ => "2016-11-15",
-    };
-    let mut body = format!("Action={action}&Version={version}");
-    for (name, value) in fields {
-        write!(body, "&{name}=").unwrap();
-        value.bytes().for_each(|byte| write!(body, "%{byte:02X}").unwrap());
-    }
-    let request = http::Request::post(format!("{url}/"))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .header(
-            "authorization",
-            format!(
-                "AWS4-HMAC-SHA256 Credential=AKIASKYLEDGERTEST00/20260101/{region}/{service}/\
-                 aws4_request, SignedHeaders=host, Signature=0"
-            ),
-        )
-        .body(body.into_bytes())
-        .unwrap();
-    let answer = http.send(request).await.unwrap();
-    (answer.status, String::from_utf8(answer.body).unwrap())
 }
 
 /// The text of the first element of this name.
