@@ -164,3 +164,48 @@ fn a_log_moves_to_postgresql_and_back_with_the_same_root_and_is_served_there() {
     assert_eq!(into(third.path(), &Store::Embedded), was);
     serves(third.path(), &Store::Embedded);
 }
+
+#[test]
+fn a_row_that_differs_from_the_log_is_named_and_the_exit_code_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    assert_eq!(server.run(&["create", "project", "--set", "name=shop"]).code, 0);
+    let id = server.run(&["get", "project", "shop", "-o", "name"]).out;
+    let id = id.trim().trim_start_matches("project/").to_owned();
+    assert_eq!(server.stop(), 0);
+    let data = folder.path().join("data").display().to_string();
+    let replay = |more: &[&str]| run(&[&["replay", "--verify", "--data", &data], more].concat());
+    assert_eq!(replay(&[]).code, 0);
+
+    let tables = std::fs::read_dir(folder.path().join("data/views")).unwrap();
+    let inventory = tables
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(".sqlite") && is_inventory(path))
+        .unwrap();
+    let table = inventory.file_stem().unwrap().to_string_lossy().into_owned();
+    let forge = format!("UPDATE {table} SET name = 'shoq' WHERE key = ?1");
+    let connection = rusqlite::Connection::open(&inventory).unwrap();
+    assert_eq!(connection.execute(&forge, [&id]).unwrap(), 1);
+    drop(connection);
+
+    let differs = replay(&[]);
+    assert_eq!(differs.code, 6, "{}", differs.err);
+    says(&differs.out, &["DIFFERS at row", &id, "differs in a column", "identical"]);
+    let json = replay(&["-o", "json"]);
+    assert_eq!(json.code, 6);
+    let views: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let verified = |name: &str| {
+        let mut all = views.as_array().unwrap().iter();
+        all.find(|one| one["view"] == name).unwrap().clone()
+    };
+    assert!(verified("inventory")["first_difference"].as_str().unwrap().starts_with(&id));
+    assert_eq!(verified("sync_runs")["first_difference"], serde_json::Value::Null);
+
+    // The log is right, so building the view anew puts it right.
+    assert_eq!(run(&["rebuild", "inventory", "--data", &data]).code, 0);
+    assert_eq!(replay(&[]).code, 0);
+}
+
+fn is_inventory(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("v_inventory_"))
+}

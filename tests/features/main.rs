@@ -7,6 +7,7 @@ mod aws;
 mod crash_at_every_step;
 mod mapping;
 mod plans;
+mod replay;
 mod requests;
 mod sync;
 mod world;
