@@ -413,6 +413,7 @@ impl Ledger {
             kind: kind.name,
             order: &out.order,
             external_account: account.external_account.as_deref().unwrap_or_default(),
+            settings: &account.settings,
             tags: &facets.tags,
         };
         provider.check_order(&intent).map_err(|why| {

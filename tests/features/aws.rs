@@ -458,8 +458,21 @@ async fn what_aws_would_refuse_is_refused_before_anything_is_written() {
     declare((1..=60).map(egress).collect(), "61 egress rules for IPv4").await;
     let tags = json!({"tags": {"aws:owner": "shop"}});
     no("server", Some(server), "tag", tags, "AWS keeps tags").await;
+    let settings = json!({"settings": {"rules_per_group_max": 0}});
+    no("cloud-account", Some(corner.world.account), "configure", settings, "1 to 1000").await;
     assert_eq!(corner.world.log.head().await.unwrap(), head);
     assert_eq!(corner.proxy.calls().len(), calls, "AWS was not asked");
+
+    // An account whose quota is another: more than it is refused, and what fits is not.
+    let settings = json!({"settings": {"rules_per_group_max": 40}});
+    corner.order("cloud-account", corner.world.account, "configure", settings).await;
+    declare((1..=40).map(egress).collect(), "AWS takes 40").await;
+    let mut spec = group("web", &vpc, &[]);
+    spec["rules"] = json!((1..=39).map(egress).collect::<Vec<_>>());
+    let body = json!({"account": corner.world.account, "region": REGION, "spec": spec});
+    let id = corner.world.send("security-group", None, "declare", body).await.unwrap().id;
+    corner.world.settle().await;
+    assert_eq!(corner.world.row(id).await["status"], "linked");
 }
 
 /// On a stand-in that checks signatures and permissions, and has one account.

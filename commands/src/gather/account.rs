@@ -1,4 +1,5 @@
 //! A credential: checked against its provider's shape, then sealed. From here on nobody sees it.
+//! And settings, which are no secret.
 
 use domain::kernel::{Refusal, canonical_value, codes};
 use serde_json::{Value, json};
@@ -41,6 +42,21 @@ pub(super) async fn seal(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         .map_err(LoadFault::from)?;
     gathering.body["credential"] = json!(sealed);
     Ok(())
+}
+
+/// Settings that its provider does not know are refused: nothing would ever read them.
+pub(super) async fn settings(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let ledger = gathering.ledger;
+    // What is no object, and an account that is not there, are the decider's to refuse.
+    let Some(settings) = gathering.body["settings"].as_object() else { return Ok(()) };
+    let Some(account) = ledger.account(gathering.id).await? else { return Ok(()) };
+    let Some(provider) = ledger.provider(&account.provider) else { return Ok(()) };
+    let wrong = provider.check_settings(settings);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("settings: {}", wrong.join("; "));
+    Err(Refusal::new(&codes::INVALID_FIELD, detail).into())
 }
 
 /// Nothing of a credential goes further, whatever comes of the command.

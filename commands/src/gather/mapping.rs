@@ -43,7 +43,13 @@ pub(crate) async fn account_mark(
 ) -> Result<(Saw, Option<domain::tenancy::cloud_account::CloudAccount>), GatherFault> {
     let account = ledger.account(id).await?;
     let aspect = account.as_ref().map(|account| {
-        json!([account.is_ready(), account.provider, account.project, account.endpoint])
+        json!([
+            account.is_ready(),
+            account.provider,
+            account.project,
+            account.endpoint,
+            account.settings,
+        ])
     });
     let mark = short_digest(&canonical_bytes(&aspect));
     Ok((Saw { kind: "cloud-account".to_owned(), id: id.to_string(), mark }, account))

@@ -47,6 +47,7 @@ pub(crate) struct Gathering<'a> {
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
+        ("cloud-account", "configure") => account::settings(gathering).await?,
         ("token", "issue") => token::mint(gathering)?,
         (_, "declare") => mapping::place(gathering).await?,
         _ => {}

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::{kernel::OrderKey, observation::Origin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// One row of a provider's table: what it has of a kind. What is not in the table is refused
@@ -100,6 +100,8 @@ pub struct Intent<'a> {
     pub order: &'a Value,
     /// The provider's id of the account that the thing lies in.
     pub external_account: &'a str,
+    /// What of that account was set, as [`Provider::check_settings`] let it through.
+    pub settings: &'a Map<String, Value>,
     /// The tags that the thing has or is to have.
     pub tags: &'a BTreeMap<String, String>,
 }
@@ -170,6 +172,10 @@ pub trait Provider: Send + Sync + 'static {
     fn table(&self) -> &'static [Support];
     /// Field by field what is wrong with a credential's JSON; empty when it reads.
     fn check_credential(&self, credential: &Value) -> Vec<String>;
+    /// What is wrong with an account's settings; empty when the provider knows them all.
+    fn check_settings(&self, settings: &Map<String, Value>) -> Vec<String> {
+        settings.keys().map(|name| format!("{name}: there is no such setting")).collect()
+    }
     /// The provider's own rules about an order: checked before anything is written. The text names
     /// the limit.
     fn check_order(&self, intent: &Intent<'_>) -> Result<(), String>;

@@ -14,6 +14,7 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::check_name;
@@ -74,6 +75,11 @@ pub enum Order {
 pub enum Command {
     /// Give up the order that is parked.
     Abandon {},
+    /// Set what the provider lets one set of an account, in place of what was set before.
+    Configure {
+        /// By name, as in `docs/capabilities.md`.
+        settings: Map<String, Value>,
+    },
     /// The provider said who the credential belongs to.
     ConfirmIdentity {
         /// The order's number.
@@ -162,6 +168,11 @@ pub enum Command {
 pub enum Event {
     /// A parked order was given up.
     Abandoned {},
+    /// Its settings are these from now on.
+    Configured {
+        /// By name.
+        settings: Map<String, Value>,
+    },
     /// It is known, and being verified.
     Connected {
         /// What it is called.
@@ -271,6 +282,9 @@ pub struct CloudAccount {
     pub denied: Option<String>,
     /// Whether it is left alone.
     pub paused: bool,
+    /// What of it was set, by name: what the provider lets one set.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
     /// The last sync run.
     pub last_run: Option<LastRun>,
     /// Orders.
@@ -291,6 +305,7 @@ const fn system(name: &'static str, summary: &'static str) -> Verb {
 
 static VERBS: &[Verb] = &[
     operator("abandon", "Gives up the parked order."),
+    admin("configure", false, "Sets what the provider lets one set of an account."),
     system("confirm-identity", "Reports who the credential belongs to."),
     admin("connect", true, "Begins to use an account of a provider."),
     system("finish-sync", "Reports what a sync run found."),
@@ -367,6 +382,8 @@ impl Decider for CloudAccount {
                 self.orders.ensure_parked()?;
                 vec![Event::Abandoned {}]
             }
+            Command::Configure { settings } if settings == self.settings => vec![],
+            Command::Configure { settings } => vec![Event::Configured { settings }],
             Command::ConfirmIdentity { number, external_account, principal }
                 if self.orders.is_out(number) =>
             {
@@ -427,6 +444,7 @@ impl Decider for CloudAccount {
                 self.credential = credential;
                 self.orders.issue(Order::Verify { candidate: None });
             }
+            Event::Configured { settings } => self.settings = settings,
             Event::CredentialReplaced { credential } => self.credential = credential,
             Event::CredentialRefused { reason } => {
                 // A candidate that is refused leaves the credential in use as it was.

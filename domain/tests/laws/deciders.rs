@@ -61,6 +61,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ));
                 pool.push(("refuse-credential", json!({"number": n, "reason": "no"})));
             }
+            pool.extend([1, 2].map(|n| ("configure", json!({"settings": {"limit": n}}))));
             pool.extend(["pause", "resume", "sync", "verify"].map(|verb| (verb, json!({}))));
             pool.extend(["s1", "s2"].map(|one| ("update-credential", json!({"credential": one}))));
             pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));

@@ -197,6 +197,9 @@ fn account() -> Samples {
     };
     of::<cloud_account::CloudAccount>(vec![
         E::Abandoned {},
+        E::Configured {
+            settings: [("rules_per_group_max".to_owned(), 120.into())].into_iter().collect(),
+        },
         E::Connected {
             name: "prod".into(),
             provider: "sim".into(),

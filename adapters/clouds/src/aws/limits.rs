@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::network::security_group::{Action, Direction, Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
+use serde_json::{Map, Value};
 
 use super::{rules, sightings::is_aws_tag};
 
 /// Rules of one direction and one address family, at AWS's default quota ("Inbound or outbound
 /// rules per security group", L-0EA8095F).
 pub(super) const RULES_MAX: usize = 60;
+/// The setting of an account whose quota is another.
+const RULES_MAX_SETTING: &str = "rules_per_group_max";
+/// The highest quota: AWS keeps rules per group times groups per interface at 1,000.
+const RULES_QUOTA_MAX: u64 = 1_000;
 /// Tags of one resource, ours (two) included.
 const TAGS_MAX: usize = 48;
 
@@ -17,7 +22,7 @@ const TAGS_MAX: usize = 48;
 pub(super) static SENTENCES: &[&str] = &[
     "Rules only allow: there is no deny and no priority.",
     "A rule has one port or one range, of TCP or UDP only.",
-    "At most 60 rules per direction for each of IPv4 and IPv6 (a group or prefix list counts for both), the rules being replaced included, and for a new group the rules for all egress that AWS makes it with; a group that already has more is held to what it has.",
+    "At most 60 rules per direction for each of IPv4 and IPv6 (a group or prefix list counts for both), the rules being replaced included, and for a new group the rules for all egress that AWS makes it with; a group that already has more is held to what it has. Where AWS raised the account's quota, its setting rules_per_group_max says to what, 1 to 1000.",
     "A prefix list counts as one rule here; AWS counts it by its maximum number of entries, so a group with a large one may still be refused there.",
     "Name and description have 1 to 255 of AWS's characters, the name does not begin with sg-, and neither changes after creation.",
     "A group lies in one VPC, which is named at creation.",
@@ -25,11 +30,32 @@ pub(super) static SENTENCES: &[&str] = &[
     "A peer group is named by its id, with its account in front when, and only when, that is another one (123456789012/sg-0abc); a group cannot name itself before it exists.",
 ];
 
+/// What is wrong with an account's settings.
+pub(super) fn check_settings(settings: &Map<String, Value>) -> Vec<String> {
+    let wrong = |(name, value): (&String, &Value)| {
+        if name != RULES_MAX_SETTING {
+            return Some(format!(
+                "{name}: there is no such setting of AWS, only {RULES_MAX_SETTING}"
+            ));
+        }
+        let fits = value.as_u64().is_some_and(|number| (1..=RULES_QUOTA_MAX).contains(&number));
+        (!fits).then(|| format!("{name}: is a number from 1 to {RULES_QUOTA_MAX}"))
+    };
+    settings.iter().filter_map(wrong).collect()
+}
+
+/// Rules that an account's quota allows.
+pub(super) fn rules_max(settings: &Map<String, Value>) -> usize {
+    let set = settings.get(RULES_MAX_SETTING).and_then(Value::as_u64);
+    set.map_or(RULES_MAX, |number| number as usize)
+}
+
 /// Checks a wanted group of this account against what is there now. The text names the limit.
 pub(super) fn check(
     wanted: &SecurityGroup,
     seen: Option<&SecurityGroup>,
     account: &str,
+    rules_max: usize,
 ) -> Result<(), String> {
     names(wanted, seen)?;
     let none = BTreeMap::new();
@@ -41,7 +67,7 @@ pub(super) fn check(
     for rule in wanted.rules.iter().filter(|rule| !there(rule)) {
         check_rule(rule, account).map_err(|why| format!("rule `{rule}`: {why}"))?;
     }
-    counts(wanted, seen)
+    counts(wanted, seen, rules_max)
 }
 
 fn names(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
@@ -183,7 +209,11 @@ fn count<'a>(rules: impl Iterator<Item = &'a Rule>, direction: Direction) -> (us
 }
 
 /// New rules are added before old ones go, so both must fit at once.
-fn counts(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), String> {
+fn counts(
+    wanted: &SecurityGroup,
+    seen: Option<&SecurityGroup>,
+    rules_max: usize,
+) -> Result<(), String> {
     let keys =
         |group: &SecurityGroup| -> BTreeSet<Rule> { group.rules.iter().map(Rule::key).collect() };
     let new = keys(wanted);
@@ -193,11 +223,12 @@ fn counts(wanted: &SecurityGroup, seen: Option<&SecurityGroup>) -> Result<(), St
         let had = count(old.iter(), direction);
         for (family, union, had) in [("IPv4", union.0, had.0), ("IPv6", union.1, had.1)] {
             // A group that has more shows that the account's quota was raised at least so far.
-            let most = RULES_MAX.max(had);
+            let most = rules_max.max(had);
             if union > most {
                 return Err(format!(
                     "rules: {union} {word} rules for {family} with those being replaced, and AWS \
-                     takes {most}; new rules are added before old ones are removed"
+                     takes {most} (the account's setting {RULES_MAX_SETTING}); new rules are added \
+                     before old ones are removed"
                 ));
             }
         }
@@ -212,6 +243,32 @@ mod tests {
     use super::*;
 
     const OWN: &str = "123456789012";
+
+    fn check(
+        wanted: &SecurityGroup,
+        seen: Option<&SecurityGroup>,
+        account: &str,
+    ) -> Result<(), String> {
+        super::check(wanted, seen, account, RULES_MAX)
+    }
+
+    #[test]
+    fn a_raised_quota_is_a_setting_of_the_account() {
+        let settings = |text: &str| -> Map<String, Value> { serde_json::from_str(text).unwrap() };
+        let raised = settings(r#"{"rules_per_group_max": 80}"#);
+        assert_eq!(check_settings(&raised), Vec::<String>::new());
+        assert_eq!((rules_max(&raised), rules_max(&Map::new())), (80, RULES_MAX));
+        let mut wanted = group();
+        wanted.rules = (1..=80).map(rule).collect();
+        assert!(check(&wanted, None, OWN).is_err());
+        assert_eq!(super::check(&wanted, None, OWN, 80), Ok(()));
+        assert!(super::check(&wanted, None, OWN, 79).unwrap_err().contains("AWS takes 79"));
+        for wrong in ["0", "1001", "60.5", "\"60\"", "null"] {
+            let wrong = settings(&format!(r#"{{"rules_per_group_max": {wrong}}}"#));
+            assert_eq!(check_settings(&wrong), ["rules_per_group_max: is a number from 1 to 1000"]);
+        }
+        assert!(check_settings(&settings(r#"{"rules": 1}"#))[0].starts_with("rules: there is no"));
+    }
 
     fn group() -> SecurityGroup {
         SecurityGroup {
@@ -326,7 +383,7 @@ mod tests {
         let check = |change: fn(&mut SecurityGroup), expected: &str| {
             let mut wanted = group();
             change(&mut wanted);
-            let text = super::check(&wanted, Some(&group()), OWN).expect_err(expected);
+            let text = super::check(&wanted, Some(&group()), OWN, RULES_MAX).expect_err(expected);
             assert!(text.starts_with(expected), "{text}");
         };
         check(|group| group.name = "api".into(), "name:");

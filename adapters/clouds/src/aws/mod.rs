@@ -24,7 +24,7 @@ use commands::ports::{
     Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
 };
 use domain::network::security_group::SecurityGroup;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::{
     credential::Credential,
@@ -158,6 +158,10 @@ impl Provider for Aws {
         credential::check(credential)
     }
 
+    fn check_settings(&self, settings: &Map<String, Value>) -> Vec<String> {
+        limits::check_settings(settings)
+    }
+
     fn check_order(&self, intent: &Intent<'_>) -> Result<(), String> {
         match intent.kind {
             "security-group" => {
@@ -166,7 +170,8 @@ impl Provider for Aws {
                     serde_json::from_value(value.clone()).map_err(|error| error.to_string())
                 };
                 let seen = intent.seen().map(read).transpose()?;
-                limits::check(&read(wanted)?, seen.as_ref(), intent.external_account)
+                let rules_max = limits::rules_max(intent.settings);
+                limits::check(&read(wanted)?, seen.as_ref(), intent.external_account, rules_max)
             }
             "server" => server::check(intent),
             _ => Ok(()),

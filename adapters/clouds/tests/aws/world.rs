@@ -13,7 +13,7 @@ use domain::{
     network::security_group::SecurityGroup,
     observation::Origin,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 /// The stand-in, which `./test` starts.
@@ -112,8 +112,14 @@ impl World {
 
     /// What the provider says of an order before it is written.
     pub(crate) fn check(&self, kind: &str, order: &Value) -> Result<(), String> {
-        let tags = BTreeMap::new();
-        self.aws.check_order(&Intent { kind, order, external_account: ACCOUNT, tags: &tags })
+        let (tags, settings) = (BTreeMap::new(), Map::new());
+        self.aws.check_order(&Intent {
+            kind,
+            order,
+            external_account: ACCOUNT,
+            settings: &settings,
+            tags: &tags,
+        })
     }
 
     /// The group as it is, seen past the proxy; none when it is not there.

@@ -185,6 +185,7 @@ fn limits_are_named_before_anything_is_written() {
             kind: "security-group",
             order: &order,
             external_account: "",
+            settings: &serde_json::Map::new(),
             tags: &BTreeMap::new(),
         })
     };

@@ -150,3 +150,21 @@ fn a_name_is_changed_to_another_that_is_one() {
     check(&[connected()], rename("live"), Ok(&[Event::Renamed { name: "live".into() }]));
     check(&[connected()], rename(""), Err("invalid-field"));
 }
+
+#[test]
+fn settings_are_replaced_as_a_whole_and_the_same_ones_are_no_news() {
+    let settings = |text: &str| -> Map<String, Value> { serde_json::from_str(text).unwrap() };
+    let (one, other) = (settings(r#"{"a": 1, "b": 2}"#), settings(r#"{"b": 2}"#));
+    let configure =
+        |settings: &Map<String, Value>| Command::Configure { settings: settings.clone() };
+    let configured =
+        |settings: &Map<String, Value>| Event::Configured { settings: settings.clone() };
+    check(&[], configure(&one), Err("not-found"));
+    check(&[connected()], configure(&Map::new()), Ok(&[]));
+    let state = check(&[connected()], configure(&one), Ok(&[configured(&one)]));
+    assert_eq!(state.settings, one);
+    check(&[connected(), configured(&one)], configure(&one), Ok(&[]));
+    let state =
+        check(&[connected(), configured(&one)], configure(&other), Ok(&[configured(&other)]));
+    assert_eq!(state.settings, other);
+}
