@@ -176,16 +176,26 @@ impl Ledger {
 
     /// A cloud account's state; none when there is no such account.
     pub async fn account(&self, id: Uuid) -> Result<Option<CloudAccount>, LoadFault> {
-        let Some(kind) = kinds::by_name("cloud-account") else { return Ok(None) };
+        Ok(self.account_at(id).await?.1)
+    }
+
+    /// The same with its stream's revision.
+    pub(crate) async fn account_at(
+        &self,
+        id: Uuid,
+    ) -> Result<(u64, Option<CloudAccount>), LoadFault> {
+        let Some(kind) = kinds::by_name("cloud-account") else { return Ok((0, None)) };
         let loaded = self.load(kind, &id.to_string()).await?;
         if loaded.revision == 0 {
-            return Ok(None);
+            return Ok((0, None));
         }
-        serde_json::from_slice(&loaded.state.json()).map(Some).map_err(|source| LoadFault::Record {
+        let state = serde_json::from_slice(&loaded.state.json());
+        let state = state.map_err(|source| LoadFault::Record {
             position: 0,
             event_type: "cloud-account".to_owned(),
             source,
-        })
+        })?;
+        Ok((loaded.revision, Some(state)))
     }
 
     /// What is needed to call an account's provider; with `candidate`, by another credential than

@@ -19,6 +19,28 @@ pub struct Saw {
     pub mark: String,
 }
 
+/// A stream that a decision looked at, and where it stood then: its append holds only while it
+/// still stands there.
+#[derive(Clone, Debug)]
+pub(crate) struct Looked {
+    pub(crate) saw: Saw,
+    pub(crate) revision: u64,
+}
+
+impl Looked {
+    pub(crate) fn is_of(&self, saw: &Saw) -> bool {
+        self.saw.kind == saw.kind && self.saw.id == saw.id
+    }
+
+    /// Keeps it beside the others. Of two looks at one stream the first counts: what was decided
+    /// on it does not become right by a second.
+    pub(crate) fn note(self, looked: &mut Vec<Self>) {
+        if !looked.iter().any(|one| one.is_of(&self.saw)) {
+            looked.push(self);
+        }
+    }
+}
+
 /// A stream that has moved since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moved {

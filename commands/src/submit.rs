@@ -3,7 +3,9 @@
 //! A command that loses a race is decided again on what is there now, a bounded number of times. A
 //! command with an `Idempotency-Key` has one effect, however often it is sent: the key, the
 //! principal and a digest of what was sent are part of the records it makes. A command with a
-//! `plan_id` is done only if nothing that its plan saw has moved.
+//! `plan_id` is done only if nothing that its plan saw has moved; and no command is done on what has
+//! moved between its decision and its append: the streams it looked at are checked by the append,
+//! without being written.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -11,7 +13,7 @@ use domain::{
         Caller, Decided, Kind, Outstanding, Principal, Refusal, Role, Stamp, State, StreamId,
         canonical_bytes, canonical_value, codes, fields, sha256,
     },
-    kinds::{self, KINDS},
+    kinds::KINDS,
     log::{Position, RequestStamp},
     observation::Origin,
 };
@@ -19,9 +21,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    gather::{GatherFault, Gathering, account_mark, gather},
+    gather::{GatherFault, Gathering, gather, look_at_account, look_at_project},
     ledger::{Ledger, LoadFault, Loaded},
-    plan::{Bound, Fact, Moved, Plan, Saw},
+    plan::{Bound, Fact, Looked, Moved, Plan, Saw},
     ports::{
         Answered, Append, AppendFault, Expected, Intent, LogFault, NewEvent, StreamAppend, Task,
     },
@@ -158,10 +160,17 @@ impl From<GatherFault> for SubmitFault {
 struct Ready {
     loaded: Loaded,
     decided: Decided,
-    saw: Vec<Saw>,
+    /// What it was decided on: the resource itself first.
+    looked: Vec<Looked>,
     secret: Option<String>,
     /// Who owns the resource after the command.
     project: Option<Uuid>,
+}
+
+impl Ready {
+    fn saw(&self) -> Vec<Saw> {
+        self.looked.iter().map(|one| one.saw.clone()).collect()
+    }
 }
 
 impl Ledger {
@@ -183,13 +192,14 @@ impl Ledger {
         };
         let creates = verb.creates;
         for attempt in 0..ATTEMPTS_MAX {
-            let ready = self.decide(&submission, id, creates, attempt > 0).await?;
+            let ready = self.decide(&submission, id, creates, attempt > 0).await;
             if let Some(bound) = &bound {
-                let moved = moved(&bound.saw, &ready.saw);
+                let moved = self.moved_since(&submission, id, bound, &ready).await?;
                 if !moved.is_empty() {
                     return Err(SubmitFault::Stale(moved));
                 }
             }
+            let ready = ready?;
             match self.append(&submission, id, ready, request.as_ref()).await? {
                 Appending::Done(outcome) => return Ok(*outcome),
                 Appending::Lost => {}
@@ -211,7 +221,7 @@ impl Ledger {
         let bound = Bound {
             id: id.to_string(),
             command: self.command_digest(submission),
-            saw: ready.saw.clone(),
+            saw: ready.saw(),
         };
         let json = |state: &dyn State| serde_json::from_slice(&state.json()).unwrap_or_default();
         let (before, after): (Value, Value) =
@@ -236,7 +246,7 @@ impl Ledger {
             diff,
             calls: self.calls(kind, id, &ready),
             touches,
-            saw: ready.saw,
+            saw: bound.saw,
         })
     }
 
@@ -282,6 +292,44 @@ impl Ledger {
             return Err(SubmitFault::PlanOfAnother);
         }
         Ok(Some(bound))
+    }
+
+    /// What of a plan is not as it was, whatever came of deciding again. A refusal may come of the
+    /// very thing that has moved, and before all of it was looked at: the rest is looked at now.
+    async fn moved_since(
+        &self,
+        submission: &Submission,
+        id: Uuid,
+        bound: &Bound,
+        decided: &Result<Ready, SubmitFault>,
+    ) -> Result<Vec<Moved>, SubmitFault> {
+        let looked = match decided {
+            Ok(ready) => ready.looked.as_slice(),
+            // Who may not do this, or does not reach it, is not told what has become of it.
+            Err(SubmitFault::Refused(refusal)) if refusal.code.status != 403 => &[],
+            Err(_) => return Ok(Vec::new()),
+        };
+        let own = itself(submission.kind, id, 0);
+        let mut moved = Vec::new();
+        for saw in &bound.saw {
+            let known = looked.iter().find(|one| one.is_of(saw)).cloned();
+            let now = match (saw.kind.as_str(), saw.id.parse::<Uuid>()) {
+                _ if known.is_some() => known,
+                _ if own.is_of(saw) => {
+                    let loaded = self.load(submission.kind, &saw.id).await?;
+                    Some(itself(submission.kind, id, loaded.revision))
+                }
+                ("cloud-account", Ok(account)) => Some(look_at_account(self, account).await?.0),
+                ("project", Ok(project)) => Some(look_at_project(self, project).await?),
+                _ => None,
+            };
+            let found = now.map_or_else(|| "nothing".to_owned(), |now| now.saw.mark);
+            if found != saw.mark {
+                let Saw { kind, id, mark } = saw.clone();
+                moved.push(Moved { kind, id, saw: mark, found });
+            }
+        }
+        Ok(moved)
     }
 
     /// Decides on what is known here; where that might be old and the answer depends on it, on
@@ -344,24 +392,20 @@ impl Ledger {
             principal,
             exists,
             body: submission.body.clone(),
-            saw: vec![Saw {
-                kind: kind.name.to_owned(),
-                id: id.to_string(),
-                mark: loaded.revision.to_string(),
-            }],
+            looked: vec![itself(kind, id, loaded.revision)],
             secret: None,
         };
         gather(&mut gathering).await?;
-        let Gathering { body, mut saw, secret, .. } = gathering;
+        let Gathering { body, mut looked, secret, .. } = gathering;
         let stamp = Stamp { now: self.ports.clock.now(), actor: principal.name.clone() };
         let decided = loaded.state.decide(verb, &body, &stamp)?;
         fits(&decided)?;
         let project = owner(kind, id, decided.state.as_ref());
         principal.authorise(role, project)?;
         if !principal.name.starts_with("system:") {
-            self.check_order(principal, kind, id, &loaded, &decided, &mut saw).await?;
+            self.check_order(principal, kind, id, &loaded, &decided, &mut looked).await?;
         }
-        Ok(Ready { loaded, decided, saw, secret, project })
+        Ok(Ready { loaded, decided, looked, secret, project })
     }
 
     /// An order that this command issues must be one that the account's provider can carry out,
@@ -373,7 +417,7 @@ impl Ledger {
         id: Uuid,
         before: &Loaded,
         decided: &Decided,
-        saw: &mut Vec<Saw>,
+        looked: &mut Vec<Looked>,
     ) -> Result<(), SubmitFault> {
         let Some(out) = decided.state.order() else { return Ok(()) };
         // Issued by this command, or taken up again by it.
@@ -384,8 +428,8 @@ impl Ledger {
         }
         let facets = decided.state.facets();
         let Some(account_id) = facets.account else { return Ok(()) };
-        let (mark, account) = account_mark(self, account_id).await?;
-        saw.push(mark);
+        let (look, account) = look_at_account(self, account_id).await?;
+        look.note(looked);
         let Some(account) = account else {
             return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, "the account is not there").into());
         };
@@ -454,7 +498,7 @@ impl Ledger {
         ready: Ready,
         request: Option<&RequestStamp>,
     ) -> Result<Appending, SubmitFault> {
-        let Ready { loaded, decided, secret, project, .. } = ready;
+        let Ready { loaded, decided, looked, secret, project } = ready;
         let kind = submission.kind;
         let stream = StreamId::new(kind.name, id);
         let outcome = |position, revision, secret| {
@@ -481,10 +525,7 @@ impl Ledger {
         } else {
             streams.push(StreamAppend {
                 stream: stream.clone(),
-                expected: match loaded.revision {
-                    0 => Expected::NoStream,
-                    revision => Expected::Exact(revision),
-                },
+                expected: expected(loaded.revision),
                 project,
                 events: decided
                     .steps
@@ -523,6 +564,21 @@ impl Ledger {
                 }
             }));
         }
+        // What the decision looked at must still stand there. What only answers that nothing is to
+        // be done was right when it was decided.
+        if !decided.steps.is_empty() {
+            for one in looked {
+                let looked_at = StreamId::new(one.saw.kind, one.saw.id);
+                if streams.iter().all(|part| part.stream != looked_at) {
+                    streams.push(StreamAppend {
+                        stream: looked_at,
+                        expected: expected(one.revision),
+                        project,
+                        events: Vec::new(),
+                    });
+                }
+            }
+        }
         let command_id = self.ports.ids.new_id();
         let append = Append {
             actor: submission.principal.name.clone(),
@@ -547,7 +603,7 @@ impl Ledger {
                 Err(Refusal::new(&codes::ALREADY_CLAIMED, detail).into())
             }
             Err(AppendFault::Conflict { stream: lost, .. })
-                if kinds::by_name(&lost.kind).is_some_and(|other| other.name != kind.name) =>
+                if lost.kind != kind.name && lost.id == id.to_string() =>
             {
                 let detail = format!("{id} is the id of a {}", lost.kind);
                 Err(Refusal::new(&codes::ALREADY_EXISTS, detail).into())
@@ -626,6 +682,20 @@ impl Ledger {
     }
 }
 
+/// Where a stream must stand that was folded up to this revision.
+fn expected(revision: u64) -> Expected {
+    match revision {
+        0 => Expected::NoStream,
+        revision => Expected::Exact(revision),
+    }
+}
+
+/// The look at the resource that a command is for.
+fn itself(kind: &Kind, id: Uuid, revision: u64) -> Looked {
+    let mark = revision.to_string();
+    Looked { saw: Saw { kind: kind.name.to_owned(), id: id.to_string(), mark }, revision }
+}
+
 enum Appending {
     Done(Box<Outcome>),
     /// Another command got in between.
@@ -692,22 +762,6 @@ fn noted(submission: &Submission, id: Uuid, project: Option<Uuid>, stream: Uuid)
             })),
         }],
     }
-}
-
-/// What of a plan is not as it was.
-fn moved(then: &[Saw], now: &[Saw]) -> Vec<Moved> {
-    then.iter()
-        .filter_map(|saw| {
-            let found = now.iter().find(|one| one.kind == saw.kind && one.id == saw.id);
-            let found = found.map_or("nothing", |found| found.mark.as_str());
-            (found != saw.mark).then(|| Moved {
-                kind: saw.kind.clone(),
-                id: saw.id.clone(),
-                saw: saw.mark.clone(),
-                found: found.to_owned(),
-            })
-        })
-        .collect()
 }
 
 /// A digest in hex, cut short: for marks that people compare by eye.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod aws;
+mod between;
 mod crash_at_every_step;
 mod mapping;
 mod plans;

@@ -5,12 +5,19 @@
 //! the estate's: only who reaches everything makes something new in it. What is in it can be given
 //! to a project (`assign`), whose people then command that one thing, and nothing else of it.
 
-use domain::kernel::{Refusal, Role, canonical_bytes, codes};
+use domain::{
+    kernel::{Refusal, Role, canonical_bytes, codes},
+    tenancy::cloud_account::CloudAccount,
+};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{GatherFault, Gathering};
-use crate::{ledger::Ledger, plan::Saw, submit::short_digest};
+use crate::{
+    ledger::{Ledger, LoadFault},
+    plan::{Looked, Saw},
+    submit::short_digest,
+};
 
 pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     if gathering.body.get("provider").is_some_and(|provider| !provider.is_null()) {
@@ -20,7 +27,9 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let account = gathering.body["account"].as_str().and_then(|id| id.parse::<Uuid>().ok());
     // Left out: the decider knows the account, or refuses. Not a UUID: the decider's type says so.
     let Some(id) = account.filter(|_| !gathering.exists) else { return Ok(()) };
-    let Some(account) = gathering.ledger.account(id).await? else {
+    let (looked, account) = look_at_account(gathering.ledger, id).await?;
+    looked.note(&mut gathering.looked);
+    let Some(account) = account else {
         let detail = format!("account: there is no cloud account {id}");
         return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
     };
@@ -37,11 +46,11 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
 }
 
 /// What a decision asks of an account: ready or not, and for whom.
-pub(crate) async fn account_mark(
+pub(crate) async fn look_at_account(
     ledger: &Ledger,
     id: Uuid,
-) -> Result<(Saw, Option<domain::tenancy::cloud_account::CloudAccount>), GatherFault> {
-    let account = ledger.account(id).await?;
+) -> Result<(Looked, Option<CloudAccount>), LoadFault> {
+    let (revision, account) = ledger.account_at(id).await?;
     let aspect = account.as_ref().map(|account| {
         json!([
             account.is_ready(),
@@ -52,5 +61,6 @@ pub(crate) async fn account_mark(
         ])
     });
     let mark = short_digest(&canonical_bytes(&aspect));
-    Ok((Saw { kind: "cloud-account".to_owned(), id: id.to_string(), mark }, account))
+    let saw = Saw { kind: "cloud-account".to_owned(), id: id.to_string(), mark };
+    Ok((Looked { saw, revision }, account))
 }

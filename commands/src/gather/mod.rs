@@ -6,7 +6,8 @@ mod mapping;
 mod project;
 mod token;
 
-pub(crate) use mapping::account_mark;
+pub(crate) use mapping::look_at_account;
+pub(crate) use project::look_at_project;
 pub use token::secret_digest;
 
 use domain::kernel::{Kind, Principal, Refusal};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     ledger::{Ledger, LoadFault},
-    plan::Saw,
+    plan::Looked,
 };
 
 /// A refusal of a rule, or a fault of the world.
@@ -37,8 +38,8 @@ pub(crate) struct Gathering<'a> {
     /// Whether the stream has records.
     pub(crate) exists: bool,
     pub(crate) body: Value,
-    /// What was looked at beside the stream itself.
-    pub(crate) saw: Vec<Saw>,
+    /// What was looked at: the stream itself first.
+    pub(crate) looked: Vec<Looked>,
     /// Goes to the caller, once, and nowhere else.
     pub(crate) secret: Option<String>,
 }

@@ -8,7 +8,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{GatherFault, Gathering};
-use crate::plan::Saw;
+use crate::{
+    ledger::{Ledger, LoadFault},
+    plan::{Looked, Saw},
+};
 
 pub(super) async fn check(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     if gathering.principal.name.starts_with("system:") {
@@ -21,20 +24,25 @@ pub(super) async fn check(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     if let Some(projects) = gathering.body["reach"]["projects"].as_array() {
         projects.iter().for_each(&mut name);
     }
-    let Some(kind) = kinds::by_name("project") else { return Ok(()) };
     for project in named {
         gathering.principal.authorise(Role::Viewer, Some(project))?;
-        let loaded = gathering.ledger.load(kind, &project.to_string()).await?;
-        let status = loaded.state.status();
+        let looked = look_at_project(gathering.ledger, project).await?;
+        let status = looked.saw.mark.clone();
+        looked.note(&mut gathering.looked);
         if status != "active" {
             let detail = format!("project: {project} is {status}");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
         }
-        gathering.saw.push(Saw {
-            kind: kind.name.to_owned(),
-            id: project.to_string(),
-            mark: status.to_owned(),
-        });
     }
     Ok(())
+}
+
+/// What a decision asks of a project: its status.
+pub(crate) async fn look_at_project(ledger: &Ledger, id: Uuid) -> Result<Looked, LoadFault> {
+    let id = id.to_string();
+    let kind = kinds::by_name("project").ok_or_else(|| LoadFault::Missing("projects".into()))?;
+    let loaded = ledger.load(kind, &id).await?;
+    let mark = loaded.state.status().to_owned();
+    let saw = Saw { kind: kind.name.to_owned(), id, mark };
+    Ok(Looked { saw, revision: loaded.revision })
 }

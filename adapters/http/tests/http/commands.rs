@@ -80,8 +80,14 @@ async fn a_plan_writes_nothing_and_is_done_only_if_nothing_has_moved() {
     world.system("project", Some(shop), "archive", json!({})).await;
     world.system("project", Some(shop), "restore", json!({})).await;
     world.system("cloud-account", Some(account), "pause", json!({})).await;
-    let refused = world.post(&apply, body.clone()).await;
-    assert!(matches!(refused.status.as_u16(), 409 | 412), "{}", refused.text);
+    let problem = world.post(&apply, body.clone()).await.problem(412, "plan-stale");
+    assert_eq!(problem["moved"].as_array().map(Vec::len), Some(1), "{problem}");
+    assert_eq!(problem["moved"][0]["id"], account.to_string());
+    // The project that is archived is named with it.
+    world.system("project", Some(shop), "archive", json!({})).await;
+    let problem = world.post(&apply, body.clone()).await.problem(412, "plan-stale");
+    assert_eq!(problem["moved"].as_array().map(Vec::len), Some(2), "{problem}");
+    world.system("project", Some(shop), "restore", json!({})).await;
     world.system("cloud-account", Some(account), "resume", json!({})).await;
     let done = world.post(&apply, body.clone()).await.ok(202);
     assert_eq!(done["id"], plan["id"]);
