@@ -36,6 +36,9 @@ use crate::{
 /// Tries of an order that fails with something that may go away, before it is parked. With the
 /// back-off below that is about two minutes.
 pub const TRIES_MAX: u32 = 8;
+/// Longest reason of a parked order, in bytes: what a provider says may be a whole page, and an order
+/// whose reason no event takes could never be parked.
+const REASON_BYTES_MAX: usize = 4_096;
 /// The first back-off; it doubles up to [`BACK_OFF_MAX`].
 pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 /// The longest back-off.
@@ -268,7 +271,15 @@ impl Runner {
             number = out.number,
             correlation_id = chain_of.0.map(tracing::field::display),
         );
-        let work = self.work(kind, id, &key, &out, &facets, chain_of.0).instrument(span);
+        let work = async {
+            // Whatever it came to so often, no report of it was taken: the provider is left alone.
+            if lease.failures >= TRIES_MAX {
+                let told = "its report could not be recorded".to_owned();
+                return Err(Failure::Driver(DriverFault::Transient(told)));
+            }
+            self.work(kind, id, &key, &out, &facets, chain_of.0).await
+        };
+        let work = work.instrument(span);
         let Some(done) = self.hold(&lease, work).await? else {
             tracing::warn!(key = %key, "the lease was lost while working; the next holder goes on");
             return Ok(Tried::Passed);
@@ -293,9 +304,20 @@ impl Runner {
                     Report { verb: "park", body: json!({"number": out.number, "reason": reason}) }
                 }
             },
-            Err(Failure::Load(fault)) => return Err(fault.into()),
+            Err(Failure::Log(fault)) => return Err(fault.into()),
         };
-        self.report(kind, id, out.number, report, chain_of).await?;
+        match self.report(kind, id, out.number, report, chain_of).await {
+            Ok(()) => {}
+            // A log that cannot be reached says nothing about this order.
+            Err(fault @ RunFault::Submit(SubmitFault::Load(LoadFault::Log(_)))) => {
+                return Err(fault);
+            }
+            Err(fault) => {
+                tracing::warn!(key = %key, fault = chain(&fault), "a report was not taken");
+                leases.put_off(&lease, true, back_off(&lease)).await?;
+                return Ok(Tried::Passed);
+            }
+        }
         if self.probe.dies(Step::AfterReport, &key) {
             return Ok(Tried::Died);
         }
@@ -454,7 +476,7 @@ impl Runner {
             // The counterpart, or the account, is somebody else's already: a person must look.
             Err(SubmitFault::Refused(Refusal { code, detail })) => {
                 tracing::warn!(kind = kind.name, id, verb, detail, "a report was refused");
-                let reason = format!("{}: {detail}", code.title);
+                let reason = cut(format!("{}: {detail}", code.title));
                 let body = json!({"number": number, "reason": reason});
                 let refused = *code == codes::ALREADY_CLAIMED && kind.name == "cloud-account";
                 let verb = if refused { "refuse-credential" } else { "park" };
@@ -466,7 +488,6 @@ impl Runner {
     }
 
     fn judge(&self, lease: &Lease, account: Option<Uuid>, fault: &DriverFault) -> Judgement {
-        let back_off = BACK_OFF_FIRST.saturating_mul(1 << lease.failures.min(16)).min(BACK_OFF_MAX);
         match fault {
             DriverFault::Throttled { retry_after } => {
                 let pause = account.map(|account| self.ledger.paces.pause(account));
@@ -476,11 +497,25 @@ impl Runner {
             DriverFault::Transient(_) | DriverFault::Unexpected(_)
                 if lease.failures + 1 < TRIES_MAX =>
             {
-                Judgement::Again { counts: true, back_off }
+                Judgement::Again { counts: true, back_off: back_off(lease) }
             }
-            fault => Judgement::Park(fault.to_string()),
+            fault => Judgement::Park(cut(fault.to_string())),
         }
     }
+}
+
+/// How long an order is left alone that failed once more.
+fn back_off(lease: &Lease) -> Duration {
+    BACK_OFF_FIRST.saturating_mul(1 << lease.failures.min(16)).min(BACK_OFF_MAX)
+}
+
+/// A reason that an event takes.
+fn cut(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES_MAX {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        reason.push('…');
+    }
+    reason
 }
 
 enum Judgement {
@@ -492,11 +527,17 @@ enum Failure {
     /// The account cannot be used now; the order waits.
     NotReady,
     Driver(DriverFault),
-    Load(LoadFault),
+    /// The log cannot be read: no order can be worked on.
+    Log(LogFault),
 }
 
 impl From<LoadFault> for Failure {
+    /// A provider that this program does not have, or a credential that cannot be opened, stands in
+    /// the way of this order like a cloud that cannot be reached: it counts, and ends in parking.
     fn from(fault: LoadFault) -> Self {
-        Self::Load(fault)
+        match fault {
+            LoadFault::Log(fault) => Self::Log(fault),
+            fault => Self::Driver(DriverFault::Transient(chain(&fault))),
+        }
     }
 }

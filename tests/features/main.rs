@@ -10,5 +10,6 @@ mod mapping;
 mod plans;
 mod replay;
 mod requests;
+mod runner;
 mod sync;
 mod world;

@@ -173,19 +173,27 @@ impl World {
         self.settle_with(None).await;
     }
 
-    /// The same with a runner that may die; each death is followed by the next runner.
+    /// The same with a runner that may die. Each death is that of the whole server: the next runner
+    /// has a ledger of its own, which knows nothing but what the store holds.
     pub(crate) async fn settle_with(&self, probe: Option<Arc<dyn Probe>>) {
+        self.settle_on(self.ledger.clone(), probe).await;
+    }
+
+    /// The same on another ledger than the world's own.
+    pub(crate) async fn settle_on(&self, ledger: Arc<Ledger>, probe: Option<Arc<dyn Probe>>) {
+        let mut ledger = ledger;
         for _ in 0..200 {
             self.caught_up().await;
             let pending = Query::all().with("order_state", "pending");
             if self.views.count("inventory", &pending, 1).await.unwrap() == 0 {
                 return;
             }
-            let mut runner = Runner::new(self.ledger.clone(), 8);
+            let mut runner = Runner::new(ledger.clone(), 8);
             if let Some(probe) = &probe {
                 runner = runner.with_probe(probe.clone());
             }
             if runner.pass().await.unwrap() {
+                ledger = Ledger::new(ledger.ports.clone());
                 // The lease of the dead runner has to end first.
                 self.clock.advance(LEASE_TERM);
             }

@@ -133,6 +133,7 @@ pub struct Seen {
 pub struct Matching {
     op: Option<Op>,
     writes: bool,
+    account: Option<String>,
     region: Option<String>,
     kind: Option<String>,
     target: Option<String>,
@@ -152,6 +153,12 @@ impl Matching {
     /// The next call that changes anything.
     pub fn write() -> Self {
         Self { writes: true, ..Self::any() }
+    }
+    /// Only of this account.
+    #[must_use]
+    pub fn account(mut self, account: &str) -> Self {
+        self.account = Some(account.to_owned());
+        self
     }
     /// Only in this region.
     #[must_use]
@@ -193,6 +200,7 @@ impl Matching {
     fn fits(&self, seen: &Seen) -> bool {
         self.op.is_none_or(|op| op == seen.op)
             && (!self.writes || seen.op.writes())
+            && self.account.as_ref().is_none_or(|account| *account == seen.account)
             && self.region.as_ref().is_none_or(|region| Some(region) == seen.region.as_ref())
             && self.kind.as_ref().is_none_or(|kind| *kind == seen.kind)
             && self.target.as_ref().is_none_or(|target| *target == seen.target)
@@ -234,8 +242,12 @@ impl Injected {
     }
     /// Comes back once it has struck.
     pub async fn reached(&self) {
+        self.reached_times(1).await;
+    }
+    /// Comes back once it has struck so often.
+    pub async fn reached_times(&self, times: u64) {
         // The sender lives in self, so waiting cannot fail.
-        let _ = self.reached.subscribe().wait_for(|hits| *hits > 0).await;
+        let _ = self.reached.subscribe().wait_for(|hits| *hits >= times).await;
     }
     /// Comes back once it was released.
     pub(crate) async fn released(&self) {
