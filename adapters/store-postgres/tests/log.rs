@@ -89,6 +89,10 @@ impl Stores for Schemas {
     }
 }
 
+mod cutter;
+
+use cutter::{Cut, Cutter};
+
 mod contract_of_the_log {
     commands::log_contract!(super::Schemas::new().await);
 }
@@ -262,6 +266,29 @@ async fn connections_that_are_cut_lose_and_double_nothing() {
     let (killed, _) = futures::join!(killer, writers);
     assert!(killed > 0, "no connection was cut while it held the lock");
     assert_eq!(store.check(&|_| ()).await.unwrap().position, 16 * 30);
+}
+
+/// Of which commits the outcome is not known: before it went out nothing of it was done, after it
+/// all of it was. The committer looks, and does neither twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_looked_for_and_neither_lost_nor_doubled() {
+    let schemas = Schemas::new().await;
+    // The schema is made without the cutter.
+    drop(schemas.open("log").await.unwrap());
+    let cutter = Cutter::start(&url()).await;
+    let options = Options { schema: schemas.name("log"), connections: 4, ..Options::default() };
+    let store = Store::connect(&cutter.url, options).await.unwrap();
+    for number in 1..=20_u64 {
+        let cut = if number % 2 == 0 { Cut::BeforeCommit } else { Cut::AfterCommit };
+        cutter.arm(cut);
+        let append = append("s", Expected::Exact(number - 1), 1, &format!("key{number}"));
+        // One that was done and looked for in vain would be done again, and answer as repeated.
+        let appended = store.append(append).await.unwrap();
+        assert_eq!((appended.first, appended.revisions), (number, vec![number]));
+        assert_eq!(cutter.cuts(cut), number.div_ceil(2), "{cut:?} was really hit");
+    }
+    assert_eq!((cutter.cuts(Cut::BeforeCommit), cutter.cuts(Cut::AfterCommit)), (10, 10));
+    assert_eq!(store.check(&|_| ()).await.unwrap().position, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
