@@ -6,6 +6,8 @@
 mod damage;
 mod full_disk;
 mod killed;
+mod killed_server;
 mod postgres_restart;
+mod served;
 mod support;
 mod two_servers;

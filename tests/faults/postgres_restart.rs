@@ -1,12 +1,12 @@
 //! PostgreSQL is stopped as by a crash and started again, under load: writers wait or are told,
 //! and what was acknowledged is there, once.
 
-use std::{collections::HashMap, path::Path, process::Command, sync::Arc};
+use std::{collections::HashMap, path::Path, process::Command, sync::Arc, time::Duration};
 
 use commands::ports::{AppendFault, LogFault};
 use tokio::sync::Notify;
 
-use crate::support::{key, open_postgres, request, whole};
+use crate::support::{key, open_patient, request, whole};
 
 fn server(verb: &str, folder: &Path, port: u16) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/postgres.sh");
@@ -45,13 +45,16 @@ async fn a_crashed_and_restarted_server_loses_and_doubles_nothing() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = server("start", &place, port);
     let _stopped = Stopped(&place);
-    let log = open_postgres(&url, "restarts").await;
+    // Half of the writers wait for as long as it takes, the others are told at once.
+    let log = open_patient(&url, "restarts", Duration::from_mins(2)).await;
+    let hasty = open_patient(&url, "restarts", Duration::from_millis(50)).await;
 
     let enough = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let progress = Arc::new(Notify::new());
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        let (log, enough, progress) = (log.clone(), enough.clone(), progress.clone());
+        let log = if writer % 2 == 0 { log.clone() } else { hasty.clone() };
+        let (enough, progress) = (enough.clone(), progress.clone());
         writers.spawn(async move {
             let mut acked = HashMap::new();
             let mut refused = 0_u64;
@@ -72,7 +75,7 @@ async fn a_crashed_and_restarted_server_loses_and_doubles_nothing() {
                 }
                 progress.notify_waiters();
             }
-            (acked, refused)
+            (writer, acked, refused)
         });
     }
     for _ in 0..RESTARTS {
@@ -108,7 +111,11 @@ async fn a_crashed_and_restarted_server_loses_and_doubles_nothing() {
         assert_eq!(found.insert(key.clone(), record.position()), None, "{key} is there twice");
     }
     let mut count = 0;
-    for (acked, _) in &written {
+    for (writer, acked, refused) in &written {
+        match writer % 2 {
+            0 => assert_eq!(*refused, 0, "writer {writer} waits, and is not told"),
+            _ => assert!(*refused > 0, "writer {writer} does not wait, and is told"),
+        }
         for (key, position) in acked {
             assert_eq!(found.get(key), Some(position), "{key} was acknowledged");
             count += 1;

@@ -1,6 +1,6 @@
 //! Logs, appends and numbers that the fault tests share.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use adapters_store_postgres as postgres;
 use adapters_store_sqlite as sqlite;
@@ -29,8 +29,50 @@ pub(crate) fn open_sqlite(folder: &Path) -> Arc<dyn EventLog> {
 }
 
 pub(crate) async fn open_postgres(url: &str, schema: &str) -> Arc<dyn EventLog> {
-    let options = postgres::Options { schema: schema.to_owned(), ..postgres::Options::default() };
+    open_patient(url, schema, postgres::Options::default().patience).await
+}
+
+/// The same by somebody who waits so long for a server that is not there.
+pub(crate) async fn open_patient(url: &str, schema: &str, patience: Duration) -> Arc<dyn EventLog> {
+    let schema = schema.to_owned();
+    let options = postgres::Options { schema, patience, ..postgres::Options::default() };
     Arc::new(postgres::Store::connect(url, options).await.unwrap())
+}
+
+/// A database of its own, for servers: they all use the one schema that is the program's. It is
+/// dropped with the server of `./test`.
+pub(crate) struct Database {
+    name: String,
+    /// Somebody who looks at the server from another database.
+    auditor: postgres::Store,
+}
+
+impl Database {
+    pub(crate) async fn new() -> Self {
+        let name = fresh_schema();
+        let options = postgres::Options { schema: name.clone(), ..postgres::Options::default() };
+        let auditor = postgres::Store::connect(&postgres_url(), options).await.unwrap();
+        let client = auditor.pool().get().await.unwrap();
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        Self { name, auditor }
+    }
+
+    /// Its URL, for a user of this name.
+    pub(crate) fn url(&self, application: &str) -> String {
+        let url = postgres_url();
+        let (server, _) = url.rsplit_once('/').unwrap();
+        format!("{server}/{}?application_name={application}", self.name)
+    }
+
+    /// Which application holds the lock of who projects; none while nobody does.
+    pub(crate) async fn projects(&self) -> Option<String> {
+        let client = self.auditor.pool().get().await.unwrap();
+        let holder = "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                      WHERE l.locktype = 'advisory' AND l.granted AND a.datname = $1";
+        let rows = client.query(holder, &[&self.name]).await.unwrap();
+        assert!(rows.len() < 2, "two project");
+        rows.first().map(|row| row.get(0))
+    }
 }
 
 /// The key of a writer's n-th request.
