@@ -102,6 +102,11 @@ pub(crate) fn request(writer: usize, number: u64) -> Append {
     }
 }
 
+/// Whether somebody with a token asked for it, and not the server for itself at its first start.
+pub(crate) fn by_a_caller(record: &Record) -> bool {
+    record.actor().starts_with("token:")
+}
+
 /// The whole log, and that it is one: no gap, no damage.
 pub(crate) async fn whole(log: &dyn EventLog) -> Vec<Record> {
     let mut all: Vec<Record> = Vec::new();
