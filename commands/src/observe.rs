@@ -9,6 +9,11 @@
 //! - When more is missing than [`GUARD_COUNT`] things and one in [`GUARD_SHARE`] of the scope, a
 //!   person is asked first: the run says how many it withheld.
 //! - A scope that could not be listed to its end is incomplete, and nothing in it vanishes.
+//! - What happened to a resource since the look began is newer than the look: the page may be from
+//!   before it. So every report names the revision that the look began with, and one that comes
+//!   too late says nothing; the next look tells.
+//! - A thing that was made for a resource which has no counterpart now is that resource's to link,
+//!   half made or not, and is nobody else's discovery.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,7 +22,7 @@ use std::{
 };
 
 use domain::{
-    kernel::{Kind, Refusal, codes},
+    kernel::{Kind, codes},
     kinds,
     log::Position,
     observation::{Evidence, Origin},
@@ -74,10 +79,19 @@ struct Known {
     /// What was seen last.
     seen: Value,
     gone: bool,
-    /// Orders issued so far.
-    issued: u64,
+    /// How many events it had.
+    revision: u64,
     /// Whether the next look matters even if nothing changed: a mute that ends.
     mute_ends: bool,
+}
+
+/// What is known of a scope before a look.
+#[derive(Default)]
+struct Before {
+    /// By external id.
+    things: HashMap<String, Known>,
+    /// What never had a counterpart, and whether it has ended.
+    without: HashMap<Uuid, bool>,
 }
 
 /// What one look at a scope counted.
@@ -168,7 +182,7 @@ impl Ledger {
         region: Option<&str>,
         scope: &mut Scope,
     ) -> Result<Counts, ObserveFault> {
-        let known = self.known(look.access.account, kind, region).await?;
+        let before = self.before(look.access.account, kind, region).await?;
         let mut listed = HashSet::new();
         let mut counts = Counts::default();
         let mut page = None;
@@ -193,7 +207,7 @@ impl Ledger {
             scope.listed = listed.len() as u64;
             let mut telling: Vec<BoxFuture<'_, Result<Told, SubmitFault>>> = Vec::new();
             for sighting in fresh {
-                telling.push(self.tell(look, kind, region, &known, sighting).boxed());
+                telling.push(self.tell(look, kind, region, &before, sighting).boxed());
             }
             let told: Vec<Result<Told, SubmitFault>> =
                 stream::iter(telling).buffer_unordered(COMMANDS_AT_ONCE).collect().await;
@@ -218,18 +232,18 @@ impl Ledger {
             }
         }
         if scope.complete {
-            self.conclude(look, kind, region, &known, &listed, &mut counts).await?;
+            self.conclude(look, kind, region, &before.things, &listed, &mut counts).await?;
         }
         Ok(counts)
     }
 
     /// Everything of this kind and region that the inventory knows, with what was seen last.
-    async fn known(
+    async fn before(
         &self,
         account: Uuid,
         kind: &Kind,
         region: Option<&str>,
-    ) -> Result<HashMap<String, Known>, ObserveFault> {
+    ) -> Result<Before, ObserveFault> {
         let head = self.ports.log.head().await.map_err(LoadFault::from)?.position;
         self.ports.views.reach_position(head, PATIENCE).await?;
         let mut query = Query::all().with("kind", kind.name).with("account", account.to_string());
@@ -237,7 +251,7 @@ impl Ledger {
         if let Some(region) = region {
             query = query.with("region", region);
         }
-        let mut known = HashMap::new();
+        let mut before = Before::default();
         loop {
             let page = self.ports.views.list("inventory", &query).await?;
             for row in page.rows {
@@ -245,6 +259,7 @@ impl Ledger {
                 let external_id = body["external_id"].as_str().unwrap_or_default();
                 let Some(id) = body["id"].as_str().and_then(|id| id.parse().ok()) else { continue };
                 if external_id.is_empty() {
+                    before.without.insert(id, body["gone"] == json!(true));
                     continue;
                 }
                 let state = &body["state"];
@@ -252,20 +267,20 @@ impl Ledger {
                 let vanished = state["stage"]
                     .as_str()
                     .is_some_and(|stage| stage == "vanished" || stage == "retired");
-                known.insert(
+                before.things.insert(
                     external_id.to_owned(),
                     Known {
                         id,
                         seen: observed["seen"].clone(),
                         gone: body["gone"] == json!(true) || vanished,
-                        issued: state["orders"]["issued"].as_u64().unwrap_or_default(),
+                        revision: body["revision"].as_u64().unwrap_or_default(),
                         mute_ends: !state["muted"]["until"].is_null(),
                     },
                 );
             }
             match page.next {
                 Some(next) => query.token = Some(next),
-                None => return Ok(known),
+                None => return Ok(before),
             }
         }
     }
@@ -276,77 +291,115 @@ impl Ledger {
         look: &Look<'_>,
         kind: &'static Kind,
         region: Option<&str>,
-        known: &HashMap<String, Known>,
+        before: &Before,
         sighting: Sighting,
     ) -> Result<Told, SubmitFault> {
-        let origin = Origin {
-            provider: look.provider.name().to_owned(),
-            account: look.access.account,
-            region: sighting.region.clone().or_else(|| region.map(str::to_owned)),
-            external_id: sighting.external_id.clone(),
-        };
-        if let Some(known) = known.get(&sighting.external_id) {
-            if known.seen == sighting.seen && !known.gone && !known.mute_ends {
-                return Ok(Told::Nothing);
-            }
-            let issued = Some(known.issued);
-            let wrote = self.say(look, kind, known.id, &origin, &sighting, issued).await?;
-            return Ok(if wrote { Told::Changed } else { Told::Nothing });
+        if let Some(known) = before.things.get(&sighting.external_id) {
+            return self.tell_known(look, kind, region, known, sighting).await;
         }
-        if let Some(ours) = sighting.ours {
-            // Ours, and its order is on the way and will link it. One whose order was given up is
-            // an orphan and shown like any other; an id that is not in this log is somebody else's
-            // ledger, or one from before a restore.
-            let loaded = self.load(kind, &ours.to_string()).await?;
-            if loaded.state.order().is_some() && loaded.state.facets().external_id.is_none() {
-                return Ok(Told::Nothing);
-            }
+        let origin = place(look, region, &sighting);
+        if let Some(ours) = sighting.ours
+            && self.awaits(kind, ours, &origin, before).await?
+        {
+            return Ok(Told::Nothing);
         }
-        match self.say(look, kind, self.ports.ids.new_id(), &origin, &sighting, None).await {
+        match self.say(look, kind, self.ports.ids.new_id(), None, &origin, &sighting).await {
             Ok(_) => Ok(Told::Discovered),
-            Err(SubmitFault::Refused(Refusal { code, .. })) if *code == codes::ALREADY_CLAIMED => {
-                // Known after all: the inventory is behind, or it lay elsewhere before.
-                let claim = origin.claim(kind.name);
-                let Some(id) = self.claimed_by(&claim).await? else { return Ok(Told::Nothing) };
-                let wrote = self.say(look, kind, id, &origin, &sighting, None).await?;
-                Ok(if wrote { Told::Changed } else { Told::Nothing })
+            Err(SubmitFault::Refused(refusal)) if *refusal.code == codes::ALREADY_CLAIMED => {
+                let claimed_by = self.claimed_by(&origin.claim(kind.name)).await?;
+                let Some(id) = claimed_by else { return Err(refusal.into()) };
+                let state = self.load(kind, &id.to_string()).await?.state;
+                // Linked or discovered since the look began. Otherwise it is what somebody had
+                // before what they have now, and there is nobody to tell.
+                if state.facets().external_id.as_ref() == Some(&sighting.external_id) {
+                    Ok(Told::Nothing)
+                } else {
+                    Err(refusal.into())
+                }
             }
             Err(fault) => Err(fault),
         }
     }
 
+    /// Whether this thing is, or will be, the counterpart of the resource it was made for: one that
+    /// has none, or whose counterpart has vanished. An id that is not in this log is somebody
+    /// else's ledger, or one from before a restore.
+    async fn awaits(
+        &self,
+        kind: &'static Kind,
+        ours: Uuid,
+        origin: &Origin,
+        before: &Before,
+    ) -> Result<bool, LoadFault> {
+        let loaded = self.load(kind, &ours.to_string()).await?;
+        let facets = loaded.state.facets();
+        if facets.account != Some(origin.account) || facets.region != origin.region {
+            return Ok(false);
+        }
+        let Some(counterpart) = facets.external_id else {
+            // What ended since the look began may still be on its pages.
+            return Ok(before.without.get(&ours) != Some(&true));
+        };
+        let creates = loaded.state.order().is_some_and(|out| out.order["type"] == "create");
+        let lost = !facets.gone && (creates || loaded.state.status() == "vanished");
+        Ok(lost && counterpart != origin.external_id)
+    }
+
+    async fn tell_known(
+        &self,
+        look: &Look<'_>,
+        kind: &'static Kind,
+        region: Option<&str>,
+        known: &Known,
+        sighting: Sighting,
+    ) -> Result<Told, SubmitFault> {
+        if known.seen == sighting.seen && !known.gone && !known.mute_ends {
+            return Ok(Told::Nothing);
+        }
+        let origin = place(look, region, &sighting);
+        let revision = Some(known.revision);
+        let wrote = self.say(look, kind, known.id, revision, &origin, &sighting).await?;
+        Ok(if wrote { Told::Changed } else { Told::Nothing })
+    }
+
+    /// Reports a sighting; whether it was news.
     async fn say(
         &self,
         look: &Look<'_>,
         kind: &'static Kind,
         id: Uuid,
+        revision: Option<u64>,
         origin: &Origin,
         sighting: &Sighting,
-        issued: Option<u64>,
     ) -> Result<bool, SubmitFault> {
-        let mut body = json!({
+        let body = json!({
             "origin": origin,
             "project": look.account.project,
             "seen": sighting.seen,
             "actor": sighting.actor,
         });
-        if issued.is_some() && kind.name != "server" && kind.verb("declare").is_some() {
-            body["issued"] = json!(issued);
-        }
-        let outcome = self.submit(Self::report(look, kind, id, "observe", body)).await?;
-        Ok(!outcome.events.is_empty())
+        self.report(look, kind, id, revision, "observe", body).await
     }
 
-    fn report(
+    /// Sends a report on a resource as it was when the look began; whether it was news. One that
+    /// was overtaken is none.
+    async fn report(
+        &self,
         look: &Look<'_>,
         kind: &'static Kind,
         id: Uuid,
+        revision: Option<u64>,
         verb: &str,
         body: Value,
-    ) -> Submission {
+    ) -> Result<bool, SubmitFault> {
         let mut submission = Submission::new(Self::system("observer"), kind, id, verb, body);
         submission.correlation_id = Some(look.correlation_id);
-        submission
+        submission.if_match = revision;
+        match self.submit(submission).await {
+            Ok(outcome) => Ok(!outcome.events.is_empty()),
+            Err(SubmitFault::Precondition { .. }) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// What follows from a complete listing for what was not on it.
@@ -383,33 +436,12 @@ impl Ledger {
             }
             let evidence = Evidence::CompleteListing { run: look.run, listed: listed.len() as u64 };
             let body = json!({"evidence": evidence});
-            let outcome = self.submit(Self::report(look, kind, known.id, "vanish", body)).await?;
-            if !outcome.events.is_empty() {
+            let revision = Some(known.revision);
+            if self.report(look, kind, known.id, revision, "vanish", body).await? {
                 counts.vanished += 1;
             }
         }
         Ok(())
-    }
-
-    async fn tell_known(
-        &self,
-        look: &Look<'_>,
-        kind: &'static Kind,
-        region: Option<&str>,
-        known: &Known,
-        sighting: Sighting,
-    ) -> Result<Told, SubmitFault> {
-        if known.seen == sighting.seen {
-            return Ok(Told::Nothing);
-        }
-        let origin = Origin {
-            provider: look.provider.name().to_owned(),
-            account: look.access.account,
-            region: sighting.region.clone().or_else(|| region.map(str::to_owned)),
-            external_id: sighting.external_id.clone(),
-        };
-        let wrote = self.say(look, kind, known.id, &origin, &sighting, Some(known.issued)).await?;
-        Ok(if wrote { Told::Changed } else { Told::Nothing })
     }
 
     /// Makes a call at the account's pace; throttled and broken calls are made again a few times.
@@ -442,6 +474,16 @@ impl Ledger {
                 Err(fault) => return Err(fault),
             }
         }
+    }
+}
+
+/// Where a sighting is.
+fn place(look: &Look<'_>, region: Option<&str>, sighting: &Sighting) -> Origin {
+    Origin {
+        provider: look.provider.name().to_owned(),
+        account: look.access.account,
+        region: sighting.region.clone().or_else(|| region.map(str::to_owned)),
+        external_id: sighting.external_id.clone(),
     }
 }
 

@@ -197,10 +197,6 @@ pub enum Command<S> {
         /// Who changed it, where the provider tells.
         #[serde(default)]
         actor: Option<String>,
-        /// How many orders had been issued when the look began. A look that an order overtook says
-        /// nothing: it may show the world of before.
-        #[serde(default)]
-        issued: Option<u64>,
     },
     /// The runner gives up until a person decides.
     Park {
@@ -521,7 +517,6 @@ impl<S: Spec> Mapped<S> {
         project: Option<Uuid>,
         seen: S,
         actor: Option<String>,
-        issued: Option<u64>,
         stamp: &Stamp,
     ) -> Result<Vec<Event<S>>, Refusal> {
         let seen = seen.normalise();
@@ -534,8 +529,8 @@ impl<S: Spec> Mapped<S> {
                 format!("origin: this does not stand for {}", origin.external_id),
             ));
         }
-        let overtaken = issued.is_some_and(|issued| issued != self.orders.issued);
-        if overtaken || self.orders.out.as_ref().is_some_and(|out| out.parked.is_none()) {
+        // What is half done is nobody's drift: the order reports what is there when it is done.
+        if self.orders.out.as_ref().is_some_and(|out| out.parked.is_none()) {
             return Ok(vec![]);
         }
         let expired =
@@ -634,8 +629,8 @@ impl<S: Spec> Decider for Mapped<S> {
                     vec![Event::Muted { mute }]
                 }
             }
-            Command::Observe { origin, project, seen, actor, issued } => {
-                self.observe(origin, project, seen, actor, issued, stamp)?
+            Command::Observe { origin, project, seen, actor } => {
+                self.observe(origin, project, seen, actor, stamp)?
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]

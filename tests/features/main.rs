@@ -6,6 +6,7 @@
 mod aws;
 mod between;
 mod crash_at_every_step;
+mod looks_between_steps;
 mod mapping;
 mod plans;
 mod replay;

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use crate::world::{World, group, id_of, small};
 
-const REGION: &str = "sim-north-1";
+pub(crate) const REGION: &str = "sim-north-1";
 
-async fn a_vpc(world: &World) -> String {
+pub(crate) async fn a_vpc(world: &World) -> String {
     let rows = world.rows("vpc").await;
     let row = rows.iter().find(|row| row.body["region"] == REGION).unwrap();
     row.body["external_id"].as_str().unwrap().to_owned()
@@ -25,7 +25,7 @@ pub(crate) async fn declared(world: &World, ports: &[u16]) -> Uuid {
     id
 }
 
-fn rule(port: u16) -> Rule {
+pub(crate) fn rule(port: u16) -> Rule {
     serde_json::from_value(json!({
         "direction": "ingress", "protocol": "tcp", "ports": port.to_string(),
         "peer": {"cidr": "192.0.2.0/24"},
@@ -34,12 +34,12 @@ fn rule(port: u16) -> Rule {
 }
 
 /// What the cloud really has.
-async fn in_cloud(world: &World, id: Uuid) -> SecurityGroup {
+pub(crate) async fn in_cloud(world: &World, id: Uuid) -> SecurityGroup {
     let external_id = world.row(id).await["external_id"].as_str().unwrap().to_owned();
     world.sim.console("acme", "auditor").group(REGION, &external_id).unwrap()
 }
 
-fn ports(group: &SecurityGroup) -> Vec<u16> {
+pub(crate) fn ports(group: &SecurityGroup) -> Vec<u16> {
     let mut ports: Vec<u16> =
         group.rules.iter().filter_map(|rule| rule.ports).map(|ports| ports.from).collect();
     ports.sort_unstable();

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{
     ledger::{Ledger, Ports},
+    observe::Look,
     ports::{Clock, EventLog, Provider, Query, Row, Views},
     run_orders::{LEASE_TERM, Probe, Runner},
     submit::{Outcome, Submission, SubmitFault},
@@ -24,6 +25,7 @@ use domain::{
     kernel::{Principal, Reach, Role},
     kinds,
     log::Record,
+    tenancy::cloud_account::Scope,
 };
 use projections::views::{LENSES, VIEWS};
 use serde_json::{Value, json};
@@ -142,6 +144,24 @@ impl World {
         let finished = records.iter().rev().find(|one| one.event_type() == "sync-finished");
         let data: Value = serde_json::from_slice(finished.unwrap().data()).unwrap();
         data["scopes"].as_array().unwrap().clone()
+    }
+
+    /// Looks at these kinds as a sync run does, but at once: also while orders are being worked on.
+    pub(crate) async fn look(&self, kinds: &[&str]) -> Vec<Scope> {
+        let account = self.ledger.account(self.account).await.unwrap().unwrap();
+        let (provider, access) = self.ledger.access(self.account, &account, None).unwrap();
+        let kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        let look = Look {
+            account: &account,
+            provider: &provider,
+            access: &access,
+            run: 0,
+            regions: &[],
+            kinds: &kinds,
+            approve_deletions: false,
+            correlation_id: self.account,
+        };
+        self.ledger.observe(&look).await.unwrap()
     }
 
     pub(crate) fn admin() -> Principal {

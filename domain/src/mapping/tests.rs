@@ -48,7 +48,6 @@ fn observe(ports: &[u16]) -> Wish {
         project: None,
         seen: spec(ports),
         actor: Some("ann".into()),
-        issued: None,
     }
 }
 
@@ -265,10 +264,9 @@ fn a_mute_ends_by_itself_at_the_next_look() {
 }
 
 #[test]
-fn a_look_that_an_order_overtook_says_nothing() {
-    let Wish::Observe { origin, project, seen, actor, .. } = observe(&[80]) else { panic!() };
-    let stale = Wish::Observe { origin, project, seen, actor, issued: Some(0) };
-    check(&given(&[&linked(&[22])]), stale, Ok(&[]));
+fn a_look_while_an_order_is_out_says_nothing() {
+    let out = Fact::SpecDeclared { spec: spec(&[22, 80]), to: spec(&[22, 80]) };
+    check(&given(&[&linked(&[22]), &[out]]), observe(&[80]), Ok(&[]));
     check(
         &given(&[&[declared(&[22])]]),
         Wish::Vanish { evidence: Evidence::NotFoundById },
@@ -278,8 +276,8 @@ fn a_look_that_an_order_overtook_says_nothing() {
 
 #[test]
 fn a_look_at_something_else_is_refused() {
-    let Wish::Observe { project, seen, actor, issued, .. } = observe(&[80]) else { panic!() };
-    let other = Wish::Observe { origin: origin("sg-2"), project, seen, actor, issued };
+    let Wish::Observe { project, seen, actor, .. } = observe(&[80]) else { panic!() };
+    let other = Wish::Observe { origin: origin("sg-2"), project, seen, actor };
     check(&given(&[&linked(&[22])]), other, Err("invalid-field"));
 }
 

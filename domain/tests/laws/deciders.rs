@@ -88,7 +88,6 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                     "observe",
                     json!({"origin": origin("sg-1"), "seen": one, "actor": "ann"}),
                 ));
-                pool.push(("observe", json!({"origin": origin("sg-1"), "seen": one, "issued": 1})));
                 for n in numbers.clone() {
                     pool.push(("link", json!({"number": n, "external_id": "sg-1", "seen": one})));
                     pool.push(("confirm-applied", json!({"number": n, "seen": one})));

@@ -152,7 +152,7 @@ proptest! {
         }
         let seen = seen.normalise();
         let look = Command::Observe {
-            origin: origin("sg-1"), project: None, seen: seen.clone(), actor: None, issued: None,
+            origin: origin("sg-1"), project: None, seen: seen.clone(), actor: None,
         };
         let state = decide(decide(state, look), declare(&after));
         let Some(out) = Decider::order(&state) else {
