@@ -1,5 +1,7 @@
-//! Looks at every account again when its last look is old. It only sends the command that a person
-//! could send: what happens then is the runner's.
+//! Looks at every account again when its last look at everything is old: a look at some kinds or
+//! regions says nothing of the rest. It only sends the command that a person could send: what
+//! happens then is the runner's. A look that came out incomplete counts: where one region denies
+//! itself for good, looking all the time would not help it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,7 +58,7 @@ async fn due(ledger: &Ledger, interval: Duration) -> Result<Vec<Uuid>, ViewFault
 }
 
 fn is_old(row: &Value, now: DateTime<Utc>, interval: TimeDelta) -> bool {
-    let last = row["state"]["last_run"]["started_at"].as_str();
+    let last = row["state"]["last_whole_run"]["started_at"].as_str();
     last.and_then(|last| last.parse::<DateTime<Utc>>().ok())
         .is_none_or(|last| now - last >= interval)
 }
@@ -78,9 +80,11 @@ mod tests {
     #[test]
     fn an_account_is_due_when_its_last_look_is_as_old_as_the_interval() {
         let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
-        let row = |started: Value| json!({"state": {"last_run": {"started_at": started}}});
+        let row = |started: Value| json!({"state": {"last_whole_run": {"started_at": started}}});
         let due = |row: &Value| is_old(row, now, TimeDelta::minutes(5));
         assert!(due(&json!({"state": {}})), "never looked at");
+        let part = json!({"state": {"last_run": {"started_at": "2026-03-01T12:00:00Z"}}});
+        assert!(due(&part), "only a part was looked at");
         assert!(due(&row(json!("2026-03-01T11:55:00Z"))));
         assert!(!due(&row(json!("2026-03-01T11:55:01Z"))));
     }

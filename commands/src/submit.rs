@@ -16,12 +16,13 @@ use domain::{
     kinds::KINDS,
     log::{Position, RequestStamp},
     observation::Origin,
+    tenancy::cloud_account::CloudAccount,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    gather::{GatherFault, Gathering, gather, look_at_account, look_at_project},
+    gather::{GatherFault, Gathering, gather, has_region, look_at_account, look_at_project},
     ledger::{Ledger, LoadFault, Loaded},
     plan::{Bound, Fact, Looked, Moved, Plan, Saw},
     ports::{
@@ -450,8 +451,9 @@ impl Ledger {
         };
         let provider = self.provider(&account.provider).ok_or_else(unsupported)?;
         let row = provider.table().iter().find(|row| row.kind == kind.name);
-        if !row.is_some_and(|row| row.orders.contains(&tag)) {
-            return Err(unsupported());
+        let row = row.filter(|row| row.orders.contains(&tag)).ok_or_else(unsupported)?;
+        if row.regional && tag == "create" {
+            self.check_region(kind, &account, decided).await?;
         }
         let intent = Intent {
             kind: kind.name,
@@ -464,6 +466,32 @@ impl Ledger {
             Refusal::new(&codes::PROVIDER_LIMIT, format!("{} {id}: {why}", account.provider))
         })?;
         Ok(())
+    }
+
+    /// What is to be made in a region must be made in one that the account has: nothing can be
+    /// made elsewhere, and a mapping never moves.
+    async fn check_region(
+        &self,
+        kind: &Kind,
+        account: &CloudAccount,
+        decided: &Decided,
+    ) -> Result<(), SubmitFault> {
+        let facets = decided.state.facets();
+        let detail = match (facets.account, facets.region) {
+            (Some(id), Some(region)) => {
+                if has_region(self, id, account, &region).await? {
+                    return Ok(());
+                }
+                match account.last_whole_run {
+                    Some(_) => format!("region: the account does not have the region `{region}`"),
+                    None => "region: the account's regions are not known before its first sync \
+                             of everything"
+                        .to_owned(),
+                }
+            }
+            _ => format!("region: a {} of {} lies in a region", kind.name, account.provider),
+        };
+        Err(Refusal::new(&codes::INVALID_FIELD, detail).into())
     }
 
     fn calls(&self, kind: &'static Kind, id: Uuid, ready: &Ready) -> Vec<crate::ports::Call> {

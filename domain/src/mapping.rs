@@ -212,7 +212,12 @@ pub enum Command<S> {
         keep_foreign: bool,
     },
     /// Delete the counterpart and end the mapping.
-    Retire {},
+    Retire {
+        /// Whether it lies where nothing can be; filled in by the server.
+        #[serde(default)]
+        #[schemars(skip)]
+        nowhere: bool,
+    },
     /// Go on with the order that is parked.
     Retry {},
     /// Show a muted drift again.
@@ -654,7 +659,12 @@ impl<S: Spec> Decider for Mapped<S> {
                     vec![Event::ReapplyOrdered { to, keep_foreign }]
                 }
             },
-            Command::Retire {} => match self.stage {
+            Command::Retire { nowhere } => match self.stage {
+                // There is nothing to delete, and nobody who could be asked to.
+                Stage::Declared if nowhere => {
+                    self.orders.ensure_free()?;
+                    vec![Event::Retired {}]
+                }
                 // One whose creation was given up may be half made over there: its driver looks.
                 Stage::Linked | Stage::Discovered | Stage::Declared => {
                     self.orders.ensure_free()?;

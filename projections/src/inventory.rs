@@ -198,7 +198,7 @@ impl View for Inventory {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn summary(&self) -> &'static str {

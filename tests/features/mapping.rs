@@ -1,6 +1,7 @@
 //! Security groups, mapped one to one.
 
 use adapters_sim::{Fault, Matching, Op};
+use commands::ledger::Ledger;
 use domain::network::security_group::{Rule, SecurityGroup};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -171,4 +172,42 @@ async fn limits_are_checked_before_anything_is_written() {
     let refused = world.send("security-group", None, "declare", body).await.unwrap_err();
     assert!(refused.to_string().contains("rules"), "{refused}");
     assert_eq!(world.log.head().await.unwrap(), head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_declared_in_a_region_that_the_account_has() {
+    let world = World::synced(small()).await;
+    let vpc = a_vpc(&world).await;
+    let spec = group("web", &vpc, &[80]);
+    let head = world.log.head().await.unwrap();
+    for body in [
+        json!({"account": world.account, "spec": spec}),
+        json!({"account": world.account, "region": "sim-nowhere-1", "spec": spec}),
+    ] {
+        let refused = world.send("security-group", None, "declare", body).await.unwrap_err();
+        assert!(refused.to_string().starts_with("region: "), "{refused}");
+    }
+    assert_eq!(world.log.head().await.unwrap(), head);
+    let id = declared(&world, &[80]).await;
+    let refused = world.send("security-group", id, "retire", json!({"nowhere": true})).await;
+    assert!(refused.unwrap_err().to_string().starts_with("nowhere: "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_lies_nowhere_can_be_ended() {
+    let world = World::synced(small()).await;
+    let vpc = a_vpc(&world).await;
+    for region in [json!("sim-nowhere-1"), Value::Null] {
+        let spec = group("web", &vpc, &[80]);
+        let body = json!({"account": world.account, "region": region, "spec": spec});
+        // As a log from before regions were checked has it.
+        let mut declare = World::submission("security-group", None, "declare", body);
+        declare.principal = Ledger::system("test");
+        let id = world.ledger.submit(declare).await.unwrap().id;
+        world.settle().await;
+        assert_eq!(world.row(id).await["status"], "parked");
+        world.send("security-group", id, "abandon", json!({})).await.unwrap();
+        world.send("security-group", id, "retire", json!({})).await.unwrap();
+        assert_eq!(world.row(id).await["status"], "retired");
+    }
 }

@@ -6,7 +6,7 @@ mod mapping;
 mod project;
 mod token;
 
-pub(crate) use mapping::look_at_account;
+pub(crate) use mapping::{has_region, look_at_account};
 pub(crate) use project::look_at_project;
 pub use token::secret_digest;
 
@@ -50,7 +50,9 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
         ("cloud-account", "configure") => account::settings(gathering).await?,
         ("token", "issue") => token::mint(gathering)?,
+        ("cloud-account", "sync") => account::scope(gathering).await?,
         (_, "declare") => mapping::place(gathering).await?,
+        (_, "retire") => mapping::nowhere(gathering).await?,
         _ => {}
     }
     project::check(gathering).await

@@ -51,6 +51,10 @@ fn observe(ports: &[u16]) -> Wish {
     }
 }
 
+fn retire() -> Wish {
+    Wish::Retire { nowhere: false }
+}
+
 fn declared(ports: &[u16]) -> Fact {
     Fact::Declared { origin: origin(""), project: None, spec: spec(ports) }
 }
@@ -182,7 +186,7 @@ fn a_creation_that_was_given_up_can_be_wished_again() {
 #[test]
 fn a_creation_that_was_given_up_is_cleaned_up_when_it_is_retired() {
     let state = given(&[&[declared(&[22]), parked(1), Fact::Abandoned {}]]);
-    let state = check(&state, Wish::Retire {}, Ok(&[Fact::RetireOrdered {}]));
+    let state = check(&state, retire(), Ok(&[Fact::RetireOrdered {}]));
     assert_eq!(order(&state), Some(Order::Delete {}));
     let abandoned = given(&[&[
         declared(&[22]),
@@ -194,6 +198,14 @@ fn a_creation_that_was_given_up_is_cleaned_up_when_it_is_retired() {
     ]]);
     assert_eq!(abandoned.status(), "declared");
     check(&state, Wish::ConfirmDeleted { number: 2 }, Ok(&[Fact::Retired {}]));
+}
+
+#[test]
+fn what_lies_nowhere_ends_without_an_order() {
+    let given_up = given(&[&[declared(&[22]), parked(1), Fact::Abandoned {}]]);
+    check(&given_up, Wish::Retire { nowhere: true }, Ok(&[Fact::Retired {}]));
+    let waiting = given(&[&[declared(&[22]), parked(1)]]);
+    check(&waiting, Wish::Retire { nowhere: true }, Err("order-parked"));
 }
 
 #[test]
@@ -294,12 +306,8 @@ fn what_vanished_keeps_its_place_and_can_come_back_or_be_made_again() {
     let state = check(&state, Wish::Reapply { keep_foreign: false }, Ok(&[again]));
     assert_eq!(order(&state), Some(Order::Create { spec: spec(&[22]) }));
     assert_eq!(
-        check(
-            &given(&[&[discovered(&[22]), vanished()]]),
-            Wish::Retire {},
-            Ok(&[Fact::Retired {}])
-        )
-        .status(),
+        check(&given(&[&[discovered(&[22]), vanished()]]), retire(), Ok(&[Fact::Retired {}]))
+            .status(),
         "retired"
     );
 }
@@ -307,7 +315,7 @@ fn what_vanished_keeps_its_place_and_can_come_back_or_be_made_again() {
 #[test]
 fn what_is_retired_is_deleted_and_ends() {
     let state = given(&[&linked(&[22])]);
-    let state = check(&state, Wish::Retire {}, Ok(&[Fact::RetireOrdered {}]));
+    let state = check(&state, retire(), Ok(&[Fact::RetireOrdered {}]));
     assert_eq!((state.status(), order(&state)), ("retiring", Some(Order::Delete {})));
     let gone = check(&state, Wish::ConfirmDeleted { number: 2 }, Ok(&[Fact::Retired {}]));
     assert_eq!((gone.status(), gone.facets().gone, order(&gone)), ("retired", true, None));

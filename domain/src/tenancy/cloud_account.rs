@@ -287,6 +287,9 @@ pub struct CloudAccount {
     pub settings: Map<String, Value>,
     /// The last sync run.
     pub last_run: Option<LastRun>,
+    /// The last sync run of all regions and kinds.
+    #[serde(default)]
+    pub last_whole_run: Option<LastRun>,
     /// Orders.
     pub orders: Orders<Order>,
 }
@@ -390,7 +393,8 @@ impl Decider for CloudAccount {
                 self.confirm_identity(external_account, principal)
             }
             Command::FinishSync { number, started_at, scopes } if self.orders.is_out(number) => {
-                let complete = scopes.iter().all(|scope| scope.complete);
+                // A run that looked at nothing has no picture of anything.
+                let complete = !scopes.is_empty() && scopes.iter().all(|scope| scope.complete);
                 vec![Event::SyncFinished { run: number, started_at, complete, scopes }]
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
@@ -472,7 +476,15 @@ impl Decider for CloudAccount {
             Event::Resumed {} => self.paused = false,
             Event::RetryOrdered {} => self.orders.retry(),
             Event::SyncFinished { run, started_at, complete, .. } => {
-                self.last_run = Some(LastRun { run, started_at, complete });
+                let last = LastRun { run, started_at, complete };
+                if let Some(Outstanding { order: Order::Sync { regions, kinds, .. }, .. }) =
+                    &self.orders.out
+                    && regions.is_empty()
+                    && kinds.is_empty()
+                {
+                    self.last_whole_run = Some(last.clone());
+                }
+                self.last_run = Some(last);
                 self.orders.settle();
             }
             Event::SyncOrdered { regions, kinds, approve_deletions } => {

@@ -119,14 +119,34 @@ fn a_sync_is_complete_only_when_every_scope_is() {
         withheld: 0,
         fault: None,
     };
-    for (scopes, complete) in [(vec![scope(true)], true), (vec![scope(true), scope(false)], false)]
-    {
+    let whole = |state: &CloudAccount| state.last_whole_run.as_ref().map(|run| run.complete);
+    for (scopes, complete) in [
+        (vec![scope(true)], true),
+        (vec![scope(true), scope(false)], false),
+        // Who looked at nothing has seen nothing.
+        (vec![], false),
+    ] {
         let started_at = DateTime::UNIX_EPOCH;
         let finish = Command::FinishSync { number: 2, started_at, scopes: scopes.clone() };
         let finished = Event::SyncFinished { run: 2, started_at, complete, scopes };
         let state = check(&facts, finish, Ok(&[finished]));
         assert_eq!(state.last_run.as_ref().map(|run| run.complete), Some(complete));
+        assert_eq!(whole(&state), Some(complete));
         assert_eq!(state.status(), "connected");
+    }
+    let part = |regions: &[&str], kinds: &[&str]| {
+        let texts = |some: &[&str]| some.iter().map(|&text| text.to_owned()).collect();
+        let (regions, kinds) = (texts(regions), texts(kinds));
+        Event::SyncOrdered { regions, kinds, approve_deletions: false }
+    };
+    for part in [part(&["north"], &[]), part(&[], &["vpc"])] {
+        let started_at = DateTime::UNIX_EPOCH;
+        let finish = Command::FinishSync { number: 2, started_at, scopes: vec![scope(true)] };
+        let facts = [connected(), confirmed(), part];
+        let run =
+            Event::SyncFinished { run: 2, started_at, complete: true, scopes: vec![scope(true)] };
+        let state = check(&facts, finish, Ok(&[run]));
+        assert_eq!((whole(&state), state.last_run.is_some()), (None, true));
     }
 }
 
