@@ -9,6 +9,8 @@
 //! - When more is missing than [`GUARD_COUNT`] things and one in [`GUARD_SHARE`] of the scope, a
 //!   person is asked first: the run says how many it withheld.
 //! - A scope that could not be listed to its end is incomplete, and nothing in it vanishes.
+//! - A place that should have been looked at and was not is a scope too, an incomplete one: where
+//!   the regions cannot be listed, and where the account has lost a region that we know things of.
 //! - What happened to a resource since the look began is newer than the look: the page may be from
 //!   before it. So every report names the revision that the look began with, and one that comes
 //!   too late says nothing; the next look tells.
@@ -16,7 +18,7 @@
 //!   half made or not, and is nobody else's discovery.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -94,83 +96,161 @@ struct Before {
     without: HashMap<Uuid, bool>,
 }
 
-/// What one look at a scope counted.
-#[derive(Default)]
-struct Counts {
-    discovered: u64,
-    changed: u64,
-    vanished: u64,
-    withheld: u64,
-}
-
 enum Told {
     Nothing,
     Discovered,
     Changed,
+    Vanished,
+}
+
+fn count(scope: &mut Scope, told: Told) {
+    match told {
+        Told::Nothing => {}
+        Told::Discovered => scope.discovered += 1,
+        Told::Changed => scope.changed += 1,
+        Told::Vanished => scope.vanished += 1,
+    }
+}
+
+/// A scope that nothing was seen of.
+fn unseen(kind: &str, region: Option<String>, fault: &str) -> Scope {
+    Scope {
+        kind: kind.to_owned(),
+        region,
+        complete: false,
+        listed: 0,
+        discovered: 0,
+        changed: 0,
+        vanished: 0,
+        withheld: 0,
+        fault: Some(fault.to_owned()),
+    }
 }
 
 impl Ledger {
     /// Looks at everything the account's provider lists, and reports scope by scope.
-    pub async fn observe(&self, look: &Look<'_>) -> Result<Vec<Scope>, DriverFault> {
+    pub async fn observe(&self, look: &Look<'_>) -> Vec<Scope> {
         let wanted = |row: &&Support| {
             row.listed && (look.kinds.is_empty() || look.kinds.iter().any(|kind| kind == row.kind))
         };
-        let rows: Vec<&Support> = look.provider.table().iter().filter(wanted).collect();
-        let mut regions = Vec::new();
-        if rows.iter().any(|row| row.regional) {
-            regions = self.patiently(look, || look.provider.regions(look.access)).await?;
-            regions.retain(|region| look.regions.is_empty() || look.regions.contains(region));
-            regions.sort();
-        }
-        let mut scopes = Vec::new();
-        for row in rows {
-            if row.regional {
-                scopes.extend(regions.iter().map(|region| (row.kind, Some(region.clone()))));
-            } else {
-                scopes.push((row.kind, None));
+        let rows = look.provider.table().iter().filter(wanted);
+        let (regional, global): (Vec<&Support>, Vec<&Support>) = rows.partition(|row| row.regional);
+        let mut places: Vec<(&str, Option<String>)> =
+            global.iter().map(|row| (row.kind, None)).collect();
+        let mut done = Vec::new();
+        if !regional.is_empty() {
+            let kinds: Vec<&str> = regional.iter().map(|row| row.kind).collect();
+            let (there, not_there) = self.regions(look, &kinds).await;
+            done = not_there;
+            for kind in kinds {
+                places.extend(there.iter().map(|region| (kind, Some(region.clone()))));
             }
         }
         // Boxed one by one: a closure inside the stream would not be `Send` for every lifetime.
-        let mut looks: Vec<BoxFuture<'_, Scope>> = Vec::with_capacity(scopes.len());
-        for (kind, region) in scopes {
+        let mut looks: Vec<BoxFuture<'_, Scope>> = Vec::with_capacity(places.len());
+        for (kind, region) in places {
             let span = tracing::info_span!("look", kind, region);
             looks.push(self.observe_scope(look, kind, region).instrument(span).boxed());
         }
-        let mut done: Vec<Scope> = stream::iter(looks)
+        let seen: Vec<Scope> = stream::iter(looks)
             .buffer_unordered(look.provider.concurrency().max(1))
             .collect()
             .await;
+        done.extend(seen);
         done.sort_by(|a, b| (&a.kind, &a.region).cmp(&(&b.kind, &b.region)));
-        Ok(done)
+        done
+    }
+
+    /// The regions to look at, and the scopes that cannot be looked at.
+    async fn regions(&self, look: &Look<'_>, kinds: &[&str]) -> (Vec<String>, Vec<Scope>) {
+        let asked = |region: &String| look.regions.is_empty() || look.regions.contains(region);
+        let looked_at = self.looked_at(look.access.account).await;
+        let listed = self.patiently(look, || look.provider.regions(look.access)).await;
+        let mut blind = Vec::new();
+        let known = looked_at.unwrap_or_else(|fault| {
+            let fault = format!("the regions known before cannot be listed: {}", chain(&fault));
+            blind.extend(kinds.iter().map(|kind| unseen(kind, None, &fault)));
+            BTreeSet::new()
+        });
+        let known = known
+            .into_iter()
+            .filter(|(kind, region)| kinds.contains(&kind.as_str()) && asked(region));
+        let mut there = match listed {
+            Ok(there) => there,
+            Err(fault) => {
+                let fault = format!("the regions cannot be listed: {}", chain(&fault));
+                let mut places: BTreeSet<(String, Option<String>)> =
+                    known.map(|(kind, region)| (kind, Some(region))).collect();
+                for kind in kinds {
+                    let named = look.regions.iter().cloned().map(Some);
+                    places.extend(named.map(|region| ((*kind).to_owned(), region)));
+                    if !places.iter().any(|(place, _)| place == kind) {
+                        places.insert(((*kind).to_owned(), None));
+                    }
+                }
+                blind
+                    .extend(places.into_iter().map(|(kind, region)| unseen(&kind, region, &fault)));
+                return (Vec::new(), blind);
+            }
+        };
+        let mut lost: BTreeSet<(String, String)> = BTreeSet::new();
+        for (kind, region) in known {
+            if !there.contains(&region) && self.has_any(look.access.account, &kind, &region).await {
+                lost.insert((kind, region));
+            }
+        }
+        for region in look.regions.iter().filter(|region| !there.contains(region)) {
+            lost.extend(kinds.iter().map(|kind| ((*kind).to_owned(), region.clone())));
+        }
+        blind.extend(lost.into_iter().map(|(kind, region)| {
+            let fault = format!("the account does not have the region {region}");
+            unseen(&kind, Some(region), &fault)
+        }));
+        there.retain(asked);
+        there.sort();
+        (there, blind)
+    }
+
+    /// Kinds and regions of the account that were ever looked at.
+    async fn looked_at(&self, account: Uuid) -> Result<BTreeSet<(String, String)>, ViewFault> {
+        let mut query = Query::all().with("account", account.to_string());
+        query.limit = Query::LIMIT_MAX;
+        let mut found = BTreeSet::new();
+        loop {
+            let page = self.ports.views.list("freshness", &query).await?;
+            found.extend(page.rows.iter().filter_map(|row| {
+                let text = |name: &str| Some(row.body[name].as_str()?.to_owned());
+                Some((text("kind")?, text("region")?))
+            }));
+            match page.next {
+                Some(next) => query.token = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Whether the inventory knows anything of a kind in a region that is there, as far as it can
+    /// be told.
+    async fn has_any(&self, account: Uuid, kind: &str, region: &str) -> bool {
+        let query = Query::all()
+            .with("kind", kind)
+            .with("account", account.to_string())
+            .with("region", region)
+            .with("gone", false);
+        self.ports.views.count("inventory", &query, 1).await.map_or(true, |count| count > 0)
     }
 
     async fn observe_scope(&self, look: &Look<'_>, kind: &str, region: Option<String>) -> Scope {
-        let mut scope = Scope {
-            kind: kind.to_owned(),
-            region: region.clone(),
-            complete: false,
-            listed: 0,
-            discovered: 0,
-            changed: 0,
-            vanished: 0,
-            withheld: 0,
-            fault: None,
-        };
+        let mut scope = unseen(kind, region.clone(), "");
+        scope.fault = None;
         let Some(kind) = kinds::by_name(kind) else {
             scope.fault = Some("this program does not know the kind".to_owned());
             return scope;
         };
-        match self.try_scope(look, kind, region.as_deref(), &mut scope).await {
-            Ok(counts) => {
-                scope.discovered = counts.discovered;
-                scope.changed = counts.changed;
-                scope.vanished = counts.vanished;
-                scope.withheld = counts.withheld;
-            }
-            Err(fault) => {
-                scope.complete = false;
-                scope.fault = Some(chain(&fault));
-            }
+        // What was counted so far was written, whatever comes then.
+        if let Err(fault) = self.try_scope(look, kind, region.as_deref(), &mut scope).await {
+            scope.complete = false;
+            scope.fault = Some(chain(&fault));
         }
         scope
     }
@@ -181,10 +261,11 @@ impl Ledger {
         kind: &'static Kind,
         region: Option<&str>,
         scope: &mut Scope,
-    ) -> Result<Counts, ObserveFault> {
+    ) -> Result<(), ObserveFault> {
         let before = self.before(look.access.account, kind, region).await?;
         let mut listed = HashSet::new();
-        let mut counts = Counts::default();
+        // One that is refused is no reason to leave the others untold.
+        let mut refused: Vec<String> = Vec::new();
         let mut page = None;
         loop {
             let fetched = self
@@ -205,18 +286,26 @@ impl Ledger {
                 .filter(|sighting| listed.insert(sighting.external_id.clone()))
                 .collect();
             scope.listed = listed.len() as u64;
-            let mut telling: Vec<BoxFuture<'_, Result<Told, SubmitFault>>> = Vec::new();
+            let mut telling: Vec<BoxFuture<'_, (String, Result<Told, SubmitFault>)>> = Vec::new();
             for sighting in fresh {
-                telling.push(self.tell(look, kind, region, &before, sighting).boxed());
+                let external_id = sighting.external_id.clone();
+                let told = self.tell(look, kind, region, &before, sighting);
+                telling.push(async move { (external_id, told.await) }.boxed());
             }
-            let told: Vec<Result<Told, SubmitFault>> =
+            let told: Vec<(String, Result<Told, SubmitFault>)> =
                 stream::iter(telling).buffer_unordered(COMMANDS_AT_ONCE).collect().await;
-            for told in told {
-                match told? {
-                    Told::Nothing => {}
-                    Told::Discovered => counts.discovered += 1,
-                    Told::Changed => counts.changed += 1,
+            let mut broken = None;
+            for (external_id, told) in told {
+                match told {
+                    Ok(told) => count(scope, told),
+                    Err(SubmitFault::Refused(refusal)) => {
+                        refused.push(format!("{external_id}: {}", refusal.detail));
+                    }
+                    Err(fault) => broken = Some(fault),
                 }
+            }
+            if let Some(fault) = broken {
+                return Err(fault.into());
             }
             match next {
                 // A page token that leads to itself would never end.
@@ -232,9 +321,18 @@ impl Ledger {
             }
         }
         if scope.complete {
-            self.conclude(look, kind, region, &before.things, &listed, &mut counts).await?;
+            refused
+                .extend(self.conclude(look, kind, region, &before.things, &listed, scope).await?);
         }
-        Ok(counts)
+        if !refused.is_empty() {
+            // The picture lacks what could not be recorded, so it is not complete either.
+            scope.complete = false;
+            refused.sort();
+            let more = scope.fault.take().map(|fault| format!("; {fault}")).unwrap_or_default();
+            scope.fault =
+                Some(format!("{} could not be recorded, {}{more}", refused.len(), refused[0]));
+        }
+        Ok(())
     }
 
     /// Everything of this kind and region that the inventory knows, with what was seen last.
@@ -402,7 +500,7 @@ impl Ledger {
         }
     }
 
-    /// What follows from a complete listing for what was not on it.
+    /// What follows from a complete listing for what was not on it; and what of that was refused.
     async fn conclude(
         &self,
         look: &Look<'_>,
@@ -410,38 +508,45 @@ impl Ledger {
         region: Option<&str>,
         known: &HashMap<String, Known>,
         listed: &HashSet<String>,
-        counts: &mut Counts,
-    ) -> Result<(), ObserveFault> {
+        scope: &mut Scope,
+    ) -> Result<Vec<String>, ObserveFault> {
+        let mut refused = Vec::new();
         let there = known.values().filter(|known| !known.gone).count() as u64;
         // Sorted: two runs over the same world write the same log.
         let missing: BTreeMap<&String, &Known> = known
             .iter()
             .filter(|(external_id, known)| !known.gone && !listed.contains(*external_id))
             .collect();
-        let count = missing.len() as u64;
-        if count > GUARD_COUNT && count * GUARD_SHARE > there && !look.approve_deletions {
-            counts.withheld = count;
-            return Ok(());
+        let absent = missing.len() as u64;
+        if absent > GUARD_COUNT && absent * GUARD_SHARE > there && !look.approve_deletions {
+            scope.withheld = absent;
+            return Ok(refused);
         }
         for (external_id, known) in missing {
             let found = self
                 .patiently(look, || look.provider.find(look.access, region, kind.name, external_id))
                 .await?;
-            if let Some(sighting) = found {
+            let told = match found {
                 // The listing left it out and the provider has it: it is there.
-                if let Told::Changed = self.tell_known(look, kind, region, known, sighting).await? {
-                    counts.changed += 1;
+                Some(sighting) => self.tell_known(look, kind, region, known, sighting).await,
+                None => {
+                    let listed = listed.len() as u64;
+                    let evidence = Evidence::CompleteListing { run: look.run, listed };
+                    let body = json!({"evidence": evidence});
+                    let revision = Some(known.revision);
+                    let wrote = self.report(look, kind, known.id, revision, "vanish", body).await;
+                    wrote.map(|wrote| if wrote { Told::Vanished } else { Told::Nothing })
                 }
-                continue;
-            }
-            let evidence = Evidence::CompleteListing { run: look.run, listed: listed.len() as u64 };
-            let body = json!({"evidence": evidence});
-            let revision = Some(known.revision);
-            if self.report(look, kind, known.id, revision, "vanish", body).await? {
-                counts.vanished += 1;
+            };
+            match told {
+                Ok(told) => count(scope, told),
+                Err(SubmitFault::Refused(refusal)) => {
+                    refused.push(format!("{external_id}: {}", refusal.detail));
+                }
+                Err(fault) => return Err(fault.into()),
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Makes a call at the account's pace; throttled and broken calls are made again a few times.

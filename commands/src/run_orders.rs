@@ -448,7 +448,7 @@ impl Runner {
             approve_deletions: data["approve_deletions"] == json!(true),
             correlation_id: correlation_id.unwrap_or(account_id),
         };
-        let scopes = self.ledger.observe(&look).await.map_err(Failure::Driver)?;
+        let scopes = self.ledger.observe(&look).await;
         Ok(Report {
             verb: "finish-sync",
             body: json!({"number": number, "started_at": started_at, "scopes": scopes}),

@@ -155,13 +155,13 @@ static FRESHNESS_COLUMNS: &[Column] = &[
         "looked_at",
         ColumnType::Integer,
         Indexing::Groups,
-        "The last look: Unix time in microseconds.",
+        "When the last look began: Unix time in microseconds.",
     ),
     column(
         "complete_at",
         ColumnType::Integer,
         Indexing::Groups,
-        "The last complete look: Unix time in microseconds.",
+        "When the last complete look began: Unix time in microseconds.",
     ),
     column("listed", ColumnType::Integer, Indexing::None, "Things the last look had."),
     column("withheld", ColumnType::Integer, Indexing::None, "Missing, and waiting for approval."),
@@ -178,7 +178,7 @@ impl View for Freshness {
         "freshness"
     }
     fn version(&self) -> u32 {
-        1
+        2
     }
     fn summary(&self) -> &'static str {
         "How fresh and complete the picture is, by account, region and kind."
@@ -212,7 +212,8 @@ impl View for Freshness {
         let Some(scope) = scopes.iter().find(is_row) else {
             return Ok(row);
         };
-        let now = record.recorded_at().timestamp_micros();
+        // The picture is as old as the beginning of the run: a long one ends much later.
+        let began = micros(&run["started_at"]);
         let before = row.map(|mut row| {
             row.as_any().downcast_mut::<JsonRow>().map(|row| row.body["complete_at"].clone())
         });
@@ -223,8 +224,8 @@ impl View for Freshness {
             "region": scope["region"],
             "kind": scope["kind"],
             "complete": complete,
-            "looked_at": now,
-            "complete_at": if complete { json!(now) } else { json!(before.flatten()) },
+            "looked_at": began,
+            "complete_at": if complete { json!(began) } else { json!(before.flatten()) },
             "listed": scope["listed"],
             "withheld": scope["withheld"],
             "fault": scope["fault"],

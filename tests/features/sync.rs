@@ -1,7 +1,10 @@
 //! Sync: what is seen becomes inventory, and absence is believed only with evidence.
 
 use adapters_sim::{Fault, Matching, Op, Population};
-use commands::{observe::GUARD_COUNT, ports::Query, ports::Views};
+use commands::{
+    observe::GUARD_COUNT,
+    ports::{Append, Query, Views},
+};
 use serde_json::{Value, json};
 
 use crate::world::{SECRET, World, id_of, small};
@@ -180,4 +183,106 @@ async fn a_wrong_secret_is_denied_and_never_shown() {
         let text = String::from_utf8_lossy(record.frame()).into_owned();
         assert!(!text.contains("not-the-secret"), "{record:?}");
     }
+}
+
+/// How fresh the picture of a kind in a region is.
+async fn freshness(world: &World, kind: &str, region: &str) -> Value {
+    world.caught_up().await;
+    let query = Query::all().with("region", region).with("kind", kind);
+    world.views.list("freshness", &query).await.unwrap().rows.remove(0).body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regions_that_cannot_be_listed_make_an_incomplete_run_and_no_parked_account() {
+    let world = World::synced(small()).await;
+    for fault in [Fault::Denied, Fault::Transient] {
+        let before = freshness(&world, "server", "sim-north-1").await;
+        assert_eq!(before["complete"], true);
+        let faults = world.sim.faults();
+        let struck = faults.inject(Matching::op(Op::ListRegions).always(), fault);
+        let scopes = world.sync(json!({})).await;
+        assert!(struck.hits() > 0);
+        faults.clear();
+        let server = scope(&scopes, "server", "sim-north-1");
+        assert_eq!(server["complete"], false);
+        assert!(server["fault"].as_str().unwrap().contains("regions cannot be listed"));
+        assert_eq!(sum(&scopes, "vanished"), 0);
+        assert_eq!(world.row(world.account).await["status"], "connected");
+        let stale = freshness(&world, "server", "sim-north-1").await;
+        assert_eq!(stale["complete"], false);
+        assert_eq!(stale["complete_at"], before["complete_at"]);
+        assert!(stale["looked_at"].as_i64() > before["looked_at"].as_i64());
+        let query = Query::all().with("complete", false);
+        assert!(world.views.count("sync_runs", &query, 9).await.unwrap() > 0);
+        let scopes = world.sync(json!({})).await;
+        assert!(scopes.iter().all(|scope| scope["complete"] == true), "{scopes:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_run_says_too_that_the_regions_cannot_be_listed() {
+    let world = World::empty(small());
+    world.connect("acme", SECRET).await;
+    let struck = world.sim.faults().inject(Matching::op(Op::ListRegions).always(), Fault::Denied);
+    let scopes = world.sync(json!({})).await;
+    assert!(struck.hits() > 0);
+    let server = scopes.iter().find(|scope| scope["kind"] == "server").unwrap();
+    assert_eq!((&server["region"], &server["complete"]), (&Value::Null, &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_taken_away_is_stale_and_nothing_in_it_vanishes() {
+    let world = World::synced(small()).await;
+    let region = "sim-north-1";
+    let before = freshness(&world, "server", region).await;
+    let console = world.sim.console("acme", "root");
+    console.set_region(region, false).unwrap();
+    let scopes = world.sync(json!({})).await;
+    let server = scope(&scopes, "server", region);
+    assert_eq!((&server["complete"], &server["vanished"]), (&json!(false), &json!(0)));
+    let stale = freshness(&world, "server", region).await;
+    assert_eq!(stale["complete"], false);
+    assert_eq!(stale["complete_at"], before["complete_at"]);
+    assert!(stale["fault"].as_str().unwrap().contains(region));
+    let query = Query::all().with("region", region).with("kind", "server").with("gone", false);
+    assert!(world.views.count("inventory", &query, 9).await.unwrap() > 0);
+    console.set_region(region, true).unwrap();
+    let scopes = world.sync(json!({})).await;
+    assert!(scopes.iter().all(|scope| scope["complete"] == true), "{scopes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_what_is_not_there_is_refused() {
+    let world = World::empty(small());
+    world.connect("acme", SECRET).await;
+    let sync = |body: Value| world.send("cloud-account", world.account, "sync", body);
+    let refused = sync(json!({"kinds": ["servers"]})).await.unwrap_err();
+    assert!(refused.to_string().contains("no `servers`"), "{refused}");
+    // Nobody knows the regions yet: the run itself says what is wrong.
+    let scopes = world.sync(json!({"regions": ["typo"], "kinds": ["vpc"]})).await;
+    assert_eq!(scope(&scopes, "vpc", "typo")["complete"], false);
+    world.sync(json!({})).await;
+    let refused = sync(json!({"regions": ["sim-north-1", "typo"]})).await.unwrap_err();
+    assert!(refused.to_string().contains("`typo`"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sighting_that_cannot_be_recorded_leaves_the_others_as_they_were_seen() {
+    let world = World::synced(small()).await;
+    let rows = world.rows("server").await;
+    let here: Vec<_> = rows.iter().filter(|row| row.body["region"] == "sim-north-1").collect();
+    let external_id = |at: usize| here[at].body["external_id"].as_str().unwrap();
+    let console = world.sim.console("acme", "mallory");
+    let (huge, gone) = ("x".repeat(Append::DATA_BYTES_MAX), external_id(2));
+    console.rename("sim-north-1", "server", external_id(0), &huge).unwrap();
+    console.rename("sim-north-1", "server", external_id(1), "renamed").unwrap();
+    console.delete("sim-north-1", "server", gone).unwrap();
+    let scopes = world.sync(json!({})).await;
+    let servers = scope(&scopes, "server", "sim-north-1");
+    assert_eq!((&servers["changed"], &servers["vanished"]), (&json!(1), &json!(1)), "{servers}");
+    assert_eq!(servers["complete"], false, "the picture lacks something");
+    let fault = servers["fault"].as_str().unwrap();
+    assert!(fault.starts_with("1 could not be recorded") && fault.contains(external_id(0)));
+    assert_eq!(world.external("server", external_id(1)).await["name"], "renamed");
+    assert_eq!(world.external("server", gone).await["status"], "gone");
 }

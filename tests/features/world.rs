@@ -161,7 +161,7 @@ impl World {
             approve_deletions: false,
             correlation_id: self.account,
         };
-        self.ledger.observe(&look).await.unwrap()
+        self.ledger.observe(&look).await
     }
 
     pub(crate) fn admin() -> Principal {

@@ -65,6 +65,21 @@ impl Console {
         })
     }
 
+    /// Takes a region from the account, or gives it back as it was.
+    pub fn set_region(&self, region: &str, open: bool) -> Done {
+        let seen = self.caller.seen(Op::SetTag, None, "region", region);
+        self.cloud.work(&self.actor, seen, true, |world, _, _| {
+            let account = world.accounts.get_mut(&self.caller.account);
+            let account = account.ok_or_else(|| not_found("account", &self.caller.account))?;
+            if open {
+                account.closed.remove(region);
+            } else {
+                account.closed.insert(region.to_owned());
+            }
+            Ok(())
+        })
+    }
+
     /// Ids of a kind in a region, in order.
     pub fn ids(&self, region: &str, kind: &str) -> Done<Vec<String>> {
         self.work(Op::List, region, kind, "", |estate, _| {

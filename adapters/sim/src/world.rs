@@ -1,6 +1,9 @@
 //! What the cloud holds: accounts, their population, and what was changed since. Plain data.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use chrono::{DateTime, Utc};
 use commands::ports::{DriverFault, Sighting};
@@ -167,6 +170,9 @@ pub(crate) struct Account {
     /// How many ids were made since.
     minted: u64,
     changes: BTreeMap<String, Changes>,
+    /// Regions that the account does not have for now; what is in them stays.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) closed: BTreeSet<String>,
 }
 
 /// A page of things, and whether more follow.
@@ -174,15 +180,24 @@ pub(crate) type Things = (Vec<(String, Thing)>, bool);
 
 impl Account {
     pub(crate) fn new(secret: &str, population: Population) -> Self {
-        Self { secret: secret.to_owned(), population, minted: 0, changes: BTreeMap::new() }
+        Self {
+            secret: secret.to_owned(),
+            population,
+            minted: 0,
+            changes: BTreeMap::new(),
+            closed: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn regions(&self) -> Vec<String> {
-        self.population.regions()
+        let mut regions = self.population.regions();
+        regions.retain(|region| !self.closed.contains(region));
+        regions
     }
 
     fn place<'a>(&self, name: &'a str, region: &'a str) -> Result<Place<'a>, DriverFault> {
         let number = self.population.regions().iter().position(|one| one == region);
+        let number = number.filter(|_| !self.closed.contains(region));
         let number = number.ok_or_else(|| not_found("region", region))? as u64;
         Ok(Place { account: name, region, number })
     }
