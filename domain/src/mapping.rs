@@ -53,6 +53,12 @@ pub trait Spec:
     fn facets(&self, facets: &mut Facets);
     /// The rules that hold at every provider.
     fn check(&self) -> Result<(), Refusal>;
+    /// Whether it can be told what is wanted: [`Self::normalise`] makes one of two things that are
+    /// the same, and where they say different things of it one would be lost without a word. What
+    /// is asked is what a person said, not normalised.
+    fn check_ambiguity(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
     /// The one spelling of it: sorted, merged, defaults filled in. Two clouds' spellings of one
     /// thing become one value.
     #[must_use]
@@ -68,6 +74,9 @@ pub trait Spec:
     /// What both agree on: of `wanted` what is also in `seen`.
     #[must_use]
     fn agreed(wanted: &Self, seen: &Self) -> Self;
+    /// What is ours over there, and what more has come to be.
+    #[must_use]
+    fn grown(base: &Self, more: &Self) -> Self;
 }
 
 /// Where the mapping stands, orders and drift aside.
@@ -370,7 +379,7 @@ pub struct Mapped<S: Spec> {
     pub wanted: Option<S>,
     /// What the last observation said it is.
     pub seen: Option<S>,
-    /// Of `wanted`, what `seen` last had too: what is ours over there.
+    /// Of what was `wanted`, what was `seen` there too: what is ours over there.
     pub base: Option<S>,
     /// Who made it what is seen, where the provider tells.
     pub seen_by: Option<String>,
@@ -461,6 +470,7 @@ impl<S: Spec> Mapped<S> {
         project: Option<Uuid>,
         spec: S,
     ) -> Result<Vec<Event<S>>, Refusal> {
+        spec.check_ambiguity()?;
         let spec = spec.normalise();
         spec.check()?;
         match self.stage {
@@ -684,11 +694,16 @@ impl<S: Spec> Decider for Mapped<S> {
             }
             Command::Unmute {} if self.muted.is_some() => vec![Event::Unmuted {}],
             Command::Unmute {} => return Err(self.refuse("unmute")),
+            // While an order is worked on the driver finds out for itself.
+            Command::Vanish { .. }
+                if self.orders.out.as_ref().is_some_and(|out| out.parked.is_none()) =>
+            {
+                vec![]
+            }
             Command::Vanish { evidence } => match self.stage {
-                // While an order is out the driver finds out for itself.
-                Stage::Linked | Stage::Discovered if self.orders.out.is_none() => {
-                    vec![Event::Vanished { evidence }]
-                }
+                Stage::Linked | Stage::Discovered => vec![Event::Vanished { evidence }],
+                // Somebody else has done what the parked order could not.
+                Stage::Retiring => vec![Event::Vanished { evidence }, Event::Retired {}],
                 _ => vec![],
             },
         })
@@ -748,6 +763,11 @@ impl<S: Spec> Decider for Mapped<S> {
                 };
             }
             Event::Drifted { seen, actor, .. } => {
+                // What of an order is there is ours, also when the order was given up half way; and
+                // what was ours stays so, there or not.
+                if let (Some(wanted), Some(base)) = (&self.wanted, &self.base) {
+                    self.base = Some(S::grown(base, &S::agreed(wanted, &seen)));
+                }
                 self.seen = Some(seen);
                 self.seen_by = actor;
                 self.muted = None;
@@ -789,6 +809,8 @@ impl<S: Spec> Decider for Mapped<S> {
             Event::Vanished { .. } => {
                 self.stage = Stage::Vanished;
                 self.muted = None;
+                // There is nothing left to order anything of.
+                self.orders.settle();
             }
         }
         self

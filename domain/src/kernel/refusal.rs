@@ -89,6 +89,8 @@ codes! {
     PROVIDER_LIMIT = "provider-limit" 422 "the provider does not allow this";
     /// Ask for a token with a higher role.
     ROLE_TOO_LOW = "role-too-low" 403 "this token's role does not allow it";
+    /// Keep one of the rules named in the detail, with the description that is to be.
+    RULE_AMBIGUOUS = "rule-ambiguous" 422 "one security group rule has several descriptions";
     /// Correct the rule named in the detail.
     RULE_INVALID = "rule-invalid" 422 "a security group rule is not valid";
     /// Use one of the commands named in the detail.

@@ -313,6 +313,47 @@ fn what_vanished_keeps_its_place_and_can_come_back_or_be_made_again() {
 }
 
 #[test]
+fn what_vanishes_behind_a_parked_order_is_seen_to_be_gone() {
+    let vanish = || Wish::Vanish { evidence: Evidence::NotFoundById };
+    let change = Fact::SpecDeclared { spec: spec(&[80]), to: spec(&[80]) };
+    let waiting = given(&[&linked(&[22]), std::slice::from_ref(&change)]);
+    check(&waiting, vanish(), Ok(&[]));
+    let state = given(&[&linked(&[22]), &[change, parked(2)]]);
+    let state = check(&state, vanish(), Ok(&[vanished()]));
+    assert_eq!((state.status(), order(&state)), ("vanished", None));
+    let retiring = given(&[&linked(&[22]), &[Fact::RetireOrdered {}, parked(2)]]);
+    let state = check(&retiring, vanish(), Ok(&[vanished(), Fact::Retired {}]));
+    assert_eq!((state.status(), order(&state)), ("retired", None));
+}
+
+#[test]
+fn what_an_order_that_was_given_up_has_made_is_ours() {
+    let change = Fact::SpecDeclared { spec: spec(&[80, 443, 8443]), to: spec(&[80, 443, 8443]) };
+    let half = drifted(&[80, 443, 8443], &[80, 443, 3389]);
+    let state = given(&[&linked(&[80]), &[change, parked(2), Fact::Abandoned {}, half]]);
+    let expected = Fact::SpecDeclared { spec: spec(&[80]), to: spec(&[80, 3389]) };
+    check(&state, declare(&[80]), Ok(&[expected]));
+}
+
+#[test]
+fn what_was_ours_stays_ours_while_others_make_drift() {
+    let drifts = [drifted(&[22, 80], &[80]), drifted(&[22, 80], &[80, 3389])];
+    let state = given(&[&linked(&[22, 80]), &drifts]);
+    assert_eq!(state.base, Some(spec(&[22, 80])));
+}
+
+#[test]
+fn a_rule_that_is_there_twice_with_two_descriptions_is_refused() {
+    let Wish::Declare { account, provider, region, project, mut spec } = declare(&[22]) else {
+        panic!()
+    };
+    let rule = spec.rules[0].clone();
+    spec.rules.push(crate::network::security_group::Rule { description: "b".into(), ..rule });
+    let twice = Wish::Declare { account, provider, region, project, spec };
+    check(&Mapping::default(), twice, Err("rule-ambiguous"));
+}
+
+#[test]
 fn what_is_retired_is_deleted_and_ends() {
     let state = given(&[&linked(&[22])]);
     let state = check(&state, retire(), Ok(&[Fact::RetireOrdered {}]));

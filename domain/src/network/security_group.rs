@@ -217,6 +217,17 @@ impl Rule {
     pub fn key(&self) -> Self {
         Self { description: String::new(), ..self.clone() }
     }
+
+    /// The one spelling of it: no host bits in a network, and all ports as none.
+    fn spelt(mut self) -> Self {
+        if let Peer::Cidr(cidr) = &mut self.peer {
+            *cidr = cidr.trunc();
+        }
+        if self.ports == Some(Ports { from: 0, to: u16::MAX }) {
+            self.ports = None;
+        }
+        self
+    }
 }
 
 impl fmt::Display for Rule {
@@ -348,15 +359,24 @@ impl Spec for SecurityGroup {
         self.rules.iter().try_for_each(check_rule)
     }
 
-    fn normalise(mut self) -> Self {
-        for rule in &mut self.rules {
-            if let Peer::Cidr(cidr) = &mut rule.peer {
-                *cidr = cidr.trunc();
-            }
-            if rule.ports == Some(Ports { from: 0, to: u16::MAX }) {
-                rule.ports = None;
+    fn check_ambiguity(&self) -> Result<(), Refusal> {
+        let mut told: BTreeMap<Rule, &str> = BTreeMap::new();
+        for rule in &self.rules {
+            let key = rule.key().spelt();
+            match told.get(&key) {
+                Some(other) if *other != rule.description => {
+                    let detail =
+                        format!("{key}: is there as `{other}` and as `{}`", rule.description);
+                    return Err(Refusal::new(&codes::RULE_AMBIGUOUS, detail));
+                }
+                _ => drop(told.insert(key, &rule.description)),
             }
         }
+        Ok(())
+    }
+
+    fn normalise(mut self) -> Self {
+        self.rules = self.rules.into_iter().map(Rule::spelt).collect();
         self.rules.sort();
         self.rules.dedup_by(|b, a| a.key() == b.key());
         self
@@ -412,6 +432,16 @@ impl Spec for SecurityGroup {
         agreed.rules.retain(|rule| theirs.contains(&rule.key()));
         agreed.tags.retain(|name, _| seen.tags.contains_key(name));
         agreed
+    }
+
+    fn grown(base: &Self, more: &Self) -> Self {
+        let ours = base.keys();
+        let mut grown = base.clone();
+        grown.rules.extend(more.rules.iter().filter(|rule| !ours.contains(&rule.key())).cloned());
+        for (name, value) in &more.tags {
+            grown.tags.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        grown.normalise()
     }
 }
 

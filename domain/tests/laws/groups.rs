@@ -123,6 +123,13 @@ proptest! {
     }
 
     #[test]
+    fn what_is_ours_grows_by_what_is_agreed(base in normal(), more in normal()) {
+        let grown = SecurityGroup::grown(&base, &more);
+        prop_assert_eq!(keys(&grown), &keys(&base) | &keys(&more));
+        prop_assert_eq!(names(&grown), &names(&base) | &names(&more));
+    }
+
+    #[test]
     fn kept_is_what_is_wanted_and_what_is_nobodys_here(
         wanted in normal(), base in normal(), seen in normal(),
     ) {

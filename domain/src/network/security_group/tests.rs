@@ -87,6 +87,21 @@ fn spellings_of_one_rule_become_one() {
 }
 
 #[test]
+fn one_rule_has_one_description() {
+    let twice = |one: &str, two: &str| {
+        let group = group(&[
+            json!({"ports": "0-65535", "peer": {"cidr": "10.9.8.7/8"}, "description": one}),
+            json!({"ports": "443"}),
+            json!({"description": two}),
+        ]);
+        group.check_ambiguity().map_err(|no| (no.code.code, no.detail))
+    };
+    assert_eq!(twice("a", "a"), Ok(()));
+    let detail = "ingress tcp 10.0.0.0/8: is there as `a` and as `b`".to_owned();
+    assert_eq!(twice("a", "b"), Err(("rule-ambiguous", detail)));
+}
+
+#[test]
 fn protocols_and_ports_read_as_they_are_written() {
     for text in ["any", "tcp", "udp", "icmp", "icmpv6", "0", "47", "255"] {
         assert_eq!(text.parse::<Protocol>().unwrap().to_string(), text);
