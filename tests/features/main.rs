@@ -8,6 +8,7 @@ mod between;
 mod crash_at_every_step;
 mod looks_between_steps;
 mod mapping;
+mod mapping_answers;
 mod plans;
 mod replay;
 mod requests;

@@ -6,7 +6,7 @@ use domain::network::security_group::{Rule, SecurityGroup};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{World, group, id_of, small};
+use crate::world::{World, group, small};
 
 pub(crate) const REGION: &str = "sim-north-1";
 
@@ -120,20 +120,6 @@ async fn drift_can_be_accepted_or_muted_and_a_muted_one_wakes_when_it_changes() 
     world.sync(json!({})).await;
     assert_eq!(world.row(id).await["status"], "linked");
     assert_eq!(ports(&in_cloud(&world, id).await), [22, 23, 80]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_discovered_group_can_be_adopted_changed_and_retired() {
-    let world = World::synced(small()).await;
-    let row = world.rows("security-group").await.remove(0).body;
-    let id = id_of(&row);
-    assert_eq!(row["status"], "discovered");
-    world.send("security-group", id, "adopt", json!({})).await.unwrap();
-    assert_eq!(world.row(id).await["status"], "linked");
-    world.send("security-group", id, "retire", json!({})).await.unwrap();
-    world.settle().await;
-    let row = world.row(id).await;
-    assert!(["retired", "parked"].contains(&row["status"].as_str().unwrap()), "{row}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
