@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    pace::Paces,
+    pace::{AccountPace, Paces},
     ports::{Access, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault, VaultFault, Views},
 };
 
@@ -107,14 +107,14 @@ pub struct Ledger {
     /// The outside.
     pub ports: Ports,
     /// How fast each account may be called.
-    pub paces: Paces,
+    pub paces: Arc<Paces>,
     cache: Mutex<Cache>,
 }
 
 impl Ledger {
     /// Puts a ledger together.
     pub fn new(ports: Ports) -> Arc<Self> {
-        let paces = Paces::new(ports.clock.clone());
+        let paces = Arc::new(Paces::new(ports.clock.clone()));
         Arc::new(Self { ports, paces, cache: Mutex::default() })
     }
 
@@ -218,6 +218,7 @@ impl Ledger {
             endpoint: account.endpoint.clone(),
             credential,
             identity: account.external_account.clone(),
+            pace: Arc::new(AccountPace { paces: self.paces.clone(), account: id }),
         };
         Ok((provider, access))
     }

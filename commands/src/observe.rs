@@ -165,7 +165,7 @@ impl Ledger {
     async fn regions(&self, look: &Look<'_>, kinds: &[&str]) -> (Vec<String>, Vec<Scope>) {
         let asked = |region: &String| look.regions.is_empty() || look.regions.contains(region);
         let looked_at = self.looked_at(look.access.account).await;
-        let listed = self.patiently(look, || look.provider.regions(look.access)).await;
+        let listed = self.patiently(|| look.provider.regions(look.access)).await;
         let mut blind = Vec::new();
         let known = looked_at.unwrap_or_else(|fault| {
             let fault = format!("the regions known before cannot be listed: {}", chain(&fault));
@@ -269,9 +269,7 @@ impl Ledger {
         let mut page = None;
         loop {
             let fetched = self
-                .patiently(look, || {
-                    look.provider.list(look.access, region, kind.name, page.as_deref())
-                })
+                .patiently(|| look.provider.list(look.access, region, kind.name, page.as_deref()))
                 .await;
             let Listing { sightings, next } = match fetched {
                 Ok(listing) => listing,
@@ -524,7 +522,7 @@ impl Ledger {
         }
         for (external_id, known) in missing {
             let found = self
-                .patiently(look, || look.provider.find(look.access, region, kind.name, external_id))
+                .patiently(|| look.provider.find(look.access, region, kind.name, external_id))
                 .await?;
             let told = match found {
                 // The listing left it out and the provider has it: it is there.
@@ -549,34 +547,25 @@ impl Ledger {
         Ok(refused)
     }
 
-    /// Makes a call at the account's pace; throttled and broken calls are made again a few times.
+    /// Makes a call; throttled and broken ones are made again a few times, at the account's pace.
     pub(crate) async fn patiently<T, F>(
         &self,
-        look: &Look<'_>,
         mut call: impl FnMut() -> F,
     ) -> Result<T, DriverFault>
     where
         F: Future<Output = Result<T, DriverFault>>,
     {
-        let account = look.access.account;
         let mut broken = 0;
         let mut throttled = 0;
         loop {
-            self.paces.ticket(account).await;
             match call().await {
-                Ok(value) => {
-                    self.paces.went_well(account);
-                    return Ok(value);
-                }
-                Err(DriverFault::Throttled { retry_after }) if throttled < 10 => {
-                    throttled += 1;
-                    self.paces.throttled(account, retry_after);
-                }
+                // The next call's ticket waits as long as the pace has learnt from this one.
+                Err(DriverFault::Throttled { .. }) if throttled < 10 => throttled += 1,
                 Err(DriverFault::Transient(_)) if broken + 1 < PAGE_TRIES => {
                     broken += 1;
                     self.ports.clock.sleep(Duration::from_millis(100 << broken)).await;
                 }
-                Err(fault) => return Err(fault),
+                done => return done,
             }
         }
     }

@@ -1,18 +1,21 @@
-//! How fast we may call, learnt from being throttled: one pace per account.
+//! How fast we may call, learnt from being throttled: one pace per account, for every call of
+//! orders, looks and verifications alike.
 //!
 //! Additive decrease, multiplicative increase of the pause between calls: a throttled call doubles
 //! it, every call that goes well takes a tenth off.
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use crate::ports::Clock;
+use crate::ports::{Clock, DriverFault, Pace};
 
 /// The shortest pause after the first throttling: 20 calls a second, below every provider's
 /// documented bucket refill for mutating calls that we know (EC2: 5…20 a second).
@@ -77,6 +80,35 @@ impl Paces {
     /// The present pause between calls.
     pub fn pause(&self, account: Uuid) -> Duration {
         self.with(account, |entry, _| Duration::from_millis(entry.pause_ms.unsigned_abs()))
+    }
+}
+
+/// One account's pace, as its provider asks it.
+pub(crate) struct AccountPace {
+    pub(crate) paces: Arc<Paces>,
+    pub(crate) account: Uuid,
+}
+
+impl fmt::Debug for AccountPace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AccountPace").field(&self.account).finish()
+    }
+}
+
+#[async_trait]
+impl Pace for AccountPace {
+    async fn ticket(&self) {
+        self.paces.ticket(self.account).await;
+    }
+    fn learn(&self, fault: Option<&DriverFault>) {
+        match fault {
+            None => self.paces.went_well(self.account),
+            Some(DriverFault::Throttled { retry_after }) => {
+                self.paces.throttled(self.account, *retry_after);
+            }
+            // It says nothing about how fast we are.
+            Some(_) => {}
+        }
     }
 }
 

@@ -389,16 +389,7 @@ impl Runner {
                 external_id: facets.external_id.clone().unwrap_or_default(),
             },
         };
-        self.ledger.paces.ticket(account_id).await;
-        let done = provider.carry_out(&access, &task).await;
-        match &done {
-            Ok(_) => self.ledger.paces.went_well(account_id),
-            Err(DriverFault::Throttled { retry_after }) => {
-                self.ledger.paces.throttled(account_id, *retry_after);
-            }
-            Err(_) => {}
-        }
-        done.map_err(Failure::Driver)
+        provider.carry_out(&access, &task).await.map_err(Failure::Driver)
     }
 
     /// An account's own orders: who does the credential belong to, and what is in the cloud.
@@ -415,7 +406,6 @@ impl Runner {
         if out.order["type"] == "verify" {
             let (provider, access) =
                 self.ledger.access(account_id, &account, data["candidate"].as_str())?;
-            self.ledger.paces.ticket(account_id).await;
             return match provider.identity(&access).await {
                 Ok(identity) => Ok(Report {
                     verb: "confirm-identity",

@@ -12,7 +12,7 @@ use std::{
 use adapters_clouds::testing::{Fate, Proxy};
 use adapters_console::story::{Meddling, Place, Told, Untrue};
 use adapters_sim::{Population, SimCloud};
-use commands::ports::{Access, DriverFault, Provider, Task};
+use commands::ports::{Access, DriverFault, Provider, Task, Unpaced};
 use domain::{
     kernel::{OrderKey, StreamId},
     network::security_group::{Rule, SecurityGroup},
@@ -256,5 +256,6 @@ async fn unused(provider: &dyn Provider, access: &Access, region: &str) -> Told 
 }
 
 fn access(credential: Value, endpoint: Option<String>) -> Access {
-    Access { account: Uuid::nil(), endpoint, credential, identity: None }
+    let pace = Arc::new(Unpaced);
+    Access { account: Uuid::nil(), endpoint, credential, identity: None, pace }
 }

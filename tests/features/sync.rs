@@ -1,5 +1,7 @@
 //! Sync: what is seen becomes inventory, and absence is believed only with evidence.
 
+use std::time::Duration;
+
 use adapters_sim::{Fault, Matching, Op, Population};
 use commands::{
     observe::GUARD_COUNT,
@@ -285,4 +287,16 @@ async fn one_sighting_that_cannot_be_recorded_leaves_the_others_as_they_were_see
     assert!(fault.starts_with("1 could not be recorded") && fault.contains(external_id(0)));
     assert_eq!(world.external("server", external_id(1)).await["name"], "renamed");
     assert_eq!(world.external("server", gone).await["status"], "gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_verification_slows_the_account_down_too() {
+    let world = World::empty(small());
+    let throttled =
+        world.sim.faults().inject(Matching::op(Op::Whoami).times(3), Fault::Throttled(None));
+    world.connect("acme", SECRET).await;
+    assert_eq!(throttled.hits(), 3);
+    assert_eq!(world.row(world.account).await["status"], "connected");
+    // Doubled twice from 50 ms, and a tenth off for the call that went well.
+    assert_eq!(world.ledger.paces.pause(world.account), Duration::from_millis(180));
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use commands::ports::{Clock, DriverFault};
+use commands::ports::{Clock, DriverFault, Pace};
 
 use crate::{
     console::Console,
@@ -70,6 +70,7 @@ pub(crate) struct Caller {
     pub(crate) account: String,
     pub(crate) secret: String,
     pub(crate) order: Option<String>,
+    pub(crate) pace: Arc<dyn Pace>,
 }
 
 /// As it stands in traces and in [`commands::ports::Sighting::actor`].
@@ -259,8 +260,21 @@ impl SimCloud {
         .unwrap_or_else(|error| Err(broken(&error)))
     }
 
-    /// The gate: one call, with its latency, its faults and its limits.
+    /// One call, at the account's pace.
     pub(crate) async fn call<T>(
+        &self,
+        caller: &Caller,
+        seen: Seen,
+        work: impl FnOnce(&mut World, &mut Seen, DateTime<Utc>) -> Result<T, DriverFault>,
+    ) -> Result<(T, Cut), DriverFault> {
+        caller.pace.ticket().await;
+        let done = self.gate(caller, seen, work).await;
+        caller.pace.learn(done.as_ref().err());
+        done
+    }
+
+    /// The gate: one call, with its latency, its faults and its limits.
+    async fn gate<T>(
         &self,
         caller: &Caller,
         seen: Seen,

@@ -1,7 +1,9 @@
 //! Somebody who works in the cloud behind Skyledger's back. No faults, no limits, no delay; the
 //! name shows as the actor of what is seen later.
 
-use commands::ports::DriverFault;
+use std::sync::Arc;
+
+use commands::ports::{DriverFault, Unpaced};
 use domain::{
     compute::server::{Machine, Power},
     mapping::Spec,
@@ -28,7 +30,12 @@ type Done<T = ()> = Result<T, DriverFault>;
 
 impl Console {
     pub(crate) fn new(cloud: SimCloud, account: &str, actor: &str) -> Self {
-        let caller = Caller { account: account.to_owned(), secret: String::new(), order: None };
+        let caller = Caller {
+            account: account.to_owned(),
+            secret: String::new(),
+            order: None,
+            pace: Arc::new(Unpaced),
+        };
         Self { cloud, caller, actor: actor.to_owned() }
     }
 

@@ -1,5 +1,7 @@
 //! The provider `sim`: its table, its listings, and the way to its drivers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use commands::ports::{
     Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
@@ -55,7 +57,8 @@ fn caller(access: &Access, order: Option<String>) -> Result<Caller, DriverFault>
     // Serde's own words may hold a secret.
     let credential: Credential = serde_json::from_value(access.credential.clone())
         .map_err(|_| DriverFault::Denied("the credential does not read as one of sim".into()))?;
-    Ok(Caller { account: credential.account, secret: credential.secret, order })
+    let pace = Arc::clone(&access.pace);
+    Ok(Caller { account: credential.account, secret: credential.secret, order, pace })
 }
 
 /// The kind's row, and the region it needs.

@@ -1,6 +1,6 @@
 //! Clouds and hosts: what a provider can list, find and carry out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{kernel::OrderKey, observation::Origin};
@@ -25,6 +25,26 @@ pub struct Support {
     pub limits: &'static [&'static str],
 }
 
+/// How fast an account may be called. An order or a page may be many calls, and the cloud counts
+/// each: so a provider asks before every single call it makes, and says what came of it.
+#[async_trait]
+pub trait Pace: Debug + Send + Sync + 'static {
+    /// Comes back when the next call may be made.
+    async fn ticket(&self);
+    /// What came of it: none went well. Only throttling makes the next calls slower.
+    fn learn(&self, fault: Option<&DriverFault>);
+}
+
+/// No pace: for a call by hand, and for tests.
+#[derive(Debug)]
+pub struct Unpaced;
+
+#[async_trait]
+impl Pace for Unpaced {
+    async fn ticket(&self) {}
+    fn learn(&self, _: Option<&DriverFault>) {}
+}
+
 /// Credentials in the clear, for one call chain. `Debug` shows none of it.
 #[derive(Clone)]
 pub struct Access {
@@ -36,6 +56,8 @@ pub struct Access {
     pub credential: Value,
     /// Who the provider says the account is; none before it was verified.
     pub identity: Option<String>,
+    /// Asked before every call.
+    pub pace: Arc<dyn Pace>,
 }
 
 impl std::fmt::Debug for Access {

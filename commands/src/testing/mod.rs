@@ -4,6 +4,7 @@
 //!   that differs from them is wrong.
 //! - [`TestClock`], [`SequentialIds`], [`TestVault`]: time, ids and secrets that are the same in
 //!   every run.
+//! - [`CountingPace`]: whether a provider asks before every call.
 //! - [`contract`]: one suite for [`crate::ports::EventLog`] and one for [`crate::ports::Leases`],
 //!   run by memory, SQLite and PostgreSQL alike.
 //!
@@ -14,9 +15,11 @@ mod clock;
 pub mod contract;
 mod leases;
 mod log;
+mod pace;
 mod vault;
 
 pub use clock::{SequentialIds, TestClock};
 pub use leases::MemoryLeases;
 pub use log::MemoryLog;
+pub use pace::CountingPace;
 pub use vault::TestVault;

@@ -123,6 +123,7 @@ impl Aws {
             keys: (&credential).into(),
             endpoint: access.endpoint.as_deref(),
             home: credential.home_region().to_owned(),
+            pace: access.pace.as_ref(),
         };
         self.roles.take_on(session, &credential, access.account).await
     }

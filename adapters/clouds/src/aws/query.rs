@@ -7,7 +7,7 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use commands::ports::DriverFault;
+use commands::ports::{DriverFault, Pace};
 use quick_xml::{Reader, events::Event};
 use serde::de::DeserializeOwned;
 
@@ -88,6 +88,7 @@ pub(super) struct Session<'a> {
     pub(super) endpoint: Option<&'a str>,
     /// The region that answers what belongs to no region.
     pub(super) home: String,
+    pub(super) pace: &'a dyn Pace,
 }
 
 impl Session<'_> {
@@ -101,8 +102,21 @@ impl Session<'_> {
         self.call(Service::Ec2, region, action, form).await
     }
 
-    /// One call.
+    /// One call, at the account's pace.
     pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        service: Service,
+        region: &str,
+        action: &str,
+        form: Form,
+    ) -> Result<T, CallFault> {
+        self.pace.ticket().await;
+        let done = self.call_now(service, region, action, form).await;
+        self.pace.learn(done.as_ref().err().map(|call| &call.fault));
+        done
+    }
+
+    async fn call_now<T: DeserializeOwned>(
         &self,
         service: Service,
         region: &str,

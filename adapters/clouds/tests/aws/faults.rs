@@ -1,16 +1,20 @@
 //! What breaks on the way, as the runner and the observer are told of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use adapters_clouds::{
     aws::Aws,
     http_client::HttpClient,
     testing::{Fate, Proxy},
 };
-use commands::ports::{DriverFault, Provider};
+use commands::{
+    ports::{DriverFault, Provider},
+    testing::CountingPace,
+};
+use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::world::{World, access, stand_in, word};
+use crate::world::{World, access, new_id, stand_in, unique, word};
 
 #[tokio::test]
 async fn each_break_of_a_listing_is_a_fault_of_its_kind_and_never_a_shorter_listing() {
@@ -115,4 +119,27 @@ async fn a_region_that_would_change_the_host_is_never_called() {
     let fault = aws.list(&access, Some("x.evil.example/"), "vpc", None).await.unwrap_err();
     assert_eq!(word(&fault), "rejected");
     assert!(proxy.calls().is_empty());
+}
+
+#[tokio::test]
+async fn every_call_of_an_order_asks_the_pace_and_says_what_came_of_it() {
+    let proxy = Proxy::start(&stand_in()).await.unwrap();
+    let mut world = World::through("us-west-2", proxy.url());
+    let pace = Arc::new(CountingPace::default());
+    world.access.pace = pace.clone();
+    let spec = json!({
+        "name": format!("paced {}", unique()), "description": "made by a test",
+        "vpc": world.vpc().await,
+        "rules": [{"direction": "ingress", "protocol": "tcp", "ports": "443",
+                   "peer": {"cidr": "10.0.0.0/8"}}],
+    });
+    let order = json!({"type": "create", "data": {"spec": spec}});
+    let task = world.task("security-group", new_id(), "", order);
+    proxy.script_nth(2, Fate::throttle(1));
+    assert_eq!(word(&world.carry_out(&task).await.unwrap_err()), "throttled");
+    world.carry_out(&task).await.unwrap();
+    world.aws.identity(&world.access).await.unwrap();
+    let calls = proxy.calls().len() as u64;
+    assert!(calls > 5, "{calls}");
+    assert_eq!((pace.tickets(), pace.learnt(), pace.throttled()), (calls, calls, 1));
 }

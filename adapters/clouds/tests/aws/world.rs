@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use adapters_clouds::{aws::Aws, testing::Hand};
-use commands::ports::{Access, DriverFault, Intent, Listing, Provider, Sighting, Task};
+use commands::ports::{Access, DriverFault, Intent, Listing, Provider, Sighting, Task, Unpaced};
 use domain::{
     kernel::{OrderKey, StreamId},
     network::security_group::SecurityGroup,
@@ -154,7 +155,13 @@ pub(crate) const SECRET: &str = "not/a/secret+of+anybody0123456789abcdefgh";
 /// Access by this credential.
 pub(crate) fn access_as(url: &str, credential: Value) -> Access {
     assert_eq!(Aws::new().check_credential(&credential), Vec::<String>::new());
-    Access { account: Uuid::from_u128(7), endpoint: Some(url.into()), credential, identity: None }
+    Access {
+        account: Uuid::from_u128(7),
+        endpoint: Some(url.into()),
+        credential,
+        identity: None,
+        pace: Arc::new(Unpaced),
+    }
 }
 
 /// All pages of a listing, and how many there were.

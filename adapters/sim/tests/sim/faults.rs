@@ -1,9 +1,12 @@
 //! Every call fails once, in every way; the end is the same.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use adapters_sim::{Fault, Matching, Op, Outcome, Rate};
-use commands::ports::{Clock, DriverFault, Provider, Task};
+use commands::{
+    ports::{Clock, DriverFault, Provider, Task},
+    testing::CountingPace,
+};
 use domain::{mapping::Order, network::security_group::SecurityGroup};
 use serde_json::json;
 
@@ -194,4 +197,22 @@ async fn the_trace_says_what_was_really_done() {
     assert_eq!(writes[0].after.as_ref().unwrap()["tags"]["a"], "1");
     assert_eq!(writes[2].after, None);
     assert!(writes.iter().all(|one| one.seen.order == Some(order.key.to_string())));
+}
+
+#[tokio::test]
+async fn every_call_of_an_order_asks_the_pace_and_says_what_came_of_it() {
+    let mut bench = Bench::new(60);
+    let pace = Arc::new(CountingPace::default());
+    bench.access.pace = pace.clone();
+    let orders = orders(&bench);
+    let made = bench.cloud.calls_made();
+    let throttled = bench.cloud.faults().inject(Matching::write().nth(3), Fault::Throttled(None));
+    for order in &orders {
+        bench.insist(order).await;
+    }
+    bench.cloud.identity(&bench.access).await.unwrap();
+    let calls = bench.cloud.calls_made() - made;
+    assert!(calls > 15, "{calls}");
+    assert_eq!((pace.tickets(), pace.learnt()), (calls, calls));
+    assert_eq!((pace.throttled(), throttled.hits()), (1, 1));
 }

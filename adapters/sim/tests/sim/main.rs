@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use adapters_sim::{Population, SimCloud};
 use commands::{
-    ports::{Access, DriverFault, Listing, Provider, Report, Task},
+    ports::{Access, DriverFault, Listing, Provider, Report, Task, Unpaced},
     testing::TestClock,
 };
 use domain::{
@@ -42,6 +42,7 @@ pub(crate) fn access(account: &str, secret: &str) -> Access {
         endpoint: None,
         credential: json!({"account": account, "secret": secret}),
         identity: None,
+        pace: Arc::new(Unpaced),
     }
 }
 
