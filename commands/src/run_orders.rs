@@ -89,6 +89,32 @@ enum Tried {
     Died,
 }
 
+/// An order that was tried: its key, its account, and what came of it.
+type Through = (String, Option<Uuid>, Tried);
+
+/// The orders that are being worked on.
+#[derive(Default)]
+struct Working<'a> {
+    orders: FuturesUnordered<BoxFuture<'a, Through>>,
+    /// Those that were through while the runner awaited something of its own.
+    through: Vec<Through>,
+}
+
+impl Working<'_> {
+    /// Awaits something of the runner's own while the orders go on. An order that stands still
+    /// keeps what it has, connections to the store for instance, and the runner would wait for it.
+    async fn beside<T>(&mut self, own: impl Future<Output = T>) -> T {
+        let own = own.fuse();
+        pin_mut!(own);
+        loop {
+            select! {
+                value = own => return value,
+                through = self.orders.select_next_some() => self.through.push(through),
+            }
+        }
+    }
+}
+
 /// Why a try could not even be put off.
 #[derive(Debug, thiserror::Error)]
 enum RunFault {
@@ -129,13 +155,12 @@ impl Runner {
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let stop = stop.fuse();
         pin_mut!(stop);
-        let mut working: FuturesUnordered<BoxFuture<'_, (String, Option<Uuid>, Tried)>> =
-            FuturesUnordered::new();
+        let mut working = Working::default();
         let mut busy: HashSet<String> = HashSet::new();
         let mut per_account: HashMap<Uuid, usize> = HashMap::new();
         loop {
-            let seen = inventory_position(&self.ledger).await.unwrap_or_default();
-            match outstanding(&self.ledger).await {
+            let seen = working.beside(inventory_position(&self.ledger)).await.unwrap_or_default();
+            match working.beside(outstanding(&self.ledger)).await {
                 Ok(found) => {
                     for (kind, id) in found {
                         let key = format!("{kind}/{id}");
@@ -143,7 +168,7 @@ impl Runner {
                             continue;
                         }
                         let Some(kind) = kinds::by_name(&kind) else { continue };
-                        let account = self.account_of(kind, &id).await;
+                        let account = working.beside(self.account_of(kind, &id)).await;
                         let limit = account.and_then(|account| self.limit(&account.1));
                         let account = limit.map(|(account, _)| account);
                         if let Some((account, limit)) = limit {
@@ -154,7 +179,7 @@ impl Runner {
                             *used += 1;
                         }
                         busy.insert(key.clone());
-                        working.push(
+                        working.orders.push(
                             async move { (key, account, self.attend(kind, &id).await) }.boxed(),
                         );
                     }
@@ -169,27 +194,33 @@ impl Runner {
             let rest = self.ledger.ports.clock.sleep(REST).fuse();
             pin_mut!(news, rest);
             loop {
+                let mut again = false;
+                for (key, account, tried) in working.through.drain(..) {
+                    busy.remove(&key);
+                    if let Some(used) = account.and_then(|account| per_account.get_mut(&account)) {
+                        *used -= 1;
+                    }
+                    match tried {
+                        Tried::Died => return,
+                        Tried::Settled => again = true,
+                        Tried::Passed => {}
+                    }
+                }
+                if again {
+                    break;
+                }
                 select! {
                     () = stop => return,
                     () = news => {
                         // The view folds what the log has before the runner looks again.
                         let head = seen + 1;
-                        let _ = self.ledger.ports.views.reach_position(head, REST).await;
-                        self.ledger.ports.clock.sleep(BREATH).await;
+                        let folded = self.ledger.ports.views.reach_position(head, REST);
+                        let _ = working.beside(folded).await;
+                        working.beside(self.ledger.ports.clock.sleep(BREATH)).await;
                         break;
                     }
                     () = rest => break,
-                    (key, account, tried) = working.select_next_some() => {
-                        busy.remove(&key);
-                        if let Some(used) = account.and_then(|account| per_account.get_mut(&account)) {
-                            *used -= 1;
-                        }
-                        match tried {
-                            Tried::Died => return,
-                            Tried::Settled => break,
-                            Tried::Passed => {}
-                        }
-                    }
+                    through = working.orders.select_next_some() => working.through.push(through),
                 }
             }
         }
@@ -347,15 +378,18 @@ impl Runner {
         let work = work.fuse();
         pin_mut!(work);
         loop {
-            let beat = self.ledger.ports.clock.sleep(LEASE_TERM / 3).fuse();
+            // Renewed beside the work as well, which may hold what the lease waits for.
+            let beat = async {
+                self.ledger.ports.clock.sleep(LEASE_TERM / 3).await;
+                self.ledger.ports.leases.renew(lease, LEASE_TERM).await
+            };
+            let beat = beat.fuse();
             pin_mut!(beat);
             select! {
                 done = work => return Ok(Some(done)),
-                () = beat => {
-                    if !self.ledger.ports.leases.renew(lease, LEASE_TERM).await? {
-                        return Ok(None);
-                    }
-                }
+                held = beat => if !held? {
+                    return Ok(None);
+                },
             }
         }
     }

@@ -6,6 +6,7 @@
 mod aws;
 mod between;
 mod crash_at_every_step;
+mod few_connections;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
