@@ -211,7 +211,15 @@ impl Document {
         };
         let content = match route.operation {
             "metrics" => json!({"text/plain": {"schema": {"type": "string"}}}),
-            "audit-watch" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+            "audit-watch" => json!({"text/event-stream": {"schema": {
+                "type": "object",
+                "description": "One event of the feed.",
+                "required": ["id", "data"],
+                "properties": {
+                    "id": {"type": "string", "description": "The record's position."},
+                    "data": {"type": "string", "contentMediaType": "application/json", "description": "The record."},
+                },
+            }}}),
             _ => {
                 let schema = schema.map_or(json!({"type": "object"}), reference);
                 json!({"application/json": {"schema": schema}})
@@ -346,6 +354,9 @@ impl Document {
             "servers": [{"url": "/"}],
             "paths": paths,
             "components": {
+                "responses": {"HeadTooLarge": {
+                    "description": "Path, query or headers are too large to be read; there is no body.",
+                }},
                 "schemas": schemas,
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
@@ -380,6 +391,9 @@ fn failing(mut responses: Value) -> Value {
         "description": "A problem; `code` says which.",
         "content": {"application/problem+json": {"schema": reference("Problem")}},
     });
+    for status in ["414", "431"] {
+        responses[status] = json!({"$ref": "#/components/responses/HeadTooLarge"});
+    }
     responses
 }
 
@@ -398,7 +412,12 @@ fn parameters(route: &Route, path: &str) -> Value {
             Place::Query => "query",
             Place::Header => "header",
         };
-        let needed = matches!((route.operation, one.name), ("why", "field"));
+        let needed = match (route.operation, one.name) {
+            ("why", "field") => true,
+            // The next page of a comparison of many brings both moments in its token.
+            ("diff", "from") => route.scope == Scope::EachKind,
+            _ => false,
+        };
         json!({
             "name": one.name,
             "in": place,

@@ -37,6 +37,12 @@ fn every_kind_has_its_reads_and_every_verb_its_own_body() {
     assert!(declare["properties"]["provider"].is_null(), "the server fills it in");
     let issue = &document["components"]["schemas"]["token.issue"];
     assert!(issue["properties"]["secret_digest"].is_null(), "the server fills it in");
+    let from = |path: &str| {
+        let parameters = paths[path]["get"]["parameters"].as_array().unwrap();
+        parameters.iter().find(|one| one["name"] == "from").unwrap()["required"].clone()
+    };
+    assert_eq!(from("/v1/servers/{id}/diff"), true);
+    assert_eq!(from("/v1/diff"), false, "the next page's token brings it");
     for view in ["inventory", "mappings", "orders", "sync-runs", "freshness"] {
         assert!(paths[&format!("/v1/{view}")]["get"].is_object(), "{view}");
     }
@@ -70,6 +76,8 @@ fn the_document_is_of_the_shape_that_openapi_3_1_asks_for() {
                 assert!(parameter["schema"].is_object(), "{path}");
             }
             for (status, response) in operation["responses"].as_object().unwrap() {
+                let shared = response["$ref"].as_str().and_then(|one| one.strip_prefix('#'));
+                let response = shared.map_or(Some(response), |at| document.pointer(at)).unwrap();
                 assert!(response["description"].is_string(), "{path} {status}");
             }
         }

@@ -66,6 +66,23 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
     until(stream, "}").await
 }
 
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_as_the_document_says() {
+    let served = served(None).await;
+    // Where one ends and the other begins depends on the pieces that the head comes in.
+    for (path, header) in [(100_000, 1), (1, 200_000)] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let (path, header) = ("x".repeat(path), "y".repeat(header));
+        let head = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\nmore: {header}\r\n\r\n");
+        // The answer may come before all of it is sent.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let answer = until(&mut stream, "\r\n\r\n").await;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(matches!(status, "414" | "431"), "{answer}");
+        assert!(answer.contains("content-length: 0"), "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_lets_requests_finish_and_ends_feeds() {
     let served = served(None).await;
