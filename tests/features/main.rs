@@ -7,6 +7,7 @@ mod aws;
 mod between;
 mod crash_at_every_step;
 mod few_connections;
+mod fuzz;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;

@@ -1,0 +1,350 @@
+//! Every route of the OpenAPI document is sent what it describes and what it does not, by a fuzzer
+//! that knows nothing of this code: no answer is a fault of the server, and every answer is one
+//! that the document describes. On both stores, through the real binary.
+//!
+//! That every operation was really reached is counted from the fuzzer's own record of what it sent,
+//! that nothing failed from the server's `/metrics` as well.
+//!
+//! `SKYLEDGER_TEST_FUZZ_SECONDS` lets each store be fuzzed for so long, and `SKYLEDGER_TEST_FUZZ_SEED`
+//! sets another seed; both are printed.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adapters_console::client::{Client, Command};
+use adapters_sim::SimCloud;
+use domain::kinds::KINDS;
+use serde_json::{Value, json};
+use tokio::process::Child;
+use uuid::Uuid;
+
+use crate::world::{HurriedClock, SECRET, group, small};
+
+/// Generated cases of an operation, beside the some tens that are the same in every run.
+const EXAMPLES: u64 = 3;
+/// Any number; the same one makes the same cases, but for the ids in them.
+const SEED: u64 = 1;
+/// Beyond this a run does not end by itself. It takes about a minute on an idle machine.
+const FUZZING_MAX: Duration = Duration::from_mins(10);
+/// A server starts, and an order is carried out, in a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ids of what there is, by the kind's plural.
+type Ids = BTreeMap<String, Vec<String>>;
+
+/// The real server on a store of its own, with a small estate in it.
+struct Server {
+    // Its standard input ends with this process, and it with that.
+    _child: Child,
+    client: Client,
+    url: String,
+    token: String,
+    log: PathBuf,
+}
+
+impl Server {
+    async fn start(folder: &Path, store: &str) -> Self {
+        let cloud = folder.join("cloud.json");
+        let sim = SimCloud::open(&cloud, Arc::new(HurriedClock::default())).unwrap();
+        sim.populate("acme", SECRET, small()).unwrap();
+        let (token_file, log) = (folder.join("token"), folder.join("log"));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}");
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_skyledger"))
+            .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--store", store])
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(folder.join("data"))
+            .arg("--token-file")
+            .arg(&token_file)
+            .arg("--sim")
+            .arg(&cloud)
+            .env_remove("SKYLEDGER_STORE_PASSWORD")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        let (probe, until) = (Client::new(&url, None).unwrap(), Instant::now() + PATIENCE);
+        while probe.text("/readyz").await.is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "the server ended: {}", said());
+            assert!(Instant::now() < until, "the server is not ready: {}", said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
+        let client = Client::new(&url, Some(&token)).unwrap();
+        Self { _child: child, client, url, token, log }
+    }
+
+    /// Sends a command and waits for its order.
+    async fn send(&self, plural: &str, id: &str, verb: &str, body: Value) -> String {
+        let command = Command {
+            plural: plural.to_owned(),
+            id: Some(id).filter(|id| !id.is_empty()).map(str::to_owned),
+            verb: verb.to_owned(),
+            body,
+            wait: Some(PATIENCE),
+            ..Command::default()
+        };
+        let answer = match self.client.submit(&command).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                panic!("{plural}: {fault}\n{}", std::fs::read_to_string(&self.log).unwrap())
+            }
+        };
+        assert!(answer.body["order"].is_null(), "{plural}: {}", answer.body);
+        answer.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes something of every kind.
+    async fn seed(&self) -> Ids {
+        let project = self.send("projects", "", "create", json!({"name": "shop"})).await;
+        let credential = json!({"account": "acme", "secret": SECRET});
+        let connect = json!({"name": "acme", "provider": "sim", "credential": credential});
+        let account = self.send("cloud-accounts", "", "connect", connect).await;
+        self.send("cloud-accounts", &account, "sync", json!({})).await;
+        let rows = self.client.list("/v1/inventory", &[], None, |_| {}).await.unwrap().rows;
+        let vpc = rows.iter().find(|row| row["kind"] == "vpc").unwrap();
+        let declare = json!({
+            "spec": group("web", vpc["external_id"].as_str().unwrap(), &[443]),
+            "account": account,
+            "region": vpc["region"],
+            "project": project,
+        });
+        self.send("security-groups", "", "declare", declare).await;
+        let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
+        let reader = self.send("tokens", "", "issue", issue).await;
+        let rows = self.client.list("/v1/inventory", &[], None, |_| {}).await.unwrap().rows;
+        let mut ids = Ids::new();
+        for kind in KINDS {
+            let of_kind = rows.iter().filter(|row| row["kind"] == kind.name);
+            let of_kind = of_kind.map(|row| row["id"].as_str().unwrap().to_owned());
+            ids.insert(kind.plural.to_owned(), of_kind.take(20).collect());
+        }
+        // The fuzzer is not to take away its own access.
+        ids.insert("tokens".to_owned(), vec![reader]);
+        ids
+    }
+}
+
+/// The document as it is served, with an example of what is there wherever a read needs one:
+/// what the fuzzer makes up finds nothing.
+async fn document(server: &Server, ids: &Ids) -> Value {
+    let mut document = server.client.get("/openapi.json", &[]).await.unwrap().body;
+    let head = server.client.get("/v1/audit/head", &[]).await.unwrap().position;
+    for (path, item) in document["paths"].as_object_mut().unwrap() {
+        let of_kind = path.split('/').nth(2).and_then(|plural| ids.get(plural)?.last());
+        for operation in item.as_object_mut().unwrap().values_mut() {
+            for parameter in operation["parameters"].as_array_mut().unwrap() {
+                let name = parameter["name"].as_str().unwrap();
+                let example = match name {
+                    "id" if parameter["in"] == "path" => json!(of_kind.unwrap()),
+                    "at" | "skyledger-min-position" => json!(head),
+                    "code" => json!("not-found"),
+                    "field" => json!("status"),
+                    "from" if parameter["required"] == true => json!(1),
+                    _ => continue,
+                };
+                parameter["example"] = example;
+            }
+        }
+    }
+    document
+}
+
+/// What the fuzzer is told: what there is, what reads, and how long it listens to a feed.
+async fn configuration(server: &Server, ids: &Ids) -> String {
+    let mut dictionaries = BTreeMap::new();
+    let mut operations = Vec::new();
+    for (plural, ids) in ids {
+        assert!(!ids.is_empty(), "there is nothing of {plural}");
+        dictionaries.insert(plural.as_str(), json!({"values": ids}));
+        operations.push(json!({
+            "include-path-regex": format!("^/v1/{plural}/"),
+            "parameters": {"path.id": {"dictionary": plural, "probability": 0.7}},
+        }));
+    }
+    // A feed has no end: its first event is read, or nothing for so many seconds.
+    let bound = json!({
+        "include-path-regex": ":watch$", "max-stream-events": 1, "request-timeout": 2,
+    });
+    operations.push(bound);
+    let page = |items: &Value| items["next_page_token"].as_str().unwrap().to_owned();
+    let two = [("page_size", "2".to_owned())];
+    let listed = server.client.get("/v1/inventory", &two).await.unwrap().body;
+    let from = [("page_size", "2".to_owned()), ("from", "1".to_owned())];
+    let compared = server.client.get("/v1/diff", &from).await.unwrap().body;
+    for (name, values) in [
+        ("codes", json!(["not-found", "invalid-json"])),
+        ("fields", json!(["name", "status", "state.seen", "tags.env"])),
+        (
+            "filters",
+            json!([
+                "name = \"web*\"",
+                "name : \"\u{0130}%_\\\\\"",
+                "revision > 9223372036854775807",
+                "updated_at < \"0001-01-01T00:00:00Z\"",
+                "updated_at >= \"9999-12-31T23:59:59.999999999Z\"",
+                "tags.env IN (\"prod\", \"\u{1F600}\")",
+                "state.seen.power != null",
+                "gone = true",
+                "kind NOT IN (\"server\")",
+                "state.wanted.rules.0.ports : 443",
+            ]),
+        ),
+        ("orders", json!(["name", "updated_at desc", "kind, name desc", "revision desc, id"])),
+        ("page-tokens", json!([page(&listed), page(&compared), "1"])),
+        ("positions", json!([0, 1, 7, 20])),
+        ("revisions", json!(["\"1\"", "\"2\"", "*"])),
+        ("views", json!(["inventory", "mappings", "orders", "sync-runs", "freshness"])),
+    ] {
+        dictionaries.insert(name, json!({"values": values}));
+    }
+    // A head that is too large never comes as far as the parameters, and says 414 or 431.
+    let no = json!([400, 401, 404, 405, 409, 412, 414, 415, 422, 431]);
+    let half = |name: &str| json!({"dictionary": name, "probability": 0.5});
+    let configuration = json!({
+        "checks": {"negative_data_rejection": {"expected-statuses": no}},
+        "dictionaries": dictionaries,
+        "parameters": {
+            "header.if-match": half("revisions"),
+            "header.if-none-match": half("revisions"),
+            "header.last-event-id": half("positions"),
+            "header.skyledger-min-position": half("positions"),
+            "path.code": half("codes"),
+            "query.at": half("positions"),
+            "query.field": half("fields"),
+            "query.filter": half("filters"),
+            "query.from": half("positions"),
+            "query.order_by": half("orders"),
+            "query.page_token": half("page-tokens"),
+            "query.position": half("positions"),
+            "query.to": half("positions"),
+            "query.view": half("views"),
+        },
+        "operations": operations,
+    });
+    toml::to_string(&configuration).unwrap()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// What is asked of every answer. Not that what a schema allows is accepted: filters, page tokens
+/// and plans have grammars, and rules their own mind.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance,\
+                      negative_data_rejection,missing_required_header,unsupported_method,\
+                      allow_header_conformance,ignored_auth";
+
+async fn fuzz(store: &str) {
+    let fuzzer = std::env::var("SKYLEDGER_TEST_SCHEMATHESIS")
+        .expect("SKYLEDGER_TEST_SCHEMATHESIS is not set: run the tests with ./test");
+    let seed = number("SKYLEDGER_TEST_FUZZ_SEED").unwrap_or(SEED);
+    let seconds = number("SKYLEDGER_TEST_FUZZ_SECONDS");
+    println!("fuzzing with seed {seed}, {seconds:?} seconds");
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store).await;
+    let (file, sent) = (folder.path().join("schemathesis.toml"), folder.path().join("sent.har"));
+    let ids = server.seed().await;
+    let document = document(&server, &ids).await;
+    let read = folder.path().join("openapi.json");
+    std::fs::write(&read, document.to_string()).unwrap();
+    std::fs::write(&file, configuration(&server, &ids).await).unwrap();
+
+    // It was asked whether it is ready before it was.
+    let before = failed(&server).await;
+    let mut command = tokio::process::Command::new(fuzzer);
+    command.arg("--config-file").arg(&file).arg("run").arg(&read).args(["--url", &server.url]);
+    command.args(["--header", &format!("Authorization: Bearer {}", server.token)]);
+    command.args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing"]);
+    command.args(["--seed", &seed.to_string(), "--max-examples", &EXAMPLES.to_string()]);
+    command.args(["--request-timeout", "30", "--continue-on-failure", "--no-color"]);
+    command.args(["--generation-database", "none", "--warnings", "off"]);
+    command.arg("--report-har-path").arg(&sent);
+    if let Some(seconds) = seconds {
+        command.args(["--max-time", &seconds.to_string()]);
+    }
+    command.current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+    let most = FUZZING_MAX + Duration::from_secs(seconds.unwrap_or_default());
+    let output = tokio::time::timeout(most, command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(&server.log).unwrap();
+    assert!(output.status.success(), "{said}\n{errors}\n{log}");
+
+    let sent = serde_json::from_slice(&std::fs::read(&sent).unwrap()).unwrap();
+    every_operation_was_reached(&document, &sent);
+    // The server's own count, and the token still opens it.
+    assert_eq!(failed(&server).await, before, "{}", std::fs::read_to_string(&server.log).unwrap());
+}
+
+/// How often which route has answered with a fault of the server, by the server's own count.
+async fn failed(server: &Server) -> Vec<String> {
+    let metrics = server.client.text("/metrics").await.unwrap();
+    let counts = metrics.lines().filter(|line| line.starts_with("skyledger_http_requests_total"));
+    counts.filter(|line| line.contains("status=\"5")).map(str::to_owned).collect()
+}
+
+/// Reads have answered, and commands have come as far as their rule, in every operation.
+fn every_operation_was_reached(document: &Value, sent: &Value) {
+    let mut operations: BTreeMap<(&str, String), BTreeMap<u64, u64>> = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            operations.insert((path, method.to_uppercase()), BTreeMap::new());
+        }
+    }
+    let entries = sent["log"]["entries"].as_array().unwrap();
+    for entry in entries {
+        let url = entry["request"]["url"].as_str().unwrap();
+        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+        let path: Vec<&str> =
+            path.split(['?', '#']).next().unwrap_or_default().split('/').collect();
+        let method = entry["request"]["method"].as_str().unwrap();
+        let matching = operations.iter_mut().filter(|((template, of), _)| {
+            let parts = template[1..].split('/');
+            *of == method
+                && parts.clone().count() == path.len()
+                && parts.zip(&path).all(|(part, own)| part.starts_with('{') || part == *own)
+        });
+        // What is written out goes before what stands for anything.
+        if let Some((_, statuses)) = matching.min_by_key(|((path, _), _)| path.contains('{')) {
+            *statuses.entry(entry["response"]["status"].as_u64().unwrap()).or_default() += 1;
+        }
+    }
+    let reached = |method: &str, status: u64| match method {
+        "GET" => (200..300).contains(&status) || status == 304,
+        _ => (200..300).contains(&status) || matches!(status, 404 | 409 | 412 | 422),
+    };
+    let missed: Vec<_> = operations
+        .iter()
+        .filter(|((_, method), statuses)| !statuses.keys().any(|status| reached(method, *status)))
+        .collect();
+    println!("{} requests to {} operations", entries.len(), operations.len());
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_anything_as_the_document_says_embedded() {
+    fuzz("sqlite").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_anything_as_the_document_says_on_postgresql() {
+    let url = std::env::var("SKYLEDGER_TEST_POSTGRES")
+        .expect("SKYLEDGER_TEST_POSTGRES is not set: run the tests with ./test");
+    let database = format!("fuzz_{}", Uuid::now_v7().simple());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    fuzz(&format!("{server}/{database}")).await;
+    client.batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)")).await.unwrap();
+}
