@@ -14,8 +14,8 @@ pub use log::{
     NewEvent, StreamAppend,
 };
 pub use provider::{
-    Access, Call, DriverFault, Identity, Intent, Listing, Pace, Provider, Report, Sighting, Support,
-    Task, Unpaced,
+    Access, Call, DriverFault, Identity, Intent, Listing, Pace, Provider, Report, Sighting,
+    Support, Task, Unpaced,
 };
 pub use vault::{Vault, VaultFault};
 pub use views::{
