@@ -52,7 +52,14 @@ pub(crate) struct Committer {
     patience: Duration,
     newest: watch::Sender<Position>,
     session: Option<(Client, Statements)>,
+    /// Commits since the head's dead versions were cleared away.
+    uncleared: u32,
 }
+
+/// Every commit leaves a dead version of the head's row, and each of them makes the next lock walk
+/// further. PostgreSQL clears them by the way, but not while any transaction of the whole server,
+/// also of another database, stays open; and its own vacuum comes once a minute.
+const UNCLEARED_MAX: u32 = 500;
 
 /// How a try ended.
 enum Ended {
@@ -70,7 +77,7 @@ impl Committer {
         patience: Duration,
         newest: watch::Sender<Position>,
     ) -> Self {
-        Self { config, channel, now, patience, newest, session: None }
+        Self { config, channel, now, patience, newest, session: None, uncleared: 0 }
     }
 
     /// Works until every sender is gone.
@@ -120,11 +127,27 @@ impl Committer {
                     }
                     last = appends.len();
                     self.append(&appends, answers, end).await;
+                    self.clear().await;
                 }
             }
             if next.is_none() {
                 next = queue.recv().await;
             }
+        }
+    }
+
+    /// A millisecond now and then: the table has one row.
+    async fn clear(&mut self) {
+        self.uncleared += 1;
+        if self.uncleared < UNCLEARED_MAX {
+            return;
+        }
+        self.uncleared = 0;
+        if let Some((client, _)) = &self.session
+            && let Err(error) = client.batch_execute("VACUUM (SKIP_LOCKED) head").await
+        {
+            // It only makes appends slower.
+            tracing::debug!(%error, "the head's dead versions stay for now");
         }
     }
 
