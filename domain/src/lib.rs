@@ -11,12 +11,14 @@
 //! - [`observation`]: the life of what is only seen in a cloud.
 //! - [`cloud`]: regions, zones, VPCs.
 //! - [`compute`]: servers and disks.
+//! - [`finops`]: the arithmetic of costs.
 //! - [`network`]: networks and security groups.
 //! - [`tenancy`]: projects, cloud accounts, tokens.
 #![warn(missing_docs)]
 
 pub mod cloud;
 pub mod compute;
+pub mod finops;
 pub mod kernel;
 pub mod kinds;
 pub mod log;

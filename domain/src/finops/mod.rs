@@ -1,0 +1,22 @@
+//! The arithmetic of costs: exact, deterministic, and the same whoever computes it again.
+//!
+//! Amounts are integers of [`amount::SCALE`] decimals, ratios are rationals; nothing here is a
+//! float but [`regression`], which estimates and never books.
+//!
+//! - [`amount`]: amounts, money, currencies, billing months.
+//! - [`ratio`]: exact ratios and how they round.
+//! - [`split`]: one amount over weights, to the last unit.
+//! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
+//! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
+//! - [`tags`]: which tags a line has in effect, and where each comes from.
+//! - [`rate`]: tiers and prorating.
+//! - [`regression`]: least squares that keep their digits, with prediction limits.
+
+pub mod allocate;
+pub mod amortise;
+pub mod amount;
+pub mod rate;
+pub mod ratio;
+pub mod regression;
+pub mod split;
+pub mod tags;

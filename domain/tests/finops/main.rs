@@ -1,0 +1,7 @@
+//! Costs against reference cases: made by other code in exact rationals (`data/golden.json`), and
+//! certified by NIST (`data/strd`).
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod golden;
+mod properties;
+mod strd;
