@@ -4,6 +4,7 @@
 //! float but [`regression`], which estimates and never books.
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
+//! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
@@ -15,6 +16,7 @@
 pub mod allocate;
 pub mod amortise;
 pub mod amount;
+pub mod forecast;
 pub mod rate;
 pub mod ratio;
 pub mod regression;

@@ -93,6 +93,19 @@ pub fn ridge(rows: &[Vec<f64>], y: &[f64], penalty: f64) -> Result<Fit, FitFault
 }
 
 impl Fit {
+    /// Of no column.
+    pub(super) fn nothing() -> Self {
+        Self {
+            coefficients: Vec::new(),
+            standard_errors: Vec::new(),
+            residuals: Vec::new(),
+            deviation: 0.0,
+            degrees: 0,
+            triangle: Vec::new(),
+            scales: Vec::new(),
+        }
+    }
+
     fn of(rows: &[Vec<f64>], y: &[f64], penalty: f64) -> Result<Self, FitFault> {
         let (n, p) = (rows.len(), rows.first().map_or(0, Vec::len));
         let few = FitFault::TooFew { rows: n, columns: p };
@@ -217,7 +230,9 @@ impl Qr {
             v[0] -= alpha;
             let squares: f64 = v.iter().map(|one| one * one).sum();
             let factor = (2.0 / squares).sqrt();
-            v.iter_mut().for_each(|one| *one *= factor);
+            for one in &mut v {
+                *one *= factor;
+            }
             for column in &mut work[k..] {
                 reflect(&v, &mut column[k..]);
             }
@@ -305,8 +320,12 @@ fn refine(x: &[Vec<f64>], y: &[f64], qr: &Qr, solution: &mut [f64], residuals: &
     solve(&qr.triangle, p, &mut change);
     f[..p].copy_from_slice(&h);
     qr.apply(&mut f);
-    solution.iter_mut().zip(&change).for_each(|(one, change)| *one += change);
-    residuals.iter_mut().zip(&f).for_each(|(one, change)| *one += change);
+    for (one, change) in solution.iter_mut().zip(&change) {
+        *one += change;
+    }
+    for (one, change) in residuals.iter_mut().zip(&f) {
+        *one += change;
+    }
 }
 
 fn norm(values: &[f64]) -> f64 {

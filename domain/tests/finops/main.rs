@@ -2,6 +2,7 @@
 //! certified by NIST (`data/strd`).
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod forecasts;
 mod golden;
 mod properties;
 mod strd;
