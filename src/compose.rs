@@ -198,13 +198,17 @@ fn publish(
     })
 }
 
+/// How long the views of a new ledger are waited for.
+const FIRST_VIEWS: Duration = Duration::from_secs(5);
+
 /// The project `default` and one admin token, if nobody has made any yet.
 async fn first_start(ledger: &Arc<Ledger>, manner: &Manner) -> Result<()> {
     let missing = async |kind: &str| -> Result<bool> {
         let filter = AuditFilter { kind: Some(kind.to_owned()), ..AuditFilter::default() };
         Ok(ledger.ports.log.search(&filter, 0, false, 1).await?.is_empty())
     };
-    if missing("project").await? {
+    let new = missing("project").await?;
+    if new {
         first(ledger, "project", "create", json!({"name": "default"})).await?;
     }
     if missing("token").await?
@@ -218,6 +222,12 @@ async fn first_start(ledger: &Arc<Ledger>, manner: &Manner) -> Result<()> {
                  Keep it:  export SKYLEDGER_TOKEN={secret}\n"
             ),
         }
+    }
+    if new {
+        let head = ledger.ports.log.head().await?.position;
+        // Whoever asks a new ledger at once finds what it was born with. When views are late it
+        // starts all the same, and says so to who asks.
+        let _ = ledger.ports.views.reach_position(head, FIRST_VIEWS).await;
     }
     Ok(())
 }
