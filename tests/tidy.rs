@@ -369,10 +369,14 @@ fn one_word_for_one_thing() {
 #[test]
 fn nothing_is_left_over() {
     let mut wrong = Vec::new();
+    // Where this happens to be checked out, and whose home it is: neither belongs in a file.
+    let here = format!("{}/", root().display());
+    let home = std::env::var("HOME").map(|home| format!("{}/", home.trim_end_matches('/')));
+    let home = home.ok().filter(|home| home.len() > 1);
     for source in sources().iter().filter(|source| source.path != "tests/tidy.rs") {
         let everywhere = [
-            "/root/",
-            "/work/",
+            &here,
+            home.as_deref().unwrap_or(&here),
             "crates.io",
             "deb.debian.org",
             "pypi.org",
