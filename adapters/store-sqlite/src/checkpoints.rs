@@ -10,8 +10,8 @@ use rusqlite::Connection;
 
 use crate::Gate;
 
-/// Pages in the write-ahead log between two checkpoints: some 16 MB.
-const PAGES: u32 = 2_000;
+/// Pages in the write-ahead log between two checkpoints: some 32 MB.
+const PAGES: u32 = 4_000;
 
 /// How far the write-ahead log has grown.
 #[derive(Debug)]

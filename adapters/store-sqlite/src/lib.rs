@@ -21,6 +21,7 @@ mod views;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -166,7 +167,8 @@ impl Store {
         let (queue, waiting) = mpsc::channel(options.queue_max);
         let gate = Arc::new(Gate::default());
         let checkpointer = connect(&path, Durability::Normal, &checkpoints).map_err(fault)?;
-        // From here on the syncer waits for the disk, not the commit.
+        // From here on the writer waits for the disk after its commit, not in it: the gate is free
+        // meanwhile.
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fault)?;
         let writer = Writer {
             connection,
@@ -178,6 +180,8 @@ impl Store {
             checkpoints: Arc::clone(&checkpoints),
             wal,
             sync: options.sync.clone(),
+            revisions: HashMap::new(),
+            failed: None,
         };
         let door = Arc::clone(&gate);
         let writer = thread("log-writer", move || writer.run(&door, waiting))?;

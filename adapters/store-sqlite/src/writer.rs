@@ -1,17 +1,15 @@
-//! The one thread that writes the log, and the one that makes it durable.
+//! The one thread that writes the log and makes it durable.
 //!
-//! The writer takes what is waiting as one group, and commits it to the write-ahead log without
-//! waiting for the disk. The syncer waits for the disk, publishes the head and answers; meanwhile
-//! the writer is at the next group. What is written and not yet durable is seen by the writer
-//! alone: every reader stops at the published head.
+//! It takes what is waiting as one group, commits it to the write-ahead log, waits for the disk,
+//! publishes the head and answers. Those who were just answered are about to come back: the next
+//! group waits a moment for them, so that all of them share one wait for the disk. What is written
+//! and not yet durable is seen by this thread alone: every reader stops at the published head.
 
 use std::{
     collections::HashMap,
     fs::File,
-    sync::{
-        Arc, OnceLock, PoisonError, RwLock,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use adapters_store_kit::{
@@ -27,6 +25,9 @@ use crate::{
     Gate, SyncFile, checkpoints::Checkpoints, fault, index, indexer::Indexing, tail::Tail,
 };
 
+/// What came of some work, and the head when the work moved it.
+type Moved<T> = (Option<Head>, T);
+
 /// What a caller waits for.
 pub(crate) enum Job {
     Append(Append, oneshot::Sender<Result<Appended, AppendFault>>),
@@ -39,10 +40,11 @@ pub(crate) enum Job {
     },
 }
 
+/// See the module.
 pub(crate) struct Writer {
     pub connection: Connection,
     pub now: group::Now,
-    /// As published: where the writer begins, and what the syncer moves.
+    /// As published.
     pub head: watch::Sender<Head>,
     pub tail: Arc<RwLock<Tail>>,
     pub indexing: Arc<Indexing>,
@@ -52,132 +54,55 @@ pub(crate) struct Writer {
     /// The write-ahead log's file.
     pub wal: File,
     pub sync: SyncFile,
+    /// Of streams that were asked about or appended to, as written.
+    pub revisions: HashMap<StreamId, u64>,
+    /// Why nothing more can be made durable.
+    pub failed: Option<LogFault>,
 }
 
-/// Groups that may be written while one is being made durable.
-const WRITTEN_MAX: usize = 4;
 /// Streams whose revision is kept in memory; some 10 MB.
 const STREAMS_KEPT_MAX: usize = 50_000;
+/// How long a group waits for those who are about to come back: less than most disks take to
+/// confirm a write.
+const LINGER: Duration = Duration::from_micros(100);
+/// After a wait that brought nobody, so many groups do not wait.
+const PATIENCE_LOST: u32 = 16;
+
+/// How many are about to append.
+#[derive(Debug, Default)]
+struct Company {
+    /// Those who were answered last, and those who were waiting then.
+    expected: usize,
+    /// Groups that do not wait.
+    hasty: u32,
+}
+
+impl Company {
+    /// Waits until as many are in the queue as are expected beside the one that was taken from it.
+    fn gather(&mut self, queue: &mpsc::Receiver<Job>) {
+        let missing = |company: &Self| queue.len() + 1 < company.expected;
+        if self.hasty > 0 {
+            self.hasty -= 1;
+            return;
+        }
+        if !missing(self) {
+            return;
+        }
+        let (before, start) = (queue.len(), Instant::now());
+        // Shorter than a thread takes to fall asleep and to be woken.
+        while missing(self) && start.elapsed() < LINGER {
+            std::thread::yield_now();
+        }
+        if queue.len() == before {
+            self.hasty = PATIENCE_LOST;
+        }
+    }
+}
 
 impl Writer {
     /// Works until every sender is gone.
-    pub(crate) fn run(self, gate: &Gate, queue: mpsc::Receiver<Job>) {
-        let Self { connection, now, head, tail, indexing, finder, checkpoints, wal, sync } = self;
-        let (written, groups) = sync_channel(WRITTEN_MAX);
-        let start = head.borrow().clone();
-        let failed = Arc::default();
-        let syncer = Syncer {
-            head,
-            indexing: Arc::clone(&indexing),
-            checkpoints,
-            wal,
-            sync,
-            failed: Arc::clone(&failed),
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(move || syncer.run(&groups));
-            let pen = Pen {
-                connection,
-                now,
-                head: start,
-                tail,
-                indexing,
-                finder,
-                revisions: HashMap::new(),
-                written,
-                failed,
-            };
-            pen.run(gate, queue);
-        });
-    }
-}
-
-/// What is told once everything before it is durable, or that it will never be.
-type Answer = Box<dyn FnOnce(Result<(), LogFault>) + Send>;
-
-/// What came of some work, and the head when the work moved it.
-type Moved<T> = (Option<Head>, T);
-
-/// A group that is in the write-ahead log, or a question that changed nothing.
-struct Written {
-    /// The head after it; none when nothing was written.
-    head: Option<Head>,
-    answer: Answer,
-}
-
-/// Makes groups durable, in order.
-struct Syncer {
-    head: watch::Sender<Head>,
-    indexing: Arc<Indexing>,
-    checkpoints: Arc<Checkpoints>,
-    wal: File,
-    sync: SyncFile,
-    failed: Arc<OnceLock<LogFault>>,
-}
-
-impl Syncer {
-    fn run(self, groups: &Receiver<Written>) {
-        while let Ok(first) = groups.recv() {
-            // What was written meanwhile shares the sync.
-            let mut waiting = vec![first];
-            while let Ok(next) = groups.try_recv() {
-                waiting.push(next);
-            }
-            let newest = waiting.iter().rev().find_map(|one| one.head.clone());
-            if let Some(newest) = newest
-                && self.failed.get().is_none()
-            {
-                match self.make_durable() {
-                    Ok(()) => {
-                        let position = newest.position;
-                        self.head.send_replace(newest);
-                        self.indexing.durable(position);
-                    }
-                    Err(fault) => {
-                        self.indexing.fail(fault.clone());
-                        let _ = self.failed.set(fault);
-                    }
-                }
-            }
-            for one in waiting {
-                (one.answer)(self.failed.get().cloned().map_or(Ok(()), Err));
-            }
-        }
-    }
-
-    /// After a sync that failed nobody knows what is on the disk, and asking again may succeed
-    /// without it: so there is no second try in this process, and nothing is copied from the
-    /// write-ahead log into the file any more.
-    fn make_durable(&self) -> Result<(), LogFault> {
-        (self.sync)(&self.wal).map_err(|error| {
-            tracing::error!(%error, "the disk did not confirm a write: nothing more is appended");
-            self.checkpoints.fail();
-            LogFault::Unavailable(format!(
-                "the disk did not confirm a write ({error}); restart the server to read what it \
-                 kept"
-            ))
-        })
-    }
-}
-
-/// Writes groups, in order.
-struct Pen {
-    connection: Connection,
-    now: group::Now,
-    /// As written, durable or not.
-    head: Head,
-    tail: Arc<RwLock<Tail>>,
-    indexing: Arc<Indexing>,
-    finder: Connection,
-    /// Of streams that were asked about or appended to, as written.
-    revisions: HashMap<StreamId, u64>,
-    written: SyncSender<Written>,
-    /// Why nothing more can be made durable.
-    failed: Arc<OnceLock<LogFault>>,
-}
-
-impl Pen {
-    fn run(mut self, gate: &Gate, mut queue: mpsc::Receiver<Job>) {
+    pub(crate) fn run(mut self, gate: &Gate, mut queue: mpsc::Receiver<Job>) {
+        let mut company = Company::default();
         let mut next = queue.blocking_recv();
         while let Some(job) = next.take() {
             match job {
@@ -185,18 +110,16 @@ impl Pen {
                     let turn = gate.log();
                     let result = self.restore(records);
                     drop(turn);
-                    self.answer(result, |result| {
-                        let _ = answer.send(result);
-                    });
+                    // A caller that went away does not need its answer.
+                    let _ = answer.send(self.durable(result));
                 }
                 Job::StandStill { ready, released } => {
-                    self.answer(Ok((None, ())), |result| {
-                        let _ = ready.send(result);
-                    });
+                    let _ = ready.send(self.failed.clone().map_or(Ok(()), Err));
                     // Ends with an error: the other end is dropped, never used.
                     let _ = released.recv();
                 }
                 Job::Append(append, answer) => {
+                    company.gather(&queue);
                     // More arrive while somebody else is at the gate.
                     let turn = gate.log();
                     let mut bytes = group::data_bytes(&append);
@@ -218,7 +141,9 @@ impl Pen {
                     }
                     let result = self.commit(&appends);
                     drop(turn);
-                    self.answer(result, |result| answer_all(answers, result));
+                    let result = self.durable(result);
+                    company.expected = answers.len() + queue.len();
+                    answer_all(answers, result);
                 }
             }
             if next.is_none() {
@@ -227,19 +152,31 @@ impl Pen {
         }
     }
 
-    /// Answers when everything that was written so far is durable.
-    fn answer<T: Send + 'static>(
-        &self,
-        result: Result<Moved<T>, LogFault>,
-        answer: impl FnOnce(Result<T, LogFault>) + Send + 'static,
-    ) {
-        let (head, result) = match result {
-            Ok((head, result)) => (head, Ok(result)),
-            Err(fault) => (None, Err(fault)),
+    /// Waits for the disk and publishes the head, when the work moved it.
+    fn durable<T>(&mut self, moved: Result<Moved<T>, LogFault>) -> Result<T, LogFault> {
+        let (head, result) = moved?;
+        let Some(head) = head else {
+            // Answered from what was durable before.
+            return self.failed.clone().map_or(Ok(result), Err);
         };
-        let answer: Answer = Box::new(move |durable| answer(durable.and(result)));
-        // The syncer ends after this.
-        let _ = self.written.send(Written { head, answer });
+        // After a sync that failed nobody knows what is on the disk, and asking again may succeed
+        // without it: so there is no second try in this process, and nothing is copied from the
+        // write-ahead log into the file any more.
+        if let Err(error) = (self.sync)(&self.wal) {
+            tracing::error!(%error, "the disk did not confirm a write: nothing more is appended");
+            self.checkpoints.fail();
+            let fault = LogFault::Unavailable(format!(
+                "the disk did not confirm a write ({error}); restart the server to read what it \
+                 kept"
+            ));
+            self.indexing.fail(fault.clone());
+            self.failed = Some(fault.clone());
+            return Err(fault);
+        }
+        let position = head.position;
+        self.head.send_replace(head);
+        self.indexing.durable(position);
+        Ok(result)
     }
 
     fn commit(
@@ -249,7 +186,7 @@ impl Pen {
         self.wait_for_room()?;
         let (streams, requests) = group::questions(appends);
         let now = (self.now)();
-        let head = self.head.clone();
+        let head = self.head.borrow().clone();
         let (head, plan) = self.transaction(&streams, &requests, |standing| {
             Ok(group::plan(head, standing, appends, now))
         })?;
@@ -259,7 +196,7 @@ impl Pen {
     fn restore(&mut self, records: Vec<Record>) -> Result<Moved<()>, LogFault> {
         self.wait_for_room()?;
         let (streams, requests) = group::restore_questions(&records);
-        let head = self.head.clone();
+        let head = self.head.borrow().clone();
         let (head, _) = self.transaction(&streams, &requests, |standing| {
             group::plan_restore(head, standing, records)
         })?;
@@ -274,7 +211,7 @@ impl Pen {
         requests: &[RequestKey],
         plan: impl FnOnce(&Standing) -> Result<Plan, LogFault>,
     ) -> Result<Moved<Plan>, LogFault> {
-        if let Some(fault) = self.failed.get() {
+        if let Some(fault) = &self.failed {
             return Err(fault.clone());
         }
         let standing = self.look_up(streams, requests).map_err(fault)?;
@@ -296,7 +233,6 @@ impl Pen {
         for (stream, revision) in &plan.streams {
             self.revisions.insert(stream.clone(), *revision);
         }
-        self.head = plan.head.clone();
         Ok((Some(plan.head.clone()), plan))
     }
 

@@ -478,7 +478,8 @@ impl Disk {
 async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
     let (files, disk) = (Files::new(), Disk::new());
     let store = disk.open(&files);
-    let one = append("s", 1, 1);
+    // Many enough for a step of the index.
+    let one = append("s", 600, 1);
     let key = one.request.clone().unwrap().key;
     let stream = StreamId::new("thing", "s");
     let append_in_background = |one: Append| {
@@ -487,16 +488,12 @@ async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
     };
     let first = append_in_background(one.clone());
     disk.asked(1).await;
-    // Written, and many enough for a step of the index, but not durable.
-    let second = append_in_background(append("s", 600, 2));
     let again = append_in_background(one);
-    let written = || -> Option<i64> {
-        let reader = Connection::open(files.path("log")).unwrap();
-        reader.query_row("SELECT max(position) FROM events", [], |row| row.get(0)).unwrap()
-    };
-    while written() < Some(601_i64) {
-        tokio::task::yield_now().await;
-    }
+    let second = append_in_background(append("s", 1, 2));
+    let reader = Connection::open(files.path("log")).unwrap();
+    let written: Option<i64> =
+        reader.query_row("SELECT max(position) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(written, Some(600), "written, but not durable");
     assert_eq!(store.head_now().position, 0);
     assert_eq!(store.read(0, 10).await.unwrap(), vec![]);
     assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap(), vec![]);
@@ -505,11 +502,11 @@ async fn nothing_is_acknowledged_or_shown_before_the_disk_has_it() {
     assert!(!first.is_finished() && !second.is_finished() && !again.is_finished());
 
     disk.let_through(1);
-    assert_eq!(first.await.unwrap().unwrap().last, 1);
+    assert_eq!(first.await.unwrap().unwrap().last, 600);
     disk.asked(2).await;
-    assert_eq!(store.head_now().position, 1);
-    assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap().len(), 1);
-    assert_eq!(store.request("tester", &key).await.unwrap().unwrap().last, 1);
+    assert_eq!(store.head_now().position, 600);
+    assert_eq!(store.stream(&stream, 0, 10_000).await.unwrap().len(), 600);
+    assert_eq!(store.request("tester", &key).await.unwrap().unwrap().last, 600);
 
     disk.let_through(1);
     assert_eq!(second.await.unwrap().unwrap().last, 601);
