@@ -5,6 +5,7 @@
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
+//! - [`line`]: one line of a bill.
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
@@ -17,6 +18,7 @@ pub mod allocate;
 pub mod amortise;
 pub mod amount;
 pub mod forecast;
+pub mod line;
 pub mod rate;
 pub mod ratio;
 pub mod regression;
