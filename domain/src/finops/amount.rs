@@ -153,6 +153,13 @@ impl TryFrom<String> for Currency {
     }
 }
 
+impl Currency {
+    /// Its code.
+    pub fn code(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<Currency> for String {
     fn from(currency: Currency) -> Self {
         currency.0

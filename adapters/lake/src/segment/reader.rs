@@ -1,0 +1,191 @@
+//! Reading a segment, a batch of lines at a time.
+
+use std::{fs::File, vec};
+
+use bytes::Bytes;
+use chrono::DateTime;
+use domain::finops::{
+    amount::{Amount, Currency},
+    line::Line,
+};
+use parquet::{
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArrayType},
+    file::reader::{FileReader, SerializedFileReader},
+};
+
+use super::{
+    LakeFault,
+    columns::{COLUMNS, Column, Kind, blank, schema},
+};
+
+/// Lines that are in memory at once.
+const BATCH: usize = 2048;
+
+/// The lines of a segment. Ends after the first fault.
+pub struct Lines {
+    digest: String,
+    file: SerializedFileReader<File>,
+    next_group: usize,
+    /// Of the group that is being read.
+    columns: Vec<ColumnReader>,
+    left: usize,
+    batch: vec::IntoIter<Line>,
+    failed: bool,
+}
+
+/// Why a batch cannot be read, in words.
+type Reason = String;
+
+impl Lines {
+    pub(super) fn new(file: File, digest: &str) -> Result<Self, LakeFault> {
+        let damaged = |reason| LakeFault::Damaged { digest: digest.to_owned(), reason };
+        let file = SerializedFileReader::new(file).map_err(|fault| damaged(fault.to_string()))?;
+        let expected = schema().map_err(LakeFault::Unwritten)?;
+        if file.metadata().file_metadata().schema() != expected.as_ref() {
+            return Err(damaged("its columns are not those of a segment".to_owned()));
+        }
+        Ok(Self {
+            digest: digest.to_owned(),
+            file,
+            next_group: 0,
+            columns: Vec::new(),
+            left: 0,
+            batch: Vec::new().into_iter(),
+            failed: false,
+        })
+    }
+
+    /// The next lines; none at the end.
+    fn read(&mut self) -> Result<Vec<Line>, Reason> {
+        while self.left == 0 {
+            if self.next_group == self.file.num_row_groups() {
+                return Ok(Vec::new());
+            }
+            let group = self.file.get_row_group(self.next_group).map_err(text)?;
+            self.left = usize::try_from(group.metadata().num_rows()).map_err(text)?;
+            self.columns = (0..COLUMNS.len())
+                .map(|column| group.get_column_reader(column))
+                .collect::<Result<_, _>>()
+                .map_err(text)?;
+            self.next_group += 1;
+        }
+        let rows = self.left.min(BATCH);
+        let currency = Currency::try_from("XXX".to_owned())?;
+        let mut lines = vec![blank(currency); rows];
+        for (column, reader) in COLUMNS.iter().zip(&mut self.columns) {
+            column
+                .fill(&mut lines, reader)
+                .map_err(|reason| format!("{}: {reason}", column.name))?;
+        }
+        self.left -= rows;
+        Ok(lines)
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, LakeFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.batch.len() == 0 && !self.failed {
+            match self.read() {
+                Ok(lines) => self.batch = lines.into_iter(),
+                Err(reason) => {
+                    self.failed = true;
+                    return Some(Err(LakeFault::Damaged { digest: self.digest.clone(), reason }));
+                }
+            }
+        }
+        self.batch.next().map(Ok)
+    }
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Lines").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl Column {
+    /// Puts the column's next values into the lines.
+    fn fill(&self, lines: &mut [Line], reader: &mut ColumnReader) -> Result<(), Reason> {
+        let rows = lines.len();
+        match (reader, &self.kind) {
+            (ColumnReader::Int64ColumnReader(reader), Kind::Number(_, put)) => {
+                for (line, value) in lines.iter_mut().zip(all(reader, rows)?) {
+                    put(line, u64::try_from(value).map_err(text)?);
+                }
+            }
+            (ColumnReader::Int64ColumnReader(reader), Kind::Moment(_, put)) => {
+                for (line, value) in lines.iter_mut().zip(all(reader, rows)?) {
+                    let moment = DateTime::from_timestamp_micros(value);
+                    put(line, moment.ok_or("no moment has that many microseconds")?);
+                }
+            }
+            (ColumnReader::FixedLenByteArrayColumnReader(reader), Kind::Money(_, slot)) => {
+                let values = all::<FixedLenByteArrayType>(reader, rows)?;
+                for (line, value) in lines.iter_mut().zip(values) {
+                    let bytes = value.data().try_into().map_err(text)?;
+                    *slot(line) = Amount(i128::from_be_bytes(bytes));
+                }
+            }
+            (ColumnReader::ByteArrayColumnReader(reader), kind) => {
+                let texts = if self.optional() {
+                    some(reader, rows)?
+                } else {
+                    all::<ByteArrayType>(reader, rows)?
+                };
+                for (line, value) in lines.iter_mut().zip(&texts) {
+                    let value = std::str::from_utf8(value.data()).map_err(text)?;
+                    match kind {
+                        Kind::Word(_, put) => {
+                            put(line, value).ok_or_else(|| format!("{value:?} is no such word"))?;
+                        }
+                        Kind::Text(_, slot) => slot(line).push_str(value),
+                        Kind::Json(_, slot) if !value.is_empty() => {
+                            *slot(line) = serde_json::from_str(value).map_err(text)?;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => return Err("another type than its own".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// As many values as there are lines, none of them null.
+fn all<T: DataType>(reader: &mut ColumnReaderImpl<T>, rows: usize) -> Result<Vec<T::T>, Reason> {
+    let mut values = Vec::with_capacity(rows);
+    let (read, _, _) = reader.read_records(rows, None, None, &mut values).map_err(text)?;
+    if read != rows || values.len() != rows {
+        return Err(format!("{read} values for {rows} lines"));
+    }
+    Ok(values)
+}
+
+/// As many texts as there are lines, the null ones empty.
+fn some(
+    reader: &mut ColumnReaderImpl<ByteArrayType>,
+    rows: usize,
+) -> Result<Vec<ByteArray>, Reason> {
+    let (mut values, mut present) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let (read, _, _) =
+        reader.read_records(rows, Some(&mut present), None, &mut values).map_err(text)?;
+    let there = present.iter().filter(|level| **level == 1).count();
+    if read != rows || present.len() != rows || values.len() != there {
+        return Err(format!("{read} values for {rows} lines"));
+    }
+    let mut values = values.into_iter();
+    let of = |level: i16| if level == 1 { values.next() } else { None };
+    Ok(present
+        .into_iter()
+        .map(of)
+        .map(|text| text.unwrap_or_else(|| Bytes::new().into()))
+        .collect())
+}
+
+fn text(fault: impl std::fmt::Display) -> Reason {
+    fault.to_string()
+}
