@@ -12,4 +12,7 @@
 mod bill;
 mod segment;
 
+pub use bill::{
+    BadLine, Bill, BillFault, Finding, Mapping, MappingFault, Rule, Source, Term, read,
+};
 pub use segment::{Lake, LakeFault, Lines, Segment, SegmentWriter};

@@ -17,13 +17,13 @@ use parquet::{
 pub(super) const PRECISION: i32 = 38;
 
 /// One column.
-pub(super) struct Column {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
 }
 
 /// How a column is stored, how it is taken from a line and put into one.
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// `INT64`.
     Number(fn(&Line) -> u64, fn(&mut Line, u64)),
     /// `DECIMAL(38,12)`.
@@ -53,7 +53,7 @@ macro_rules! text {
 }
 
 /// Every column, sorted. The order is part of a segment's digest.
-pub(super) const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     money!("BilledCost", billed),
     text!("BillingAccountId", billing_account),
     Column {

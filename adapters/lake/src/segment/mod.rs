@@ -18,6 +18,7 @@ use std::{
 use parquet::errors::ParquetError;
 use sha2::{Digest, Sha256};
 
+pub(crate) use columns::{COLUMNS, Kind, blank};
 pub use reader::Lines;
 pub use writer::SegmentWriter;
 
