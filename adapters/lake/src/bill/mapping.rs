@@ -29,6 +29,9 @@ pub struct Mapping {
     /// Columns that begin so are tags, by the rest of their name. The first that fits holds.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// What is left off where a key in `Tags` begins with it.
+    #[serde(default)]
+    pub tag_key_prefix: String,
     /// Patterns of dates (of strftime) that are not ISO 8601.
     #[serde(default)]
     pub dates: Vec<String>,

@@ -254,6 +254,27 @@ impl Plan {
         number(&plain).map_err(|reason| NoNumber { column, text, reason })
     }
 
+    /// The tags of a JSON object; one without a value is `true`.
+    pub(super) fn tags(&self, text: &str) -> Option<BTreeMap<String, String>> {
+        let tags: BTreeMap<String, String> = if let Ok(tags) = serde_json::from_str(text) {
+            tags
+        } else {
+            let tags: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+            let text = |value| match value {
+                serde_json::Value::String(text) => text,
+                serde_json::Value::Null => "true".to_owned(),
+                other => other.to_string(),
+            };
+            tags.into_iter().map(|(key, value)| (key, text(value))).collect()
+        };
+        let prefix = &*self.mapping.tag_key_prefix;
+        if prefix.is_empty() {
+            return Some(tags);
+        }
+        let own = |key: String| key.strip_prefix(prefix).map(str::to_owned).unwrap_or(key);
+        Some(tags.into_iter().map(|(key, value)| (own(key), value)).collect())
+    }
+
     /// Reads a time as this source writes it.
     pub(super) fn time(&self, text: &str) -> Option<Time> {
         match &*self.mapping.dates {

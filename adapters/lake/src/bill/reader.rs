@@ -409,7 +409,7 @@ fn booked(
     };
     line.tags = fields(&plan.tag_columns);
     if let Some((place, text)) = plan.text(&plan.tags, record) {
-        match tags(text) {
+        match plan.tags(text) {
             Some(tags) if line.tags.is_empty() => line.tags = tags,
             Some(tags) => line.tags.extend(tags),
             None => {
@@ -426,20 +426,6 @@ fn booked(
         );
     }
     Ok(line)
-}
-
-/// The tags of a JSON object; one without a value is `true`.
-fn tags(text: &str) -> Option<BTreeMap<String, String>> {
-    if let Ok(tags) = serde_json::from_str(text) {
-        return Some(tags);
-    }
-    let tags: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).ok()?;
-    let text = |value| match value {
-        serde_json::Value::String(text) => text,
-        serde_json::Value::Null => "true".to_owned(),
-        other => other.to_string(),
-    };
-    Some(tags.into_iter().map(|(key, value)| (key, text(value))).collect())
 }
 
 fn shortened(text: &str) -> String {

@@ -423,3 +423,73 @@ fn a_wrong_mapping_says_what_is_wrong() {
     ));
     assert!(matches!(sum, MappingFault::Term { column, .. } if column == "ServiceName"));
 }
+
+#[test]
+fn the_keys_in_a_second_cost_and_usage_report_lose_their_prefix() {
+    let text = "bill_billing_period_start_date,bill_payer_account_id,line_item_line_item_type,\
+        line_item_usage_start_date,line_item_usage_end_date,line_item_currency_code,\
+        line_item_unblended_cost,resource_tags\n\
+        2026-10-01T00:00:00Z,p,Usage,2026-10-03T04:00:00Z,2026-10-03T05:00:00Z,USD,1,\
+        \"{\"\"user_env\"\":\"\"prod\"\",\"\"aws_by\"\":\"\"me\"\"}\"\n";
+    let (good, bad, _) = taken(text);
+    assert_eq!(bad, []);
+    let tags: Vec<_> = good[0].tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(tags, ["aws_by=me", "env=prod"]);
+}
+
+/// Gives a byte at a time.
+struct Slow<'a>(&'a [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let some = out.len().min(1);
+        self.0.read(&mut out[..some])
+    }
+}
+
+#[test]
+fn a_file_in_pieces_has_the_lines_of_the_whole() {
+    let rows: Vec<_> = (0..40)
+        .map(|row| with("BilledCost", &format!("{row}.{row:012}5")))
+        .chain([with("ChargeCategory", "Gift"), "1,2".to_owned(), with("x_Extra", "\"a\nb\"")])
+        .collect();
+    let rows: Vec<_> = rows.iter().map(String::as_str).collect();
+    let (whole, bad, findings) = taken(&bill(&rows));
+    assert_eq!((whole.len(), bad.len(), findings.len()), (42, 1, 3));
+    let mut slow = bill(&rows);
+    slow.pop();
+    let (good, _) = all(&mut read(Slow(slow.as_bytes()), None).unwrap());
+    assert_eq!(good, whole);
+    for cut in [0, 1, 20, 41, rows.len()] {
+        let (start, end) = rows.split_at(cut);
+        let (mut first, one, _) = taken(&bill(start));
+        let (second, two, _) = taken(&bill(end));
+        first.extend(
+            second.into_iter().map(|line| Line { number: line.number + cut as u64, ..line }),
+        );
+        assert_eq!((first, one.len() + two.len()), (whole.clone(), 1), "{cut}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever a file holds, every line of it is a good or a bad one, and the reader ends.
+    #[test]
+    fn nothing_in_a_file_stops_the_reader(
+        bytes in proptest::collection::vec(proptest::sample::select(&b"1.,\n\r\"\\e-+{}:TZ \xff\xc3\xbc0"[..]), 0..200),
+        field in 0..15_usize,
+    ) {
+        let mut text = format!("{HEADING}\n{GOOD}\n").into_bytes();
+        text.extend(&bytes);
+        let mut fields: Vec<Vec<u8>> = GOOD.split(',').map(|field| field.as_bytes().to_vec()).collect();
+        fields[field] = bytes.iter().copied().filter(|byte| !b",\n\r\"".contains(byte)).collect();
+        let mut line = format!("{HEADING}\n{GOOD}\n").into_bytes();
+        line.extend(fields.join(&b","[..]));
+        for text in [text, line] {
+            let (good, bad) = all(&mut read(&*text, None).unwrap());
+            proptest::prop_assert_eq!(good[0].number, 2);
+            let numbers: Vec<_> = good.iter().map(|line| line.number).collect();
+            proptest::prop_assert!(numbers.is_sorted());
+            proptest::prop_assert!(good.len() + bad.len() <= 2 + bytes.len());
+        }
+    }
+}

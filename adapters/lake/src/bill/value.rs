@@ -62,7 +62,7 @@ pub(super) fn number(text: &str) -> Result<Number, &'static str> {
     }
     let rounded = half != 0 || more;
     if half > 5 || (half == 5 && (more || value % 2 == 1)) {
-        value += 1;
+        value = value.checked_add(1).ok_or(LARGE)?;
     }
     if value.unsigned_abs() >= 10_u128.pow(38) {
         return Err(LARGE);
@@ -195,7 +195,12 @@ mod tests {
         for text in ["", "-", ".", "1,5", "NaN", "1e", "1e5.0", "--1", "1.2.3", " 1", "€1"] {
             assert_eq!(number(text), Err("is not a decimal number"), "{text}");
         }
-        for text in ["1e26", "1e99999999", "9999999999999999999999999999999999999999"] {
+        for text in [
+            "1e26",
+            "1e99999999",
+            "170141183460469231731687303.7158841057279",
+            "9999999999999999999999999999999999999999",
+        ] {
             assert_eq!(number(text), Err("is too large for an amount"), "{text}");
         }
     }
