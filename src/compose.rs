@@ -11,6 +11,7 @@ use std::{
 
 use adapters_http as http;
 use adapters_keys::{Keys, Witness, WitnessFault, verify_signature};
+use adapters_lake::Lake;
 use adapters_sim::SimCloud;
 use anyhow::{Context, Result, bail};
 use commands::{
@@ -63,7 +64,11 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
     let store = store::open(config).await?;
     let views = store.start_views(config).await.context("the views")?;
     let clock = Arc::new(SystemClock);
+    let segments = config.data.join("segments");
+    let lake = Lake::open(&segments)
+        .with_context(|| format!("the bills' lines in {}", segments.display()))?;
     let ledger = Ledger::new(Ports {
+        bills: Arc::new(lake),
         log: store.log(),
         views: Arc::clone(&views.views),
         leases: store.leases().await.context("the leases")?,

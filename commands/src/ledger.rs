@@ -16,7 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     pace::{AccountPace, Paces},
-    ports::{Access, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault, VaultFault, Views},
+    ports::{
+        Access, BillStore, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault, VaultFault,
+        Views,
+    },
 };
 
 /// Records read at once when a stream is folded.
@@ -27,6 +30,8 @@ const CACHE_MAX: usize = 20_000;
 /// Everything a command needs from outside.
 #[derive(Clone)]
 pub struct Ports {
+    /// Bills' lines.
+    pub bills: Arc<dyn BillStore>,
     /// The log.
     pub log: Arc<dyn EventLog>,
     /// The views.

@@ -5,10 +5,14 @@
 //! - [`run_orders`]: the one runner: states with an order → driver → command.
 //! - [`observe`]: the one observer: sightings → commands.
 //! - [`gather`]: what must be known before a command can be decided.
+//! - [`allocate`]: whose costs are, by rules.
+//! - [`bills`]: bills in, costs out.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
 #![warn(missing_docs)]
 
+pub mod allocate;
+pub mod bills;
 pub mod gather;
 pub mod ledger;
 pub mod observe;

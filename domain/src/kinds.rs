@@ -3,6 +3,7 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
+    finops::{bill::Bill, rules::RuleSet},
     kernel::{Kind, kind},
     mapping::Mapped,
     network::{Network, security_group::SecurityGroup},
@@ -12,11 +13,13 @@ use crate::{
 
 /// Every kind, sorted by name.
 pub static KINDS: &[Kind] = &[
+    kind::<Bill>(),
     kind::<CloudAccount>(),
     kind::<Observed<Disk>>(),
     kind::<Observed<Network>>(),
     kind::<Project>(),
     kind::<Observed<Region>>(),
+    kind::<RuleSet>(),
     kind::<Mapped<SecurityGroup>>(),
     kind::<Server>(),
     kind::<Token>(),

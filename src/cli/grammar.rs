@@ -52,10 +52,20 @@ pub(crate) enum Command {
     Accept(Target),
     /// Take over something discovered: wanted as it is seen
     Adopt(Target),
+    /// Whose costs are: every line placed by a rule set, what is shared spread
+    #[command(after_help = "Examples:\n  skyledger create rule-set -f rules.yaml\n  \
+        skyledger allocate costs --draft               what the draft would change\n  \
+        skyledger do rule-set publish costs\n  skyledger allocate costs --month 2026-10")]
+    Allocate(Allocate),
     /// Heads, proofs, and the offline verifier
     Audit {
         #[command(subcommand)]
         command: Audit,
+    },
+    /// Bills: files in; `get bills` lists them, `do bill close ID` closes a month
+    Bill {
+        #[command(subcommand)]
+        command: Bill,
     },
     /// Read and compare every record of a store
     Check(Place),
@@ -64,6 +74,15 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// What bills come to, by group; or, with --explain, where a number comes from
+    #[command(after_help = "Examples:\n  skyledger costs --by service\n  \
+        skyledger costs --month 2026-10 --by sub_account,tags.env --basis effective\n  \
+        skyledger costs --filter 'service = \"Amazon EC2\"' --explain\n\n\
+        Dimensions: billing_account, billing_mode, charge_category, commitment, \
+        commitment_status, currency, day, invoice, issuer, month, quarter, region, resource, \
+        resource_name, resource_type, service, service_category, sku, sub_account, year, \
+        tags.<key>")]
+    Costs(Costs),
     /// Create a resource: the kind's own first command (connect, create, declare, issue)
     #[command(after_help = "Examples:\n  skyledger create project --set name=shop\n  \
         skyledger create account -f account.yaml --wait\n\n\
@@ -171,6 +190,91 @@ pub(crate) struct At {
     /// As it was then: a position, a time, a day, or an age (10m, 2h, 7d)
     #[arg(long, value_name = "MOMENT")]
     pub(crate) at: Option<String>,
+}
+
+/// Which bills, and which of their amounts.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Months {
+    /// One billing month, such as 2026-10
+    #[arg(long, conflicts_with_all = ["from_month", "to_month"])]
+    pub(crate) month: Option<String>,
+    /// The first billing month
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) from_month: Option<String>,
+    /// The last billing month, itself included
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) to_month: Option<String>,
+    /// Which amount: billed, contracted, effective, list
+    #[arg(long, default_value = "billed")]
+    pub(crate) basis: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Allocate {
+    /// The rule set, by id or name
+    pub(crate) rules: String,
+    /// By the draft, with what differs from the rules that count
+    #[arg(long)]
+    pub(crate) draft: bool,
+    #[command(flatten)]
+    pub(crate) months: Months,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What is done with bills.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bill {
+    /// Take a bill's files in: CSV by FOCUS, AWS CUR or OCI, plain or compressed
+    #[command(after_help = "Examples:\n  skyledger bill import october.csv.gz\n  \
+        skyledger bill import late.csv --reason 'late lines of the 31st'\n  \
+        skyledger bill import october-again.csv --replace --strict")]
+    Import(ImportBill),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ImportBill {
+    /// The files
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// How they are written: focus, aws-cur, oci; told by the heading when it is left out
+    #[arg(long)]
+    pub(crate) mapping: Option<String>,
+    /// The lines are all there are of their months: those of before count no more
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Refuse a whole file for one line that cannot be booked
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Why a closed month gets a further version
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Costs {
+    /// At most four dimensions, for instance service,tags.env
+    #[arg(long, value_name = "DIMENSIONS", conflicts_with = "explain")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) months: Months,
+    /// Conditions on dimensions, for instance 'service = Amazon* AND tags.env = prod'
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(crate) filter: Option<String>,
+    /// Where the number comes from: files, events, and the largest lines
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Most groups, or most lines with --explain
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// One kind or view.

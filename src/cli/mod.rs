@@ -2,6 +2,7 @@
 
 mod audit;
 mod command;
+mod cost;
 mod grammar;
 mod query;
 mod serve;
@@ -118,12 +119,15 @@ async fn serve_client(
     connection: crate::connection::Connection,
 ) -> Result<Exit, Failure> {
     match command {
+        Command::Allocate(allocate) => cost::allocate(allocate, &connection).await,
         Command::Audit { command } => audit::run(command, &connection).await,
+        Command::Bill { command } => cost::bill(command, &connection).await,
         Command::Check(place) => upkeep::check(place).await,
         Command::Export(export) => upkeep::export(export).await,
         Command::Import(import) => upkeep::import(import).await,
         Command::Rebuild(rebuild) => upkeep::rebuild(rebuild).await,
         Command::Replay(replay) => upkeep::replay(replay).await,
+        Command::Costs(costs) => cost::costs(costs, &connection).await,
         Command::Describe(get) => query::describe(get, &connection).await,
         Command::Diff(diff) => query::diff(diff, &connection).await,
         Command::Events(events) => query::events(events, &connection).await,

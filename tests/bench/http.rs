@@ -14,7 +14,7 @@ use commands::{
     ledger::{Ledger, Ports},
     ports::{Clock, EventLog, NewId},
     submit::Submission,
-    testing::TestVault,
+    testing::{NoBills, TestVault},
 };
 use domain::{kernel::Principal, kinds};
 use projections::views::{LENSES, VIEWS};
@@ -94,6 +94,7 @@ async fn measure(size: Size) {
     let (views, _running) =
         start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views start");
     let ledger = Ledger::new(Ports {
+        bills: Arc::new(NoBills),
         log,
         views: Arc::new(views),
         leases: Arc::new(SqliteLeases::new(&store).expect("leases")),

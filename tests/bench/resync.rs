@@ -9,7 +9,7 @@ use commands::{
     ports::{EventLog, Query, Views},
     run_orders::Runner,
     submit::Submission,
-    testing::TestVault,
+    testing::{NoBills, TestVault},
 };
 use domain::{kernel::Principal, kinds};
 use projections::views::{LENSES, VIEWS};
@@ -33,6 +33,7 @@ async fn measure(size: Size) {
     sim.populate("acme", "bench", Population { seed: 1, regions: 4, resources })
         .expect("it is populated");
     let ledger = Ledger::new(Ports {
+        bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),
         leases: Arc::new(SqliteLeases::new(&store).expect("leases")),

@@ -10,7 +10,7 @@ use commands::{
     ports::{EventLog, Query, Views},
     run_orders::Runner,
     submit::Submission,
-    testing::{SequentialIds, TestVault},
+    testing::{NoBills, SequentialIds, TestVault},
 };
 use domain::{
     kernel::{Principal, StreamId},
@@ -35,6 +35,7 @@ async fn a_sync_goes_on_while_the_runner_looks_for_orders() {
     let sim = SimCloud::new(clock.clone());
     sim.populate("acme", SECRET, small()).unwrap();
     let ledger = Ledger::new(Ports {
+        bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),
         leases: Arc::new(PostgresLeases::new(&store)),

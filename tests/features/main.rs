@@ -5,6 +5,7 @@
 
 mod aws;
 mod between;
+mod bills;
 mod crash_at_every_step;
 mod few_connections;
 mod fuzz;

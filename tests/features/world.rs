@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use adapters_lake::Lake;
 use adapters_sim::{Population, SimCloud};
 use adapters_store_kit::views::Running;
 use adapters_store_sqlite::{Options, SqliteLeases, SqliteViews, Store, start_views};
@@ -67,7 +68,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<HurriedClock>,
     pub(crate) account: Uuid,
     _running: Running,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -91,7 +92,9 @@ impl World {
             start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).unwrap();
         let sim = SimCloud::new(clock.clone());
         providers.push(Arc::new(sim.clone()));
+        let lake = Lake::open(folder.path().join("segments")).unwrap();
         let ports = Ports {
+            bills: Arc::new(lake),
             log: log.clone(),
             views: Arc::new(views.clone()),
             leases: Arc::new(SqliteLeases::new(&store).unwrap()),
@@ -109,8 +112,13 @@ impl World {
             clock,
             account: ids.new_id(),
             _running: running,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// With the account connected, and everything in it seen once.

@@ -11,7 +11,7 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use reqwest::{
     Certificate, Method, RequestBuilder, Response, Url,
-    header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, HeaderValue, IF_MATCH},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH},
 };
 use serde_json::Value;
 
@@ -246,6 +246,26 @@ impl Client {
     /// Any [`ClientFault`].
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, ClientFault> {
         self.answer(self.request(Method::GET, path, query).timeout(PATIENCE)).await
+    }
+
+    /// Sends a file as it is.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn upload(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        file: tokio::fs::File,
+    ) -> Result<Answer, ClientFault> {
+        let request = self.request(Method::POST, path, query);
+        let request = request.header(CONTENT_TYPE, "application/octet-stream");
+        // As long as it takes: the server ends what does not go on.
+        let answer = self.answer(request.body(file)).await?;
+        if let Some(position) = answer.position {
+            self.newest.fetch_max(position, Ordering::Relaxed);
+        }
+        Ok(answer)
     }
 
     /// A text, such as `/metrics`.

@@ -3,6 +3,7 @@
 //! - [`client`]: the API over HTTP.
 //! - [`format`]: table, JSON, YAML, CSV and names.
 //! - [`columns`]: which columns a kind shows.
+//! - [`costs`]: sums by group, where a number comes from, what came of a bill's file.
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
@@ -16,6 +17,7 @@
 
 pub mod client;
 pub mod columns;
+pub mod costs;
 pub mod exit;
 pub mod format;
 pub mod input;

@@ -30,6 +30,8 @@ macro_rules! problems {
 
 // Sorted by code. The doc comment is the advice: what the caller should do.
 problems! {
+    /// Correct the file, or name the mapping that it is written by; nothing was booked.
+    BILL_UNREADABLE = "bill-unreadable" 422 "the file does not read as a bill";
     /// Send a body of at most 1 MiB.
     BODY_TOO_LARGE = "body-too-large" 413 "the body is too large";
     /// Send the command again: other commands on the same resource kept getting in between.
@@ -68,6 +70,10 @@ problems! {
     REQUEST_TIMEOUT = "request-timeout" 408 "the request did not come in time";
     /// Read the resource again and decide on what is there now.
     REVISION_MISMATCH = "revision-mismatch" 412 "the resource is at another revision";
+    /// Tell the operators: bring the segment back from a backup, or import its file again.
+    SEGMENT_DAMAGED = "segment-damaged" 500 "lines of a bill are damaged or lost";
+    /// Send the request again later; nothing was booked. Operators: look at the data folder's disk.
+    SEGMENTS_UNAVAILABLE = "segments-unavailable" 503 "bills' lines cannot be reached";
     /// Send `Authorization: Bearer <token>` with a token that is neither revoked nor over.
     UNAUTHENTICATED = "unauthenticated" 401 "a valid token is needed";
     /// Use one of the parameters named in the detail.

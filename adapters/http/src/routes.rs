@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     audit,
     call::{Answer, Call},
-    commands, history,
+    commands, costs, history,
     params::{Parameter, Place, Shape},
     queries, status, watch,
 };
@@ -93,19 +93,25 @@ macro_rules! parameters {
 parameters! {
     ACTOR = "actor" Query Shape::Text(200), "Only what this principal did, for instance token:ci.";
     AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
+    BASIS = "basis" Query Shape::Text(20), "Which amount: billed (when it is left out), contracted, effective or list.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
+    DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
+    FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
+    GROUP_BY = "group_by" Query Shape::Text(500), "At most four dimensions, for instance service, tags.env.";
     ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
     IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
     IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
     IF_NONE_MATCH = "if-none-match" Header Shape::Text(1000), "Answer 304 when the resource still has this revision.";
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
     LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
+    MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
+    MAPPING = "mapping" Query Shape::Text(50), "How the file is written: focus, aws-cur, oci; told by its heading when it is left out.";
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
     NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
     ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
@@ -115,11 +121,16 @@ parameters! {
     POSITION = "position" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the record's position.";
     PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
+    REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
+    RULE_SET = "rule_set" Query Shape::Uuid, "The rule set to allocate by.";
     SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
     SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
     SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
+    SOURCE = "source" Query Shape::Text(500), "The file's name, for whoever asks where a number comes from.";
     START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
+    STRICT = "strict" Query Shape::Flag, "Refuse the whole file for one line that cannot be booked.";
     TO = "to" Query Shape::Moment, "The later moment: a time, or a position; now when it is left out.";
+    TO_MONTH = "to_month" Query Shape::Text(7), "The last billing month, itself included; from_month when it is left out.";
     TO_SIZE = "to" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the newer tree; the head's when it is left out.";
     TYPE = "type" Query Shape::Text(100), "Only events with this tag.";
     UNTIL = "until" Query Shape::Time, "Only records committed before this time.";
@@ -167,10 +178,14 @@ routes! {
     Get "/openapi.json" Once Public "openapi" &[], status::document, "This document.";
     Get "/problems/{code}" Once Public "problem" &[], status::problem, "What an error code means, and what to do.";
     Get "/readyz" Once Public "readyz" &[], status::readyz, "Whether the server can answer: the log, the views.";
+    Get "/v1/allocations" Once Estate "allocations" &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH], costs::allocations, "What each centre has before and after the rules, and how it came there.";
     Get "/v1/audit/events" Once Token "audit-events" SEARCH, audit::events, "Records of the log that match.";
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
+    Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd.";
+    Get "/v1/costs" Once Estate "costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &GROUP_BY, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::costs, "What bills come to, by group.";
+    Get "/v1/costs:explain" Once Estate "explain-costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";

@@ -11,6 +11,7 @@
 
 mod bill;
 mod segment;
+mod store;
 
 pub use bill::{
     BadLine, Bill, BillFault, Finding, Mapping, MappingFault, Rule, Source, Term, read,

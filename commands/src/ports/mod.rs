@@ -1,5 +1,6 @@
 //! Every trait the outside implements, one file per noun.
 
+mod bills;
 mod clock;
 mod leases;
 mod log;
@@ -7,6 +8,7 @@ mod provider;
 mod vault;
 mod views;
 
+pub use bills::{BillFault, BillStore, Lines, Part, Quarantined, ReadBill, Reading};
 pub use clock::{Clock, NewId};
 pub use leases::{Lease, Leases};
 pub use log::{

@@ -4,9 +4,12 @@
 //! float but [`regression`], which estimates and never books.
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
+//! - [`bill`]: what one account is billed for one month: a kind.
+//! - [`cost`]: what lines come to, by group.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`line`]: one line of a bill.
 //! - [`ratio`]: exact ratios and how they round.
+//! - [`rules`]: whose a line is, and how what is shared is spread: a kind.
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
 //! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
@@ -17,10 +20,13 @@
 pub mod allocate;
 pub mod amortise;
 pub mod amount;
+pub mod bill;
+pub mod cost;
 pub mod forecast;
 pub mod line;
 pub mod rate;
 pub mod ratio;
 pub mod regression;
+pub mod rules;
 pub mod split;
 pub mod tags;

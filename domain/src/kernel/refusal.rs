@@ -67,6 +67,10 @@ codes! {
     ALREADY_CLAIMED = "already-claimed" 409 "the counterpart is already mapped";
     /// Use another id, or leave the id out and let the server mint one.
     ALREADY_EXISTS = "already-exists" 409 "this id is already in use";
+    /// Give a `reason`: the lines then become a further version of the month.
+    BILL_CLOSED = "bill-closed" 409 "the month is closed";
+    /// Import what is missing, or close with `accept_difference` when the invoice is wrong.
+    BILL_DIFFERS = "bill-differs" 422 "the lines do not come to the invoice's total";
     /// Send the credential of the same account, or connect the other account as a new one.
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Change the field named in the detail.
@@ -93,6 +97,8 @@ codes! {
     RULE_AMBIGUOUS = "rule-ambiguous" 422 "one security group rule has several descriptions";
     /// Correct the rule named in the detail.
     RULE_INVALID = "rule-invalid" 422 "a security group rule is not valid";
+    /// Correct the rule of costs named in the detail.
+    RULES_INVALID = "rules-invalid" 422 "the rules of costs are not valid";
     /// Use one of the commands named in the detail.
     UNKNOWN_COMMAND = "unknown-command" 404 "this kind has no such command";
     /// Use an account of a provider that has it: see `docs/capabilities.md`.

@@ -6,7 +6,7 @@ use ::commands::{
     ledger::{Ledger, Ports},
     ports::{Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Head, LogFault},
     submit::{Outcome, Submission},
-    testing::{MemoryLeases, MemoryLog, SequentialIds, TestClock, TestVault},
+    testing::{MemoryLeases, MemoryLog, NoBills, SequentialIds, TestClock, TestVault},
 };
 use adapters_http::{Options, Service, router};
 use async_trait::async_trait;
@@ -107,6 +107,7 @@ impl World {
         let views = Arc::new(FoldedViews { log: log.clone(), stuck_at: Mutex::default() });
         let leases = Arc::new(MemoryLeases::new(clock.clone()));
         let ledger = Ledger::new(Ports {
+            bills: Arc::new(NoBills),
             log: log.clone(),
             views: views.clone(),
             leases: leases.clone(),

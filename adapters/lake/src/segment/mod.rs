@@ -180,7 +180,7 @@ fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn hex(sha: Sha256) -> String {
+pub(crate) fn hex(sha: Sha256) -> String {
     use std::fmt::Write;
     sha.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

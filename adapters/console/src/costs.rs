@@ -1,0 +1,287 @@
+//! Costs as tables: sums by group, where a number comes from, and what came of a bill's file.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment};
+use serde_json::Value;
+
+use crate::{
+    columns::plain,
+    format::{bare, heading},
+    style::Style,
+};
+
+/// Digits behind the point that people are shown; `-o json` has all of them.
+const SHOWN: usize = 2;
+
+/// A decimal with two digits behind the point, rounded half to even, and never said to be less
+/// than it is: what is not zero and would be shown as zero is shown with the digits it has.
+pub fn amount(text: &str) -> String {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    if part.len() <= SHOWN {
+        return format!("{sign}{whole}.{part:0<SHOWN$}");
+    }
+    let (kept, lost) = part.split_at(SHOWN);
+    let half = format!("5{}", "0".repeat(lost.len() - 1));
+    let odd = kept.bytes().last().is_some_and(|digit| digit % 2 == 1);
+    let up = lost > half.as_str() || (lost == half && odd);
+    let mut number: Vec<u8> = format!("{whole}{kept}").into_bytes();
+    if up {
+        let mut carry = true;
+        for digit in number.iter_mut().rev() {
+            carry = *digit == b'9';
+            *digit = if carry { b'0' } else { *digit + 1 };
+            if !carry {
+                break;
+            }
+        }
+        if carry {
+            number.insert(0, b'1');
+        }
+    }
+    if number.iter().all(|digit| *digit == b'0') {
+        return text.to_owned();
+    }
+    let number = String::from_utf8_lossy(&number).into_owned();
+    let (whole, part) = number.split_at(number.len() - SHOWN);
+    format!("{sign}{whole}.{part}")
+}
+
+fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Sums by group, and what they come to.
+///
+/// # Errors
+/// What the output says.
+pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let groups: Vec<&str> = items(answer, "group_by").iter().filter_map(Value::as_str).collect();
+    let mut table = bare(style);
+    let headings = groups.iter().map(|name| heading(name));
+    table.set_header(headings.chain(["amount", "currency", "lines"].map(heading)));
+    let rows = items(answer, "items");
+    for row in rows {
+        let mut cells: Vec<Cell> = groups
+            .iter()
+            .map(|name| match plain(&row["group"][*name]) {
+                value if value.is_empty() => Cell::new("–"),
+                value => Cell::new(value),
+            })
+            .collect();
+        cells.push(right(amount(text(row, "amount"))));
+        cells.push(Cell::new(text(row, "currency")));
+        cells.push(right(plain(&row["lines"])));
+        table.add_row(cells);
+    }
+    writeln!(out, "{table}")?;
+    let more = answer["groups"].as_u64().unwrap_or_default().saturating_sub(rows.len() as u64);
+    if more > 0 {
+        writeln!(out, "… and {more} more groups, all of them in the total")?;
+    }
+    for (currency, total) in answer["totals"].as_object().into_iter().flatten() {
+        let total = format!("{} {currency}", amount(text(total, "amount")));
+        writeln!(out, "\n{} {}", style.bold("total"), style.bold(&total))?;
+    }
+    writeln!(
+        out,
+        "{} of {} bills at position {}",
+        text(answer, "basis"),
+        plain(&answer["bills"]),
+        plain(&answer["position"])
+    )
+}
+
+/// Where a number comes from.
+///
+/// # Errors
+/// What the output says.
+pub fn explained(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    for (currency, total) in answer["totals"].as_object().into_iter().flatten() {
+        let total = format!("{} {currency}", plain(total));
+        writeln!(out, "{}  {}", style.bold(&total), text(answer, "formula"))?;
+    }
+    for part in items(answer, "parts") {
+        let sums = part["sums"].as_object().into_iter().flatten();
+        let sums: Vec<String> =
+            sums.map(|(currency, sum)| format!("{} {currency}", plain(sum))).collect();
+        let event = &part["event"];
+        writeln!(
+            out,
+            "\n{} in {} lines of {}",
+            sums.join(", "),
+            plain(&part["lines"]),
+            match text(part, "source") {
+                "" => text(part, "source_digest"),
+                name => name,
+            }
+        )?;
+        writeln!(
+            out,
+            "  {} at position {}, {} by {}, bill {}{}",
+            text(event, "type"),
+            plain(&event["position"]),
+            text(event, "recorded_at"),
+            text(part, "imported_by"),
+            text(part, "bill"),
+            match part["version"].as_u64() {
+                None | Some(0) => String::new(),
+                Some(version) => format!(", version {version}"),
+            }
+        )?;
+        writeln!(out, "  segment {}", text(part, "segment"))?;
+    }
+    let lines = items(answer, "lines");
+    if lines.is_empty() {
+        return writeln!(out, "no line is in it");
+    }
+    let mut table = bare(style);
+    table.set_header(["line", "amount", "currency", "from", "service", "what"].map(heading));
+    for line in lines {
+        let resource = text(line, "resource");
+        let what = if resource.is_empty() { text(line, "description") } else { resource };
+        table.add_row(vec![
+            right(plain(&line["line"])),
+            right(text(line, "amount")),
+            Cell::new(text(line, "currency")),
+            Cell::new(text(line, "charge_from")),
+            Cell::new(text(line, "service")),
+            Cell::new(what),
+        ]);
+    }
+    writeln!(out, "\n{}\n{table}", style.bold("largest lines"))
+}
+
+/// Costs by centre before and after the rules, and how they came there.
+///
+/// # Errors
+/// What the output says.
+pub fn allocated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let draft = answer["draft"] == true;
+    let mut table = bare(style);
+    let more: &[&str] = if draft { &["published", "difference"] } else { &[] };
+    let headings = ["centre", "before", "after"].iter().chain(more).chain(&["currency"]);
+    table.set_header(headings.map(|name| heading(name)));
+    for item in items(answer, "items") {
+        let mut cells = vec![Cell::new(text(item, "centre"))];
+        let columns = ["before", "after"].iter().chain(more);
+        cells.extend(columns.map(|name| right(amount(text(item, name)))));
+        cells.push(Cell::new(text(item, "currency")));
+        table.add_row(cells);
+    }
+    writeln!(out, "{table}")?;
+    for moved in items(answer, "movements") {
+        writeln!(
+            out,
+            "  {}: {} {} {} → {}",
+            text(moved, "rule"),
+            amount(text(moved, "amount")),
+            text(moved, "currency"),
+            text(moved, "source"),
+            text(moved, "target"),
+        )?;
+    }
+    writeln!(
+        out,
+        "{} costs by {} at position {}",
+        text(answer, "basis"),
+        match answer["revision"].as_u64() {
+            _ if draft => "the draft".to_owned(),
+            revision => format!("revision {} of the rules", revision.unwrap_or_default()),
+        },
+        plain(&answer["position"])
+    )
+}
+
+/// What came of a bill's file.
+///
+/// # Errors
+/// What the output says.
+pub fn imported(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    for bill in items(answer, "bills") {
+        let sums = bill["sums"].as_object().into_iter().flatten();
+        let sums: Vec<String> = sums
+            .map(|(currency, sums)| format!("{} {currency}", amount(text(sums, "billed"))))
+            .collect();
+        writeln!(
+            out,
+            "{} {}  {} lines, billed {}  ({}{})",
+            style.bold(text(bill, "month")),
+            text(bill, "billing_account"),
+            plain(&bill["lines"]),
+            sums.join(", "),
+            text(bill, "status"),
+            if bill["repeated"] == true { ", these lines were there already" } else { "" },
+        )?;
+    }
+    for (code, finding) in answer["findings"].as_object().into_iter().flatten() {
+        writeln!(
+            out,
+            "  finding {code}: {} lines, the first is {}",
+            plain(&finding["lines"]),
+            plain(&finding["first_line"])
+        )?;
+    }
+    let quarantined = &answer["quarantined"];
+    if quarantined["lines"].as_u64().unwrap_or_default() == 0 {
+        return Ok(());
+    }
+    let missing = quarantined["missing"].as_object().into_iter().flatten();
+    let missing: Vec<String> =
+        missing.map(|(currency, sum)| format!("{} {currency}", plain(sum))).collect();
+    writeln!(
+        out,
+        "{} {} lines were not booked{}",
+        style.red("!"),
+        plain(&quarantined["lines"]),
+        if missing.is_empty() {
+            String::new()
+        } else {
+            format!(", {} are missing", missing.join(", "))
+        }
+    )?;
+    for one in items(quarantined, "shown") {
+        let column = text(one, "column");
+        let place = if column.is_empty() { String::new() } else { format!(", {column}") };
+        writeln!(
+            out,
+            "  line {}{place}: {} {:?}",
+            plain(&one["line"]),
+            text(one, "reason"),
+            text(one, "value"),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::amount;
+
+    #[test]
+    fn amounts_are_shown_with_two_digits_unless_that_would_say_nothing() {
+        let cases = [
+            ("1", "1.00"),
+            ("-1.5", "-1.50"),
+            ("0.125", "0.12"),
+            ("0.135", "0.14"),
+            ("0.1250000001", "0.13"),
+            ("9.999", "10.00"),
+            ("-99.995", "-100.00"),
+            ("0.000000800000", "0.000000800000"),
+            ("0", "0.00"),
+        ];
+        for (given, shown) in cases {
+            assert_eq!(amount(given), shown, "{given}");
+        }
+    }
+}

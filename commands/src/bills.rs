@@ -1,0 +1,343 @@
+//! Bills in, costs out.
+//!
+//! A file's lines lie in segments before any event names them: a crash in between leaves segments
+//! that nothing counts, and the same file sent again makes the same ones. Then each part becomes
+//! one command of its bill. What costs are asked of is the bills as they were at a position; the
+//! segments that counted then are read, and nothing else.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    finops::{
+        amount::{Amount, BillingMonth, Currency},
+        bill::{Bill, Manner, Segment},
+        cost::{Basis, Dimension, Table, TooLarge},
+        line::Line,
+    },
+    kernel::{Decider, Principal, StreamId, sha256},
+    kinds,
+    log::{Position, Record, hex},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    ledger::{Ledger, LoadFault},
+    ports::{BillFault, BillStore, Cell, Filter, Op, Part, Query, ReadBill, ViewFault},
+    submit::{Outcome, Submission, SubmitFault},
+};
+
+/// Where a file's lines go, and who sent it.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// The file, as its sender calls it.
+    pub source: String,
+    /// What becomes of lines that are there.
+    pub manner: Manner,
+    /// Why a closed month gets a further version.
+    pub reason: String,
+    /// Who sends it.
+    pub by: Principal,
+}
+
+/// A bill whose lines may be counted.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The bill's id.
+    pub id: Uuid,
+    /// The bill, as it was.
+    pub bill: Bill,
+}
+
+/// The bills of some months, as they were at a position.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    /// In the order of their ids.
+    pub bills: Vec<Counted>,
+    /// When.
+    pub position: Position,
+}
+
+impl Counting {
+    /// Names what is counted: the same digest, the same numbers.
+    pub fn digest(&self) -> String {
+        let mut digests: Vec<_> = self.segments().map(|(_, one)| one.digest.as_str()).collect();
+        digests.sort_unstable();
+        hex(&sha256(digests.join("\n").as_bytes()))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = (&Counted, &Segment)> {
+        self.bills.iter().flat_map(|one| one.bill.segments.iter().map(move |part| (one, part)))
+    }
+}
+
+/// What costs are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct CostQuery {
+    /// Which amount.
+    pub basis: Basis,
+    /// At most [`domain::finops::cost::GROUPS_MAX`].
+    pub groups: Vec<Dimension>,
+    /// All must hold.
+    pub filters: Vec<(Dimension, Filter)>,
+}
+
+impl CostQuery {
+    /// Whether the line is asked for.
+    fn wants(&self, line: &Line) -> bool {
+        self.filters.iter().all(|(dimension, filter)| holds(filter, &dimension.of(line)))
+    }
+}
+
+/// What a line has nothing of differs from every value, and `null` finds it.
+fn holds(filter: &Filter, value: &str) -> bool {
+    let is = |cell: &Cell| match cell {
+        Cell::Null => value.is_empty(),
+        Cell::Boolean(yes) => !value.is_empty() && value == if *yes { "true" } else { "false" },
+        Cell::Integer(number) => value == number.to_string(),
+        Cell::Text(text) => value == text,
+    };
+    let text = |cell: Option<&Cell>| match cell {
+        Some(Cell::Text(text)) => text.clone(),
+        Some(Cell::Integer(number)) => number.to_string(),
+        Some(Cell::Boolean(yes)) => yes.to_string(),
+        Some(Cell::Null) | None => String::new(),
+    };
+    let first = || text(filter.values.first());
+    match filter.op {
+        Op::In => filter.values.iter().any(is),
+        Op::NotIn => !filter.values.iter().any(is),
+        Op::Less => !value.is_empty() && *value < *first(),
+        Op::Greater => *value > *first(),
+        Op::Prefix => value.starts_with(&first()),
+        Op::Contains => value.to_lowercase().contains(&first().to_lowercase()),
+    }
+}
+
+/// Why costs cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CostFault {
+    /// The lines cannot be read.
+    #[error(transparent)]
+    Bills(#[from] BillFault),
+    /// A sum is beyond what an amount holds.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// A segment does not come to what its import said.
+    #[error("segment {0} does not come to what its import said")]
+    Differs(String),
+}
+
+/// What of a segment is in a number.
+#[derive(Clone, Debug)]
+pub struct Contribution {
+    /// The bill.
+    pub bill: Uuid,
+    /// The bill's closed version; 0 while it is open.
+    pub version: u32,
+    /// The segment.
+    pub segment: Segment,
+    /// How many of its lines.
+    pub lines: u64,
+    /// What these come to, by currency.
+    pub sums: BTreeMap<Currency, Amount>,
+}
+
+/// A number's origin.
+#[derive(Clone, Debug, Default)]
+pub struct Explained {
+    /// What it comes to, by currency.
+    pub totals: BTreeMap<Currency, Amount>,
+    /// Segment by segment; those that have nothing of it are left out.
+    pub parts: Vec<Contribution>,
+    /// The largest lines by magnitude, with their segments' digests.
+    pub lines: Vec<(String, Line)>,
+}
+
+/// Sums the lines that are asked for. Blocks the thread.
+pub fn costs(
+    store: &dyn BillStore,
+    counting: &Counting,
+    query: &CostQuery,
+) -> Result<Table, CostFault> {
+    let mut table = Table::default();
+    for (_, segment) in counting.segments() {
+        let mut billed = BTreeMap::new();
+        for line in store.lines(&segment.digest)? {
+            let line = line?;
+            add(&mut billed, &line.currency, line.billed)?;
+            if query.wants(&line) {
+                table.add(&line, query.basis, &query.groups)?;
+            }
+        }
+        // Every number stands on what the events say.
+        let said = segment.sums.iter().map(|(currency, sums)| (currency.clone(), sums.billed));
+        if billed != said.collect() {
+            return Err(CostFault::Differs(segment.digest.clone()));
+        }
+    }
+    Ok(table)
+}
+
+fn add(
+    sums: &mut BTreeMap<Currency, Amount>,
+    currency: &Currency,
+    amount: Amount,
+) -> Result<(), TooLarge> {
+    match sums.get_mut(currency) {
+        Some(sum) => *sum = sum.checked_add(amount).ok_or(TooLarge)?,
+        None => {
+            sums.insert(currency.clone(), amount);
+        }
+    }
+    Ok(())
+}
+
+/// Where a number comes from, with at most so many of its lines. Blocks the thread.
+pub fn explain(
+    store: &dyn BillStore,
+    counting: &Counting,
+    query: &CostQuery,
+    most: usize,
+) -> Result<Explained, CostFault> {
+    let mut explained = Explained::default();
+    let magnitude = |line: &Line| query.basis.of(line).0.unsigned_abs();
+    for (counted, segment) in counting.segments() {
+        let (mut lines, mut sums) = (0, BTreeMap::new());
+        for line in store.lines(&segment.digest)? {
+            let line = line?;
+            if !query.wants(&line) {
+                continue;
+            }
+            lines += 1;
+            add(&mut sums, &line.currency, query.basis.of(&line))?;
+            explained.lines.push((segment.digest.clone(), line));
+            // Twice as many are kept as are shown, so that sorting is rare.
+            if explained.lines.len() >= 2 * most.max(1) {
+                explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
+                explained.lines.truncate(most);
+            }
+        }
+        if lines == 0 {
+            continue;
+        }
+        for (currency, sum) in &sums {
+            add(&mut explained.totals, currency, *sum)?;
+        }
+        explained.parts.push(Contribution {
+            bill: counted.id,
+            version: counted.bill.versions.last().map_or(0, |version| version.version),
+            segment: segment.clone(),
+            lines,
+            sums,
+        });
+    }
+    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
+    explained.lines.truncate(most);
+    Ok(explained)
+}
+
+/// The command that books a part of a file.
+fn booking(read: &ReadBill, part: &Part, import: &Import) -> Result<Submission, SubmitFault> {
+    let findings = read.findings.iter().map(|(code, (lines, _))| (code.clone(), *lines));
+    let segment = Segment {
+        digest: part.digest.clone(),
+        lines: part.lines,
+        sums: part.sums.clone(),
+        source: import.source.clone(),
+        source_digest: read.source_digest.clone(),
+        findings: findings.collect(),
+        quarantined: read.quarantined,
+        imported_by: import.by.name.clone(),
+    };
+    let body = json!({
+        "billing_account": part.billing_account,
+        "month": part.month,
+        "segment": segment,
+        "manner": import.manner,
+        "reason": import.reason,
+    });
+    let kind =
+        kinds::by_name(Bill::KIND).ok_or_else(|| LoadFault::Missing("the kind bill".to_owned()))?;
+    let id = Bill::id(&part.billing_account, part.month);
+    Ok(Submission::new(Principal::system("bills"), kind, id, "import", body))
+}
+
+impl Ledger {
+    /// Books what was read of a file: one command for each account and month. The same file has no
+    /// second effect. Of several bills those before the first that is refused are booked.
+    pub async fn book(
+        &self,
+        read: &ReadBill,
+        import: &Import,
+    ) -> Result<Vec<Outcome>, SubmitFault> {
+        // Closed months and reach are refused before anything is booked.
+        import.by.authorise(domain::kernel::Role::Admin, None)?;
+        let mut outcomes = Vec::with_capacity(read.parts.len());
+        for validate_only in [true, false] {
+            for part in &read.parts {
+                let submission = booking(read, part, import)?;
+                if validate_only {
+                    self.plan(&submission).await?;
+                } else {
+                    outcomes.push(self.submit(submission).await?);
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The bills of these months, both included, as they were at a position.
+    pub async fn bills(
+        &self,
+        from: BillingMonth,
+        to: BillingMonth,
+        at: Option<Position>,
+    ) -> Result<Counting, ViewFault> {
+        let mut query = Query::all().with("kind", Bill::KIND);
+        query.limit = Query::LIMIT_MAX;
+        query.at = at;
+        let mut bills = Vec::new();
+        loop {
+            let page = self.ports.views.list("inventory", &query).await?;
+            for row in page.rows {
+                let unreadable = || {
+                    let what = format!("the row of bill {} does not read", row.key);
+                    ViewFault::Store(crate::ports::LogFault::Unexpected(what))
+                };
+                let id = row.body["id"].as_str().and_then(|id| id.parse().ok());
+                let id = id.ok_or_else(unreadable)?;
+                let bill: Bill =
+                    serde_json::from_value(row.body["state"].clone()).map_err(|_| unreadable())?;
+                if bill.month.is_some_and(|month| (from..=to).contains(&month)) {
+                    bills.push(Counted { id, bill });
+                }
+            }
+            match page.next {
+                Some(next) => query.token = Some(next),
+                None => {
+                    bills.sort_by_key(|one| one.id);
+                    return Ok(Counting { bills, position: page.position });
+                }
+            }
+        }
+    }
+
+    /// The record that brought a segment into a bill.
+    pub async fn import_of(&self, bill: Uuid, digest: &str) -> Result<Option<Record>, LoadFault> {
+        let stream = StreamId::new(Bill::KIND, bill.to_string());
+        let mut after = 0;
+        loop {
+            let records = self.ports.log.stream(&stream, after, 1_000).await?;
+            let Some(last) = records.last() else { return Ok(None) };
+            after = last.revision();
+            let brought = records.into_iter().find(|record| {
+                let data: Value = serde_json::from_slice(record.data()).unwrap_or_default();
+                data["segment"]["digest"] == *digest
+            });
+            if brought.is_some() {
+                return Ok(brought);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Where bills are read, and where their lines lie.
+
+use std::{collections::BTreeMap, io::Read};
+
+use domain::finops::{
+    amount::{Amount, BillingMonth, Currency},
+    bill::ByCurrency,
+    line::Line,
+};
+
+/// How a file is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The name of a built-in mapping; none is told by the heading.
+    pub mapping: Option<String>,
+    /// One line that cannot be booked refuses the whole file.
+    pub strict: bool,
+}
+
+/// Lines of one bill that a file had, in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// `BillingAccountId`.
+    pub billing_account: String,
+    /// The month.
+    pub month: BillingMonth,
+    /// SHA-256 of the segment's file, in hexadecimal.
+    pub digest: String,
+    /// How many lines.
+    pub lines: u64,
+    /// What they come to.
+    pub sums: ByCurrency,
+}
+
+/// A line that could not be booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The line's number in the file, the heading being line 1.
+    pub line: u64,
+    /// The column that does not read; empty when the line as a whole does not.
+    pub column: String,
+    /// What stands there, shortened.
+    pub value: String,
+    /// Why it cannot be booked.
+    pub reason: String,
+}
+
+/// What came of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadBill {
+    /// SHA-256 of the file as it was sent, in hexadecimal.
+    pub source_digest: String,
+    /// One for each account and month, sorted.
+    pub parts: Vec<Part>,
+    /// How many lines could not be booked.
+    pub quarantined: u64,
+    /// The first of them, at most [`ReadBill::SHOWN_MAX`].
+    pub shown: Vec<Quarantined>,
+    /// What the lines that could not be booked are billed at, as far as that reads.
+    pub missing: BTreeMap<Currency, Amount>,
+    /// What of the lines breaks the specification and was booked all the same: how many lines, and
+    /// the number of the first, by the finding's code.
+    pub findings: BTreeMap<String, (u64, u64)>,
+}
+
+impl ReadBill {
+    /// Most lines of a file that are shown with why they could not be booked.
+    pub const SHOWN_MAX: usize = 100;
+}
+
+/// Why a bill is not read, or its lines are not found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BillFault {
+    /// The file is not what it should be: whoever sent it can do something about it.
+    #[error("{0}")]
+    Refused(String),
+    /// A segment is not there, or not what its digest says.
+    #[error("segment {digest}: {reason}")]
+    Damaged {
+        /// The segment.
+        digest: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The disk, or what else the lines lie on, does not work.
+    #[error("the segments cannot be reached: {0}")]
+    Unavailable(String),
+}
+
+/// Lines, one after the other.
+pub type Lines = Box<dyn Iterator<Item = Result<Line, BillFault>> + Send>;
+
+/// Reads bills into segments, and segments' lines. Blocks the thread.
+pub trait BillStore: Send + Sync {
+    /// Reads a file: its lines lie in segments when this comes back, and nothing counts them yet.
+    /// The same file makes the same segments.
+    fn read(&self, file: &mut (dyn Read + Send), how: &Reading) -> Result<ReadBill, BillFault>;
+    /// The lines of a segment, in the order they came.
+    fn lines(&self, digest: &str) -> Result<Lines, BillFault>;
+}

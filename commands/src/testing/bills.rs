@@ -1,0 +1,20 @@
+//! Where no bills are kept.
+
+use std::io::Read;
+
+use crate::ports::{BillFault, BillStore, Lines, ReadBill, Reading};
+
+/// Takes no bill and has no lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBills;
+
+impl BillStore for NoBills {
+    fn read(&self, _: &mut (dyn Read + Send), _: &Reading) -> Result<ReadBill, BillFault> {
+        Err(BillFault::Unavailable("no bills are kept here".to_owned()))
+    }
+
+    fn lines(&self, digest: &str) -> Result<Lines, BillFault> {
+        let reason = "no bills are kept here".to_owned();
+        Err(BillFault::Damaged { digest: digest.to_owned(), reason })
+    }
+}

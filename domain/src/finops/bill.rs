@@ -1,0 +1,514 @@
+//! The bill of one account for one month.
+//!
+//! ```text
+//!            import              close
+//!   absent ────────► open ───────────────► closed ◄─┐
+//!                    │  ▲                     │     │ restate: a further version
+//!                    └──┘ import              └─────┘
+//! ```
+//!
+//! A bill holds no lines: they lie in segments, which never change, and the digest of a segment
+//! vouches for them. While a bill is open, lines are added and replaced. Once it is closed its
+//! versions never change; a correction is one more version, with its reason.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::amount::{Amount, BillingMonth, Currency};
+use crate::{
+    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    observation::NoOrder,
+};
+
+/// Longest reason, in characters.
+const REASON_CHARS_MAX: usize = 500;
+/// Most segments of a version: beyond it the month is to be imported anew, as a whole.
+const SEGMENTS_MAX: usize = 1_000;
+
+/// What lines come to, in one currency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sums {
+    /// What the issuer invoices.
+    #[schemars(with = "String")]
+    pub billed: Amount,
+    /// What is recognised in the charge periods.
+    #[schemars(with = "String")]
+    pub effective: Amount,
+    /// At public prices.
+    #[schemars(with = "String")]
+    pub list: Amount,
+    /// At negotiated prices.
+    #[schemars(with = "String")]
+    pub contracted: Amount,
+}
+
+impl Sums {
+    /// The sum of both, when all four are in range.
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        Some(Self {
+            billed: self.billed.checked_add(other.billed)?,
+            effective: self.effective.checked_add(other.effective)?,
+            list: self.list.checked_add(other.list)?,
+            contracted: self.contracted.checked_add(other.contracted)?,
+        })
+    }
+}
+
+/// Sums by currency; currencies never mix.
+pub type ByCurrency = BTreeMap<Currency, Sums>;
+
+/// Lines of one bill that came in one file: immutable, found by its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Segment {
+    /// SHA-256 of the segment's file, in hexadecimal.
+    pub digest: String,
+    /// How many lines it has.
+    pub lines: u64,
+    /// What they come to.
+    pub sums: ByCurrency,
+    /// The file the lines were read from, as its sender calls it.
+    pub source: String,
+    /// SHA-256 of that file, in hexadecimal.
+    pub source_digest: String,
+    /// What of the lines breaks the specification and was booked all the same: how many lines, by
+    /// the finding's code.
+    pub findings: BTreeMap<String, u64>,
+    /// Lines of the file that could not be booked in any bill.
+    pub quarantined: u64,
+    /// Who sent the file.
+    pub imported_by: String,
+}
+
+/// What an import does with the lines that are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manner {
+    /// The lines are further ones.
+    #[default]
+    Add,
+    /// The lines are all there are: those of before count no more.
+    Replace,
+}
+
+impl Manner {
+    /// The manner of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "add" => Some(Self::Add),
+            "replace" => Some(Self::Replace),
+            _ => None,
+        }
+    }
+}
+
+/// A command of a bill.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Let the month's lines stand.
+    Close {
+        /// What the invoice says, by currency: the billed lines must come to the same.
+        #[serde(default)]
+        #[schemars(with = "BTreeMap<Currency, String>")]
+        invoiced: BTreeMap<Currency, Amount>,
+        /// Close although they differ.
+        #[serde(default)]
+        accept_difference: bool,
+    },
+    /// Take lines in.
+    Import {
+        /// `BillingAccountId`.
+        billing_account: String,
+        /// The month.
+        #[schemars(with = "String")]
+        month: BillingMonth,
+        /// The lines.
+        segment: Segment,
+        /// What becomes of the lines that are there.
+        manner: Manner,
+        /// Why a closed month gets a further version.
+        #[serde(default)]
+        reason: String,
+    },
+}
+
+/// A fact about a bill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Event {
+    /// Its lines stand.
+    Closed {
+        /// The version that stands.
+        version: u32,
+        /// What its lines come to.
+        sums: ByCurrency,
+        /// What the invoice says, where it was given.
+        #[schemars(with = "BTreeMap<Currency, String>")]
+        invoiced: BTreeMap<Currency, Amount>,
+    },
+    /// Lines came in.
+    LinesImported {
+        /// These.
+        segment: Segment,
+        /// Segments that count no more.
+        replaces: Vec<String>,
+    },
+    /// It has begun.
+    Opened {
+        /// `BillingAccountId`.
+        billing_account: String,
+        /// The month.
+        #[schemars(with = "String")]
+        month: BillingMonth,
+    },
+    /// The closed month has a further version.
+    Restated {
+        /// From 2.
+        version: u32,
+        /// What came in.
+        segment: Segment,
+        /// Segments of the version before that count no more.
+        replaces: Vec<String>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One closed version of a bill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// From 1.
+    pub version: u32,
+    /// Digests of its segments, in the order they came.
+    pub segments: Vec<String>,
+    /// What its lines come to.
+    pub sums: ByCurrency,
+    /// Why there is one beyond the first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// The bill of one account for one month.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bill {
+    /// `BillingAccountId`; empty while the bill does not exist.
+    pub billing_account: String,
+    /// The month.
+    pub month: Option<BillingMonth>,
+    /// Whether its lines stand.
+    pub closed: bool,
+    /// The segments that count, in the order they came.
+    pub segments: Vec<Segment>,
+    /// What their lines come to.
+    pub sums: ByCurrency,
+    /// What the invoice says, where it was given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub invoiced: BTreeMap<Currency, Amount>,
+    /// Every version that was closed, the present one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<Version>,
+}
+
+static VERBS: &[Verb] = &[
+    Verb {
+        name: "close",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Lets the month's lines stand, compared with the invoice's total.",
+    },
+    Verb {
+        name: "import",
+        caller: Caller::System,
+        creates: true,
+        summary: "Takes lines in; sent by the server for each part of an imported file.",
+    },
+];
+
+impl Bill {
+    /// The stream of an account's month.
+    pub fn id(billing_account: &str, month: BillingMonth) -> Uuid {
+        /// The namespace of such ids.
+        const SPACE: Uuid = Uuid::from_u128(0x7a1c_53f0_6d0e_4b53_9b6a_0c1d_5a44_b111);
+        Uuid::new_v5(&SPACE, format!("{month}/{billing_account}").as_bytes())
+    }
+
+    fn exists(&self) -> bool {
+        self.month.is_some()
+    }
+
+    fn close(
+        &self,
+        invoiced: BTreeMap<Currency, Amount>,
+        accept_difference: bool,
+    ) -> Result<Vec<Event>, Refusal> {
+        if !self.exists() {
+            return Err(Refusal::new(&codes::NOT_FOUND, "there is no such bill"));
+        }
+        if self.closed {
+            return Ok(vec![]);
+        }
+        let billed = |currency| self.sums.get(currency).map_or(Amount::ZERO, |sums| sums.billed);
+        let differing = invoiced.iter().find(|(currency, total)| billed(currency) != **total);
+        if let Some((currency, total)) = differing
+            && !accept_difference
+        {
+            let lines = billed(currency);
+            return Err(Refusal::new(
+                &codes::BILL_DIFFERS,
+                format!("the lines come to {lines} {currency}, the invoice says {total}"),
+            ));
+        }
+        Ok(vec![Event::Closed { version: 1, sums: self.sums.clone(), invoiced }])
+    }
+
+    fn import(
+        &self,
+        billing_account: String,
+        month: BillingMonth,
+        segment: Segment,
+        manner: Manner,
+        reason: String,
+    ) -> Result<Vec<Event>, Refusal> {
+        let known = |one: &Segment| one.digest == segment.digest;
+        let alone = self.segments.len() == 1;
+        if self.segments.iter().any(known) && (manner == Manner::Add || alone) {
+            // The same lines again.
+            return Ok(vec![]);
+        }
+        let counts = match manner {
+            Manner::Add => self.segments.as_slice(),
+            Manner::Replace => &[],
+        };
+        if counts.len() >= SEGMENTS_MAX {
+            let detail = format!("the bill has {SEGMENTS_MAX} parts; import the month as a whole");
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        if total(counts.iter().chain([&segment])).is_none() {
+            let detail = "the bill's lines come to more than an amount holds";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        let replaces = match manner {
+            Manner::Add => vec![],
+            Manner::Replace => self.segments.iter().map(|one| one.digest.clone()).collect(),
+        };
+        if self.closed {
+            if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS_MAX {
+                let month = month.to_string();
+                return Err(Refusal::new(
+                    &codes::BILL_CLOSED,
+                    format!("the bill of {billing_account} for {month} is closed"),
+                ));
+            }
+            let version = self.versions.last().map_or(0, |last| last.version) + 1;
+            return Ok(vec![Event::Restated { version, segment, replaces, reason }]);
+        }
+        let opened = Event::Opened { billing_account, month };
+        let imported = Event::LinesImported { segment, replaces };
+        Ok(if self.exists() { vec![imported] } else { vec![opened, imported] })
+    }
+
+    fn take(&mut self, segment: Segment, replaces: &[String]) {
+        self.segments.retain(|one| !replaces.contains(&one.digest) && one.digest != segment.digest);
+        self.segments.push(segment);
+        // In range: the decision has added them up.
+        self.sums = total(&self.segments).unwrap_or_default();
+    }
+
+    fn version(&self, version: u32, reason: String) -> Version {
+        let segments = self.segments.iter().map(|one| one.digest.clone()).collect();
+        Version { version, segments, sums: self.sums.clone(), reason }
+    }
+}
+
+fn total<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> Option<ByCurrency> {
+    let mut all = ByCurrency::new();
+    for (currency, sums) in segments.into_iter().flat_map(|segment| &segment.sums) {
+        let sum = all.entry(currency.clone()).or_default();
+        *sum = sum.checked_add(*sums)?;
+    }
+    Some(all)
+}
+
+impl Decider for Bill {
+    const KIND: &'static str = "bill";
+    const PLURAL: &'static str = "bills";
+    const SUMMARY: &'static str = "What one account is billed for one month.";
+    type Command = Command;
+    type Event = Event;
+    type Order = NoOrder;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+        match command {
+            Command::Close { invoiced, accept_difference } => {
+                self.close(invoiced, accept_difference)
+            }
+            Command::Import { billing_account, month, segment, manner, reason } => {
+                self.import(billing_account, month, segment, manner, reason)
+            }
+        }
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Closed { version, invoiced, .. } => {
+                self.closed = true;
+                self.invoiced = invoiced;
+                let closed = self.version(version, String::new());
+                self.versions.push(closed);
+            }
+            Event::LinesImported { segment, replaces } => self.take(segment, &replaces),
+            Event::Opened { billing_account, month } => {
+                self.billing_account = billing_account;
+                self.month = Some(month);
+            }
+            Event::Restated { version, segment, replaces, reason } => {
+                self.take(segment, &replaces);
+                let restated = self.version(version, reason);
+                self.versions.push(restated);
+            }
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<NoOrder>> {
+        None
+    }
+
+    fn status(&self) -> &'static str {
+        match (self.month, self.closed) {
+            (None, _) => "absent",
+            (_, true) => "closed",
+            _ => "open",
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        let month = self.month.map(|month| month.to_string()).unwrap_or_default();
+        Facets {
+            name: Some(format!("{month} {}", self.billing_account)),
+            external_id: Some(self.billing_account.clone()),
+            parent: Some(month),
+            ..Facets::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    fn usd() -> Currency {
+        Currency::try_from("USD".to_owned()).unwrap()
+    }
+
+    fn segment(digest: &str, billed: i128) -> Segment {
+        let sums = Sums { billed: Amount(billed), ..Sums::default() };
+        Segment {
+            digest: digest.into(),
+            lines: 1,
+            sums: [(usd(), sums)].into(),
+            source: "bill.csv".into(),
+            source_digest: "00".into(),
+            findings: BTreeMap::new(),
+            quarantined: 0,
+            imported_by: "token:test".into(),
+        }
+    }
+
+    fn import(digest: &str, billed: i128, manner: Manner, reason: &str) -> Command {
+        Command::Import {
+            billing_account: "1".into(),
+            month: "2026-10".to_owned().try_into().unwrap(),
+            segment: segment(digest, billed),
+            manner,
+            reason: reason.into(),
+        }
+    }
+
+    fn close(invoiced: Option<i128>, accept_difference: bool) -> Command {
+        let invoiced = invoiced.into_iter().map(|total| (usd(), Amount(total))).collect();
+        Command::Close { invoiced, accept_difference }
+    }
+
+    /// Sends commands one after the other; gives the bill, and what came of the last.
+    fn after(commands: &[Command]) -> (Bill, Result<usize, &'static str>) {
+        let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+        let mut bill = Bill::default();
+        let mut last = Ok(0);
+        for command in commands {
+            let decided = bill.decide(command.clone(), &stamp);
+            last = decided.as_ref().map(Vec::len).map_err(|no| no.code.code);
+            bill = decided.into_iter().flatten().fold(bill, Decider::evolve);
+        }
+        (bill, last)
+    }
+
+    fn billed(bill: &Bill) -> i128 {
+        bill.sums.get(&usd()).map_or(0, |sums| sums.billed.0)
+    }
+
+    #[test]
+    fn an_open_bill_takes_further_lines_or_all_of_them_anew_and_the_same_lines_once() {
+        let add = |digest, sum| import(digest, sum, Manner::Add, "");
+        let replace = |digest, sum| import(digest, sum, Manner::Replace, "");
+        let (bill, last) = after(&[add("a", 5)]);
+        assert_eq!((bill.status(), billed(&bill), last), ("open", 5, Ok(2)));
+        let (bill, last) = after(&[add("a", 5), add("a", 5)]);
+        assert_eq!((billed(&bill), last), (5, Ok(0)), "the same lines again");
+        let (bill, _) = after(&[add("a", 5), add("b", 7)]);
+        assert_eq!(billed(&bill), 12);
+        let (bill, last) = after(&[add("a", 5), add("b", 7), replace("b", 7)]);
+        assert_eq!((billed(&bill), bill.segments.len(), last), (7, 1, Ok(1)));
+        let (_, last) = after(&[add("a", 5), replace("a", 5)]);
+        assert_eq!(last, Ok(0));
+    }
+
+    #[test]
+    fn a_closed_month_stays_as_it_was_and_gets_further_versions_with_a_reason() {
+        let lines = import("a", 5, Manner::Add, "");
+        let (_, last) =
+            after(&[lines.clone(), close(None, false), import("b", 1, Manner::Add, " ")]);
+        assert_eq!(last, Err("bill-closed"));
+        let late = import("b", 1, Manner::Add, "late lines of the 31st");
+        let (bill, last) = after(&[lines, close(None, false), late]);
+        assert_eq!((bill.status(), billed(&bill), last), ("closed", 6, Ok(1)));
+        let versions: Vec<_> = bill
+            .versions
+            .iter()
+            .map(|one| (one.version, one.segments.len(), one.sums[&usd()].billed.0))
+            .collect();
+        assert_eq!(versions, [(1, 1, 5), (2, 2, 6)]);
+        assert_eq!(bill.versions[1].reason, "late lines of the 31st");
+    }
+
+    #[test]
+    fn a_bill_that_differs_from_its_invoice_is_not_closed_by_mistake() {
+        let lines = import("a", 5, Manner::Add, "");
+        let (_, last) = after(&[lines.clone(), close(Some(6), false)]);
+        assert_eq!(last, Err("bill-differs"));
+        for (total, accept) in [(5, false), (6, true)] {
+            let (bill, last) = after(&[lines.clone(), close(Some(total), accept)]);
+            assert_eq!((bill.status(), last), ("closed", Ok(1)));
+            assert_eq!(bill.invoiced[&usd()], Amount(total));
+        }
+        assert_eq!(after(&[close(None, false)]).1, Err("not-found"));
+    }
+
+    #[test]
+    fn a_sum_beyond_an_amount_is_refused() {
+        let (bill, last) =
+            after(&[import("a", i128::MAX, Manner::Add, ""), import("b", 1, Manner::Add, "")]);
+        assert_eq!((billed(&bill), last), (i128::MAX, Err("invalid-field")));
+    }
+}

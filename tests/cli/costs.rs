@@ -1,0 +1,119 @@
+//! A bill from its file to an explained number, by the program's own commands.
+
+use super::{
+    says,
+    server::{Server, Store},
+};
+
+const BILL: &str = "\
+BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,BillingPeriodStart,BillingPeriodEnd,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,ServiceName,ResourceId,Tags
+12.50,12.50,15,12.50,42,USD,2026-10-01T00:00:00Z,2026-11-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,EC2,i-1,\"{\"\"env\"\": \"\"prod\"\"}\"
+7.505,7.505,8,7.505,42,USD,2026-10-01T00:00:00Z,2026-11-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,S3,bucket,\"{\"\"env\"\": \"\"dev\"\"}\"
+three,1,1,1,42,USD,2026-10-01T00:00:00Z,2026-11-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,S3,bucket,
+9,9,9,9,42,USD,2026-10-01T00:00:00Z,2026-11-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,VPC,vpc-1,
+";
+
+const RULES: &str = "\
+name: costs
+rules:
+  attribution:
+    - {name: network, centre: network, conditions: [{dimension: service, values: [VPC]}]}
+    - {name: prod, centre: shop, conditions: [{dimension: tags.env, values: [prod]}]}
+    - {name: dev, centre: lab, conditions: [{dimension: tags.env, values: [dev]}]}
+  shared:
+    - {name: halves, pool: network, method: {even: {}}}
+";
+
+fn from_file_to_number(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    let bill = folder.path().join("october.csv");
+    let path = bill.to_str().unwrap();
+    std::fs::write(&bill, BILL).unwrap();
+
+    let strict = server.run(&["bill", "import", path, "--strict"]);
+    assert_eq!(strict.code, 3, "{}", strict.err);
+    says(&strict.err, &["bill-unreadable", "line 4", "BilledCost", "three"]);
+    says(&server.run(&["get", "bills"]).err, &["no bills"]);
+
+    let imported = server.run(&["bill", "import", path]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    says(
+        &imported.out,
+        &["2026-10 42  3 lines, billed 29.00 USD", "1 lines were not booked", "line 4"],
+    );
+    let again = server.run(&["bill", "import", path]);
+    says(&again.out, &["these lines were there already"]);
+
+    let costs = server.run(&["costs", "--by", "service,tags.env"]);
+    says(&costs.out, &["SERVICE", "TAGS.ENV", "EC2", "12.50", "VPC", "–", "total 29.00 USD"]);
+    let exact = server.json(&["costs", "--filter", "service = S3"]);
+    assert_eq!(exact["totals"]["USD"]["amount"], "7.505");
+    let none = server.json(&["costs", "--month", "2026-09"]);
+    assert_eq!((none["bills"].as_u64(), none["items"].as_array().unwrap().len()), (Some(0), 0));
+    let list = server.json(&["costs", "--basis", "list"]);
+    assert_eq!(list["totals"]["USD"]["amount"], "32");
+
+    let explained = server.run(&["costs", "--filter", "service = EC2", "--explain"]);
+    says(
+        &explained.out,
+        &[
+            "12.5 USD  sum of BilledCost",
+            "1 lines of october.csv",
+            "lines-imported at position",
+            "i-1",
+        ],
+    );
+    let typo = server.run(&["costs", "--by", "servce"]);
+    assert_eq!(typo.code, 2, "{}", typo.err);
+    says(&typo.err, &["servce", "service_category"]);
+    let mapping = server.run(&["bill", "import", path, "--mapping", "focs"]);
+    says(&mapping.err, &["focs", "aws-cur", "focus", "oci"]);
+
+    let rules = folder.path().join("rules.yaml");
+    std::fs::write(&rules, RULES).unwrap();
+    let defined = server.run(&["create", "rule-set", "-f", rules.to_str().unwrap()]);
+    assert_eq!(defined.code, 0, "{}", defined.err);
+    let draft = server.run(&["allocate", "costs", "--draft"]);
+    says(
+        &draft.out,
+        &["DIFFERENCE", "shop", "17.00", "halves: 4.50 USD network → lab", "by the draft"],
+    );
+    let nothing = server.json(&["allocate", "costs"]);
+    assert_eq!(nothing["items"][0]["centre"], "unallocated", "a draft does not count");
+    assert_eq!(server.run(&["do", "rule-set", "publish", "costs"]).code, 0);
+    let allocated = server.json(&["allocate", "costs"]);
+    let after: Vec<String> = allocated["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| format!("{} {}", item["centre"], item["after"]).replace('"', ""))
+        .collect();
+    assert_eq!(after, ["lab 12.005", "network 0", "shop 17"]);
+
+    let id = server.json(&["get", "bills"])[0]["id"].as_str().unwrap().to_owned();
+    let wrong = server.run(&["do", "bill", "close", &id, "--set", "invoiced.USD=\"30\""]);
+    assert_eq!(wrong.code, 3, "{}", wrong.err);
+    says(&wrong.err, &["bill-differs", "29.005 USD", "30"]);
+    let closed = server.run(&["do", "bill", "close", &id, "--set", "invoiced.USD=\"29.005\""]);
+    assert_eq!(closed.code, 0, "{}", closed.err);
+    std::fs::write(&bill, BILL.replace("12.50", "11.50")).unwrap();
+    let late = server.run(&["bill", "import", path, "--replace"]);
+    assert_eq!(late.code, 5, "{}", late.err);
+    says(&late.err, &["bill-closed", "reason"]);
+    let why = ["bill", "import", path, "--replace", "--reason", "a price was wrong"];
+    assert_eq!(server.run(&why).code, 0);
+    let now = server.json(&["costs"]);
+    assert_eq!(now["totals"]["USD"]["amount"], "28.005");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_bill_comes_from_its_file_to_an_explained_number_embedded() {
+    from_file_to_number(&Store::Embedded);
+}
+
+#[test]
+fn a_bill_comes_from_its_file_to_an_explained_number_on_postgresql() {
+    from_file_to_number(&Store::postgres());
+}
