@@ -17,6 +17,7 @@
 )]
 
 mod append;
+mod bills;
 mod http;
 mod resync;
 mod subscribe;
@@ -33,6 +34,7 @@ type Bench = (&'static str, fn(Size));
 
 static BENCHES: &[Bench] = &[
     ("append", append::run),
+    ("bills", bills::run),
     ("http", http::run),
     ("lists", views::run_lists),
     ("replay", views::run_replay),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{Cell, CellAlignment};
+use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::Value;
 
 use crate::{
@@ -48,6 +48,14 @@ pub fn amount(text: &str) -> String {
     format!("{sign}{whole}.{part}")
 }
 
+/// Columns side by side, nothing before the first and behind the last.
+fn close(table: &mut Table) {
+    let last = table.column_count().saturating_sub(1);
+    for (place, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if place == last { 0 } else { 2 }));
+    }
+}
+
 fn right(text: impl ToString) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
@@ -67,11 +75,13 @@ fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
     let groups: Vec<&str> = items(answer, "group_by").iter().filter_map(Value::as_str).collect();
     let mut table = bare(style);
-    let headings = groups.iter().map(|name| heading(name));
-    table.set_header(headings.chain(["amount", "currency", "lines"].map(heading)));
+    // Every sum is in one currency, and says which.
+    let own: Vec<&str> = groups.iter().copied().filter(|name| *name != "currency").collect();
+    let headings = own.iter().copied().chain(["amount", "currency", "lines"]);
+    table.set_header(headings.map(heading));
     let rows = items(answer, "items");
     for row in rows {
-        let mut cells: Vec<Cell> = groups
+        let mut cells: Vec<Cell> = own
             .iter()
             .map(|name| match plain(&row["group"][*name]) {
                 value if value.is_empty() => Cell::new("–"),
@@ -83,7 +93,12 @@ pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
         cells.push(right(plain(&row["lines"])));
         table.add_row(cells);
     }
-    writeln!(out, "{table}")?;
+    close(&mut table);
+    if rows.is_empty() {
+        writeln!(out, "no line is asked for")?;
+    } else {
+        writeln!(out, "{table}")?;
+    }
     let more = answer["groups"].as_u64().unwrap_or_default().saturating_sub(rows.len() as u64);
     if more > 0 {
         writeln!(out, "… and {more} more groups, all of them in the total")?;
@@ -158,6 +173,7 @@ pub fn explained(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
             Cell::new(what),
         ]);
     }
+    close(&mut table);
     writeln!(out, "\n{}\n{table}", style.bold("largest lines"))
 }
 
@@ -178,6 +194,7 @@ pub fn allocated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
         cells.push(Cell::new(text(item, "currency")));
         table.add_row(cells);
     }
+    close(&mut table);
     writeln!(out, "{table}")?;
     for moved in items(answer, "movements") {
         writeln!(

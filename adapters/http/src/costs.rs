@@ -48,6 +48,9 @@ const PIECES: usize = 16;
 /// The next piece of a file must have come by then.
 const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long an import waits for the views.
+const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The pieces of a body, for a thread that may block.
 struct Pieces {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
@@ -123,6 +126,9 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     let read = read(body, Arc::clone(&ledger.ports.bills), how).await?;
     let outcomes = ledger.book(&read, &import).await?;
     let position = outcomes.iter().map(|outcome| outcome.position).max().unwrap_or_default();
+    // Whoever asks for costs at once, from wherever, finds what was booked. When views are late it
+    // is booked all the same, and answers say which position they show.
+    let _ = ledger.ports.views.reach_position(position, VIEWS_PATIENCE).await;
     let bills: Vec<Value> = read
         .parts
         .iter()
