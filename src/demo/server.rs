@@ -4,7 +4,7 @@ use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,11 @@ const PORT: u16 = 7878;
 /// Longest wait for a server to be ready or gone. Both take a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A port that nobody listens on; any for 0.
+fn free(port: u16) -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|free| free.local_addr())
+}
+
 pub(super) struct Server {
     data: PathBuf,
     sim: Option<PathBuf>,
@@ -28,9 +33,6 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(data: PathBuf, sim: Option<PathBuf>) -> Told<Self> {
-        let free = |port| {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|free| free.local_addr())
-        };
         let address = free(PORT).or_else(|_| free(0))?;
         Ok(Self { data, sim, address, child: None })
     }
@@ -48,12 +50,25 @@ impl Server {
     }
 
     pub(super) async fn start(&mut self) -> Told<Running> {
+        // Somebody else may have taken the port since it was free, another demo for instance.
+        match self.start_at(self.address).await? {
+            Ok(running) => Ok(running),
+            Err(_) => {
+                self.address = free(0)?;
+                let started = self.start_at(self.address).await?;
+                started.map_err(|status| Untrue(format!("the server ended: {status}")))
+            }
+        }
+    }
+
+    /// Starts it and waits until it answers; or it has ended, as it does when it cannot listen.
+    async fn start_at(&mut self, address: SocketAddr) -> Told<Result<Running, ExitStatus>> {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file())?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--data"])
             .arg(&self.data)
-            .args(["--listen", &self.address.to_string(), "--token-file"])
+            .args(["--listen", &address.to_string(), "--token-file"])
             .arg(self.token_file());
         if let Some(sim) = &self.sim {
             command.arg("--sim").arg(sim);
@@ -61,22 +76,28 @@ impl Server {
         command.env_remove("SKYLEDGER_STORE_PASSWORD");
         // Its standard input ends with this process, and it with that: no server is left behind.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        let child = self.child.insert(command.spawn()?);
+        let mut child = command.spawn()?;
         let pid = child.id().unwrap_or_default();
-        let url = format!("http://{}", self.address);
+        let url = format!("http://{address}");
         let until = Instant::now() + PATIENCE;
-        let probe = Client::new(&url, None)?;
-        while probe.text("/readyz").await.is_err() {
+        let token = loop {
             if let Some(status) = child.try_wait()? {
-                return Err(Untrue(format!("the server ended: {status}")));
+                return Ok(Err(status));
+            }
+            // Only our own server knows the token: another one may answer at this address.
+            let token = std::fs::read_to_string(self.token_file()).unwrap_or_default();
+            let probe = Client::new(&url, Some(token.trim()))?;
+            if probe.text("/readyz").await.is_ok() && probe.get("/v1/audit/head", &[]).await.is_ok()
+            {
+                break token.trim().to_owned();
             }
             if Instant::now() > until {
                 return Err(Untrue("the server is not ready after 30 s".to_owned()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let token = std::fs::read_to_string(self.token_file())?.trim().to_owned();
-        Ok(Running { url, token, pid })
+        };
+        self.child = Some(child);
+        Ok(Ok(Running { url, token, pid }))
     }
 
     pub(super) async fn kill(&mut self) -> Told {

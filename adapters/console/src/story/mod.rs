@@ -5,6 +5,7 @@
 //! and killed, a cloud that changes behind Skyledger's back) is the [`Stage`]'s.
 
 mod audit;
+mod bill;
 mod cloud;
 mod crash;
 mod past;
@@ -196,6 +197,7 @@ pub async fn tell(stage: &mut impl Stage, teller: &mut Teller) -> Told<Running> 
     past::stale_plan(&memory, teller).await?;
     past::time_travel(&memory, teller).await?;
     crash::in_the_middle(stage, &mut memory, teller).await?;
+    bill::from_file_to_number(&stage.data(), &memory, teller).await?;
     audit::verify(stage, &memory, teller).await?;
     stage.start().await
 }
