@@ -15,7 +15,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use crate::samples::{ALL, group, id, machine, origin, time};
+use crate::samples::{ALL, cost_rules, group, id, machine, origin, segment, time};
 
 fn stamp() -> Stamp {
     Stamp { now: time(), actor: "test".into() }
@@ -32,6 +32,31 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     let assign = |n| ("assign", json!({"project": id(n)}));
     let mut pool = Vec::new();
     match kind {
+        "bill" => {
+            for (digest, billed) in [("0a", "3.25"), ("0b", "1"), ("0c", "-2")] {
+                for manner in ["add", "replace"] {
+                    for reason in ["", "late lines"] {
+                        pool.push((
+                            "import",
+                            json!({
+                                "billing_account": "1", "month": "2026-10", "manner": manner,
+                                "segment": segment(digest, billed), "reason": reason,
+                            }),
+                        ));
+                    }
+                }
+            }
+            pool.push(("close", json!({})));
+            pool.push(("close", json!({"invoiced": {"EUR": "3.25"}})));
+        }
+        "rule-set" => {
+            for centre in ["shop", "lab"] {
+                let rules = cost_rules(centre);
+                pool.push(("define", json!({"name": "costs", "rules": rules})));
+                pool.push(("define", json!({"rules": rules})));
+            }
+            pool.push(("publish", json!({})));
+        }
         "project" => {
             pool.extend(["a", "b", ""].map(|name| ("create", json!({"name": name}))));
             pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));

@@ -9,6 +9,7 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
+    finops::{amount, bill, rules},
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
@@ -230,8 +231,60 @@ fn account() -> Samples {
 }
 
 /// Every kind, sorted as in [`domain::kinds::KINDS`].
+/// A segment with this digest, billed so much.
+pub(crate) fn segment(digest: &str, billed: &str) -> Value {
+    let sums = json!({"billed": billed, "effective": "0", "list": "1", "contracted": "0.5"});
+    json!({
+        "digest": digest, "lines": 3, "sums": {"EUR": sums}, "source": "october.csv",
+        "source_digest": "5d".repeat(32), "findings": {"time-without-zone": 3}, "quarantined": 1,
+        "imported_by": "token:ci",
+    })
+}
+
+/// Rules that place production here, and spread a pool.
+pub(crate) fn cost_rules(centre: &str) -> rules::Rules {
+    let production = json!([
+        {"dimension": "tags.env", "values": ["prod"]},
+        {"dimension": "service", "compare": "begins", "values": ["Amazon"]},
+    ]);
+    let method = json!({"driver": {"values": {"shop": "2", "lab": "0.5"}, "fallback": "keep"}});
+    let value = json!({
+        "attribution": [
+            {"name": "production", "match": "any", "conditions": production, "centre": centre},
+        ],
+        "shared": [
+            {"name": "by heads", "pool": "network", "targets": ["lab", "shop"], "method": method},
+        ],
+    });
+    serde_json::from_value(value).unwrap()
+}
+
+fn bill() -> Samples {
+    use bill::Event as E;
+    let segment = |digest, billed| serde_json::from_value(segment(digest, billed)).unwrap();
+    let month = || "2026-10".to_owned().try_into().unwrap();
+    let euro = || amount::Currency::try_from("EUR".to_owned()).unwrap();
+    let sums = bill::Sums { billed: "3.25".parse().unwrap(), ..bill::Sums::default() };
+    of::<bill::Bill>(vec![
+        E::Closed {
+            version: 1,
+            sums: [(euro(), sums)].into(),
+            invoiced: [(euro(), sums.billed)].into(),
+        },
+        E::LinesImported { segment: segment("0a", "3.25"), replaces: vec!["0b".into()] },
+        E::Opened { billing_account: "123456789012".into(), month: month() },
+        E::Restated {
+            version: 2,
+            segment: segment("0c", "-0.000000000001"),
+            replaces: vec!["0a".into()],
+            reason: "late lines".into(),
+        },
+    ])
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
+        bill(),
         account(),
         observed(Disk {
             name: "root".into(),
@@ -257,6 +310,10 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             project::Event::Restored {},
         ]),
         observed(Region { name: "sim-north-1".into() }),
+        of::<rules::RuleSet>(vec![
+            rules::Event::Defined { name: "costs".into(), rules: cost_rules("shop") },
+            rules::Event::Published { revision: 2, rules: cost_rules("lab") },
+        ]),
         mapped(),
         server(),
         of::<token::Token>(vec![

@@ -53,6 +53,17 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let reach = Reach::Projects(vec![project]);
     let body = json!({"name": format!("{name}-token"), "role": "viewer", "reach": reach});
     all.push(("token", world.system("token", None, "issue", body).await.id));
+    // What is the estate's belongs to no project.
+    let segment = json!({
+        "digest": "00", "lines": 1, "sums": {}, "source": name, "source_digest": "00",
+        "findings": {}, "quarantined": 0, "imported_by": "test",
+    });
+    let body = json!({
+        "billing_account": name, "month": "2026-10", "segment": segment, "manner": "add",
+    });
+    all.push(("bill", world.system("bill", None, "import", body).await.id));
+    let body = json!({"name": format!("{name}-rules"), "rules": {}});
+    all.push(("rule-set", world.system("rule-set", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -290,6 +301,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     let account = theirs.iter().find(|(kind, _)| *kind == "cloud-account").unwrap().1;
     for (path, body) in [
         ("/v1/projects", json!({"name": "new"})),
+        ("/v1/rule-sets", json!({"name": "new", "rules": {}})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": "all"})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": {"projects": [theirs_id]}})),
         (
@@ -346,6 +358,9 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         reply.problem(403, "out-of-reach");
         walked.insert(path.to_owned());
     }
+    let reply = world.send(post("/v1/bill-imports", json!({})).token(&admin)).await;
+    assert_eq!(reply.status, 403, "{}", reply.text);
+    walked.insert("/v1/bill-imports".to_owned());
     assert_eq!(walked, published("post"));
     assert_eq!(world.position().await, before);
 }
