@@ -102,6 +102,18 @@ impl Server {
         answer.body["id"].as_str().unwrap().to_owned()
     }
 
+    /// A bill of one line.
+    async fn import(&self) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bill = "BilledCost,BillingAccountId,BillingCurrency,BillingPeriodStart,ChargeCategory,\
+            ChargePeriodStart,ChargePeriodEnd,ServiceName,EffectiveCost,ListCost,ContractedCost\n\
+            1.5,42,USD,2026-10-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,EC2,1,1,1\n";
+        std::fs::write(file.path(), bill).unwrap();
+        let file = tokio::fs::File::open(file.path()).await.unwrap();
+        let answer = self.client.upload("/v1/bill-imports", &[], file).await.unwrap().body;
+        assert_eq!(answer["bills"][0]["lines"], 1, "{answer}");
+    }
+
     /// Makes something of every kind.
     async fn seed(&self) -> Ids {
         let project = self.send("projects", "", "create", json!({"name": "shop"})).await;
@@ -118,6 +130,8 @@ impl Server {
             "project": project,
         });
         self.send("security-groups", "", "declare", declare).await;
+        self.send("rule-sets", "", "define", json!({"name": "costs", "rules": {}})).await;
+        self.import().await;
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
         let reader = self.send("tokens", "", "issue", issue).await;
         let rows = self.client.list("/v1/inventory", &[], None, |_| {}).await.unwrap().rows;
@@ -182,6 +196,8 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
     let compared = server.client.get("/v1/diff", &from).await.unwrap().body;
     for (name, values) in [
         ("codes", json!(["not-found", "invalid-json"])),
+        ("bases", json!(["billed", "effective", "list"])),
+        ("dimensions", json!(["service", "month,tags.env", "region, day , sku"])),
         ("fields", json!(["name", "status", "state.seen", "tags.env"])),
         (
             "filters",
@@ -198,6 +214,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
                 "state.wanted.rules.0.ports : 443",
             ]),
         ),
+        ("months", json!(["2026-10", "2026-13", "0000-01"])),
         ("orders", json!(["name", "updated_at desc", "kind, name desc", "revision desc, id"])),
         ("page-tokens", json!([page(&listed), page(&compared), "1"])),
         ("positions", json!([0, 1, 7, 20])),
@@ -219,13 +236,18 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
             "header.skyledger-min-position": half("positions"),
             "path.code": half("codes"),
             "query.at": half("positions"),
+            "query.basis": half("bases"),
             "query.field": half("fields"),
             "query.filter": half("filters"),
             "query.from": half("positions"),
+            "query.from_month": half("months"),
+            "query.group_by": half("dimensions"),
             "query.order_by": half("orders"),
             "query.page_token": half("page-tokens"),
             "query.position": half("positions"),
+            "query.rule_set": half("rule-sets"),
             "query.to": half("positions"),
+            "query.to_month": half("months"),
             "query.view": half("views"),
         },
         "operations": operations,

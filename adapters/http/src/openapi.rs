@@ -188,7 +188,12 @@ impl Document {
                 self.add(path, route.method, operation);
             }
             (_, Subject::Nothing) => {
-                let tag = if path.starts_with("/v1/audit") { "audit" } else { "server" };
+                let tag = match path.as_str() {
+                    path if path.starts_with("/v1/audit") => "audit",
+                    "/v1/allocations" | "/v1/bill-imports" => "costs",
+                    path if path.starts_with("/v1/costs") => "costs",
+                    _ => "server",
+                };
                 let operation = Self::query(route, route.operation.to_owned(), tag, &path);
                 self.add(path, route.method, operation);
             }
@@ -234,14 +239,24 @@ impl Document {
             responses["503"] =
                 json!({"description": "Not ready; the body says why.", "content": content});
         }
-        json!({
+        let mut operation = json!({
             "operationId": id,
             "tags": [tag],
             "summary": route.summary,
             "parameters": parameters(route, path),
             "responses": failing(responses),
             "security": security(route),
-        })
+        });
+        if route.method == Method::Post {
+            operation["requestBody"] = json!({
+                "required": true,
+                "description": "The file as it is.",
+                "content": {"application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                }},
+            });
+        }
+        operation
     }
 
     fn command(
