@@ -1,5 +1,7 @@
 //! A bill from its file to an explained number, by the program's own commands.
 
+use std::{process::Stdio, time::Duration};
+
 use super::{
     says,
     server::{Server, Store},
@@ -116,4 +118,62 @@ fn a_bill_comes_from_its_file_to_an_explained_number_embedded() {
 #[test]
 fn a_bill_comes_from_its_file_to_an_explained_number_on_postgresql() {
     from_file_to_number(&Store::postgres());
+}
+
+/// Three months of ten thousand lines each; line `n` costs `n` millionths.
+fn large() -> String {
+    let heading = BILL.lines().next().unwrap();
+    let lines = (1..=30_000_u32).map(|n| {
+        let month = n % 3 + 7;
+        let cost = format!("0.{n:06}");
+        let day = format!("2026-{month:02}-05");
+        format!(
+            "{cost},{cost},{cost},{cost},42,USD,2026-{month:02}-01T00:00:00Z,\
+             2026-{:02}-01T00:00:00Z,Usage,{day}T00:00:00Z,{day}T01:00:00Z,EC2,i-{n},\n",
+            month + 1
+        )
+    });
+    format!("{heading}\n{}", lines.collect::<String>())
+}
+
+#[test]
+fn a_server_that_is_killed_during_imports_counts_every_line_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bill = folder.path().join("large.csv");
+    std::fs::write(&bill, large()).unwrap();
+    let path = bill.to_str().unwrap();
+    let (mut cut, mut booked) = (0, 0);
+    for round in 0..12 {
+        let server = Server::start(folder.path(), &Store::Embedded);
+        let mut import = server.client(&["bill", "import", path]);
+        import.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut import = import.spawn().unwrap();
+        // Another moment of the import each time.
+        std::thread::sleep(Duration::from_millis(20 + round * 70));
+        // SIGKILL.
+        drop(server);
+        if import.wait().unwrap().success() {
+            booked += 1;
+        } else {
+            cut += 1;
+        }
+    }
+    assert!(cut >= 3, "{cut} imports were cut off, {booked} were through");
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let imported = server.run(&["bill", "import", path]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let costs = server.json(&["costs"]);
+    // The sum of 1 to 30,000.
+    assert_eq!(costs["totals"]["USD"]["amount"], "450.015");
+    assert_eq!(costs["totals"]["USD"]["lines"], 30_000);
+    assert_eq!(costs["bills"], 3);
+    let segments = std::fs::read_dir(folder.path().join("data/segments")).unwrap();
+    let names: Vec<String> =
+        segments.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(
+        names.len(),
+        3,
+        "the same lines are the same segments, and no part is left: {names:?}"
+    );
+    assert_eq!(server.stop(), 0);
 }
