@@ -1,5 +1,7 @@
 //! Bills in, costs out.
 
+use std::path::PathBuf;
+
 use adapters_console::{costs as show, exit::Exit, format, names::resolve, style::Style};
 
 use super::{
@@ -24,9 +26,39 @@ pub(super) async fn bill(command: Bill, connection: &Connection) -> Result<Exit,
     }
 }
 
+/// What a folder's files are called that are taken for bills.
+const ENDINGS: [&str; 3] = [".csv", ".csv.gz", ".csv.zst"];
+
+/// The files that are named, and the bills of the folders that are, by name.
+fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let name = entry.file_name().to_string_lossy().to_lowercase();
+            if entry.path().is_file() && ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                found.push(entry.path());
+            }
+        }
+        if found.is_empty() {
+            let what = ENDINGS.join(", ");
+            return Err(Failure::usage(format!("{} has no {what}", path.display())));
+        }
+        found.sort_unstable();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
 async fn import_bill(import: ImportBill, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
-    for path in &import.files {
+    for path in &files(&import.files)? {
         let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
         let file = tokio::fs::File::open(path).await.map_err(cannot)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

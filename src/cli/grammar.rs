@@ -236,8 +236,8 @@ pub(crate) enum Bill {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ImportBill {
-    /// The files
-    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// The files; of a folder those ending in .csv, .csv.gz or .csv.zst, by name
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
     /// How they are written: focus, aws-cur, oci; told by the heading when it is left out
     #[arg(long)]

@@ -120,6 +120,29 @@ fn a_bill_comes_from_its_file_to_an_explained_number_on_postgresql() {
     from_file_to_number(&Store::postgres());
 }
 
+#[test]
+fn the_bills_of_a_folder_are_taken_in_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let bills = folder.path().join("bills");
+    std::fs::create_dir(&bills).unwrap();
+    let path = bills.to_str().unwrap();
+    let empty = server.run(&["bill", "import", path]);
+    assert_eq!(empty.code, 2, "{}", empty.out);
+    says(&empty.err, &["has no .csv, .csv.gz, .csv.zst"]);
+    let good = BILL.replace("three", "3");
+    std::fs::write(bills.join("b.csv"), good.replace("-10-", "-08-").replace("2026-11", "2026-09"))
+        .unwrap();
+    std::fs::write(bills.join("A.CSV"), good.replace("-10-", "-07-").replace("2026-11", "2026-08"))
+        .unwrap();
+    std::fs::write(bills.join("read.me"), "no bill").unwrap();
+    let imported = server.run(&["bill", "import", path]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let months: Vec<&str> = imported.out.lines().map(|line| &line[..7]).collect();
+    assert_eq!(months, ["2026-07", "2026-08"]);
+    assert_eq!(server.json(&["costs", "--by", "month"])["groups"], 2);
+}
+
 /// Three months of ten thousand lines each; line `n` costs `n` millionths.
 fn large() -> String {
     let heading = BILL.lines().next().unwrap();
