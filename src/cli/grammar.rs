@@ -239,7 +239,7 @@ pub(crate) struct ImportBill {
     /// The files; of a folder those ending in .csv, .csv.gz or .csv.zst, by name
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
-    /// How they are written: focus, aws-cur, oci; told by the heading when it is left out
+    /// How they are written: focus, aws-cur, aws-cur-2, oci; told by the heading when it is left out
     #[arg(long)]
     pub(crate) mapping: Option<String>,
     /// The lines are all there are of their months: those of before count no more
@@ -262,7 +262,7 @@ pub(crate) struct Costs {
     pub(crate) by: Option<String>,
     #[command(flatten)]
     pub(crate) months: Months,
-    /// Conditions on dimensions, for instance 'service = Amazon* AND tags.env = prod'
+    /// Conditions on dimensions, for instance 'service = "Amazon*" AND tags.env = prod'
     #[arg(long, value_name = "CONDITIONS")]
     pub(crate) filter: Option<String>,
     /// Where the number comes from: files, events, and the largest lines

@@ -51,6 +51,8 @@ fn from_file_to_number(store: &Store) {
     says(&costs.out, &["SERVICE", "TAGS.ENV", "EC2", "12.50", "VPC", "–", "total 29.00 USD"]);
     let exact = server.json(&["costs", "--filter", "service = S3"]);
     assert_eq!(exact["totals"]["USD"]["amount"], "7.505");
+    let prefix = server.json(&["costs", "--filter", "service = \"E*\" AND tags.env != dev"]);
+    assert_eq!(prefix["totals"]["USD"]["amount"], "12.5");
     let none = server.json(&["costs", "--month", "2026-09"]);
     assert_eq!((none["bills"].as_u64(), none["items"].as_array().unwrap().len()), (Some(0), 0));
     let list = server.json(&["costs", "--basis", "list"]);

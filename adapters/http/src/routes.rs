@@ -111,7 +111,7 @@ parameters! {
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
     LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
     MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
-    MAPPING = "mapping" Query Shape::Text(50), "How the file is written: focus, aws-cur, oci; told by its heading when it is left out.";
+    MAPPING = "mapping" Query Shape::Text(50), "How the file is written: focus, aws-cur, aws-cur-2, oci; told by its heading when it is left out.";
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
     NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
     ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
