@@ -154,6 +154,11 @@ impl TryFrom<String> for Currency {
 }
 
 impl Currency {
+    /// No currency: the code that ISO 4217 has for it. It stands where none has been read yet.
+    pub fn none() -> Self {
+        Self("XXX".to_owned())
+    }
+
     /// Its code.
     pub fn code(&self) -> &str {
         &self.0

@@ -40,7 +40,7 @@ pub struct Bill<'a> {
 
 /// What was read last, for the next line is often the same.
 struct Last {
-    currency: Currency,
+    currency: Option<Currency>,
     times: [(String, Option<Time>); 3],
 }
 
@@ -118,7 +118,6 @@ pub fn read<'a>(
             detected.as_ref().ok_or(BillFault::Unknown(heading.clone()))?
         }
     };
-    let currency = Currency::try_from("XXX".to_owned()).map_err(BillFault::NoHeading)?;
     Ok(Bill {
         csv,
         taken,
@@ -126,7 +125,7 @@ pub fn read<'a>(
         name: mapping.name.clone(),
         record: StringRecord::new(),
         tally: Tally::default(),
-        last: Last { currency, times: Default::default() },
+        last: Last { currency: None, times: Default::default() },
         ended: false,
         cut_short: None,
     })
@@ -268,13 +267,12 @@ fn booked(
 
     // What the line costs first: a line that is bad for another reason should say it.
     let currency = match plan.text(&plan.currency, record) {
-        Some((_, code)) if code == last.currency.code() => Ok(last.currency.clone()),
-        Some((place, code)) => match Currency::try_from(code.to_owned()) {
-            Ok(currency) => {
-                last.currency = currency.clone();
-                Ok(currency)
-            }
-            Err(_) => Err(bad(&plan.currency, place, code, "is not a currency's code", None)),
+        Some((place, code)) => match &last.currency {
+            Some(same) if same.code() == code => Ok(same.clone()),
+            _ => match Currency::try_from(code.to_owned()) {
+                Ok(currency) => Ok(last.currency.insert(currency).clone()),
+                Err(_) => Err(bad(&plan.currency, place, code, "is not a currency's code", None)),
+            },
         },
         None => Err(bad(&plan.currency, None, "", "is missing", None)),
     };

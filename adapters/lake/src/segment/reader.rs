@@ -71,8 +71,8 @@ impl Lines {
             self.next_group += 1;
         }
         let rows = self.left.min(BATCH);
-        let currency = Currency::try_from("XXX".to_owned())?;
-        let mut lines = vec![blank(currency); rows];
+        // Every column is filled in below, the currency's among them.
+        let mut lines = vec![blank(Currency::none()); rows];
         for (column, reader) in COLUMNS.iter().zip(&mut self.columns) {
             column
                 .fill(&mut lines, reader)
