@@ -7,8 +7,9 @@ use domain::{
     finops::{
         allocate::{self, Buckets, Moved},
         amount::{Amount, Currency},
-        cost::{Basis, TooLarge},
-        rules::{RuleSet, Rules},
+        cost::{Basis, Dimension, TooLarge},
+        rule_set::RuleSet,
+        rules::Rules,
     },
     kernel::{Decider, Refusal, canonical_bytes, codes, sha256},
     log::{Position, hex},
@@ -16,9 +17,9 @@ use domain::{
 use uuid::Uuid;
 
 use crate::{
-    bills::{CostFault, Counting},
+    bills::{Counting, costs},
     ledger::Ledger,
-    ports::{BillStore, LogFault, Query, ViewFault},
+    ports::{BillFault, BillStore, CostQuery, LogFault, Query, ViewFault},
 };
 
 /// What a centre has in one currency.
@@ -75,7 +76,7 @@ pub enum AllocateFault {
     Refused(#[from] Refusal),
     /// The costs cannot be told.
     #[error(transparent)]
-    Costs(#[from] CostFault),
+    Costs(#[from] BillFault),
 }
 
 impl From<TooLarge> for AllocateFault {
@@ -84,8 +85,13 @@ impl From<TooLarge> for AllocateFault {
     }
 }
 
-/// What stays apart while costs are spread: currency, month, charge category.
-type Stratum = (Currency, String, &'static str);
+/// What stays apart while costs are spread: the currency, and the values of [`strata_by`].
+type Stratum = (Currency, String);
+
+/// Months and charge categories are spread by the same rules, and never mixed.
+fn strata_by() -> [Dimension; 2] {
+    ["month", "charge_category"].map(Dimension::Plain)
+}
 
 /// Places every line, and spreads what is shared. What all centres have after it is what the lines
 /// come to, to the last unit. Blocks the thread.
@@ -98,18 +104,21 @@ pub fn allocate(
     let placing = rules.placing()?;
     let mut buckets: BTreeMap<(String, Stratum), Amount> = BTreeMap::new();
     let mut placed: BTreeMap<String, PlacedByRule> = BTreeMap::new();
-    for segment in counting.bills.iter().flat_map(|counted| &counted.bill.segments) {
-        for line in store.lines(&segment.digest).map_err(CostFault::from)? {
-            let line = line.map_err(CostFault::from)?;
-            let (place, amount) = (placing.of(&line), basis.of(&line));
-            let by_rule = placed.entry(place.rule.unwrap_or_default().to_owned()).or_default();
-            by_rule.lines += 1;
-            let sum = by_rule.sums.entry(line.currency.clone()).or_default();
-            *sum = sum.checked_add(amount).ok_or(TooLarge)?;
-            let stratum = (line.currency.clone(), line.month.to_string(), line.category.name());
-            let bucket = buckets.entry((place.centre.to_owned(), stratum)).or_default();
-            *bucket = bucket.checked_add(amount).ok_or(TooLarge)?;
-        }
+    let asked = CostQuery {
+        basis,
+        groups: placing.dimensions().iter().cloned().chain(strata_by()).collect(),
+        filters: vec![],
+    };
+    for (group, currency, sum) in costs(store, counting, &asked)?.iter() {
+        let (values, stratum) = group.split_at(placing.dimensions().len());
+        let place = placing.of(values);
+        let by_rule = placed.entry(place.rule.unwrap_or_default().to_owned()).or_default();
+        by_rule.lines += sum.lines;
+        let total = by_rule.sums.entry(currency.clone()).or_default();
+        *total = total.checked_add(sum.amount).ok_or(TooLarge)?;
+        let stratum = (currency.clone(), stratum.join(" "));
+        let bucket = buckets.entry((place.centre.to_owned(), stratum)).or_default();
+        *bucket = bucket.checked_add(sum.amount).ok_or(TooLarge)?;
     }
     let named: BTreeMap<String, Currency> =
         buckets.keys().map(|(_, stratum)| (name_of(stratum), stratum.0.clone())).collect();
@@ -137,8 +146,8 @@ pub fn allocate(
     Ok(allocation)
 }
 
-fn name_of((currency, month, category): &Stratum) -> String {
-    format!("{currency} {month} {category}")
+fn name_of((currency, values): &Stratum) -> String {
+    format!("{currency} {values}")
 }
 
 /// Summed over months and categories, in the order the rules apply.

@@ -11,7 +11,7 @@ use domain::{
     finops::{
         amount::{Amount, BillingMonth, Currency},
         bill::{Bill, Manner, Segment},
-        cost::{Basis, Dimension, Table, TooLarge},
+        cost::{Table, TooLarge},
         line::Line,
     },
     kernel::{Decider, Principal, StreamId, sha256},
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, Cell, Filter, Op, Part, Query, ReadBill, ViewFault},
+    ports::{BillFault, BillStore, CostQuery, Part, Query, ReadBill, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
 
@@ -71,63 +71,6 @@ impl Counting {
     }
 }
 
-/// What costs are asked for.
-#[derive(Clone, Debug, Default)]
-pub struct CostQuery {
-    /// Which amount.
-    pub basis: Basis,
-    /// At most [`domain::finops::cost::GROUPS_MAX`].
-    pub groups: Vec<Dimension>,
-    /// All must hold.
-    pub filters: Vec<(Dimension, Filter)>,
-}
-
-impl CostQuery {
-    /// Whether the line is asked for.
-    fn wants(&self, line: &Line) -> bool {
-        self.filters.iter().all(|(dimension, filter)| holds(filter, &dimension.of(line)))
-    }
-}
-
-/// What a line has nothing of differs from every value, and `null` finds it.
-fn holds(filter: &Filter, value: &str) -> bool {
-    let is = |cell: &Cell| match cell {
-        Cell::Null => value.is_empty(),
-        Cell::Boolean(yes) => !value.is_empty() && value == if *yes { "true" } else { "false" },
-        Cell::Integer(number) => value == number.to_string(),
-        Cell::Text(text) => value == text,
-    };
-    let text = |cell: Option<&Cell>| match cell {
-        Some(Cell::Text(text)) => text.clone(),
-        Some(Cell::Integer(number)) => number.to_string(),
-        Some(Cell::Boolean(yes)) => yes.to_string(),
-        Some(Cell::Null) | None => String::new(),
-    };
-    let first = || text(filter.values.first());
-    match filter.op {
-        Op::In => filter.values.iter().any(is),
-        Op::NotIn => !filter.values.iter().any(is),
-        Op::Less => !value.is_empty() && *value < *first(),
-        Op::Greater => *value > *first(),
-        Op::Prefix => value.starts_with(&first()),
-        Op::Contains => value.to_lowercase().contains(&first().to_lowercase()),
-    }
-}
-
-/// Why costs cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub enum CostFault {
-    /// The lines cannot be read.
-    #[error(transparent)]
-    Bills(#[from] BillFault),
-    /// A sum is beyond what an amount holds.
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// A segment does not come to what its import said.
-    #[error("segment {0} does not come to what its import said")]
-    Differs(String),
-}
-
 /// What of a segment is in a number.
 #[derive(Clone, Debug)]
 pub struct Contribution {
@@ -158,25 +101,10 @@ pub struct Explained {
 pub fn costs(
     store: &dyn BillStore,
     counting: &Counting,
-    query: &CostQuery,
-) -> Result<Table, CostFault> {
-    let mut table = Table::default();
-    for (_, segment) in counting.segments() {
-        let mut billed = BTreeMap::new();
-        for line in store.lines(&segment.digest)? {
-            let line = line?;
-            add(&mut billed, &line.currency, line.billed)?;
-            if query.wants(&line) {
-                table.add(&line, query.basis, &query.groups)?;
-            }
-        }
-        // Every number stands on what the events say.
-        let said = segment.sums.iter().map(|(currency, sums)| (currency.clone(), sums.billed));
-        if billed != said.collect() {
-            return Err(CostFault::Differs(segment.digest.clone()));
-        }
-    }
-    Ok(table)
+    asked: &CostQuery,
+) -> Result<Table, BillFault> {
+    let segments: Vec<&Segment> = counting.segments().map(|(_, segment)| segment).collect();
+    store.sums(&segments, asked)
 }
 
 fn add(
@@ -197,20 +125,20 @@ fn add(
 pub fn explain(
     store: &dyn BillStore,
     counting: &Counting,
-    query: &CostQuery,
+    asked: &CostQuery,
     most: usize,
-) -> Result<Explained, CostFault> {
+) -> Result<Explained, BillFault> {
     let mut explained = Explained::default();
-    let magnitude = |line: &Line| query.basis.of(line).0.unsigned_abs();
+    let magnitude = |line: &Line| asked.basis.of(line).0.unsigned_abs();
     for (counted, segment) in counting.segments() {
         let (mut lines, mut sums) = (0, BTreeMap::new());
         for line in store.lines(&segment.digest)? {
             let line = line?;
-            if !query.wants(&line) {
+            if !asked.wants(&line) {
                 continue;
             }
             lines += 1;
-            add(&mut sums, &line.currency, query.basis.of(&line))?;
+            add(&mut sums, &line.currency, asked.basis.of(&line))?;
             explained.lines.push((segment.digest.clone(), line));
             // Twice as many are kept as are shown, so that sorting is rare.
             if explained.lines.len() >= 2 * most.max(1) {

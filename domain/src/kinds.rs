@@ -3,7 +3,7 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
-    finops::{bill::Bill, rules::RuleSet},
+    finops::{bill::Bill, rule_set::RuleSet},
     kernel::{Kind, kind},
     mapping::Mapped,
     network::{Network, security_group::SecurityGroup},

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write, time::Instant};
 use adapters_lake::Lake;
 use commands::{
     allocate::allocate,
-    bills::{CostQuery, Counted, Counting, costs, explain},
-    ports::{BillStore, Reading},
+    bills::{Counted, Counting, costs, explain},
+    ports::{BillStore, CostQuery, Reading},
 };
 use domain::finops::{
     bill::{Bill, Segment},

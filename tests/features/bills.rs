@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use adapters_sim::Population;
 use commands::{
     allocate::allocate,
-    bills::{CostQuery, Counting, Import, costs, explain},
-    ports::{BillFault, BillStore, ReadBill, Reading},
+    bills::{Counting, Import, costs, explain},
+    ports::{BillFault, BillStore, CostQuery, ReadBill, Reading},
     submit::{Outcome, SubmitFault},
 };
 use domain::{
@@ -184,8 +184,7 @@ async fn a_damaged_segment_is_an_error_and_never_a_smaller_sum() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let damaged =
-        |fault| matches!(fault, commands::bills::CostFault::Bills(BillFault::Damaged { .. }));
+    let damaged = |fault| matches!(fault, BillFault::Damaged { .. });
     assert!(damaged(costs(store(&world), &counting, &CostQuery::default()).unwrap_err()));
     std::fs::remove_file(&path).unwrap();
     assert!(damaged(costs(store(&world), &counting, &CostQuery::default()).unwrap_err()));

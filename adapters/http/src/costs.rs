@@ -9,8 +9,8 @@ use std::{
 
 use ::commands::{
     allocate::{AllocateFault, Share, allocate},
-    bills::{self, CostFault, CostQuery, Counting, Import},
-    ports::{BillFault, BillStore, ReadBill, Reading},
+    bills::{self, Counting, Import},
+    ports::{BillFault, BillStore, CostQuery, ReadBill, Reading},
 };
 use axum::{body::Body, http::StatusCode};
 use bytes::{Buf, Bytes};
@@ -277,7 +277,7 @@ pub(crate) async fn costs(call: Call) -> Answer {
             .collect();
         let totals: Map<String, Value> = table
             .totals()
-            .map_err(CostFault::from)?
+            .map_err(BillFault::from)?
             .into_iter()
             .map(|(currency, sum)| {
                 (currency.to_string(), json!({"amount": sum.amount, "lines": sum.lines}))
@@ -449,17 +449,8 @@ impl From<BillFault> for Problem {
         match fault {
             BillFault::Refused(detail) => Self::new(&BILL_UNREADABLE, detail),
             BillFault::Damaged { .. } => Self::new(&SEGMENT_DAMAGED, fault.to_string()),
+            BillFault::TooLarge(_) => Self::new(&INTERNAL, fault.to_string()),
             BillFault::Unavailable(_) => Self::new(&SEGMENTS_UNAVAILABLE, fault.to_string()),
-        }
-    }
-}
-
-impl From<CostFault> for Problem {
-    fn from(fault: CostFault) -> Self {
-        match fault {
-            CostFault::Bills(fault) => fault.into(),
-            CostFault::Differs(_) => Self::new(&SEGMENT_DAMAGED, fault.to_string()),
-            CostFault::TooLarge(_) => Self::new(&INTERNAL, fault.to_string()),
         }
     }
 }

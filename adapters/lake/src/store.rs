@@ -50,14 +50,8 @@ struct Open {
 
 impl Open {
     fn push(&mut self, line: &Line) -> Result<(), BillFault> {
-        let sums = Sums {
-            billed: line.billed,
-            effective: line.effective,
-            list: line.list,
-            contracted: line.contracted,
-        };
         let sum = self.sums.entry(line.currency.clone()).or_default();
-        *sum = sum.checked_add(sums).ok_or_else(|| {
+        *sum = sum.checked_add(Sums::of(line)).ok_or_else(|| {
             BillFault::Refused(format!("line {}: the sum is beyond 39 digits", line.number))
         })?;
         self.lines += 1;

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, io::Read};
 
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
-    bill::ByCurrency,
+    bill::{ByCurrency, Segment, Sums},
+    cost::{Basis, Dimension, Table, TooLarge},
     line::Line,
 };
+
+use super::{Cell, Filter, Op};
 
 /// How a file is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +88,55 @@ pub enum BillFault {
     /// The disk, or what else the lines lie on, does not work.
     #[error("the segments cannot be reached: {0}")]
     Unavailable(String),
+    /// A sum is beyond what an amount holds.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// What is asked of lines.
+#[derive(Clone, Debug, Default)]
+pub struct CostQuery {
+    /// Which of their numbers.
+    pub basis: Basis,
+    /// By what they are grouped; any number of them.
+    pub groups: Vec<Dimension>,
+    /// All must hold.
+    pub filters: Vec<(Dimension, Filter)>,
+}
+
+impl CostQuery {
+    /// Whether the line is asked for.
+    pub fn wants(&self, line: &Line) -> bool {
+        self.filters.iter().all(|(dimension, filter)| filter.holds(&dimension.of(line)))
+    }
+}
+
+impl Filter {
+    /// Whether a text is asked for. Nothing, the empty text, differs from every value, and `null`
+    /// finds it.
+    pub fn holds(&self, value: &str) -> bool {
+        let is = |cell: &Cell| match cell {
+            Cell::Null => value.is_empty(),
+            Cell::Boolean(yes) => !value.is_empty() && value == if *yes { "true" } else { "false" },
+            Cell::Integer(number) => value == number.to_string(),
+            Cell::Text(text) => value == text,
+        };
+        let text = |cell: Option<&Cell>| match cell {
+            Some(Cell::Text(text)) => text.clone(),
+            Some(Cell::Integer(number)) => number.to_string(),
+            Some(Cell::Boolean(yes)) => yes.to_string(),
+            Some(Cell::Null) | None => String::new(),
+        };
+        let first = || text(self.values.first());
+        match self.op {
+            Op::In => self.values.iter().any(is),
+            Op::NotIn => !self.values.iter().any(is),
+            Op::Less => !value.is_empty() && *value < *first(),
+            Op::Greater => *value > *first(),
+            Op::Prefix => value.starts_with(&first()),
+            Op::Contains => value.to_lowercase().contains(&first().to_lowercase()),
+        }
+    }
 }
 
 /// Lines, one after the other.
@@ -97,4 +149,26 @@ pub trait BillStore: Send + Sync {
     fn read(&self, file: &mut (dyn Read + Send), how: &Reading) -> Result<ReadBill, BillFault>;
     /// The lines of a segment, in the order they came.
     fn lines(&self, digest: &str) -> Result<Lines, BillFault>;
+
+    /// What the lines of these segments come to that are asked for. Each segment must come to what
+    /// its import said: it is [`BillFault::Damaged`] when it does not.
+    fn sums(&self, segments: &[&Segment], asked: &CostQuery) -> Result<Table, BillFault> {
+        let mut table = Table::default();
+        for segment in segments {
+            let mut all = ByCurrency::new();
+            for line in self.lines(&segment.digest)? {
+                let line = line?;
+                let sum = all.entry(line.currency.clone()).or_default();
+                *sum = sum.checked_add(Sums::of(&line)).ok_or(TooLarge)?;
+                if asked.wants(&line) {
+                    table.add(&line, asked.basis, &asked.groups)?;
+                }
+            }
+            if all != segment.sums {
+                let reason = "it does not come to what its import said".to_owned();
+                return Err(BillFault::Damaged { digest: segment.digest.clone(), reason });
+            }
+        }
+        Ok(table)
+    }
 }

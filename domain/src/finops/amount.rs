@@ -7,6 +7,8 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ratio;
+
 /// Decimals of an amount: real bills carry eleven.
 pub const SCALE: u32 = 12;
 
@@ -35,6 +37,18 @@ impl Amount {
     /// The sum, when it is in range.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
+    }
+
+    /// Reads a decimal; digits beyond [`SCALE`] are rounded half to even.
+    pub fn rounded(text: &str) -> Result<Self, AmountFault> {
+        match text.parse() {
+            Err(AmountFault::TooFine(_)) => {
+                let units = ratio::parse(text).map(|one| one * ratio::whole(10_i128.pow(SCALE)));
+                let units = units.and_then(|units| ratio::round_half_even(&units));
+                units.map(Self).ok_or_else(|| AmountFault::TooLarge(text.to_owned()))
+            }
+            read => read,
+        }
     }
 }
 
@@ -276,6 +290,14 @@ mod tests {
             assert_eq!(Amount::try_from(Decimal::try_from(amount).unwrap()), Ok(amount));
         }
         assert!(matches!("1e-13".parse::<Amount>(), Err(AmountFault::TooFine(_))));
+        for (text, units) in [
+            ("1e-13", 0),
+            ("0.0000000000015", 2),
+            ("-0.0000000000025", -2),
+            ("7", 7 * 10_i128.pow(12)),
+        ] {
+            assert_eq!(Amount::rounded(text), Ok(Amount(units)), "{text}");
+        }
         assert!(matches!("1e40".parse::<Amount>(), Err(AmountFault::TooLarge(_))));
         for text in ["", ".", "-", "1,5", "0x10", "NaN", "1e", "--1", "1.2.3"] {
             assert!(matches!(text.parse::<Amount>(), Err(AmountFault::NotANumber(_))), "{text}");

@@ -17,7 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::amount::{Amount, BillingMonth, Currency};
+use super::{
+    amount::{Amount, BillingMonth, Currency},
+    line::Line,
+};
 use crate::{
     kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
     observation::NoOrder,
@@ -47,6 +50,16 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Of one line.
+    pub fn of(line: &Line) -> Self {
+        Self {
+            billed: line.billed,
+            effective: line.effective,
+            list: line.list,
+            contracted: line.contracted,
+        }
+    }
+
     /// The sum of both, when all four are in range.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         Some(Self {

@@ -9,7 +9,7 @@ use super::{
     line::Line,
 };
 
-/// Which of a line's amounts is summed.
+/// Which of a line's numbers is summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Basis {
     /// `BilledCost`: what the issuer invoices.
@@ -21,11 +21,14 @@ pub enum Basis {
     Effective,
     /// `ListCost`: at public prices.
     List,
+    /// `ConsumedQuantity`: how much was used. It is no money: group by `unit`.
+    Quantity,
 }
 
 impl Basis {
     /// Every basis, sorted by name.
-    pub const ALL: [Self; 4] = [Self::Billed, Self::Contracted, Self::Effective, Self::List];
+    pub const ALL: [Self; 5] =
+        [Self::Billed, Self::Contracted, Self::Effective, Self::List, Self::Quantity];
 
     /// As in queries.
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Basis {
             Self::Contracted => "contracted",
             Self::Effective => "effective",
             Self::List => "list",
+            Self::Quantity => "quantity",
         }
     }
 
@@ -44,6 +48,7 @@ impl Basis {
             Self::Contracted => "ContractedCost",
             Self::Effective => "EffectiveCost",
             Self::List => "ListCost",
+            Self::Quantity => "ConsumedQuantity",
         }
     }
 
@@ -52,13 +57,15 @@ impl Basis {
         Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    /// The line's amount.
+    /// The line's number. A quantity is rounded half to even to an amount's scale; one that does
+    /// not read, or is beyond what an amount holds, counts as none.
     pub fn of(self, line: &Line) -> Amount {
         match self {
             Self::Billed => line.billed,
             Self::Contracted => line.contracted,
             Self::Effective => line.effective,
             Self::List => line.list,
+            Self::Quantity => Amount::rounded(&line.quantity).unwrap_or_default(),
         }
     }
 }
@@ -75,7 +82,7 @@ pub enum Dimension {
 impl Dimension {
     /// Every dimension but tags, sorted. `day` is the UTC day the charge begins; `month`, `quarter`
     /// and `year` are those of the bill.
-    pub const PLAIN: [&'static str; 20] = [
+    pub const PLAIN: [&'static str; 21] = [
         "billing_account",
         "billing_mode",
         "charge_category",
@@ -95,6 +102,7 @@ impl Dimension {
         "service_category",
         "sku",
         "sub_account",
+        "unit",
         "year",
     ];
 
@@ -125,6 +133,7 @@ impl Dimension {
             "service_category" => line.service_category.as_str().into(),
             "sku" => line.sku.as_str().into(),
             "sub_account" => line.sub_account.as_str().into(),
+            "unit" => line.unit.as_str().into(),
             "year" => format!("{:04}", first.year()).into(),
             _ => "".into(),
         }
@@ -173,8 +182,27 @@ pub struct Table {
 pub struct Sum {
     /// In the basis that was asked for.
     pub amount: Amount,
+    /// The same without signs: credits do not cancel costs.
+    pub magnitude: Amount,
     /// How many lines.
     pub lines: u64,
+}
+
+impl Sum {
+    /// Of one line.
+    pub fn of(amount: Amount) -> Result<Self, TooLarge> {
+        let magnitude = amount.0.checked_abs().map(Amount).ok_or(TooLarge)?;
+        Ok(Self { amount, magnitude, lines: 1 })
+    }
+
+    /// The sum of both.
+    pub fn plus(self, other: Self) -> Result<Self, TooLarge> {
+        Ok(Self {
+            amount: self.amount.checked_add(other.amount).ok_or(TooLarge)?,
+            magnitude: self.magnitude.checked_add(other.magnitude).ok_or(TooLarge)?,
+            lines: self.lines + other.lines,
+        })
+    }
 }
 
 /// A sum is beyond what an amount holds.
@@ -186,19 +214,29 @@ impl Table {
     /// Takes one line in.
     pub fn add(&mut self, line: &Line, basis: Basis, groups: &[Dimension]) -> Result<(), TooLarge> {
         let key = groups.iter().map(|group| group.of(line).into_owned()).collect();
-        let sum = self.rows.entry((key, line.currency.clone())).or_default();
-        sum.amount = sum.amount.checked_add(basis.of(line)).ok_or(TooLarge)?;
-        sum.lines += 1;
+        self.take(key, line.currency.clone(), Sum::of(basis.of(line))?)
+    }
+
+    /// Takes in what lines of one group and currency come to.
+    pub fn take(
+        &mut self,
+        group: Vec<String>,
+        currency: Currency,
+        sum: Sum,
+    ) -> Result<(), TooLarge> {
+        let own = self.rows.entry((group, currency)).or_default();
+        *own = own.plus(sum)?;
         Ok(())
+    }
+
+    /// Sum by group and currency, in the order of the groups' values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[String], &Currency, Sum)> {
+        self.rows.iter().map(|((key, currency), sum)| (key.as_slice(), currency, *sum))
     }
 
     /// Sum by group and currency, largest first; of equal sums in the order of the group's values.
     pub fn rows(&self) -> Vec<(&[String], &Currency, Sum)> {
-        let mut rows: Vec<_> = self
-            .rows
-            .iter()
-            .map(|((key, currency), sum)| (key.as_slice(), currency, *sum))
-            .collect();
+        let mut rows: Vec<_> = self.iter().collect();
         rows.sort_by_key(|(_, _, sum)| std::cmp::Reverse(sum.amount));
         rows
     }
@@ -208,8 +246,7 @@ impl Table {
         let mut totals: BTreeMap<Currency, Sum> = BTreeMap::new();
         for ((_, currency), sum) in &self.rows {
             let total = totals.entry(currency.clone()).or_default();
-            total.amount = total.amount.checked_add(sum.amount).ok_or(TooLarge)?;
-            total.lines += sum.lines;
+            *total = total.plus(*sum)?;
         }
         Ok(totals)
     }
@@ -218,7 +255,6 @@ impl Table {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::finops::line::ChargeCategory;
 
     pub(in crate::finops) fn line(
         service: &str,
@@ -227,38 +263,14 @@ pub(super) mod tests {
         env: Option<&str>,
     ) -> Line {
         let time = |text: &str| text.parse().unwrap();
-        Line {
-            number: 2,
-            billing_account: "1".into(),
-            sub_account: String::new(),
-            month: "2026-11".to_owned().try_into().unwrap(),
-            from: time("2026-10-31T23:00:00Z"),
-            to: time("2026-11-01T00:00:00Z"),
-            category: ChargeCategory::Usage,
-            correction: false,
-            currency: currency.to_owned().try_into().unwrap(),
-            billed: billed.parse().unwrap(),
-            effective: Amount::ZERO,
-            list: Amount::ZERO,
-            contracted: Amount::ZERO,
-            service: service.into(),
-            service_category: String::new(),
-            region: String::new(),
-            resource: String::new(),
-            resource_name: String::new(),
-            resource_type: String::new(),
-            billing_mode: String::new(),
-            commitment: String::new(),
-            commitment_status: String::new(),
-            invoice: String::new(),
-            issuer: String::new(),
-            sku: String::new(),
-            quantity: String::new(),
-            unit: String::new(),
-            description: String::new(),
-            tags: env.map(|env| ("env".to_owned(), env.to_owned())).into_iter().collect(),
-            other: BTreeMap::new(),
-        }
+        let month = "2026-11".to_owned().try_into().unwrap();
+        let mut line = Line::new("1", month, currency.to_owned().try_into().unwrap());
+        line.from = time("2026-10-31T23:00:00Z");
+        line.to = time("2026-11-01T00:00:00Z");
+        line.billed = billed.parse().unwrap();
+        line.service = service.into();
+        line.tags.extend(env.map(|env| ("env".to_owned(), env.to_owned())));
+        line
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::amount::{Amount, BillingMonth, Currency};
@@ -107,4 +107,44 @@ pub struct Line {
     pub tags: BTreeMap<String, String>,
     /// What else the bill says, by its own column names; empty values left out.
     pub other: BTreeMap<String, String>,
+}
+
+impl Line {
+    /// A line of usage over its whole month that comes to nothing and says nothing more.
+    pub fn new(billing_account: &str, month: BillingMonth, currency: Currency) -> Self {
+        let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+        let text = String::new;
+        Self {
+            number: 0,
+            billing_account: billing_account.to_owned(),
+            sub_account: text(),
+            month,
+            from: midnight(month.first()),
+            to: midnight(month.next().first()),
+            category: ChargeCategory::Usage,
+            correction: false,
+            currency,
+            billed: Amount::ZERO,
+            effective: Amount::ZERO,
+            list: Amount::ZERO,
+            contracted: Amount::ZERO,
+            service: text(),
+            service_category: text(),
+            region: text(),
+            resource: text(),
+            resource_name: text(),
+            resource_type: text(),
+            billing_mode: text(),
+            commitment: text(),
+            commitment_status: text(),
+            invoice: text(),
+            issuer: text(),
+            sku: text(),
+            quantity: text(),
+            unit: text(),
+            description: text(),
+            tags: BTreeMap::new(),
+            other: BTreeMap::new(),
+        }
+    }
 }

@@ -9,7 +9,8 @@
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`line`]: one line of a bill.
 //! - [`ratio`]: exact ratios and how they round.
-//! - [`rules`]: whose a line is, and how what is shared is spread: a kind.
+//! - [`rules`]: whose a line is, and how what is shared is spread.
+//! - [`rule_set`]: such rules, drafted and published: a kind.
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
 //! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
@@ -27,6 +28,7 @@ pub mod line;
 pub mod rate;
 pub mod ratio;
 pub mod regression;
+pub mod rule_set;
 pub mod rules;
 pub mod split;
 pub mod tags;

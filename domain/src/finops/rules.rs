@@ -1,13 +1,4 @@
 //! Rules of costs: whose a line is, and how what is shared is spread.
-//!
-//! ```text
-//!   absent ── define ──► draft ── publish ──► published ◄─┐
-//!                        ▲   │                   │        │ define (a draft beside what is
-//!                        └───┘ define            └────────┘  published), publish
-//! ```
-//!
-//! A rule set is a draft until it is published; a draft is tried on any past months beside what is
-//! published. Publishing is one event, and makes the next revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     allocate::{self, Basis, Fallback, Weighing},
     cost::Dimension,
-    line::Line,
     ratio::{self, Ratio},
 };
-use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
-    observation::NoOrder,
-};
+use crate::kernel::{Refusal, codes};
 
 /// The centre of what no rule places.
 pub const UNALLOCATED: &str = "unallocated";
@@ -66,10 +53,9 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn holds(&self, dimension: &Dimension, line: &Line) -> bool {
-        let found = dimension.of(line);
+    fn holds(&self, found: &str) -> bool {
         self.values.iter().any(|value| match self.compare {
-            Compare::Is => *found == **value,
+            Compare::Is => found == value,
             Compare::Begins => found.starts_with(value.as_str()),
             Compare::Contains => found.to_lowercase().contains(&value.to_lowercase()),
         })
@@ -236,27 +222,32 @@ pub struct Placed<'a> {
     pub rule: Option<&'a str>,
 }
 
-/// Rules whose names are resolved, so that many lines can be placed.
+/// Rules whose names are resolved, so that much can be placed.
 #[derive(Debug)]
 pub struct Placing<'a> {
-    rules: Vec<(&'a Attribution, Vec<Dimension>)>,
+    dimensions: Vec<Dimension>,
+    /// Each rule with, for each condition, which dimension it looks at.
+    rules: Vec<(&'a Attribution, Vec<usize>)>,
 }
 
 impl Placing<'_> {
-    /// Where the line belongs.
-    pub fn of(&self, line: &Line) -> Placed<'_> {
-        let matches = |rule: &Attribution, dimensions: &[Dimension]| {
-            let mut held = rule
-                .conditions
-                .iter()
-                .zip(dimensions)
-                .map(|(condition, dimension)| condition.holds(dimension, line));
+    /// What the rules look at, each once: [`Placing::of`] is told of them in this order.
+    pub fn dimensions(&self) -> &[Dimension] {
+        &self.dimensions
+    }
+
+    /// Where lines belong that have these values in [`Placing::dimensions`].
+    pub fn of<T: AsRef<str>>(&self, values: &[T]) -> Placed<'_> {
+        let value = |at: usize| values.get(at).map_or("", AsRef::as_ref);
+        let matches = |rule: &Attribution, places: &[usize]| {
+            let pairs = rule.conditions.iter().zip(places);
+            let mut held = pairs.map(|(condition, at)| condition.holds(value(*at)));
             match rule.how {
                 Match::All => held.all(|yes| yes),
                 Match::Any => held.any(|yes| yes),
             }
         };
-        let found = self.rules.iter().find(|(rule, dimensions)| matches(rule, dimensions));
+        let found = self.rules.iter().find(|(rule, places)| matches(rule, places));
         found.map_or(Placed { centre: UNALLOCATED, rule: None }, |(rule, _)| Placed {
             centre: &rule.centre,
             rule: Some(&rule.name),
@@ -306,13 +297,23 @@ impl Rules {
 
     /// Ready to place lines.
     pub fn placing(&self) -> Result<Placing<'_>, Refusal> {
-        let rules = self.attribution.iter().map(|rule| {
-            let dimensions = rule.conditions.iter().map(|one| one.dimension.parse::<Dimension>());
-            let dimensions = dimensions.collect::<Result<Vec<_>, _>>();
-            let wrong = |what| invalid(format!("rule {}: {what}", rule.name));
-            Ok((rule, dimensions.map_err(wrong)?))
-        });
-        Ok(Placing { rules: rules.collect::<Result<_, Refusal>>()? })
+        let mut placing = Placing { dimensions: Vec::new(), rules: Vec::new() };
+        for rule in &self.attribution {
+            let mut places = Vec::with_capacity(rule.conditions.len());
+            for condition in &rule.conditions {
+                let dimension: Dimension = condition
+                    .dimension
+                    .parse()
+                    .map_err(|what| invalid(format!("rule {}: {what}", rule.name)))?;
+                let known = placing.dimensions.iter().position(|one| *one == dimension);
+                places.push(known.unwrap_or(placing.dimensions.len()));
+                if known.is_none() {
+                    placing.dimensions.push(dimension);
+                }
+            }
+            placing.rules.push((rule, places));
+        }
+        Ok(placing)
     }
 
     /// Ready to spread, over these centres where a rule names none.
@@ -348,142 +349,8 @@ impl Rules {
     }
 }
 
-/// A command of a rule set.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Command {
-    /// Write a draft.
-    Define {
-        /// What the set is called, 1…100 characters; as before when it is left out.
-        #[serde(default)]
-        name: Option<String>,
-        /// All of them.
-        rules: Rules,
-    },
-    /// Let the draft count.
-    Publish {},
-}
-
-/// A fact about a rule set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
-pub enum Event {
-    /// There is a draft.
-    Defined {
-        /// What the set is called.
-        name: String,
-        /// All of them.
-        rules: Rules,
-    },
-    /// The draft counts.
-    Published {
-        /// From 1.
-        revision: u64,
-        /// What counts.
-        rules: Rules,
-    },
-}
-
-/// Rules, as they are drafted and as they count.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RuleSet {
-    /// Its name; empty while it does not exist.
-    pub name: String,
-    /// What is drafted, when it differs from what counts.
-    pub draft: Option<Rules>,
-    /// What counts.
-    pub published: Option<Rules>,
-    /// How often it was published.
-    pub revision: u64,
-}
-
-static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Writes a draft of the rules.",
-    },
-    Verb {
-        name: "publish",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets the draft count, as the next revision.",
-    },
-];
-
-impl Decider for RuleSet {
-    const KIND: &'static str = "rule-set";
-    const PLURAL: &'static str = "rule-sets";
-    const SUMMARY: &'static str = "Whose costs are, and how what is shared is spread.";
-    type Command = Command;
-    type Event = Event;
-    type Order = NoOrder;
-
-    fn verbs() -> &'static [Verb] {
-        VERBS
-    }
-
-    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
-        Ok(match command {
-            Command::Define { name, rules } => {
-                let name = name.unwrap_or_else(|| self.name.clone());
-                crate::tenancy::check_name(&name)?;
-                rules.check()?;
-                let counts = if self.draft.is_some() { &self.draft } else { &self.published };
-                if name == self.name && counts.as_ref() == Some(&rules) {
-                    vec![]
-                } else {
-                    vec![Event::Defined { name, rules }]
-                }
-            }
-            Command::Publish {} => match &self.draft {
-                Some(rules) => {
-                    vec![Event::Published { revision: self.revision + 1, rules: rules.clone() }]
-                }
-                None if self.name.is_empty() => {
-                    return Err(Refusal::new(&codes::NOT_FOUND, "there is no such rule set"));
-                }
-                None => vec![],
-            },
-        })
-    }
-
-    fn evolve(mut self, event: Event) -> Self {
-        match event {
-            Event::Defined { name, rules } => {
-                self.name = name;
-                self.draft = (self.published.as_ref() != Some(&rules)).then_some(rules);
-            }
-            Event::Published { revision, rules } => {
-                self.revision = revision;
-                self.published = Some(rules);
-                self.draft = None;
-            }
-        }
-        self
-    }
-
-    fn order(&self) -> Option<Outstanding<NoOrder>> {
-        None
-    }
-
-    fn status(&self) -> &'static str {
-        match (self.name.is_empty(), &self.published) {
-            (true, _) => "absent",
-            (_, None) => "draft",
-            _ => "published",
-        }
-    }
-
-    fn facets(&self) -> Facets {
-        Facets { name: Some(self.name.clone()), ..Facets::default() }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use chrono::DateTime;
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -493,7 +360,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn shop() -> Rules {
+    pub(in crate::finops) fn shop() -> Rules {
         rules(json!({
             "attribution": [
                 {"name": "network", "centre": "pool:network",
@@ -526,7 +393,8 @@ mod tests {
             (line("EC2", "USD", "1", Some("dev")), UNALLOCATED, None),
         ];
         for (line, centre, rule) in cases {
-            assert_eq!(placing.of(&line), Placed { centre, rule }, "{line:?}");
+            let values: Vec<_> = placing.dimensions().iter().map(|one| one.of(&line)).collect();
+            assert_eq!(placing.of(&values), Placed { centre, rule }, "{line:?}");
         }
     }
 
@@ -573,33 +441,5 @@ mod tests {
             assert_eq!(refusal.code.code, "rules-invalid", "{value}");
             assert!(refusal.detail.contains(words), "{value}: {}", refusal.detail);
         }
-    }
-
-    #[test]
-    fn a_draft_counts_once_it_is_published() {
-        let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
-        let define = |rules: Rules| Command::Define { name: Some("costs".into()), rules };
-        let step = |set: RuleSet, command: Command| {
-            let events = set.decide(command, &stamp).unwrap();
-            let count = events.len();
-            (events.into_iter().fold(set, Decider::evolve), count)
-        };
-        let (set, _) = step(RuleSet::default(), define(shop()));
-        assert_eq!((set.status(), set.published.is_some()), ("draft", false));
-        let (set, _) = step(set, Command::Publish {});
-        assert_eq!((set.status(), set.revision, &set.draft), ("published", 1, &None));
-        let (set, count) = step(set, define(shop()));
-        assert_eq!(count, 0, "the same rules again");
-        let (set, _) = step(set, define(Rules::default()));
-        assert_eq!(
-            (set.published.as_ref(), set.draft.as_ref()),
-            (Some(&shop()), Some(&Rules::default()))
-        );
-        let (set, _) = step(set, define(shop()));
-        assert_eq!(set.draft, None, "drafted back to what counts");
-        let (set, count) = step(set, Command::Publish {});
-        assert_eq!((count, set.revision), (0, 1));
-        let refused = RuleSet::default().decide(Command::Publish {}, &stamp).unwrap_err();
-        assert_eq!(refused.code.code, "not-found");
     }
 }

@@ -9,7 +9,7 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
-    finops::{amount, bill, rules},
+    finops::{amount, bill, rule_set, rules},
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
@@ -310,9 +310,9 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             project::Event::Restored {},
         ]),
         observed(Region { name: "sim-north-1".into() }),
-        of::<rules::RuleSet>(vec![
-            rules::Event::Defined { name: "costs".into(), rules: cost_rules("shop") },
-            rules::Event::Published { revision: 2, rules: cost_rules("lab") },
+        of::<rule_set::RuleSet>(vec![
+            rule_set::Event::Defined { name: "costs".into(), rules: cost_rules("shop") },
+            rule_set::Event::Published { revision: 2, rules: cost_rules("lab") },
         ]),
         mapped(),
         server(),

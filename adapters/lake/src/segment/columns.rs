@@ -129,38 +129,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 
 /// A line that says nothing yet.
 pub(crate) fn blank(currency: Currency) -> Line {
-    Line {
-        number: 0,
-        billing_account: String::new(),
-        sub_account: String::new(),
-        month: BillingMonth::of(chrono::NaiveDate::default()),
-        from: DateTime::UNIX_EPOCH,
-        to: DateTime::UNIX_EPOCH,
-        category: ChargeCategory::Usage,
-        correction: false,
-        currency,
-        billed: Amount::ZERO,
-        effective: Amount::ZERO,
-        list: Amount::ZERO,
-        contracted: Amount::ZERO,
-        service: String::new(),
-        service_category: String::new(),
-        region: String::new(),
-        resource: String::new(),
-        resource_name: String::new(),
-        resource_type: String::new(),
-        billing_mode: String::new(),
-        commitment: String::new(),
-        commitment_status: String::new(),
-        invoice: String::new(),
-        issuer: String::new(),
-        sku: String::new(),
-        quantity: String::new(),
-        unit: String::new(),
-        description: String::new(),
-        tags: BTreeMap::new(),
-        other: BTreeMap::new(),
-    }
+    Line::new("", BillingMonth::of(chrono::NaiveDate::default()), currency)
 }
 
 /// The schema of every segment.
