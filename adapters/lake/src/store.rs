@@ -59,6 +59,13 @@ impl Open {
     }
 }
 
+impl Open {
+    fn finish(self, (billing_account, month): (String, BillingMonth)) -> Result<Part, BillFault> {
+        let Self { writer, lines, sums } = self;
+        Ok(Part { billing_account, month, digest: writer.finish()?.digest, lines, sums })
+    }
+}
+
 impl From<LakeFault> for BillFault {
     fn from(fault: LakeFault) -> Self {
         match fault {
@@ -167,10 +174,8 @@ impl BillStore for Lake {
             .into_iter()
             .map(|one| (one.rule.code().to_owned(), (one.count, one.first)))
             .collect();
-        for ((billing_account, month), part) in open {
-            let Open { writer, lines, sums } = part;
-            let digest = writer.finish()?.digest;
-            read.parts.push(Part { billing_account, month, digest, lines, sums });
+        for (bill, part) in open {
+            read.parts.push(part.finish(bill)?);
         }
         if read.parts.is_empty() && read.quarantined == 0 {
             return Err(BillFault::Refused("the file has a heading and no line".to_owned()));
@@ -178,8 +183,69 @@ impl BillStore for Lake {
         Ok(read)
     }
 
+    fn write(&self, lines: &mut dyn Iterator<Item = Line>) -> Result<Vec<Part>, BillFault> {
+        let mut parts = Vec::new();
+        let mut open: Option<((String, BillingMonth), Open)> = None;
+        for line in lines {
+            let bill = (line.billing_account.clone(), line.month);
+            if let Some((before, part)) = open.take_if(|(before, _)| *before != bill) {
+                parts.push(part.finish(before)?);
+            }
+            let (_, part) = match &mut open {
+                Some(open) => open,
+                none => none.insert((
+                    bill,
+                    Open { writer: self.writer()?, lines: 0, sums: ByCurrency::new() },
+                )),
+            };
+            part.push(&line)?;
+        }
+        if let Some((bill, part)) = open {
+            parts.push(part.finish(bill)?);
+        }
+        Ok(parts)
+    }
+
+    fn empty(&self) -> Result<String, BillFault> {
+        Ok(self.writer()?.finish()?.digest)
+    }
+
     fn lines(&self, digest: &str) -> Result<Lines, BillFault> {
         let lines = self.lines(digest)?;
         Ok(Box::new(lines.map(|line| line.map_err(BillFault::from))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::finops::amount::{Amount, Currency};
+
+    use super::*;
+
+    #[test]
+    fn lines_worked_out_here_make_one_segment_for_each_bill_and_the_same_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path()).unwrap();
+        let line = |account: &str, month: &str, billed| {
+            let currency = Currency::try_from("EUR".to_owned()).unwrap();
+            let mut line = Line::new(account, month.parse().unwrap(), currency);
+            line.billed = Amount(billed);
+            line
+        };
+        let lines =
+            [line("a", "2026-10", 1), line("a", "2026-10", 2), line("a", "2026-11", 4)].to_vec();
+        let write = || lake.write(&mut lines.clone().into_iter()).unwrap();
+        let parts = write();
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|part| (part.month.to_string(), part.lines, part.sums.values().next().unwrap()))
+            .map(|(month, lines, sums)| format!("{month} {lines} {}", sums.billed.0))
+            .collect();
+        assert_eq!(seen, ["2026-10 2 3", "2026-11 1 4"]);
+        assert_eq!(parts, write());
+        let read = BillStore::lines(&lake, &parts[0].digest).unwrap();
+        assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), lines[..2]);
+        let empty = lake.empty().unwrap();
+        assert_eq!(BillStore::lines(&lake, &empty).unwrap().count(), 0);
     }
 }

@@ -147,6 +147,12 @@ pub trait BillStore: Send + Sync {
     /// Reads a file: its lines lie in segments when this comes back, and nothing counts them yet.
     /// The same file makes the same segments.
     fn read(&self, file: &mut (dyn Read + Send), how: &Reading) -> Result<ReadBill, BillFault>;
+    /// Puts lines that were worked out here into segments, one for each account and month; those of
+    /// one bill come one after the other. Nothing counts them yet; the same lines make the same
+    /// segments.
+    fn write(&self, lines: &mut dyn Iterator<Item = Line>) -> Result<Vec<Part>, BillFault>;
+    /// The digest of a segment without lines, which is there when this comes back.
+    fn empty(&self) -> Result<String, BillFault>;
     /// The lines of a segment, in the order they came.
     fn lines(&self, digest: &str) -> Result<Lines, BillFault>;
 

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use crate::ports::{BillFault, BillStore, Lines, ReadBill, Reading};
+use domain::finops::line::Line;
+
+use crate::ports::{BillFault, BillStore, Lines, Part, ReadBill, Reading};
 
 /// Takes no bill and has no lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,6 +12,14 @@ pub struct NoBills;
 
 impl BillStore for NoBills {
     fn read(&self, _: &mut (dyn Read + Send), _: &Reading) -> Result<ReadBill, BillFault> {
+        Err(BillFault::Unavailable("no bills are kept here".to_owned()))
+    }
+
+    fn write(&self, _: &mut dyn Iterator<Item = Line>) -> Result<Vec<Part>, BillFault> {
+        Err(BillFault::Unavailable("no bills are kept here".to_owned()))
+    }
+
+    fn empty(&self) -> Result<String, BillFault> {
         Err(BillFault::Unavailable("no bills are kept here".to_owned()))
     }
 

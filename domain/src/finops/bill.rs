@@ -104,12 +104,15 @@ pub enum Manner {
     /// The lines are further ones.
     #[default]
     Add,
+    /// The lines take the place of those that came from the same source: what is worked out again
+    /// and again, with the same source each time, is counted once.
+    Renew,
     /// The lines are all there are: those of before count no more.
     Replace,
 }
 
 impl Manner {
-    /// The manner of this name.
+    /// The manner of this name, of those that a file may come in.
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
             "add" => Some(Self::Add),
@@ -287,28 +290,27 @@ impl Bill {
         manner: Manner,
         reason: String,
     ) -> Result<Vec<Event>, Refusal> {
+        let (goes, counts): (Vec<&Segment>, Vec<&Segment>) =
+            self.segments.iter().partition(|one| match manner {
+                Manner::Add => false,
+                Manner::Renew => one.source == segment.source,
+                Manner::Replace => true,
+            });
         let known = |one: &Segment| one.digest == segment.digest;
-        let alone = self.segments.len() == 1;
-        if self.segments.iter().any(known) && (manner == Manner::Add || alone) {
+        let stays = counts.iter().any(|one| known(one)) && goes.is_empty();
+        if stays || (goes.len() == 1 && known(goes[0])) {
             // The same lines again.
             return Ok(vec![]);
         }
-        let counts = match manner {
-            Manner::Add => self.segments.as_slice(),
-            Manner::Replace => &[],
-        };
         if counts.len() >= SEGMENTS_MAX {
             let detail = format!("the bill has {SEGMENTS_MAX} parts; import the month as a whole");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
-        if total(counts.iter().chain([&segment])).is_none() {
+        if total(counts.iter().copied().chain([&segment])).is_none() {
             let detail = "the bill's lines come to more than an amount holds";
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
-        let replaces = match manner {
-            Manner::Add => vec![],
-            Manner::Replace => self.segments.iter().map(|one| one.digest.clone()).collect(),
-        };
+        let replaces = goes.iter().map(|one| one.digest.clone()).collect();
         if self.closed {
             if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS_MAX {
                 let month = month.to_string();
@@ -516,6 +518,32 @@ mod tests {
             assert_eq!(bill.invoiced[&usd()], Amount(total));
         }
         assert_eq!(after(&[close(None, false)]).1, Err("not-found"));
+    }
+
+    #[test]
+    fn what_is_worked_out_again_takes_the_place_of_what_its_source_had_before() {
+        let run = |digest: &str, billed, source: &str, reason: &str| {
+            let mut command = import(digest, billed, Manner::Renew, reason);
+            if let Command::Import { segment, .. } = &mut command {
+                segment.source = source.into();
+            }
+            command
+        };
+        let file = import("a", 5, Manner::Add, "");
+        let first = [file.clone(), run("b", 1, "rating", ""), run("c", 10, "amortisation", "")];
+        let (bill, last) = after(&first);
+        assert_eq!((billed(&bill), last), (16, Ok(1)));
+        let again = |command| after(&[first.as_slice(), &[command]].concat());
+        let (bill, last) = again(run("b", 1, "rating", ""));
+        assert_eq!((billed(&bill), last), (16, Ok(0)), "equal lines make no event");
+        let (bill, last) = again(run("d", 2, "rating", ""));
+        assert_eq!((billed(&bill), bill.segments.len(), last), (17, 3, Ok(1)));
+        let closed = [first.as_slice(), &[close(None, false)]].concat();
+        let on_closed = |command| after(&[closed.as_slice(), &[command]].concat());
+        assert_eq!(on_closed(run("b", 1, "rating", "")).1, Ok(0));
+        assert_eq!(on_closed(run("d", 2, "rating", "")).1, Err("bill-closed"));
+        let (bill, _) = on_closed(run("d", 2, "rating", "the rate was wrong"));
+        assert_eq!((billed(&bill), bill.versions.len()), (17, 2));
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     match kind {
         "bill" => {
             for (digest, billed) in [("0a", "3.25"), ("0b", "1"), ("0c", "-2")] {
-                for manner in ["add", "replace"] {
+                for manner in ["add", "renew", "replace"] {
                     for reason in ["", "late lines"] {
                         pool.push((
                             "import",
