@@ -3,12 +3,15 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
-    finops::{bill::Bill, rule_set::RuleSet},
+    finops::{bill::Bill, rule_set::RuleSet, tagging::Tagging},
     kernel::{Kind, kind},
     mapping::Mapped,
     network::{Network, security_group::SecurityGroup},
     observation::Observed,
-    tenancy::{cloud_account::CloudAccount, project::Project, token::Token},
+    tenancy::{
+        cloud_account::CloudAccount, domain::Domain, organisation::Organisation, project::Project,
+        token::Token,
+    },
 };
 
 /// Every kind, sorted by name.
@@ -16,12 +19,15 @@ pub static KINDS: &[Kind] = &[
     kind::<Bill>(),
     kind::<CloudAccount>(),
     kind::<Observed<Disk>>(),
+    kind::<Domain>(),
     kind::<Observed<Network>>(),
+    kind::<Organisation>(),
     kind::<Project>(),
     kind::<Observed<Region>>(),
     kind::<RuleSet>(),
     kind::<Mapped<SecurityGroup>>(),
     kind::<Server>(),
+    kind::<Tagging>(),
     kind::<Token>(),
     kind::<Observed<Vpc>>(),
     kind::<Observed<Zone>>(),

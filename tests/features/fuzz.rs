@@ -131,6 +131,10 @@ impl Server {
         });
         self.send("security-groups", "", "declare", declare).await;
         self.send("rule-sets", "", "define", json!({"name": "costs", "rules": {}})).await;
+        self.send("domains", "", "create", json!({"name": "retail"})).await;
+        let levels = json!({"name": "Acme", "levels": ["division", "team"]});
+        self.send("organisations", "", "define", levels).await;
+        self.send("taggings", "", "define", json!({"resource": "i-1", "project": project})).await;
         self.import().await;
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
         let reader = self.send("tokens", "", "issue", issue).await;

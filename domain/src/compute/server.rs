@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb},
     observation::{Evidence, Noticed, Observation, Origin, Resource},
+    tenancy::check_tags,
 };
 
 /// Whether it runs.
@@ -269,25 +270,6 @@ static VERBS: &[Verb] = &[
     operator("tag", "Sets or removes tags in the cloud."),
     system("vanish", false, "Reports that it is not in the cloud any more."),
 ];
-
-fn check_tags(tags: &BTreeMap<String, Option<String>>) -> Result<(), Refusal> {
-    let no = |why: &str| Err(Refusal::new(&codes::INVALID_FIELD, format!("tags: {why}")));
-    if tags.is_empty() || tags.len() > 50 {
-        return no("needs 1 to 50 tags");
-    }
-    for (name, value) in tags {
-        if name.is_empty() || name.chars().count() > 128 {
-            return no("a name needs 1 to 128 characters");
-        }
-        if name.starts_with("skyledger:") {
-            return no("names that begin with `skyledger:` are Skyledger's own");
-        }
-        if value.as_ref().is_some_and(|value| value.chars().count() > 256) {
-            return no("a value has at most 256 characters");
-        }
-    }
-    Ok(())
-}
 
 impl Server {
     /// What is seen of a server that is there and that nothing is ordered of.

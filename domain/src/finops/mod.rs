@@ -14,6 +14,7 @@
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
 //! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
+//! - [`tagging`]: an entry of the tag list: a kind.
 //! - [`tags`]: which tags a line has in effect, and where each comes from.
 //! - [`rate`]: tiers and prorating.
 //! - [`regression`]: least squares that keep their digits, with prediction limits.
@@ -31,4 +32,5 @@ pub mod regression;
 pub mod rule_set;
 pub mod rules;
 pub mod split;
+pub mod tagging;
 pub mod tags;

@@ -53,7 +53,8 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn holds(&self, found: &str) -> bool {
+    /// Whether what was found is meant.
+    pub(crate) fn holds(&self, found: &str) -> bool {
         self.values.iter().any(|value| match self.compare {
             Compare::Is => found == value,
             Compare::Begins => found.starts_with(value.as_str()),

@@ -4,10 +4,13 @@
 //!   absent ── create ──► active ◄── restore ──── archive ──► archived
 //! ```
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::check_name;
+use super::{check_name, check_tags};
 use crate::{
     kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
     observation::NoOrder,
@@ -19,6 +22,12 @@ use crate::{
 pub enum Command {
     /// Let nothing new into it.
     Archive {},
+    /// Put it into a domain, or into none.
+    Assign {
+        /// The domain's id.
+        #[serde(default)]
+        domain: Option<Uuid>,
+    },
     /// Begin it.
     Create {
         /// 1…100 characters.
@@ -31,6 +40,11 @@ pub enum Command {
     },
     /// Take an archived one back.
     Restore {},
+    /// Set tags; null removes one, tags that are not named stay.
+    Tag {
+        /// Name (1…128 characters) and value (at most 256), at most 50.
+        tags: BTreeMap<String, Option<String>>,
+    },
 }
 
 /// A fact about a project.
@@ -39,6 +53,11 @@ pub enum Command {
 pub enum Event {
     /// Nothing new comes into it.
     Archived {},
+    /// It is in this domain.
+    Assigned {
+        /// The domain's id; none is in no domain.
+        domain: Option<Uuid>,
+    },
     /// It has begun.
     Created {
         /// What it is called.
@@ -51,6 +70,11 @@ pub enum Event {
     },
     /// It is active again.
     Restored {},
+    /// It has other tags.
+    Tagged {
+        /// What changed; null is there no more.
+        tags: BTreeMap<String, Option<String>>,
+    },
 }
 
 /// Who pays.
@@ -60,6 +84,12 @@ pub struct Project {
     pub name: String,
     /// Whether nothing new comes into it.
     pub archived: bool,
+    /// The domain it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Uuid>,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 static VERBS: &[Verb] = &[
@@ -68,6 +98,12 @@ static VERBS: &[Verb] = &[
         caller: Caller::Person(Role::Admin),
         creates: false,
         summary: "Lets nothing new into the project.",
+    },
+    Verb {
+        name: "assign",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Puts the project into a domain, or into none.",
     },
     Verb {
         name: "create",
@@ -86,6 +122,12 @@ static VERBS: &[Verb] = &[
         caller: Caller::Person(Role::Admin),
         creates: false,
         summary: "Takes an archived project back.",
+    },
+    Verb {
+        name: "tag",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Sets or removes tags of the project.",
     },
 ];
 
@@ -116,6 +158,8 @@ impl Decider for Project {
             }
             Command::Archive {} if self.archived => vec![],
             Command::Archive {} => vec![Event::Archived {}],
+            Command::Assign { domain } if domain == self.domain => vec![],
+            Command::Assign { domain } => vec![Event::Assigned { domain }],
             Command::Rename { name } if name == self.name => vec![],
             Command::Rename { name } => {
                 check_name(&name)?;
@@ -123,14 +167,28 @@ impl Decider for Project {
             }
             Command::Restore {} if self.archived => vec![Event::Restored {}],
             Command::Restore {} => vec![],
+            Command::Tag { mut tags } => {
+                check_tags(&tags)?;
+                tags.retain(|name, value| self.tags.get(name) != value.as_ref());
+                if tags.is_empty() { vec![] } else { vec![Event::Tagged { tags }] }
+            }
         })
     }
 
     fn evolve(mut self, event: Event) -> Self {
         match event {
             Event::Archived {} => self.archived = true,
+            Event::Assigned { domain } => self.domain = domain,
             Event::Created { name } | Event::Renamed { name } => self.name = name,
             Event::Restored {} => self.archived = false,
+            Event::Tagged { tags } => {
+                for (name, value) in tags {
+                    match value {
+                        Some(value) => self.tags.insert(name, value),
+                        None => self.tags.remove(&name),
+                    };
+                }
+            }
         }
         self
     }
@@ -148,7 +206,12 @@ impl Decider for Project {
     }
 
     fn facets(&self) -> Facets {
-        Facets { name: Some(self.name.clone()), gone: self.archived, ..Facets::default() }
+        Facets {
+            name: Some(self.name.clone()),
+            gone: self.archived,
+            tags: self.tags.clone(),
+            ..Facets::default()
+        }
     }
 }
 
@@ -178,6 +241,26 @@ mod tests {
         let created = Event::Created { name: "shop".into() };
         check(&[created.clone(), Event::Archived {}], Command::Archive {}, Ok(&[]));
         check(&[created, Event::Archived {}], Command::Restore {}, Ok(&[Event::Restored {}]));
+    }
+
+    #[test]
+    fn a_change_of_tags_tells_what_changed_and_no_more() {
+        let tags = |tags: &[(&str, Option<&str>)]| -> BTreeMap<String, Option<String>> {
+            tags.iter().map(|(name, value)| ((*name).into(), value.map(str::to_owned))).collect()
+        };
+        let given = [
+            Event::Created { name: "shop".into() },
+            Event::Tagged { tags: tags(&[("team", Some("web")), ("env", Some("prod"))]) },
+        ];
+        let wish = tags(&[("team", Some("web")), ("env", None), ("gone", None)]);
+        let then = [Event::Tagged { tags: tags(&[("env", None)]) }];
+        check(&given, Command::Tag { tags: wish }, Ok(&then));
+        check(&given, Command::Tag { tags: tags(&[]) }, Err("invalid-field"));
+        let domain = Some(Uuid::from_u128(7));
+        let assigned = Event::Assigned { domain };
+        check(&given, Command::Assign { domain }, Ok(std::slice::from_ref(&assigned)));
+        let given = [given[0].clone(), assigned];
+        check(&given, Command::Assign { domain }, Ok(&[]));
     }
 
     #[test]

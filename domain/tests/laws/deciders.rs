@@ -57,10 +57,49 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             }
             pool.push(("publish", json!({})));
         }
-        "project" => {
+        "domain" => {
             pool.extend(["a", "b", ""].map(|name| ("create", json!({"name": name}))));
             pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));
             pool.extend([("archive", json!({})), ("restore", json!({}))]);
+        }
+        "organisation" => {
+            for levels in [&["a"][..], &["a", "b"]] {
+                pool.push(("define", json!({"name": "Acme", "levels": levels})));
+            }
+            for (key, parent) in [("x", None), ("y", Some("x")), ("z", Some("y"))] {
+                let node = json!({"key": key, "parent": parent});
+                pool.extend([("add-node", node.clone()), ("move-node", node)]);
+                pool.push(("move-node", json!({"key": key})));
+                pool.push(("remove-node", json!({"key": key})));
+                pool.push(("rename-node", json!({"key": key, "name": "n"})));
+                pool.push(("bind", json!({"node": key, "projects": [id(2), id(3)]})));
+                pool.push((
+                    "set-rules",
+                    json!({"rules": [{"conditions": [
+                    {"dimension": "name", "values": ["shop"]}], "node": key}]}),
+                ));
+            }
+            pool.push(("set-rules", json!({"rules": []})));
+            pool.push(("unbind", json!({"projects": [id(2)]})));
+            pool.extend([("archive", json!({})), ("restore", json!({}))]);
+        }
+        "project" => {
+            pool.push(("assign", json!({"domain": id(3)})));
+            pool.push(("assign", json!({})));
+            pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));
+            pool.push(("tag", json!({"tags": {"a": null}})));
+            pool.extend(["a", "b", ""].map(|name| ("create", json!({"name": name}))));
+            pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));
+            pool.extend([("archive", json!({})), ("restore", json!({}))]);
+        }
+        "tagging" => {
+            for (resource, to) in [("i-1", None), ("i-1", Some("2026-11-01")), ("i-2", None)] {
+                pool.push((
+                    "define",
+                    json!({"resource": resource, "project": id(2), "tags": {"a": null}, "to": to}),
+                ));
+            }
+            pool.push(("retire", json!({})));
         }
         "token" => {
             let digest = "0".repeat(64);

@@ -9,14 +9,14 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
-    finops::{amount, bill, rule_set, rules},
+    finops::{amount, bill, rule_set, rules, tagging},
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
     observation::{self, Evidence, Origin, Resource},
     tenancy::{
         cloud_account::{self, Scope},
-        project, token,
+        domain as part, organisation, project, token,
     },
 };
 use serde_json::{Value, json};
@@ -282,6 +282,26 @@ fn bill() -> Samples {
     ])
 }
 
+fn organisation() -> Samples {
+    use organisation::Event as E;
+    let key = || "web".to_owned();
+    let condition = json!({"dimension": "tags.team", "values": ["web"]});
+    let rule = json!({"match": "any", "conditions": [condition], "node": "web"});
+    let node = organisation::Node { name: "Web".into(), parent: Some("retail".into()) };
+    of::<organisation::Organisation>(vec![
+        E::Archived {},
+        E::Bound { node: key(), projects: vec![id(2), id(3)] },
+        E::Defined { name: "Acme".into(), levels: vec!["division".into(), "team".into()] },
+        E::NodeAdded { key: key(), node },
+        E::NodeMoved { key: key(), parent: None },
+        E::NodeRemoved { key: key() },
+        E::NodeRenamed { key: key(), name: "Website".into() },
+        E::Restored {},
+        E::RulesSet { rules: vec![serde_json::from_value(rule).unwrap()] },
+        E::Unbound { projects: vec![id(2)] },
+    ])
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         bill(),
@@ -296,6 +316,12 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             encrypted: true,
             tags: tags(),
         }),
+        of::<part::Domain>(vec![
+            part::Event::Archived {},
+            part::Event::Created { name: "retail".into() },
+            part::Event::Renamed { name: "shops".into() },
+            part::Event::Restored {},
+        ]),
         observed(Network {
             name: "web-a".into(),
             vpc: "vpc-1".into(),
@@ -303,11 +329,17 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             cidrs: vec!["10.0.0.0/18".parse().unwrap()],
             tags: tags(),
         }),
+        organisation(),
         of::<project::Project>(vec![
             project::Event::Archived {},
+            project::Event::Assigned { domain: Some(id(3)) },
             project::Event::Created { name: "shop".into() },
             project::Event::Renamed { name: "store".into() },
             project::Event::Restored {},
+            project::Event::Tagged {
+                tags: [("env".to_owned(), None), ("team".to_owned(), Some("web".to_owned()))]
+                    .into(),
+            },
         ]),
         observed(Region { name: "sim-north-1".into() }),
         of::<rule_set::RuleSet>(vec![
@@ -316,6 +348,17 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         ]),
         mapped(),
         server(),
+        of::<tagging::Tagging>(vec![
+            tagging::Event::Defined(tagging::Entry {
+                resource: "arn:aws:ec2:eu-central-1:123456789012:instance/i-1".into(),
+                project: Some(id(2)),
+                tags: [("env".to_owned(), Some("prod".to_owned())), ("old".to_owned(), None)]
+                    .into(),
+                from: Some("2026-10-05".parse().unwrap()),
+                to: Some("2026-11-01".parse().unwrap()),
+            }),
+            tagging::Event::Retired {},
+        ]),
         of::<token::Token>(vec![
             token::Event::Issued {
                 name: "ci".into(),

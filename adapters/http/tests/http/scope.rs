@@ -64,6 +64,12 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("bill", world.system("bill", None, "import", body).await.id));
     let body = json!({"name": format!("{name}-rules"), "rules": {}});
     all.push(("rule-set", world.system("rule-set", None, "define", body).await.id));
+    let body = json!({"name": format!("{name}-domain")});
+    all.push(("domain", world.system("domain", None, "create", body).await.id));
+    let body = json!({"name": format!("{name}-organisation"), "levels": ["team"]});
+    all.push(("organisation", world.system("organisation", None, "define", body).await.id));
+    let body = json!({"resource": format!("{name}-resource"), "project": project});
+    all.push(("tagging", world.system("tagging", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -301,7 +307,10 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     let account = theirs.iter().find(|(kind, _)| *kind == "cloud-account").unwrap().1;
     for (path, body) in [
         ("/v1/projects", json!({"name": "new"})),
+        ("/v1/domains", json!({"name": "new"})),
+        ("/v1/organisations", json!({"name": "new", "levels": ["team"]})),
         ("/v1/rule-sets", json!({"name": "new", "rules": {}})),
+        ("/v1/taggings", json!({"resource": "i-1", "tags": {"env": "prod"}})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": "all"})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": {"projects": [theirs_id]}})),
         (
