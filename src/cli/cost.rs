@@ -1,8 +1,10 @@
 //! Bills in, costs out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use adapters_console::{costs as show, exit::Exit, format, names::resolve, style::Style};
+use adapters_console::{
+    costs as show, exit::Exit, format, input, names::resolve, progress::Progress, style::Style,
+};
 
 use super::{
     Failure,
@@ -27,23 +29,31 @@ pub(super) async fn bill(command: Bill, connection: &Connection) -> Result<Exit,
 }
 
 /// What a folder's files are called that are taken for bills.
-const ENDINGS: [&str; 3] = [".csv", ".csv.gz", ".csv.zst"];
+const ENDINGS: [&str; 4] = [".csv", ".csv.gz", ".csv.zst", ".parquet"];
 
-/// The files that are named, and the bills of the folders that are, by name.
-fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+/// The files that are named, each with what it is called, and the bills of the folders that are and
+/// of those in them, by name.
+fn files(named: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, Failure> {
     let mut files = Vec::new();
     for path in named {
         if !path.is_dir() {
-            files.push(path.clone());
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            files.push((path.clone(), name));
             continue;
         }
-        let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(cannot)? {
-            let entry = entry.map_err(cannot)?;
-            let name = entry.file_name().to_string_lossy().to_lowercase();
-            if entry.path().is_file() && ENDINGS.iter().any(|ending| name.ends_with(ending)) {
-                found.push(entry.path());
+        let mut folders = vec![path.clone()];
+        while let Some(folder) = folders.pop() {
+            let cannot = |error| Failure::usage(format!("{}: {error}", folder.display()));
+            for entry in std::fs::read_dir(&folder).map_err(cannot)? {
+                let entry = entry.map_err(cannot)?;
+                let name = entry.file_name().to_string_lossy().to_lowercase();
+                // Links to folders are not followed: they may lead in a circle.
+                if entry.file_type().map_err(cannot)?.is_dir() {
+                    folders.push(entry.path());
+                } else if entry.path().is_file() && ENDINGS.iter().any(|end| name.ends_with(end)) {
+                    found.push(entry.path());
+                }
             }
         }
         if found.is_empty() {
@@ -51,19 +61,40 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             return Err(Failure::usage(format!("{} has no {what}", path.display())));
         }
         found.sort_unstable();
-        files.append(&mut found);
+        files.extend(found.into_iter().map(|file| {
+            let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
+            (file, name)
+        }));
     }
     Ok(files)
 }
 
+/// A mapping of the caller's own as JSON: what a file of TOML, YAML or JSON says.
+fn own_mapping(path: &Path) -> Result<String, Failure> {
+    let shown = path.display();
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+        let mapping: serde_json::Value =
+            toml::from_str(&text).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+        return Ok(mapping.to_string());
+    }
+    let mapping = input::file(path).map_err(|fault| Failure::usage(fault.to_string()))?;
+    Ok(serde_json::Value::Object(mapping).to_string())
+}
+
 async fn import_bill(import: ImportBill, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
-    for path in &files(&import.files)? {
+    let mapping = match &import.mapping_file {
+        Some(path) => Some(own_mapping(path)?),
+        None => import.mapping.clone(),
+    };
+    for (path, name) in &files(&import.files)? {
         let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
         let file = tokio::fs::File::open(path).await.map_err(cannot)?;
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let length = file.metadata().await.map_err(cannot)?.len();
         let mut query = vec![("source", name.clone())];
-        query.extend(import.mapping.clone().map(|mapping| ("mapping", mapping)));
+        query.extend(mapping.clone().map(|mapping| ("mapping", mapping)));
         query.extend(import.reason.clone().map(|reason| ("reason", reason)));
         if import.replace {
             query.push(("manner", "replace".to_owned()));
@@ -71,7 +102,11 @@ async fn import_bill(import: ImportBill, connection: &Connection) -> Result<Exit
         if import.strict {
             query.push(("strict", "true".to_owned()));
         }
-        let answer = client.upload("/v1/bill-imports", &query, file).await?.body;
+        let progress = Progress::bar(name, length);
+        let sent = progress.clone();
+        let upload = client.upload("/v1/bill-imports", &query, file, move |bytes| sent.at(bytes));
+        let answer = upload.await?.body;
+        progress.done();
         let (out, style) = (&mut std::io::stdout().lock(), Style::stdout());
         if import.output.output.is_for_people() {
             show::imported(out, &answer, style)?;

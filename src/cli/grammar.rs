@@ -236,12 +236,16 @@ pub(crate) enum Bill {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ImportBill {
-    /// The files; of a folder those ending in .csv, .csv.gz or .csv.zst, by name
+    /// The files; of a folder and those in it all that end in .csv, .csv.gz, .csv.zst or .parquet, by
+    /// name
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
     /// How they are written: focus, aws-cur, aws-cur-2, oci; told by the heading when it is left out
     #[arg(long)]
     pub(crate) mapping: Option<String>,
+    /// A mapping of your own, in TOML, YAML or JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "mapping")]
+    pub(crate) mapping_file: Option<PathBuf>,
     /// The lines are all there are of their months: those of before count no more
     #[arg(long)]
     pub(crate) replace: bool,

@@ -131,18 +131,61 @@ fn the_bills_of_a_folder_are_taken_in_by_name() {
     let path = bills.to_str().unwrap();
     let empty = server.run(&["bill", "import", path]);
     assert_eq!(empty.code, 2, "{}", empty.out);
-    says(&empty.err, &["has no .csv, .csv.gz, .csv.zst"]);
+    says(&empty.err, &["has no .csv, .csv.gz, .csv.zst, .parquet"]);
     let good = BILL.replace("three", "3");
     std::fs::write(bills.join("b.csv"), good.replace("-10-", "-08-").replace("2026-11", "2026-09"))
         .unwrap();
     std::fs::write(bills.join("A.CSV"), good.replace("-10-", "-07-").replace("2026-11", "2026-08"))
         .unwrap();
     std::fs::write(bills.join("read.me"), "no bill").unwrap();
+    std::fs::create_dir_all(bills.join("b/c")).unwrap();
+    std::fs::write(
+        bills.join("b/c/d.csv"),
+        good.replace("-10-", "-05-").replace("2026-11", "2026-06"),
+    )
+    .unwrap();
     let imported = server.run(&["bill", "import", path]);
     assert_eq!(imported.code, 0, "{}", imported.err);
     let months: Vec<&str> = imported.out.lines().map(|line| &line[..7]).collect();
-    assert_eq!(months, ["2026-07", "2026-08"]);
-    assert_eq!(server.json(&["costs", "--by", "month"])["groups"], 2);
+    assert_eq!(months, ["2026-07", "2026-05", "2026-08"]);
+    assert_eq!(server.json(&["costs", "--by", "month"])["groups"], 3);
+    let explained = server.json(&["costs", "--month", "2026-05", "--explain"]);
+    assert_eq!(explained["parts"][0]["source"], "b/c/d.csv");
+}
+
+#[test]
+fn a_bill_is_read_by_a_mapping_of_the_caller() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let bill = folder.path().join("hosting.csv");
+    std::fs::write(&bill, "Datum,Betrag,Dienst\n01.10.2026,\"1.234,50\",Server\n").unwrap();
+    let toml = "name = \"hosting\"\ndates = [\"%d.%m.%Y\"]\ndecimal_mark = \",\"\n\
+        thousands_mark = \".\"\n[columns]\nBilledCost = \"Betrag\"\n\
+        BillingPeriodStart = \"Datum\"\nChargePeriodStart = \"Datum\"\n\
+        ChargePeriodEnd = \"Datum\"\nServiceName = \"Dienst\"\n[constants]\n\
+        BillingAccountId = \"hoster\"\nBillingCurrency = \"EUR\"\n";
+    let yaml = "name: hosting\ndates: [\"%d.%m.%Y\"]\ndecimal_mark: \",\"\nthousands_mark: .\n\
+        columns: {BilledCost: Betrag, BillingPeriodStart: Datum, ChargePeriodStart: Datum, \
+        ChargePeriodEnd: Datum, ServiceName: Dienst}\n\
+        constants: {BillingAccountId: hoster, BillingCurrency: EUR}\n";
+    let path = bill.to_str().unwrap();
+    let unknown = server.run(&["bill", "import", path]);
+    assert_eq!(unknown.code, 3, "{}", unknown.err);
+    says(&unknown.err, &["no built-in mapping", "Betrag"]);
+    for (name, text) in [("mapping.toml", toml), ("mapping.yaml", yaml)] {
+        let mapping = folder.path().join(name);
+        std::fs::write(&mapping, text).unwrap();
+        let mapping = mapping.to_str().unwrap();
+        let imported = server.run(&["bill", "import", path, "--mapping-file", mapping]);
+        assert_eq!(imported.code, 0, "{}", imported.err);
+        says(&imported.out, &["2026-10 hoster  1 lines, billed 1234.50 EUR"]);
+    }
+    let wrong = folder.path().join("wrong.json");
+    std::fs::write(&wrong, "{\"name\": \"x\", \"columns\": {\"Cost\": \"Betrag\"}}").unwrap();
+    let wrong = ["bill", "import", path, "--mapping-file", wrong.to_str().unwrap()];
+    let refused = server.run(&wrong);
+    assert_eq!(refused.code, 3, "{}", refused.err);
+    says(&refused.err, &["Cost is not a column of a line"]);
 }
 
 /// Three months of ten thousand lines each; line `n` costs `n` millionths.

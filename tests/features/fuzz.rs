@@ -110,7 +110,7 @@ impl Server {
             1.5,42,USD,2026-10-01T00:00:00Z,Usage,2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,EC2,1,1,1\n";
         std::fs::write(file.path(), bill).unwrap();
         let file = tokio::fs::File::open(file.path()).await.unwrap();
-        let answer = self.client.upload("/v1/bill-imports", &[], file).await.unwrap().body;
+        let answer = self.client.upload("/v1/bill-imports", &[], file, |_| {}).await.unwrap().body;
         assert_eq!(answer["bills"][0]["lines"], 1, "{answer}");
     }
 

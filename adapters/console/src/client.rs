@@ -14,11 +14,14 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH},
 };
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 
 use crate::{exit::Exit, problem::Problem, style::Style};
 
 /// Longest wait for an answer, on top of what `Prefer: wait` asks for. A query ends within seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How much of a file is sent at a time.
+const PIECE_BYTES: usize = 1 << 16;
 /// Most rows on a page (the server's own limit).
 const PAGE_MAX: usize = 1_000;
 
@@ -249,6 +252,7 @@ impl Client {
     }
 
     /// Sends a file as it is.
+    /// Tells `progress` how many bytes were sent.
     ///
     /// # Errors
     /// Any [`ClientFault`].
@@ -257,9 +261,21 @@ impl Client {
         path: &str,
         query: &[(&str, String)],
         file: tokio::fs::File,
+        progress: impl Fn(u64) + Send + 'static,
     ) -> Result<Answer, ClientFault> {
         let request = self.request(Method::POST, path, query);
         let request = request.header(CONTENT_TYPE, "application/octet-stream");
+        let pieces = stream::try_unfold((file, 0), move |(mut file, sent)| {
+            progress(sent);
+            async move {
+                let mut piece = vec![0; PIECE_BYTES];
+                let length = file.read(&mut piece).await?;
+                piece.truncate(length);
+                let next = (piece, (file, sent + length as u64));
+                Ok::<_, std::io::Error>((length > 0).then_some(next))
+            }
+        });
+        let file = reqwest::Body::wrap_stream(pieces);
         // As long as it takes: the server ends what does not go on.
         let answer = self.answer(request.body(file)).await?;
         if let Some(position) = answer.position {

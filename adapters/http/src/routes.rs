@@ -111,7 +111,7 @@ parameters! {
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
     LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
     MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
-    MAPPING = "mapping" Query Shape::Text(50), "How the file is written: focus, aws-cur, aws-cur-2, oci; told by its heading when it is left out.";
+    MAPPING = "mapping" Query Shape::Text(16_000), "How the file is written: focus, aws-cur, aws-cur-2, oci, or a mapping as a JSON object; told by its heading when it is left out.";
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
     NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
     ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
@@ -183,7 +183,7 @@ routes! {
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
-    Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd.";
+    Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
     Get "/v1/costs" Once Estate "costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &GROUP_BY, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";

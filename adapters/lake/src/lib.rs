@@ -1,6 +1,6 @@
 //! Bills outside the log: what the clouds' files say, and where their lines are kept.
 //!
-//! The map: [`read`] turns a bill, a stream of CSV, into [`domain::finops::line::Line`]s by a
+//! The map: [`read`] turns a bill, CSV or Parquet, into [`domain::finops::line::Line`]s by a
 //! [`Mapping`], which is data; lines that cannot be booked come as [`BadLine`]s and what is odd
 //! but can be booked is counted as a [`Finding`]. [`Lake`] keeps lines in segments: Parquet files
 //! that never change and are named by the hash of their bytes, so that the log needs to hold no
@@ -14,6 +14,6 @@ mod segment;
 mod store;
 
 pub use bill::{
-    BadLine, Bill, BillFault, Finding, Mapping, MappingFault, Rule, Source, Term, read,
+    BadLine, Bill, BillFault, Finding, Mapping, MappingFault, Rule, Source, Term, open, read,
 };
 pub use segment::{Lake, LakeFault, Lines, Segment, SegmentWriter};

@@ -98,12 +98,8 @@ impl From<bill::BillFault> for BillFault {
     }
 }
 
-fn mapping(name: &str) -> Result<Mapping, BillFault> {
-    let known = Mapping::built_in();
-    let names: Vec<_> = known.iter().map(|one| one.name.clone()).collect();
-    known.into_iter().find(|one| one.name == name).ok_or_else(|| {
-        BillFault::Refused(format!("there is no mapping {name:?}, only {}", names.join(", ")))
-    })
+fn mapping(text: &str) -> Result<Mapping, BillFault> {
+    Mapping::named(text).map_err(|fault| BillFault::Refused(fault.to_string()))
 }
 
 /// Counts a line that cannot be booked, and what is missing for it.
@@ -128,7 +124,7 @@ impl BillStore for Lake {
         let mut hashed = Hashed { source: file, sha: Sha256::new(), failed: None };
         let mut read = ReadBill::default();
         let mut open: BTreeMap<(String, BillingMonth), Open> = BTreeMap::new();
-        let mut bill = bill::read(&mut hashed, mapping.as_ref())?;
+        let mut bill = bill::open(&mut hashed, mapping.as_ref(), self.folder())?;
         for line in bill.by_ref() {
             let line = match line {
                 Ok(line) => line,

@@ -14,7 +14,7 @@ use super::{Cell, Filter, Op};
 /// How a file is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The name of a built-in mapping; none is told by the heading.
+    /// The name of a built-in mapping, or one as JSON; none is told by the heading.
     pub mapping: Option<String>,
     /// One line that cannot be booked refuses the whole file.
     pub strict: bool,

@@ -30,7 +30,7 @@ async fn import(
     let mut query = vec![("source", name.to_owned())];
     query.extend(reason.map(|reason| ("reason", reason.to_owned())));
     let file = tokio::fs::File::open(&path).await?;
-    let answer = memory.client.upload("/v1/bill-imports", &query, file).await?.body;
+    let answer = memory.client.upload("/v1/bill-imports", &query, file, |_| {}).await?.body;
     std::fs::remove_file(&path)?;
     Ok(answer)
 }

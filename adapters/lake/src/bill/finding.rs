@@ -14,6 +14,8 @@ pub enum Rule {
     ChargePeriodEmpty,
     /// No `ContractedCost`.
     ContractedCostMissing,
+    /// Costs are floating point numbers.
+    CostFloating,
     /// A cost has more than twelve decimals.
     CostRounded,
     /// A cost other than `BilledCost` does not read as a number.
@@ -40,12 +42,13 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, sorted.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ChargeCategoryMissing,
         Self::ChargeCategoryUnknown,
         Self::ChargeClassUnknown,
         Self::ChargePeriodEmpty,
         Self::ContractedCostMissing,
+        Self::CostFloating,
         Self::CostRounded,
         Self::CostUnreadable,
         Self::EffectiveCostMissing,
@@ -86,6 +89,10 @@ impl Rule {
             Self::ContractedCostMissing => {
                 ("contracted-cost-missing", "no ContractedCost: taken as zero")
             }
+            Self::CostFloating => (
+                "cost-floating",
+                "a cost is a floating point number: its shortest decimal is taken",
+            ),
             Self::CostRounded => (
                 "cost-rounded",
                 "a cost of more than 12 decimals: rounded half to even, the text kept",

@@ -78,6 +78,14 @@ pub enum MappingFault {
     /// It does not read as JSON.
     #[error("the mapping cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// No mapping that is built in is called so.
+    #[error("there is no mapping {name:?}, only {}", .known.join(", "))]
+    UnknownName {
+        /// What was asked for.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
     /// It names a column that lines do not have.
     #[error("mapping {mapping}: {column} is not a column of a line; those are {}", .known.join(", "))]
     UnknownColumn {
@@ -138,6 +146,17 @@ impl Mapping {
     /// Reads one that is written in JSON.
     pub fn from_json(text: &str) -> Result<Self, MappingFault> {
         serde_json::from_str::<Self>(text)?.checked()
+    }
+
+    /// The one that a name or a text of JSON stands for.
+    pub fn named(text: &str) -> Result<Self, MappingFault> {
+        if text.trim_start().starts_with('{') {
+            return Self::from_json(text);
+        }
+        let known = Self::built_in();
+        let names = || known.iter().map(|one| one.name.clone()).collect();
+        let unknown = MappingFault::UnknownName { name: text.to_owned(), known: names() };
+        known.into_iter().find(|one| one.name == text).ok_or(unknown)
     }
 
     /// Those that are built in.

@@ -3,13 +3,17 @@
 mod finding;
 mod input;
 mod mapping;
+mod parquet;
 mod plan;
 mod reader;
+mod records;
 mod value;
 
 pub use finding::{Finding, Rule};
 pub use mapping::{Mapping, MappingFault, Source, Term};
-pub use reader::{BadLine, Bill, BillFault, read};
+pub use reader::{BadLine, Bill, BillFault, open, read};
 
+#[cfg(test)]
+mod parquet_tests;
 #[cfg(test)]
 mod tests;

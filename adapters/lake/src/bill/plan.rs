@@ -151,6 +151,17 @@ impl Plan {
         single.into_iter().chain(self.texts.iter().map(|(_, feed)| feed))
     }
 
+    /// Whether a cost comes from this field.
+    pub(super) fn costs_by(&self, place: usize) -> bool {
+        let costs = [&self.billed, &self.effective, &self.list, &self.contracted];
+        let by = |way: &Way| match &way.what {
+            What::Column(column) => *column == place,
+            What::Text(_) => false,
+            What::Sum { add, less } => add.contains(&place) || less.contains(&place),
+        };
+        costs.into_iter().flat_map(|feed| &feed.ways).any(by)
+    }
+
     /// Whether a text says nothing.
     pub(super) fn null(&self, text: &str) -> bool {
         text.is_empty() || self.mapping.nulls.iter().any(|null| null == text)

@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    path::Path,
 };
 
-use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
+use csv::StringRecord;
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
     line::{ChargeCategory, Line},
@@ -14,28 +14,24 @@ use domain::finops::{
 
 use super::{
     finding::{Broken, Finding, Rule, Tally},
-    input::{FENCE, Fenced, Taken, unpacked},
     mapping::Mapping,
     plan::{Feed, Plan},
+    records::{Records, shortened},
     value::{Number, Time},
 };
 use crate::segment::blank;
 
-/// Letters of a value that a bad line shows.
-const SHOWN: usize = 80;
-
 /// The lines of a bill, in the order of the file. Bad lines do not end it.
 pub struct Bill<'a> {
-    csv: csv::Reader<Fenced<Box<dyn Read + Send + 'a>>>,
-    taken: Taken,
+    records: Records<'a>,
     plan: Plan,
     name: String,
     record: StringRecord,
     tally: Tally,
     /// Bills are sorted by these more often than not.
     last: Last,
-    ended: bool,
-    cut_short: Option<String>,
+    /// Costs are held as floating point numbers.
+    floating: bool,
 }
 
 /// What was read last, for the next line is often the same.
@@ -79,56 +75,46 @@ pub struct BadLine {
     pub billed: Option<(Amount, Currency)>,
 }
 
-/// Opens a bill: CSV, plain or packed by gzip or zstd. Without a mapping, the built-in one for its
-/// heading is taken.
+/// Opens a bill: CSV, plain or packed by gzip or zstd, or Parquet. Without a mapping, the built-in
+/// one for its heading is taken.
 pub fn read<'a>(
     source: impl Read + Send + 'a,
     mapping: Option<&Mapping>,
 ) -> Result<Bill<'a>, BillFault> {
-    let source = unpacked(source).map_err(BillFault::Unreadable)?;
-    let taken = Taken::default();
-    let mut csv = ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        // The parser's own idea of CR LF counts its lines wrong.
-        .terminator(Terminator::Any(b'\n'))
-        .buffer_capacity(1 << 16)
-        .from_reader(Fenced::new(source, Arc::clone(&taken)));
-    let mut heading = StringRecord::new();
-    csv.read_record(&mut heading).map_err(|fault| match fault.into_kind() {
-        ErrorKind::Io(fault) => BillFault::Unreadable(fault),
-        ErrorKind::Utf8 { err, .. } => BillFault::NoHeading(err.to_string()),
-        _ => BillFault::NoHeading("it is no CSV".to_owned()),
-    })?;
-    taken.store(0, Relaxed);
-    if heading.iter().next_back().is_none_or(|last| last.ends_with(FENCE)) {
-        return Err(BillFault::NoHeading("it ends before its first line does".to_owned()));
+    open(source, mapping, &std::env::temp_dir())
+}
+
+/// The same; a file of Parquet, which is read from its end, lies in the folder meanwhile.
+pub fn open<'a>(
+    source: impl Read + Send + 'a,
+    mapping: Option<&Mapping>,
+    folder: &Path,
+) -> Result<Bill<'a>, BillFault> {
+    Bill::new(Records::open(source, folder)?, mapping)
+}
+
+impl<'a> Bill<'a> {
+    fn new(records: Records<'a>, mapping: Option<&Mapping>) -> Result<Self, BillFault> {
+        let heading = records.heading().to_vec();
+        let detected;
+        let mapping = match mapping {
+            Some(mapping) => mapping,
+            None => {
+                detected = Mapping::detect(heading.iter().map(String::as_str));
+                detected.as_ref().ok_or(BillFault::Unknown(heading.clone()))?
+            }
+        };
+        let plan = Plan::new(heading, mapping)?;
+        Ok(Self {
+            floating: records.floating().into_iter().any(|place| plan.costs_by(place)),
+            records,
+            plan,
+            name: mapping.name.clone(),
+            record: StringRecord::new(),
+            tally: Tally::default(),
+            last: Last { currency: None, times: Default::default() },
+        })
     }
-    let mut heading: Vec<_> = heading.iter().map(str::to_owned).collect();
-    if let Some(last) = heading.last_mut()
-        && last.ends_with('\r')
-    {
-        last.pop();
-    }
-    let detected;
-    let mapping = match mapping {
-        Some(mapping) => mapping,
-        None => {
-            detected = Mapping::detect(heading.iter().map(String::as_str));
-            detected.as_ref().ok_or(BillFault::Unknown(heading.clone()))?
-        }
-    };
-    Ok(Bill {
-        csv,
-        taken,
-        plan: Plan::new(heading, mapping)?,
-        name: mapping.name.clone(),
-        record: StringRecord::new(),
-        tally: Tally::default(),
-        last: Last { currency: None, times: Default::default() },
-        ended: false,
-        cut_short: None,
-    })
 }
 
 impl Bill<'_> {
@@ -145,94 +131,24 @@ impl Bill<'_> {
     /// Why the rest of the bill could not be read: a file that is packed and damaged, a quote
     /// that nobody closes. The last bad line says so too.
     pub fn cut_short(&self) -> Option<&str> {
-        self.cut_short.as_deref()
-    }
-
-    fn cut(&mut self, line: u64, reason: String) -> BadLine {
-        self.ended = true;
-        self.cut_short = Some(reason.clone());
-        BadLine { line, column: String::new(), value: String::new(), reason, billed: None }
-    }
-
-    /// Takes the next line of the file apart: its number and how many line breaks are in it. None
-    /// is the end.
-    fn split(&mut self) -> Option<Result<(u64, u64), BadLine>> {
-        let before = self.csv.position().line();
-        let read = self.csv.read_record(&mut self.record);
-        self.taken.store(0, Relaxed);
-        let broken = |line, value: &str, reason| BadLine {
-            line,
-            column: String::new(),
-            value: shortened(value),
-            reason,
-            billed: None,
-        };
-        match read {
-            Ok(true) => {}
-            Ok(false) => return Some(Err(self.cut(before, OPEN.to_owned()))),
-            Err(fault) => {
-                let line = fault.position().map_or(before, csv::Position::line);
-                return Some(Err(match fault.into_kind() {
-                    ErrorKind::Utf8 { err, .. } => {
-                        let (place, from) = (err.field(), err.valid_up_to());
-                        let column = self.plan.heading.get(place).cloned().unwrap_or_default();
-                        let reason = format!("is not UTF-8 from its byte {from} on");
-                        BadLine { column, ..broken(line, "", reason) }
-                    }
-                    ErrorKind::Io(fault) => self.cut(line, fault.to_string()),
-                    _ => broken(line, "", "is no CSV".to_owned()),
-                }));
-            }
-        }
-        let breaks = self.record.as_slice().bytes().filter(|byte| *byte == b'\n').count() as u64;
-        // The record's own position is that of the empty lines before it.
-        let line = self.csv.position().line().saturating_sub(breaks + 1);
-        let (fields, wanted) = (self.record.len(), self.plan.heading.len());
-        let last = self.record.get(fields - 1).unwrap_or_default();
-        if last == FENCE && fields == 1 {
-            self.ended = true;
-            return None;
-        }
-        if last.ends_with(FENCE) {
-            // Nothing ends this one.
-            return Some(Err(self.cut(line + 1, OPEN.to_owned())));
-        }
-        if fields != wanted {
-            let reason = match breaks {
-                0 => format!("has {fields} fields where the heading has {wanted}"),
-                breaks => format!(
-                    "has {fields} fields where the heading has {wanted}, over {} lines of the \
-                     file: is a quote left open?",
-                    breaks + 1
-                ),
-            };
-            let first = self.record.get(0).unwrap_or_default();
-            return Some(Err(broken(line, first, reason)));
-        }
-        Some(Ok((line, breaks)))
+        self.records.cut_short()
     }
 }
-
-const OPEN: &str = "a quote is opened here and never closed: the rest of the file is in it";
 
 impl Iterator for Bill<'_> {
     type Item = Result<Line, BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let (number, breaks) = loop {
-            match self.split()? {
-                Ok(line) => break line,
-                // An empty line, of those that end in CR LF.
-                Err(_) if self.record.len() == 1 && &self.record[0] == "\r" => {}
-                Err(bad) => return Some(Err(bad)),
-            }
+        let (number, breaks) = match self.records.next(&mut self.record)? {
+            Ok(line) => line,
+            Err(bad) => return Some(Err(bad)),
         };
         let mut broken = Broken::default();
         if breaks > 0 {
             broken.add(Rule::TextOverLines);
+        }
+        if self.floating {
+            broken.add(Rule::CostFloating);
         }
         let line = booked(&self.plan, &mut self.last, &self.record, number, &mut broken);
         if line.is_ok() {
@@ -424,11 +340,4 @@ fn booked(
         );
     }
     Ok(line)
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

@@ -97,6 +97,11 @@ impl Lake {
         Ok(Self { folder })
     }
 
+    /// Where the segments lie.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Begins a segment.
     pub fn writer(&self) -> Result<SegmentWriter, LakeFault> {
         SegmentWriter::new(&self.folder)
