@@ -66,7 +66,8 @@ impl Counting {
         hex(&sha256(digests.join("\n").as_bytes()))
     }
 
-    fn segments(&self) -> impl Iterator<Item = (&Counted, &Segment)> {
+    /// Every segment that counts, with its bill.
+    pub fn segments(&self) -> impl Iterator<Item = (&Counted, &Segment)> {
         self.bills.iter().flat_map(|one| one.bill.segments.iter().map(move |part| (one, part)))
     }
 }
@@ -166,7 +167,11 @@ pub fn explain(
 }
 
 /// The command that books a part of a file.
-fn booking(read: &ReadBill, part: &Part, import: &Import) -> Result<Submission, SubmitFault> {
+pub(crate) fn booking(
+    read: &ReadBill,
+    part: &Part,
+    import: &Import,
+) -> Result<Submission, SubmitFault> {
     let findings = read.findings.iter().map(|(code, (lines, _))| (code.clone(), *lines));
     let segment = Segment {
         digest: part.digest.clone(),
@@ -222,30 +227,40 @@ impl Ledger {
         to: BillingMonth,
         at: Option<Position>,
     ) -> Result<Counting, ViewFault> {
-        let mut query = Query::all().with("kind", Bill::KIND);
+        let (bills, position) = self.states::<Bill>(at).await?;
+        let asked = |bill: &Bill| bill.month.is_some_and(|month| (from..=to).contains(&month));
+        let bills = bills.into_iter().filter(|(_, bill)| asked(bill));
+        Ok(Counting { bills: bills.map(|(id, bill)| Counted { id, bill }).collect(), position })
+    }
+
+    /// Every resource of a kind that is there, as it was at a position, in the order of ids; and
+    /// that position.
+    pub async fn states<D: Decider>(
+        &self,
+        at: Option<Position>,
+    ) -> Result<(Vec<(Uuid, D)>, Position), ViewFault> {
+        let mut query = Query::all().with("kind", D::KIND);
         query.limit = Query::LIMIT_MAX;
         query.at = at;
-        let mut bills = Vec::new();
+        let mut states = Vec::new();
         loop {
             let page = self.ports.views.list("inventory", &query).await?;
             for row in page.rows {
                 let unreadable = || {
-                    let what = format!("the row of bill {} does not read", row.key);
+                    let what = format!("the row of {} {} does not read", D::KIND, row.key);
                     ViewFault::Store(crate::ports::LogFault::Unexpected(what))
                 };
                 let id = row.body["id"].as_str().and_then(|id| id.parse().ok());
                 let id = id.ok_or_else(unreadable)?;
-                let bill: Bill =
+                let state: D =
                     serde_json::from_value(row.body["state"].clone()).map_err(|_| unreadable())?;
-                if bill.month.is_some_and(|month| (from..=to).contains(&month)) {
-                    bills.push(Counted { id, bill });
-                }
+                states.push((id, state));
             }
             match page.next {
                 Some(next) => query.token = Some(next),
                 None => {
-                    bills.sort_by_key(|one| one.id);
-                    return Ok(Counting { bills, position: page.position });
+                    states.sort_by_key(|(id, _)| *id);
+                    return Ok((states, page.position));
                 }
             }
         }

@@ -6,13 +6,17 @@
 //! - [`observe`]: the one observer: sightings → commands.
 //! - [`gather`]: what must be known before a command can be decided.
 //! - [`allocate`]: whose costs are, by rules.
+//! - [`amortise`]: what was paid in advance, as lines of the days it is for.
 //! - [`bills`]: bills in, costs out.
+//! - [`derive`]: lines that are worked out here into bills.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
 #![warn(missing_docs)]
 
 pub mod allocate;
+pub mod amortise;
 pub mod bills;
+pub mod derive;
 pub mod gather;
 pub mod ledger;
 pub mod observe;

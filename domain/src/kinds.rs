@@ -3,7 +3,7 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
-    finops::{bill::Bill, rule_set::RuleSet, tagging::Tagging},
+    finops::{bill::Bill, commitment::Commitment, rule_set::RuleSet, tagging::Tagging},
     kernel::{Kind, kind},
     mapping::Mapped,
     network::{Network, security_group::SecurityGroup},
@@ -18,6 +18,7 @@ use crate::{
 pub static KINDS: &[Kind] = &[
     kind::<Bill>(),
     kind::<CloudAccount>(),
+    kind::<Commitment>(),
     kind::<Observed<Disk>>(),
     kind::<Domain>(),
     kind::<Observed<Network>>(),

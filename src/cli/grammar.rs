@@ -57,6 +57,11 @@ pub(crate) enum Command {
         skyledger allocate costs --draft               what the draft would change\n  \
         skyledger do rule-set publish costs\n  skyledger allocate costs --month 2026-10")]
     Allocate(Allocate),
+    /// Recognise what was paid in advance day by day: makes the bills' lines of these months
+    #[command(after_help = "Examples:\n  skyledger create commitment -f reservation.yaml\n  \
+        skyledger amortise 2026-10 --dry-run\n  skyledger amortise 2026-01 2026-12\n  \
+        skyledger amortise 2026-03 --reason 'the plan was upgraded'      a month that is closed")]
+    Amortise(Amortise),
     /// Heads, proofs, and the offline verifier
     Audit {
         #[command(subcommand)]
@@ -220,6 +225,23 @@ pub(crate) struct Allocate {
     pub(crate) months: Months,
     #[command(flatten)]
     pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Amortise {
+    /// The month, such as 2026-10, or the first of them
+    pub(crate) month: String,
+    /// The last month, itself included
+    #[arg(value_name = "LAST")]
+    pub(crate) to_month: Option<String>,
+    /// Why a closed month gets a further version
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Book nothing; show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

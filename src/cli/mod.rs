@@ -5,6 +5,7 @@ mod command;
 mod cost;
 mod grammar;
 mod query;
+mod run;
 mod serve;
 mod subject;
 mod upkeep;
@@ -120,6 +121,7 @@ async fn serve_client(
 ) -> Result<Exit, Failure> {
     match command {
         Command::Allocate(allocate) => cost::allocate(allocate, &connection).await,
+        Command::Amortise(amortise) => run::amortise(amortise, &connection).await,
         Command::Audit { command } => audit::run(command, &connection).await,
         Command::Bill { command } => cost::bill(command, &connection).await,
         Command::Check(place) => upkeep::check(place).await,

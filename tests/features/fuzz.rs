@@ -135,6 +135,11 @@ impl Server {
         let levels = json!({"name": "Acme", "levels": ["division", "team"]});
         self.send("organisations", "", "define", levels).await;
         self.send("taggings", "", "define", json!({"resource": "i-1", "project": project})).await;
+        let terms = json!({
+            "name": "plan", "form": "savings-plan", "billing_account": "42", "commitment": "sp-1",
+            "currency": "USD", "amount": "365", "start": "2026-01-01", "end": "2027-01-01",
+        });
+        self.send("commitments", "", "define", json!({"terms": terms})).await;
         self.import().await;
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
         let reader = self.send("tokens", "", "issue", issue).await;

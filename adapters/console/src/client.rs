@@ -251,6 +251,19 @@ impl Client {
         self.answer(self.request(Method::GET, path, query).timeout(PATIENCE)).await
     }
 
+    /// A request for work, all of it in its query.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn run(&self, path: &str, query: &[(&str, String)]) -> Result<Answer, ClientFault> {
+        // As long as it takes: nothing says how much there is to do.
+        let answer = self.answer(self.request(Method::POST, path, query)).await?;
+        if let Some(position) = answer.position {
+            self.newest.fetch_max(position, Ordering::Relaxed);
+        }
+        Ok(answer)
+    }
+
     /// Sends a file as it is.
     /// Tells `progress` how many bytes were sent.
     ///

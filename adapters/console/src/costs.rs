@@ -219,6 +219,47 @@ pub fn allocated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
     )
 }
 
+/// What a run has made of bills.
+///
+/// # Errors
+/// What the output says.
+pub fn renewed(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let planned = answer["validate_only"] == true;
+    let what = |bill: &Value| match (bill["changed"] == true, planned) {
+        (false, _) => "as it was",
+        (true, true) => "would change",
+        (true, false) => "changed",
+    };
+    for bill in items(answer, "bills") {
+        let sums = bill["sums"].as_object().into_iter().flatten();
+        let sums: Vec<String> = sums
+            .map(|(currency, sums)| {
+                let (billed, effective) = (text(sums, "billed"), text(sums, "effective"));
+                format!("billed {}, effective {} {currency}", amount(billed), amount(effective))
+            })
+            .collect();
+        writeln!(
+            out,
+            "{} {}  {} lines{}{}  ({}, {})",
+            style.bold(text(bill, "month")),
+            text(bill, "billing_account"),
+            plain(&bill["lines"]),
+            if sums.is_empty() { "" } else { ", " },
+            sums.join("; "),
+            text(bill, "status"),
+            what(bill),
+        )?;
+    }
+    if items(answer, "bills").is_empty() {
+        writeln!(out, "there are no lines to make")?;
+    }
+    for finding in items(answer, "findings") {
+        let (code, name) = (text(finding, "code"), text(finding, "name"));
+        writeln!(out, "  finding {code}: {name}: {}", text(finding, "detail"))?;
+    }
+    Ok(())
+}
+
 /// What came of a bill's file.
 ///
 /// # Errors

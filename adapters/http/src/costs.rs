@@ -71,7 +71,7 @@ impl Read for Pieces {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let ended = tokio::task::spawn_blocking(work).await;
@@ -186,7 +186,7 @@ static COLUMNS: [Column; Dimension::PLAIN.len()] = {
     columns
 };
 
-fn month(
+pub(crate) fn month(
     call: &Call,
     parameter: &'static crate::params::Parameter,
 ) -> Result<Option<BillingMonth>, Problem> {

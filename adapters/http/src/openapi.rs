@@ -190,7 +190,7 @@ impl Document {
             (_, Subject::Nothing) => {
                 let tag = match path.as_str() {
                     path if path.starts_with("/v1/audit") => "audit",
-                    "/v1/allocations" | "/v1/bill-imports" => "costs",
+                    "/v1/allocations" | "/v1/amortisations" | "/v1/bill-imports" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
                     _ => "server",
                 };

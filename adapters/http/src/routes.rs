@@ -10,7 +10,7 @@ use crate::{
     call::{Answer, Call},
     commands, costs, history,
     params::{Parameter, Place, Shape},
-    queries, status, watch,
+    queries, runs, status, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -100,6 +100,7 @@ parameters! {
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
+    FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
     FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
     FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
@@ -179,6 +180,7 @@ routes! {
     Get "/problems/{code}" Once Public "problem" &[], status::problem, "What an error code means, and what to do.";
     Get "/readyz" Once Public "readyz" &[], status::readyz, "Whether the server can answer: the log, the views.";
     Get "/v1/allocations" Once Estate "allocations" &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH], costs::allocations, "What each centre has before and after the rules, and how it came there.";
+    Post "/v1/amortisations" Once Estate "amortise" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::amortise, "Makes the lines of what was paid in advance, day by day.";
     Get "/v1/audit/events" Once Token "audit-events" SEARCH, audit::events, "Records of the log that match.";
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";

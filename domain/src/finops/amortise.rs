@@ -6,6 +6,7 @@
 //! change of the clock is a day like any other.
 
 use chrono::NaiveDate;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,8 +15,9 @@ use super::{
 };
 
 /// How a term is weighed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "AmortisationMethod")]
 pub enum Method {
     /// Every day is worth the same.
     Daily,

@@ -97,6 +97,18 @@ pub struct Segment {
     pub imported_by: String,
 }
 
+/// The sources whose lines are worked out here, and not read from a file.
+pub const DERIVED: [&str; 2] = ["amortisation", "rating"];
+
+impl Segment {
+    /// Whether its lines were worked out here: `amortisation`, `rating`, or a part of them such as
+    /// `rating/containers`.
+    pub fn is_derived(&self) -> bool {
+        let first = self.source.split('/').next().unwrap_or_default();
+        DERIVED.contains(&first)
+    }
+}
+
 /// What an import does with the lines that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -107,7 +119,8 @@ pub enum Manner {
     /// The lines take the place of those that came from the same source: what is worked out again
     /// and again, with the same source each time, is counted once.
     Renew,
-    /// The lines are all there are: those of before count no more.
+    /// The lines are all that files have: those of before count no more, but for what is worked
+    /// out here.
     Replace,
 }
 
@@ -290,11 +303,15 @@ impl Bill {
         manner: Manner,
         reason: String,
     ) -> Result<Vec<Event>, Refusal> {
+        if segment.is_derived() && manner != Manner::Renew {
+            let detail = format!("source: {} is not a file's name", segment.source);
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
         let (goes, counts): (Vec<&Segment>, Vec<&Segment>) =
             self.segments.iter().partition(|one| match manner {
                 Manner::Add => false,
                 Manner::Renew => one.source == segment.source,
-                Manner::Replace => true,
+                Manner::Replace => !one.is_derived(),
             });
         let known = |one: &Segment| one.digest == segment.digest;
         let stays = counts.iter().any(|one| known(one)) && goes.is_empty();
@@ -538,6 +555,13 @@ mod tests {
         assert_eq!((billed(&bill), last), (16, Ok(0)), "equal lines make no event");
         let (bill, last) = again(run("d", 2, "rating", ""));
         assert_eq!((billed(&bill), bill.segments.len(), last), (17, 3, Ok(1)));
+        let (bill, _) = again(import("e", 100, Manner::Replace, ""));
+        assert_eq!(billed(&bill), 111, "a file replaces files");
+        let mut file_of_that_name = run("f", 1, "rating/pods", "");
+        if let Command::Import { manner, .. } = &mut file_of_that_name {
+            *manner = Manner::Add;
+        }
+        assert_eq!(again(file_of_that_name).1, Err("invalid-field"));
         let closed = [first.as_slice(), &[close(None, false)]].concat();
         let on_closed = |command| after(&[closed.as_slice(), &[command]].concat());
         assert_eq!(on_closed(run("b", 1, "rating", "")).1, Ok(0));

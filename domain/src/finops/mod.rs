@@ -5,6 +5,7 @@
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
 //! - [`bill`]: what one account is billed for one month: a kind.
+//! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`line`]: one line of a bill.
@@ -23,6 +24,7 @@ pub mod allocate;
 pub mod amortise;
 pub mod amount;
 pub mod bill;
+pub mod commitment;
 pub mod cost;
 pub mod forecast;
 pub mod line;

@@ -15,7 +15,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use crate::samples::{ALL, cost_rules, group, id, machine, origin, segment, time};
+use crate::samples::{ALL, cost_rules, group, id, machine, origin, segment, terms, time};
 
 fn stamp() -> Stamp {
     Stamp { now: time(), actor: "test".into() }
@@ -48,6 +48,17 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             }
             pool.push(("close", json!({})));
             pool.push(("close", json!({"invoiced": {"EUR": "3.25"}})));
+        }
+        "commitment" => {
+            for amount in ["365", "1"] {
+                pool.push(("define", json!({"terms": terms(amount)})));
+            }
+            for day in ["2026-02-01", "2026-08-01"] {
+                let end = "2028-01-01";
+                pool.push(("upgrade", json!({"day": day, "paid": "10", "end": end})));
+                pool.push(("cancel", json!({"day": day, "refund": "3"})));
+            }
+            pool.push(("retire", json!({})));
         }
         "rule-set" => {
             for centre in ["shop", "lab"] {

@@ -9,7 +9,7 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
-    finops::{amount, bill, rule_set, rules, tagging},
+    finops::{amount, bill, commitment, rule_set, rules, tagging},
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
@@ -302,10 +302,37 @@ fn organisation() -> Samples {
     ])
 }
 
+/// What was paid in advance, so much of it.
+pub(crate) fn terms(amount: &str) -> Value {
+    json!({
+        "name": "db", "form": "reservation", "billing_account": "123456789012",
+        "commitment": "ri-1", "resource": "i-1", "currency": "EUR", "amount": amount,
+        "start": "2026-01-15", "end": "2027-01-15", "time_zone": "Europe/Berlin",
+        "method": "monthly",
+        "carries": {
+            "region": "eu", "resource_name": "db-1", "resource_type": "server", "service": "db",
+            "service_category": "Databases", "sub_account": "7", "tags": {"team": "shop"},
+        },
+    })
+}
+
+fn commitment() -> Samples {
+    use commitment::Event as E;
+    let amount = |text: &str| text.parse().unwrap();
+    let day = |text: &str| text.parse().unwrap();
+    of::<commitment::Commitment>(vec![
+        E::Cancelled { day: day("2026-09-01"), refund: amount("12.5") },
+        E::Defined { terms: serde_json::from_value(terms("365.000000000001")).unwrap() },
+        E::Retired {},
+        E::Upgraded { day: day("2026-06-01"), paid: amount("100"), end: day("2028-01-15") },
+    ])
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         bill(),
         account(),
+        commitment(),
         observed(Disk {
             name: "root".into(),
             size_gib: 40,

@@ -62,6 +62,13 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
         "billing_account": name, "month": "2026-10", "segment": segment, "manner": "add",
     });
     all.push(("bill", world.system("bill", None, "import", body).await.id));
+    let terms = json!({
+        "name": format!("{name}-plan"), "form": "savings-plan", "billing_account": name,
+        "commitment": name, "currency": "EUR", "amount": "1", "start": "2026-01-01",
+        "end": "2027-01-01",
+    });
+    let body = json!({"terms": terms});
+    all.push(("commitment", world.system("commitment", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-rules"), "rules": {}});
     all.push(("rule-set", world.system("rule-set", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-domain")});
@@ -310,6 +317,13 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ("/v1/domains", json!({"name": "new"})),
         ("/v1/organisations", json!({"name": "new", "levels": ["team"]})),
         ("/v1/rule-sets", json!({"name": "new", "rules": {}})),
+        (
+            "/v1/commitments",
+            json!({"terms": {
+                "name": "plan", "form": "savings-plan", "billing_account": "1", "commitment": "sp",
+                "currency": "EUR", "amount": "1", "start": "2026-01-01", "end": "2027-01-01",
+            }}),
+        ),
         ("/v1/taggings", json!({"resource": "i-1", "tags": {"env": "prod"}})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": "all"})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": {"projects": [theirs_id]}})),
@@ -367,9 +381,11 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         reply.problem(403, "out-of-reach");
         walked.insert(path.to_owned());
     }
-    let reply = world.send(post("/v1/bill-imports", json!({})).token(&admin)).await;
-    assert_eq!(reply.status, 403, "{}", reply.text);
-    walked.insert("/v1/bill-imports".to_owned());
+    for path in ["/v1/amortisations", "/v1/bill-imports"] {
+        let reply = world.send(post(path, json!({})).token(&admin)).await;
+        assert_eq!(reply.status, 403, "{}", reply.text);
+        walked.insert(path.to_owned());
+    }
     assert_eq!(walked, published("post"));
     assert_eq!(world.position().await, before);
 }

@@ -1,0 +1,91 @@
+//! Runs that make bill lines, by the program's own commands, on both stores.
+
+use super::{
+    says,
+    server::{Server, Store},
+};
+
+const PURCHASE: &str = "\
+BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,BillingPeriodStart,BillingPeriodEnd,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,ServiceName,CommitmentDiscountId
+365,365,365,365,42,EUR,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,Purchase,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,RDS,ri-1
+";
+
+const RESERVATION: &str = "\
+terms:
+  name: database
+  form: reservation
+  billing_account: '42'
+  commitment: ri-1
+  currency: EUR
+  amount: '365'
+  start: 2026-01-01
+  end: 2027-01-01
+";
+
+fn paid_in_advance(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    assert_eq!(server.run(&["bill", "import", &file("january.csv", PURCHASE)]).code, 0);
+    let defined =
+        server.run(&["create", "commitment", "-f", &file("reservation.yaml", RESERVATION)]);
+    assert_eq!(defined.code, 0, "{}", defined.err);
+
+    let planned = server.run(&["amortise", "2026-01", "2026-12", "--dry-run"]);
+    says(&planned.out, &["2026-02 42  28 lines", "effective 28.00 EUR  (open, would change)"]);
+    assert_eq!(server.json(&["get", "bills"]).as_array().unwrap().len(), 1, "nothing is booked");
+    let done = server.run(&["amortise", "2026-01", "2026-12"]);
+    says(&done.out, &["2026-01 42  32 lines, billed 0.00, effective -334.00 EUR  (open, changed)"]);
+    let again = server.run(&["amortise", "2026-01", "2026-12"]);
+    says(&again.out, &["2026-12 42  31 lines", "as it was"]);
+    assert!(!again.out.contains("changed"), "{}", again.out);
+
+    let costs = server.json(&["costs", "--by", "month", "--basis", "effective"]);
+    let months = costs["items"].as_array().unwrap();
+    assert_eq!((months.len(), &costs["totals"]["EUR"]["amount"]), (12, &"365".into()));
+    let explained =
+        server.run(&["costs", "--month", "2026-02", "--basis", "effective", "--explain"]);
+    says(&explained.out, &["28 EUR", "28 lines of amortisation", "lines-imported at position"]);
+
+    let february = server.json(&["get", "bills"]);
+    let february = february.as_array().unwrap().iter();
+    let mut february = february.filter(|bill| bill["parent"] == "2026-02");
+    let id = february.next().unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.run(&["do", "bill", "close", &id]).code, 0);
+    let upgrade = [
+        "do",
+        "commitment",
+        "upgrade",
+        "database",
+        "--set",
+        "day=2026-02-10",
+        "--set",
+        "paid=\"0\"",
+        "--set",
+        "end=2028-01-01",
+    ];
+    let upgraded = server.run(&upgrade);
+    assert_eq!(upgraded.code, 0, "{}", upgraded.err);
+    let closed = server.run(&["amortise", "2026-02"]);
+    assert_eq!(closed.code, 5, "{}", closed.err);
+    says(&closed.err, &["bill-closed", "2026-02"]);
+    let why = server.run(&["amortise", "2026-02", "--reason", "a longer term"]);
+    says(&why.out, &["(closed, changed)"]);
+    let wrong = server.run(&["amortise", "2026-13"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn what_was_paid_in_advance_is_recognised_by_days_embedded() {
+    paid_in_advance(&Store::Embedded);
+}
+
+#[test]
+fn what_was_paid_in_advance_is_recognised_by_days_on_postgresql() {
+    paid_in_advance(&Store::postgres());
+}
