@@ -4,6 +4,7 @@
 //! float but [`regression`], which estimates and never books.
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
+//! - [`attribution`]: whose costs are, and what they are grouped by beyond a line's own dimensions.
 //! - [`bill`]: what one account is billed for one month: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
@@ -23,6 +24,7 @@
 pub mod allocate;
 pub mod amortise;
 pub mod amount;
+pub mod attribution;
 pub mod bill;
 pub mod commitment;
 pub mod cost;

@@ -83,10 +83,19 @@ pub struct Attribution {
     /// How many of the conditions must hold.
     #[serde(default, rename = "match")]
     pub how: Match,
-    /// On the line.
+    /// On the line. A tag here is the one in effect: of the tag list, else of the bill, the
+    /// resource, its project.
     pub conditions: Vec<Condition>,
-    /// Where it goes: a project, or a pool that a shared rule spreads.
+    /// Where it goes: a project, by name or id, or a pool that a shared rule spreads.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub centre: String,
+    /// A dimension whose value is the centre, instead of `centre`; a line that has nothing there
+    /// does not match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centre_of: Option<String>,
+    /// Whether a project is created for a centre of `centre_of` that has none of its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create_project: bool,
 }
 
 /// How a shared cost is weighed.
@@ -161,6 +170,10 @@ pub struct Rules {
     /// In order: a later one may spread what an earlier one gave.
     #[serde(default)]
     pub shared: Vec<Shared>,
+    /// The centre of what nothing else places, by `SubAccountId` or `BillingAccountId`; the former
+    /// wins.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accounts: BTreeMap<String, String>,
 }
 
 fn invalid(detail: impl std::fmt::Display) -> Refusal {
@@ -214,45 +227,118 @@ impl Shared {
     }
 }
 
-/// A line's centre, and the rule that placed it.
+/// What placed a line: the first of these, in this order, that has something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    /// The owner in the tag list.
+    Owner,
+    /// A rule.
+    Rule,
+    /// The project of the resource, as the inventory knows it.
+    Inventory,
+    /// The account's centre.
+    Account,
+    /// Nothing.
+    Nothing,
+}
+
+impl By {
+    /// As in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Rule => "rule",
+            Self::Inventory => "inventory",
+            Self::Account => "account",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// A line's centre, and what placed it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed<'a> {
     /// The centre.
     pub centre: &'a str,
-    /// The rule; none for what no rule places.
+    /// What.
+    pub by: By,
+    /// The rule's name, when it was a rule.
     pub rule: Option<&'a str>,
+}
+
+/// Centres of a line's resource that are known beside the rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Of its owner in the tag list.
+    pub owner: Option<&'a str>,
+    /// Of its project in the inventory.
+    pub inventory: Option<&'a str>,
 }
 
 /// Rules whose names are resolved, so that much can be placed.
 #[derive(Debug)]
 pub struct Placing<'a> {
     dimensions: Vec<Dimension>,
-    /// Each rule with, for each condition, which dimension it looks at.
-    rules: Vec<(&'a Attribution, Vec<usize>)>,
+    /// Each rule with, for each condition, which dimension it looks at, and where its centre is.
+    rules: Vec<(&'a Attribution, Vec<usize>, Option<usize>)>,
+    /// Where an account stands that may have a centre.
+    accounts: Vec<(usize, &'a BTreeMap<String, String>)>,
 }
 
-impl Placing<'_> {
+impl<'a> Placing<'a> {
     /// What the rules look at, each once: [`Placing::of`] is told of them in this order.
     pub fn dimensions(&self) -> &[Dimension] {
         &self.dimensions
     }
 
     /// Where lines belong that have these values in [`Placing::dimensions`].
-    pub fn of<T: AsRef<str>>(&self, values: &[T]) -> Placed<'_> {
+    pub fn of<'b, T: AsRef<str>>(&'b self, values: &'b [T], known: Known<'b>) -> Placed<'b> {
+        if let Some(centre) = known.owner {
+            return Placed { centre, by: By::Owner, rule: None };
+        }
         let value = |at: usize| values.get(at).map_or("", AsRef::as_ref);
-        let matches = |rule: &Attribution, places: &[usize]| {
+        let centre = |(rule, places, of): &'b (&Attribution, Vec<usize>, Option<usize>)| {
             let pairs = rule.conditions.iter().zip(places);
             let mut held = pairs.map(|(condition, at)| condition.holds(value(*at)));
-            match rule.how {
+            let fits = match rule.how {
                 Match::All => held.all(|yes| yes),
                 Match::Any => held.any(|yes| yes),
-            }
+            };
+            let centre = of.map_or(rule.centre.as_str(), value);
+            (fits && !centre.is_empty()).then_some((centre, rule.name.as_str()))
         };
-        let found = self.rules.iter().find(|(rule, places)| matches(rule, places));
-        found.map_or(Placed { centre: UNALLOCATED, rule: None }, |(rule, _)| Placed {
-            centre: &rule.centre,
-            rule: Some(&rule.name),
+        if let Some((centre, rule)) = self.rules.iter().find_map(centre) {
+            return Placed { centre, by: By::Rule, rule: Some(rule) };
+        }
+        if let Some(centre) = known.inventory {
+            return Placed { centre, by: By::Inventory, rule: None };
+        }
+        let account = self.accounts.iter().find_map(|(at, centres)| centres.get(value(*at)));
+        account.map_or(Placed { centre: UNALLOCATED, by: By::Nothing, rule: None }, |centre| {
+            Placed { centre, by: By::Account, rule: None }
         })
+    }
+
+    /// Where a dimension stands, which is one from now on if it was not.
+    fn place(&mut self, dimension: Dimension) -> usize {
+        let known = self.dimensions.iter().position(|one| *one == dimension);
+        known.unwrap_or_else(|| {
+            self.dimensions.push(dimension);
+            self.dimensions.len() - 1
+        })
+    }
+
+    fn add(&mut self, rule: &'a Attribution) -> Result<(), Refusal> {
+        let dimension = |name: &String| {
+            name.parse().map_err(|what| invalid(format!("rule {}: {what}", rule.name)))
+        };
+        let mut places = Vec::with_capacity(rule.conditions.len());
+        for condition in &rule.conditions {
+            places.push(self.place(dimension(&condition.dimension)?));
+        }
+        let of = rule.centre_of.as_ref().map(dimension).transpose()?.map(|one| self.place(one));
+        self.rules.push((rule, places, of));
+        Ok(())
     }
 }
 
@@ -271,9 +357,21 @@ impl Rules {
             }
         }
         for rule in &self.attribution {
-            named("centre", &rule.centre)?;
+            match (&rule.centre_of, rule.centre.is_empty()) {
+                (None, _) => named("centre", &rule.centre)?,
+                (Some(_), true) => {}
+                (Some(_), false) => {
+                    let detail = format!("rule {} has both a centre and centre_of", rule.name);
+                    return Err(invalid(detail));
+                }
+            }
+            if rule.create_project && rule.centre_of.is_none() {
+                let detail = format!("rule {} creates projects, and has no centre_of", rule.name);
+                return Err(invalid(detail));
+            }
             let parts = rule.conditions.iter().map(|condition| condition.values.len());
-            if rule.conditions.is_empty() || parts.sum::<usize>() > PARTS_MAX {
+            let none = rule.conditions.is_empty() && rule.centre_of.is_none();
+            if none || parts.sum::<usize>() > PARTS_MAX {
                 let detail = format!("rule {} has no condition, or too many values", rule.name);
                 return Err(invalid(detail));
             }
@@ -281,6 +379,10 @@ impl Rules {
                 return Err(invalid(format!("rule {}: a condition has no value", rule.name)));
             }
         }
+        if self.accounts.len() > PARTS_MAX {
+            return Err(invalid(format!("more than {PARTS_MAX} accounts have a centre")));
+        }
+        self.accounts.values().try_for_each(|centre| named("centre", centre))?;
         self.placing()?;
         for rule in &self.shared {
             named("pool", &rule.pool)?;
@@ -290,7 +392,8 @@ impl Rules {
             }
         }
         // Centres that lines are placed in stand for all there will be.
-        let centres = self.attribution.iter().map(|rule| rule.centre.clone()).collect();
+        let placed = self.attribution.iter().map(|rule| &rule.centre).chain(self.accounts.values());
+        let centres = placed.filter(|centre| !centre.is_empty()).cloned().collect();
         let (rules, _) = self.spreading(&centres)?;
         let complete = rules.iter().filter(|rule| !rule.targets.is_empty()).cloned();
         allocate::check(&complete.collect::<Vec<_>>()).map_err(invalid)
@@ -298,21 +401,14 @@ impl Rules {
 
     /// Ready to place lines.
     pub fn placing(&self) -> Result<Placing<'_>, Refusal> {
-        let mut placing = Placing { dimensions: Vec::new(), rules: Vec::new() };
-        for rule in &self.attribution {
-            let mut places = Vec::with_capacity(rule.conditions.len());
-            for condition in &rule.conditions {
-                let dimension: Dimension = condition
-                    .dimension
-                    .parse()
-                    .map_err(|what| invalid(format!("rule {}: {what}", rule.name)))?;
-                let known = placing.dimensions.iter().position(|one| *one == dimension);
-                places.push(known.unwrap_or(placing.dimensions.len()));
-                if known.is_none() {
-                    placing.dimensions.push(dimension);
-                }
+        let mut placing =
+            Placing { dimensions: Vec::new(), rules: Vec::new(), accounts: Vec::new() };
+        self.attribution.iter().try_for_each(|rule| placing.add(rule))?;
+        if !self.accounts.is_empty() {
+            for name in ["sub_account", "billing_account"] {
+                let at = placing.place(Dimension::Plain(name));
+                placing.accounts.push((at, &self.accounts));
             }
-            placing.rules.push((rule, places));
         }
         Ok(placing)
     }
@@ -395,7 +491,35 @@ pub(super) mod tests {
         ];
         for (line, centre, rule) in cases {
             let values: Vec<_> = placing.dimensions().iter().map(|one| one.of(&line)).collect();
-            assert_eq!(placing.of(&values), Placed { centre, rule }, "{line:?}");
+            let by = if rule.is_some() { By::Rule } else { By::Nothing };
+            let placed = placing.of(&values, Known::default());
+            assert_eq!(placed, Placed { centre, by, rule }, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_comes_before_rules_and_inventory_and_account_come_after() {
+        let rules = rules(json!({
+            "attribution": [
+                {"name": "by team", "conditions": [], "centre_of": "tags.env", "create_project": true},
+            ],
+            "accounts": {"1": "main", "sub": "lab"},
+        }));
+        rules.check().unwrap();
+        let placing = rules.placing().unwrap();
+        let names: Vec<_> = placing.dimensions().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["tags.env", "sub_account", "billing_account"]);
+        let known = |owner, inventory| Known { owner, inventory };
+        for (values, known, centre, by) in [
+            (["prod", "sub", "1"], known(Some("boss"), Some("own")), "boss", By::Owner),
+            (["prod", "sub", "1"], known(None, Some("own")), "prod", By::Rule),
+            (["", "sub", "1"], known(None, Some("own")), "own", By::Inventory),
+            (["", "sub", "1"], known(None, None), "lab", By::Account),
+            (["", "other", "1"], known(None, None), "main", By::Account),
+            (["", "", "2"], known(None, None), UNALLOCATED, By::Nothing),
+        ] {
+            let placed = placing.of(&values, known);
+            assert_eq!((placed.centre, placed.by), (centre, by), "{values:?}");
         }
     }
 
@@ -431,6 +555,17 @@ pub(super) mod tests {
                 "conditions": [{"dimension": "servce", "values": ["a"]}]}]}),
                 "servce",
             ),
+            (
+                json!({"attribution": [{"name": "a", "centre": "x", "conditions": [],
+                "centre_of": "service"}]}),
+                "both a centre and centre_of",
+            ),
+            (
+                json!({"attribution": [{"name": "a", "centre": "x", "conditions": condition,
+                "create_project": true}]}),
+                "has no centre_of",
+            ),
+            (json!({"accounts": {"1": " x"}}), "none at its edges"),
             (json!({"shared": [shared("p", "q"), shared("q", "p")]}), "circle: p → q → p"),
             (json!({"shared": [shared("p", "p")]}), "no target"),
             (fixed(json!({"a": "60", "b": "40.01"})), "more than 100"),
