@@ -6,20 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     finops::{
         allocate::{self, Buckets, Moved},
-        amount::{Amount, Currency},
-        cost::{Basis, Dimension, TooLarge},
+        amount::{Amount, BillingMonth, Currency},
+        attribution::{Axis, Place},
+        cost::{Basis, Dimension, Sum, Table, TooLarge},
+        line::Line,
+        ratio::whole,
         rule_set::RuleSet,
-        rules::Rules,
+        rules::{Attribution, By, Known, Match, Method, Rules, Usage},
     },
-    kernel::{Decider, Refusal, canonical_bytes, codes, sha256},
+    kernel::{Decider, Principal, Refusal, canonical_bytes, codes, sha256},
+    kinds,
     log::{Position, hex},
+    tenancy::project::Project,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    bills::{Counting, costs},
-    ledger::Ledger,
-    ports::{BillFault, BillStore, CostQuery, LogFault, Query, ViewFault},
+    attribute::{AttributeFault, AxisQuery, Whose, attributed_places},
+    bills::Counting,
+    ledger::{Ledger, LoadFault},
+    ports::{BillStore, ViewFault},
+    submit::{Submission, SubmitFault},
 };
 
 /// What a centre has in one currency.
@@ -31,13 +39,23 @@ pub struct Share {
     pub after: Amount,
 }
 
-/// What a rule placed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PlacedByRule {
+/// What was placed by one rule, or by one thing that is no rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedBy {
+    /// What.
+    pub by: By,
+    /// The rule's name, when it was a rule.
+    pub rule: Option<String>,
     /// How many lines.
     pub lines: u64,
     /// What they come to, by currency.
     pub sums: BTreeMap<Currency, Amount>,
+}
+
+impl PlacedBy {
+    fn new(place: &Place) -> Self {
+        Self { by: place.by, rule: place.rule.clone(), lines: 0, sums: BTreeMap::new() }
+    }
 }
 
 /// One movement of a shared cost, over all months and charge categories.
@@ -58,39 +76,35 @@ pub struct Movement {
 /// Costs by centre, and how they came there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
-    /// By centre and currency.
-    pub shares: BTreeMap<(String, Currency), Share>,
-    /// What each rule placed; under the empty name what none did.
-    pub placed: BTreeMap<String, PlacedByRule>,
+    /// What each centre has, month by month.
+    pub buckets: BTreeMap<Bucket, Share>,
+    /// What placed lines, and which.
+    pub placed: Vec<PlacedBy>,
     /// In the order of rules.
     pub movements: Vec<Movement>,
-    /// Names bills, rules and basis: the same digest, the same numbers.
+    /// Centres that a rule with `create_project` has placed lines in.
+    pub to_create: BTreeSet<String>,
+    /// Names bills, rules, estate and basis: the same digest, the same numbers.
     pub digest: String,
 }
 
-/// Why costs cannot be allocated.
-#[derive(Debug, thiserror::Error)]
-pub enum AllocateFault {
-    /// The rules do not fit these costs.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The costs cannot be told.
-    #[error(transparent)]
-    Costs(#[from] BillFault),
+/// What is kept apart while costs are spread: the same rules apply to each, and none mixes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket {
+    /// The centre.
+    pub centre: String,
+    /// In what.
+    pub currency: Currency,
+    /// `2026-10`.
+    pub month: String,
+    /// `ChargeCategory`.
+    pub category: String,
 }
 
-impl From<TooLarge> for AllocateFault {
-    fn from(fault: TooLarge) -> Self {
-        Self::Costs(fault.into())
+impl Bucket {
+    fn stratum(&self) -> String {
+        format!("{} {} {}", self.currency, self.month, self.category)
     }
-}
-
-/// What stays apart while costs are spread: the currency, and the values of [`strata_by`].
-type Stratum = (Currency, String);
-
-/// Months and charge categories are spread by the same rules, and never mixed.
-fn strata_by() -> [Dimension; 2] {
-    ["month", "charge_category"].map(Dimension::Plain)
 }
 
 /// Places every line, and spreads what is shared. What all centres have after it is what the lines
@@ -98,115 +112,260 @@ fn strata_by() -> [Dimension; 2] {
 pub fn allocate(
     store: &dyn BillStore,
     counting: &Counting,
-    rules: &Rules,
+    whose: &Whose,
     basis: Basis,
-) -> Result<Allocation, AllocateFault> {
-    let placing = rules.placing()?;
-    let mut buckets: BTreeMap<(String, Stratum), Amount> = BTreeMap::new();
-    let mut placed: BTreeMap<String, PlacedByRule> = BTreeMap::new();
-    let asked = CostQuery {
-        basis,
-        groups: placing.dimensions().iter().cloned().chain(strata_by()).collect(),
-        filters: vec![],
-    };
-    for (group, currency, sum) in costs(store, counting, &asked)?.iter() {
-        let (values, stratum) = group.split_at(placing.dimensions().len());
-        let place = placing.of(values);
-        let by_rule = placed.entry(place.rule.unwrap_or_default().to_owned()).or_default();
-        by_rule.lines += sum.lines;
-        let total = by_rule.sums.entry(currency.clone()).or_default();
+) -> Result<Allocation, AttributeFault> {
+    let mut allocation = Allocation::default();
+    let mut placed: BTreeMap<(By, String), PlacedBy> = BTreeMap::new();
+    let groups = ["month", "charge_category"].map(|name| Axis::Line(Dimension::Plain(name)));
+    let asked = AxisQuery { basis, groups: groups.into(), filters: vec![] };
+    for (place, values, currency, sum) in attributed_places(store, counting, whose, &asked)? {
+        let by = (place.by, place.rule.clone().unwrap_or_default());
+        let by = placed.entry(by).or_insert_with(|| PlacedBy::new(&place));
+        by.lines += sum.lines;
+        let total = by.sums.entry(currency.clone()).or_default();
         *total = total.checked_add(sum.amount).ok_or(TooLarge)?;
-        let stratum = (currency.clone(), stratum.join(" "));
-        let bucket = buckets.entry((place.centre.to_owned(), stratum)).or_default();
-        *bucket = bucket.checked_add(sum.amount).ok_or(TooLarge)?;
-    }
-    let named: BTreeMap<String, Currency> =
-        buckets.keys().map(|(_, stratum)| (name_of(stratum), stratum.0.clone())).collect();
-    let before: Buckets = buckets
-        .iter()
-        .map(|((centre, stratum), amount)| ((centre.clone(), name_of(stratum)), amount.0))
-        .collect();
-    let centres: BTreeSet<String> = before.keys().map(|(centre, _)| centre.clone()).collect();
-    let (spreading, drivers) = rules.spreading(&centres)?;
-    // A rule whose targets no line has reached has nobody to give to: its pool keeps what it has.
-    let spreading: Vec<_> = spreading.into_iter().filter(|rule| !rule.targets.is_empty()).collect();
-    let allocated = allocate::allocate(&before, &spreading, &drivers)
-        .map_err(|fault| Refusal::new(&codes::RULES_INVALID, fault.to_string()))?;
-    let mut allocation = Allocation { placed, ..Allocation::default() };
-    for (buckets, after) in [(&before, false), (&allocated.buckets, true)] {
-        for ((centre, stratum), amount) in buckets {
-            let Some(currency) = named.get(stratum) else { continue };
-            let share = allocation.shares.entry((centre.clone(), currency.clone())).or_default();
-            let sum = if after { &mut share.after } else { &mut share.before };
-            *sum = sum.checked_add(Amount(*amount)).ok_or(TooLarge)?;
+        let creates = |name: &String| {
+            whose.rules.attribution.iter().any(|rule| rule.create_project && rule.name == *name)
+        };
+        if place.rule.as_ref().is_some_and(creates) {
+            allocation.to_create.insert(place.centre.clone());
         }
+        let mut values = values.into_iter();
+        let mut next = || values.next().unwrap_or_default();
+        let bucket = Bucket { centre: place.centre, currency, month: next(), category: next() };
+        let share = allocation.buckets.entry(bucket).or_default();
+        share.before = share.before.checked_add(sum.amount).ok_or(TooLarge)?;
     }
-    allocation.movements = movements(&allocated.trace, &named)?;
-    allocation.digest = digest(counting, rules, basis);
+    allocation.placed = placed.into_values().collect();
+    let name = |centre: &str| {
+        let project = whose.around.centres.project(centre);
+        project.and_then(|id| whose.around.centres.name(id)).unwrap_or(centre).to_owned()
+    };
+    spread(&mut allocation, store, counting, whose, &whose.rules.called(name))?;
+    allocation.digest = digest(counting, whose, basis);
     Ok(allocation)
 }
 
-fn name_of((currency, values): &Stratum) -> String {
-    format!("{currency} {values}")
-}
-
-/// Summed over months and categories, in the order the rules apply.
-fn movements(
-    trace: &[Moved],
-    named: &BTreeMap<String, Currency>,
-) -> Result<Vec<Movement>, TooLarge> {
-    let mut places: BTreeMap<(&str, &str, &str, &Currency), usize> = BTreeMap::new();
-    let mut movements: Vec<Movement> = Vec::new();
-    for moved in trace {
-        let Some(currency) = named.get(&moved.stratum) else { continue };
-        let key = (moved.rule.as_str(), moved.source.as_str(), moved.target.as_str(), currency);
-        let place = *places.entry(key).or_insert_with(|| {
-            movements.push(Movement {
-                rule: moved.rule.clone(),
-                source: moved.source.clone(),
-                target: moved.target.clone(),
-                currency: currency.clone(),
-                amount: Amount::ZERO,
-            });
-            movements.len() - 1
-        });
-        let sum = &mut movements[place].amount;
-        *sum = sum.checked_add(Amount(moved.amount)).ok_or(TooLarge)?;
+/// Spreads month by month: what weighs may differ from one to the next.
+fn spread(
+    allocation: &mut Allocation,
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    rules: &Rules,
+) -> Result<(), AttributeFault> {
+    let centres: BTreeSet<String> =
+        allocation.buckets.keys().map(|bucket| bucket.centre.clone()).collect();
+    let usage = usage(store, counting, whose, rules)?;
+    let months: BTreeSet<String> =
+        allocation.buckets.keys().map(|bucket| bucket.month.clone()).collect();
+    let mut places = BTreeMap::new();
+    for month in months {
+        let buckets = allocation.buckets.iter().filter(|(bucket, _)| bucket.month == month);
+        let strata: BTreeMap<String, Bucket> =
+            buckets.clone().map(|(bucket, _)| (bucket.stratum(), bucket.clone())).collect();
+        let before: Buckets = buckets
+            .map(|(bucket, share)| ((bucket.centre.clone(), bucket.stratum()), share.before.0))
+            .collect();
+        let own = usage.get(&month).cloned().unwrap_or_default();
+        let (spreading, drivers) = rules.spreading(&centres, month.parse().ok(), &own)?;
+        // A rule whose targets no line has reached has nobody to give to: its pool keeps what it
+        // has.
+        let spreading: Vec<_> =
+            spreading.into_iter().filter(|rule| !rule.targets.is_empty()).collect();
+        let allocated = allocate::allocate(&before, &spreading, &drivers)
+            .map_err(|fault| Refusal::new(&codes::RULES_INVALID, fault.to_string()))?;
+        for ((centre, stratum), amount) in allocated.buckets {
+            let Some(bucket) = strata.get(&stratum) else { continue };
+            let bucket = Bucket { centre, ..bucket.clone() };
+            allocation.buckets.entry(bucket).or_default().after = Amount(amount);
+        }
+        for moved in allocated.trace {
+            let Some(bucket) = strata.get(&moved.stratum) else { continue };
+            take_movement(&mut allocation.movements, &mut places, moved, &bucket.currency)?;
+        }
     }
-    Ok(movements)
+    // In the order rules apply.
+    let order = |rule: &str| rules.shared.iter().position(|one| one.name == rule);
+    allocation.movements.sort_by_key(|one| order(&one.rule));
+    Ok(())
 }
 
-fn digest(counting: &Counting, rules: &Rules, basis: Basis) -> String {
-    let what = (counting.digest(), rules, basis.name());
+/// What targets used in each month, for the rules that weigh by it.
+fn usage(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    rules: &Rules,
+) -> Result<BTreeMap<String, Usage>, AttributeFault> {
+    let mut months: BTreeMap<String, Usage> = BTreeMap::new();
+    for rule in &rules.shared {
+        let Method::Usage { conditions, .. } = &rule.method else { continue };
+        // All must hold, as a rule of its own says it of each sum.
+        let meter = Attribution {
+            name: rule.name.clone(),
+            how: Match::All,
+            conditions: conditions.clone(),
+            centre: "meter".to_owned(),
+            centre_of: None,
+            create_project: false,
+        };
+        let meter = Rules { attribution: vec![meter], ..Rules::default() };
+        let metering = meter.placing()?;
+        let looked = metering.dimensions().iter().map(|dimension| match dimension {
+            Dimension::Tag(key) => Axis::EffectiveTag(key.clone()),
+            Dimension::Plain(_) => Axis::Line(dimension.clone()),
+        });
+        let mut groups = vec![Axis::Line(Dimension::Plain("month"))];
+        groups.extend(looked);
+        let asked = AxisQuery { basis: Basis::Quantity, groups, filters: vec![] };
+        for (place, values, _, sum) in attributed_places(store, counting, whose, &asked)? {
+            let Some((month, values)) = values.split_first() else { continue };
+            if metering.of(values, Known::default()).by != By::Rule {
+                continue;
+            }
+            let used = months.entry(month.clone()).or_default();
+            let used = used.entry((rule.name.clone(), place.centre)).or_insert_with(|| whole(0));
+            *used += whole(sum.amount.0);
+        }
+    }
+    for used in months.values_mut() {
+        used.retain(|_, quantity| *quantity > whole(0));
+    }
+    Ok(months)
+}
+
+/// Sums a movement over months and categories.
+fn take_movement(
+    movements: &mut Vec<Movement>,
+    places: &mut BTreeMap<(String, String, String, Currency), usize>,
+    moved: Moved,
+    currency: &Currency,
+) -> Result<(), TooLarge> {
+    let Moved { rule, source, target, amount, .. } = moved;
+    let key = (rule.clone(), source.clone(), target.clone(), currency.clone());
+    let place = *places.entry(key).or_insert_with(|| {
+        let (currency, amount) = (currency.clone(), Amount::ZERO);
+        movements.push(Movement { rule, source, target, currency, amount });
+        movements.len() - 1
+    });
+    let sum = &mut movements[place].amount;
+    *sum = sum.checked_add(Amount(amount)).ok_or(TooLarge)?;
+    Ok(())
+}
+
+fn digest(counting: &Counting, whose: &Whose, basis: Basis) -> String {
+    let what = (counting.digest(), &whose.rules, whose.around.digest(), basis.name());
     hex(&sha256(&canonical_bytes(&what)))
 }
 
+impl Allocation {
+    /// What each centre has in each currency, over all months and categories.
+    pub fn shares(&self) -> Result<BTreeMap<(String, Currency), Share>, TooLarge> {
+        let mut shares: BTreeMap<_, Share> = BTreeMap::new();
+        for (bucket, share) in &self.buckets {
+            let sum = shares.entry((bucket.centre.clone(), bucket.currency.clone())).or_default();
+            sum.before = sum.before.checked_add(share.before).ok_or(TooLarge)?;
+            sum.after = sum.after.checked_add(share.after).ok_or(TooLarge)?;
+        }
+        Ok(shares)
+    }
+}
+
+impl Allocation {
+    /// What each group has after the rules. Spread costs are known by what they are spread by:
+    /// project, what follows from the project, month and charge category.
+    pub fn costs(&self, whose: &Whose, asked: &AxisQuery) -> Result<Table, AttributeFault> {
+        let mut table = Table::default();
+        for (bucket, share) in &self.buckets {
+            let filters = asked.filters.iter().map(|(axis, filter)| {
+                Ok::<bool, Refusal>(filter.holds(&bucket.value(axis, whose)?))
+            });
+            let wanted = filters.collect::<Result<Vec<_>, _>>()?.into_iter().all(|yes| yes);
+            if !wanted || share.after == Amount::ZERO {
+                continue;
+            }
+            let values = asked.groups.iter().map(|axis| bucket.value(axis, whose));
+            let sum = Sum { lines: 0, ..Sum::of(share.after)? };
+            table.take(values.collect::<Result<_, _>>()?, bucket.currency.clone(), sum)?;
+        }
+        Ok(table)
+    }
+}
+
+impl Bucket {
+    fn value(&self, axis: &Axis, whose: &Whose) -> Result<String, Refusal> {
+        let month: Option<BillingMonth> = self.month.parse().ok();
+        let centre = || whose.around.centres.project(&self.centre);
+        let plain = |name: &'static str| {
+            // A line that has this bucket's month says what its quarter and year are.
+            let line = month.map(|month| Line::new("", month, self.currency.clone()));
+            line.map_or_else(String::new, |line| Dimension::Plain(name).of(&line).into_owned())
+        };
+        Ok(match axis {
+            Axis::Project => self.centre.clone(),
+            Axis::Domain | Axis::Node | Axis::Level(_) | Axis::ProjectTag(_) => {
+                let id = centre();
+                id.map_or_else(String::new, |id| whose.around.of_project(axis, id, month))
+            }
+            Axis::Line(Dimension::Plain("charge_category")) => self.category.clone(),
+            Axis::Line(Dimension::Plain(name @ ("currency" | "month" | "quarter" | "year"))) => {
+                plain(name)
+            }
+            other => {
+                let known = "project, domain, node, level.<name>, project_tags.<key>, \
+                             charge_category, currency, month, quarter and year";
+                let detail = format!("what is allocated is known by {known}, not by {other}");
+                return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+            }
+        })
+    }
+}
+
+/// The project that a rule creates for a centre.
+fn created_id(centre: &str) -> Uuid {
+    /// The namespace of such ids.
+    const SPACE: Uuid = Uuid::from_u128(0x1f6b_0c0e_52d8_4c0f_9d55_70a6_51c7_2e01);
+    Uuid::new_v5(&SPACE, centre.as_bytes())
+}
+
 impl Ledger {
+    /// Creates projects for the centres that rules have placed lines in, that are no project yet and
+    /// that are to be one. Says which. The same again creates none.
+    pub async fn create_projects(
+        &self,
+        by: &Principal,
+        whose: &Whose,
+        allocated: &Allocation,
+    ) -> Result<Vec<Uuid>, SubmitFault> {
+        let kind = kinds::by_name(Project::KIND)
+            .ok_or_else(|| LoadFault::Missing("the kind project".to_owned()))?;
+        let mut created = Vec::new();
+        for centre in &allocated.to_create {
+            if whose.around.centres.project(centre).is_some() {
+                continue;
+            }
+            let id = created_id(centre);
+            let body = json!({"name": centre});
+            let submission = Submission::new(by.clone(), kind, id, "create", body);
+            match self.submit(submission).await {
+                Ok(_) => created.push(id),
+                // Archived or renamed since: it was created once, and is nobody's error.
+                Err(SubmitFault::Refused(no)) if no.code == &codes::ALREADY_EXISTS => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(created)
+    }
+
     /// A rule set as it was at a position.
     pub async fn rule_set(
         &self,
         id: Uuid,
         at: Option<Position>,
     ) -> Result<Option<RuleSet>, ViewFault> {
-        let mut query = Query::all().with("kind", RuleSet::KIND);
-        query.limit = Query::LIMIT_MAX;
-        query.at = at;
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows {
-                if row.body["id"] != *id.to_string() {
-                    continue;
-                }
-                let read = serde_json::from_value(row.body["state"].clone());
-                return read.map(Some).map_err(|error| {
-                    let what = format!("the row of rule set {id} does not read: {error}");
-                    ViewFault::Store(LogFault::Unexpected(what))
-                });
-            }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => return Ok(None),
-            }
-        }
+        let (sets, _) = self.states::<RuleSet>(at).await?;
+        Ok(sets.into_iter().find(|(one, _)| *one == id).map(|(_, set)| set))
     }
 }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, CostQuery, Part, Query, ReadBill, ViewFault},
+    ports::{BillFault, BillStore, CostQuery, Part, ReadBill, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
 
@@ -227,43 +227,11 @@ impl Ledger {
         to: BillingMonth,
         at: Option<Position>,
     ) -> Result<Counting, ViewFault> {
-        let (bills, position) = self.states::<Bill>(at).await?;
+        let (states, position) = self.states::<Bill>(at).await?;
         let asked = |bill: &Bill| bill.month.is_some_and(|month| (from..=to).contains(&month));
-        let bills = bills.into_iter().filter(|(_, bill)| asked(bill));
-        Ok(Counting { bills: bills.map(|(id, bill)| Counted { id, bill }).collect(), position })
-    }
-
-    /// Every resource of a kind that is there, as it was at a position, in the order of ids; and
-    /// that position.
-    pub async fn states<D: Decider>(
-        &self,
-        at: Option<Position>,
-    ) -> Result<(Vec<(Uuid, D)>, Position), ViewFault> {
-        let mut query = Query::all().with("kind", D::KIND);
-        query.limit = Query::LIMIT_MAX;
-        query.at = at;
-        let mut states = Vec::new();
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows {
-                let unreadable = || {
-                    let what = format!("the row of {} {} does not read", D::KIND, row.key);
-                    ViewFault::Store(crate::ports::LogFault::Unexpected(what))
-                };
-                let id = row.body["id"].as_str().and_then(|id| id.parse().ok());
-                let id = id.ok_or_else(unreadable)?;
-                let state: D =
-                    serde_json::from_value(row.body["state"].clone()).map_err(|_| unreadable())?;
-                states.push((id, state));
-            }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => {
-                    states.sort_by_key(|(id, _)| *id);
-                    return Ok((states, page.position));
-                }
-            }
-        }
+        let bills = states.into_iter().filter(|(_, bill)| asked(bill));
+        let bills = bills.map(|(id, bill)| Counted { id, bill }).collect();
+        Ok(Counting { bills, position })
     }
 
     /// The record that brought a segment into a bill.

@@ -15,6 +15,7 @@
 
 pub mod allocate;
 pub mod amortise;
+pub mod attribute;
 pub mod bills;
 pub mod derive;
 pub mod gather;
@@ -24,6 +25,7 @@ pub mod pace;
 pub mod plan;
 pub mod ports;
 pub mod run_orders;
+pub mod states;
 pub mod submit;
 pub mod testing;
 pub mod transfer;

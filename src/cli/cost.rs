@@ -122,8 +122,19 @@ pub(super) async fn costs(costs: Costs, connection: &Connection) -> Result<Exit,
     let at = costs.at.moment()?;
     let mut query = costs.months.query();
     query.push(("page_size", costs.limit.to_string()));
+    for (name, kind, kinds, named) in [
+        ("rule_set", "rule-set", "rule-sets", costs.rules),
+        ("organisation", "organisation", "organisations", costs.organisation),
+    ] {
+        if let Some(named) = named {
+            query.push((name, resolve(&client, kind, kinds, &named, at.as_deref()).await?));
+        }
+    }
     for (name, value) in [("filter", costs.filter), ("group_by", costs.by), ("at", at)] {
         query.extend(value.map(|value| (name, value)));
+    }
+    for (name, yes) in [("allocated", costs.allocated), ("draft", costs.draft)] {
+        query.extend(yes.then(|| (name, "true".to_owned())));
     }
     let path = if costs.explain { "/v1/costs:explain" } else { "/v1/costs" };
     let answer = client.get(path, &query).await?.body;
@@ -146,7 +157,11 @@ pub(super) async fn allocate(allocate: Allocate, connection: &Connection) -> Res
     if allocate.draft {
         query.push(("draft", "true".to_owned()));
     }
-    let answer = client.get("/v1/allocations", &query).await?.body;
+    let answer = if allocate.create_projects {
+        client.run("/v1/allocations", &query).await?.body
+    } else {
+        client.get("/v1/allocations", &query).await?.body
+    };
     let (out, style) = (&mut std::io::stdout().lock(), Style::stdout());
     if allocate.output.output.is_for_people() {
         show::allocated(out, &answer, style)?;

@@ -82,11 +82,14 @@ pub(crate) enum Command {
     /// What bills come to, by group; or, with --explain, where a number comes from
     #[command(after_help = "Examples:\n  skyledger costs --by service\n  \
         skyledger costs --month 2026-10 --by sub_account,tags.env --basis effective\n  \
-        skyledger costs --filter 'service = \"Amazon EC2\"' --explain\n\n\
+        skyledger costs --filter 'service = \"Amazon EC2\"' --explain\n  \
+        skyledger costs --by node,project,month --allocated\n  \
+        skyledger costs --filter 'project = shop' --explain\n\n\
         Dimensions: billing_account, billing_mode, charge_category, commitment, \
         commitment_status, currency, day, invoice, issuer, month, quarter, region, resource, \
-        resource_name, resource_type, service, service_category, sku, sub_account, year, \
-        tags.<key>")]
+        resource_name, resource_type, service, service_category, sku, sub_account, unit, year, \
+        tags.<key>; by rules and estate: domain, node, level.<name>, placed_by, project, rule, \
+        effective_tags.<key>, resource_tags.<key>, project_tags.<key>, inventory.<column>")]
     Costs(Costs),
     /// Create a resource: the kind's own first command (connect, create, declare, issue)
     #[command(after_help = "Examples:\n  skyledger create project --set name=shop\n  \
@@ -209,7 +212,7 @@ pub(crate) struct Months {
     /// The last billing month, itself included
     #[arg(long, value_name = "MONTH")]
     pub(crate) to_month: Option<String>,
-    /// Which amount: billed, contracted, effective, list
+    /// Which number: billed, contracted, effective, list, quantity
     #[arg(long, default_value = "billed")]
     pub(crate) basis: String,
 }
@@ -221,6 +224,9 @@ pub(crate) struct Allocate {
     /// By the draft, with what differs from the rules that count
     #[arg(long)]
     pub(crate) draft: bool,
+    /// Create projects for the centres that have none, where a rule says so
+    #[arg(long, conflicts_with = "draft")]
+    pub(crate) create_projects: bool,
     #[command(flatten)]
     pub(crate) months: Months,
     #[command(flatten)]
@@ -292,8 +298,20 @@ pub(crate) struct Costs {
     #[arg(long, value_name = "CONDITIONS")]
     pub(crate) filter: Option<String>,
     /// Where the number comes from: files, events, and the largest lines
-    #[arg(long)]
+    #[arg(long, conflicts_with = "allocated")]
     pub(crate) explain: bool,
+    /// After what is shared is spread by the rules
+    #[arg(long)]
+    pub(crate) allocated: bool,
+    /// Whose costs are by this rule set, by id or name; by the only published one when left out
+    #[arg(long, value_name = "RULE_SET")]
+    pub(crate) rules: Option<String>,
+    /// By the draft of the rules
+    #[arg(long, requires = "rules")]
+    pub(crate) draft: bool,
+    /// Nodes and levels are of this organisation, by id or name
+    #[arg(long, value_name = "ORGANISATION")]
+    pub(crate) organisation: Option<String>,
     /// Most groups, or most lines with --explain
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, fmt::Write, time::Instant};
 use adapters_lake::Lake;
 use commands::{
     allocate::allocate,
+    attribute::Whose,
     bills::{Counted, Counting, costs, explain},
     ports::{BillStore, CostQuery, Reading},
 };
 use domain::finops::{
+    attribution::Surroundings,
     bill::{Bill, Segment},
     cost::Basis,
 };
@@ -101,9 +103,10 @@ pub(crate) fn run(size: Size) {
                     "method": {"proportional": {"fallback": "even"}}}],
     }))
     .expect("rules");
+    let rules = Whose { rules, around: Surroundings::default() };
     let start = Instant::now();
     let allocated = allocate(&lake, &counting, &rules, Basis::Billed).expect("it is allocated");
-    let error: i128 = allocated.shares.values().map(|share| share.after.0 - share.before.0).sum();
+    let error: i128 = allocated.buckets.values().map(|share| share.after.0 - share.before.0).sum();
     println!("- twelve months allocated in {:.2} s, error {error}.", seconds(start));
 }
 

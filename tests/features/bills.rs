@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use adapters_sim::Population;
 use commands::{
     allocate::allocate,
+    attribute::Whose,
     bills::{Counting, Import, costs, explain},
     ports::{BillFault, BillStore, CostQuery, ReadBill, Reading},
     submit::{Outcome, SubmitFault},
@@ -13,6 +14,7 @@ use commands::{
 use domain::{
     finops::{
         amount::{Amount, BillingMonth},
+        attribution::Surroundings,
         bill::{Bill, Manner},
         cost::Basis,
         rules::Rules,
@@ -229,9 +231,11 @@ async fn what_is_allocated_is_what_was_billed_to_the_last_unit() {
     }))
     .unwrap();
     rules.check().unwrap();
+    let rules = Whose { rules, around: Surroundings::default() };
     let allocated = allocate(store(&world), &counting, &rules, Basis::Billed).unwrap();
     let mut sums: BTreeMap<String, (i128, i128)> = BTreeMap::new();
-    for ((_, currency), share) in &allocated.shares {
+    let shares = allocated.shares().unwrap();
+    for ((_, currency), share) in &shares {
         let sum = sums.entry(currency.to_string()).or_default();
         sum.0 += share.before.0;
         sum.1 += share.after.0;
@@ -245,9 +249,9 @@ async fn what_is_allocated_is_what_was_billed_to_the_last_unit() {
         .map(|(currency, sums)| (currency.to_string(), sums.billed.0))
         .collect();
     assert_eq!(billed, sums.into_iter().map(|(currency, sum)| (currency, sum.0)).collect());
-    let pool = allocated.shares.iter().filter(|((centre, _), _)| centre == "pool");
+    let pool = shares.iter().filter(|((centre, _), _)| centre == "pool");
     assert!(pool.into_iter().all(|(_, share)| share.before.0 != 0 && share.after.0 == 0));
-    let lines: u64 = allocated.placed.values().map(|placed| placed.lines).sum();
+    let lines: u64 = allocated.placed.iter().map(|placed| placed.lines).sum();
     assert_eq!(lines, 3_000, "every line was placed once");
     let again = allocate(store(&world), &counting, &rules, Basis::Billed).unwrap();
     assert_eq!(again, allocated);

@@ -252,6 +252,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
             "query.from_month": half("months"),
             "query.group_by": half("dimensions"),
             "query.order_by": half("orders"),
+            "query.organisation": half("organisations"),
             "query.page_token": half("page-tokens"),
             "query.position": half("positions"),
             "query.rule_set": half("rule-sets"),

@@ -18,4 +18,5 @@ mod replay;
 mod requests;
 mod runner;
 mod sync;
+mod whose;
 mod world;

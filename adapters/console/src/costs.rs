@@ -160,18 +160,29 @@ pub fn explained(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
         return writeln!(out, "no line is in it");
     }
     let mut table = bare(style);
-    table.set_header(["line", "amount", "currency", "from", "service", "what"].map(heading));
+    let placed = lines.iter().any(|line| line["placed"].is_object());
+    let mut headings = vec!["line", "amount", "currency", "from", "service", "what"];
+    headings.extend(if placed { &["centre", "placed by"][..] } else { &[] });
+    table.set_header(headings.into_iter().map(heading));
     for line in lines {
         let resource = text(line, "resource");
         let what = if resource.is_empty() { text(line, "description") } else { resource };
-        table.add_row(vec![
+        let mut row = vec![
             right(plain(&line["line"])),
             right(text(line, "amount")),
             Cell::new(text(line, "currency")),
             Cell::new(text(line, "charge_from")),
             Cell::new(text(line, "service")),
             Cell::new(what),
-        ]);
+        ];
+        if placed {
+            let by = match text(&line["placed"], "rule") {
+                "" => text(&line["placed"], "by").to_owned(),
+                rule => format!("rule {rule}"),
+            };
+            row.extend([Cell::new(text(&line["placed"], "centre")), Cell::new(by)]);
+        }
+        table.add_row(row);
     }
     close(&mut table);
     writeln!(out, "\n{}\n{table}", style.bold("largest lines"))
@@ -185,17 +196,24 @@ pub fn allocated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
     let draft = answer["draft"] == true;
     let mut table = bare(style);
     let more: &[&str] = if draft { &["published", "difference"] } else { &[] };
-    let headings = ["centre", "before", "after"].iter().chain(more).chain(&["currency"]);
+    let headings = ["centre", "before", "shared", "after"].iter().chain(more).chain(&["currency"]);
     table.set_header(headings.map(|name| heading(name)));
     for item in items(answer, "items") {
         let mut cells = vec![Cell::new(text(item, "centre"))];
-        let columns = ["before", "after"].iter().chain(more);
+        let columns = ["before", "shared", "after"].iter().chain(more);
         cells.extend(columns.map(|name| right(amount(text(item, name)))));
         cells.push(Cell::new(text(item, "currency")));
         table.add_row(cells);
     }
     close(&mut table);
     writeln!(out, "{table}")?;
+    for placed in items(answer, "placed") {
+        let by = match text(placed, "rule") {
+            "" => text(placed, "by").to_owned(),
+            rule => format!("rule {rule}"),
+        };
+        writeln!(out, "  placed by {by}: {} lines", plain(&placed["lines"]))?;
+    }
     for moved in items(answer, "movements") {
         writeln!(
             out,
@@ -211,12 +229,16 @@ pub fn allocated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
         out,
         "{} costs by {} at position {}",
         text(answer, "basis"),
-        match answer["revision"].as_u64() {
+        match answer["rule_set"]["revision"].as_u64() {
             _ if draft => "the draft".to_owned(),
             revision => format!("revision {} of the rules", revision.unwrap_or_default()),
         },
         plain(&answer["position"])
-    )
+    )?;
+    for project in items(answer, "created") {
+        writeln!(out, "created project {}", plain(project))?;
+    }
+    Ok(())
 }
 
 /// What a run has made of bills.
@@ -265,6 +287,9 @@ pub fn renewed(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<
 /// # Errors
 /// What the output says.
 pub fn imported(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    for project in items(answer, "created_projects") {
+        writeln!(out, "created project {}", plain(project))?;
+    }
     for bill in items(answer, "bills") {
         let sums = bill["sums"].as_object().into_iter().flatten();
         let sums: Vec<String> = sums

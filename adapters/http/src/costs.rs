@@ -1,45 +1,37 @@
 //! Bills in as files; costs out, each with its origin.
 
 use std::{
-    collections::BTreeSet,
     io::{self, Read},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use ::commands::{
-    allocate::{AllocateFault, Share, allocate},
+    allocate::allocate,
+    attribute::{AxisQuery, Placer, attributed, explain_attributed},
     bills::{self, Counting, Import},
-    ports::{BillFault, BillStore, CostQuery, ReadBill, Reading},
+    ports::{BillFault, BillStore, ReadBill, Reading},
 };
 use axum::{body::Body, http::StatusCode};
 use bytes::{Buf, Bytes};
 use domain::{
-    finops::{
-        amount::{Amount, BillingMonth},
-        bill::Manner,
-        cost::{Basis, Dimension, GROUPS_MAX},
-        line::Line,
-    },
-    kernel::{Refusal, Role, codes},
+    finops::{attribution::Axis, bill::Manner, cost::Basis, line::Line},
+    kernel::{Role, canonical_bytes, sha256},
+    log::hex,
 };
 use futures::StreamExt;
-use projections::view::{Column, ColumnType, Indexing};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
+    allocations,
+    asked::{self, Asked, blocking},
     call::{Answer, Call, answer, at_position},
-    filter,
     problem::{
-        BILL_UNREADABLE, INTERNAL, INVALID_FILTER, Problem, REQUEST_TIMEOUT, SEGMENT_DAMAGED,
-        SEGMENTS_UNAVAILABLE,
+        BILL_UNREADABLE, INTERNAL, Problem, REQUEST_TIMEOUT, SEGMENT_DAMAGED, SEGMENTS_UNAVAILABLE,
     },
     queries::page_size,
-    routes::{
-        BASIS, DRAFT, FILTER, FROM_MONTH, GROUP_BY, MANNER, MAPPING, REASON, RULE_SET, SOURCE,
-        STRICT, TO_MONTH,
-    },
+    routes::{ALLOCATED, MANNER, MAPPING, REASON, SOURCE, STRICT},
     show,
 };
 
@@ -69,13 +61,6 @@ impl Read for Pieces {
         self.piece.copy_to_slice(&mut into[..length]);
         Ok(length)
     }
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| Problem::new(&INTERNAL, error.to_string()))?
 }
 
 /// Hands a body on piece by piece, and tells what was read of it.
@@ -129,6 +114,7 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     // Whoever asks for costs at once, from wherever, finds what was booked. When views are late it
     // is booked all the same, and answers say which position they show.
     let _ = ledger.ports.views.reach_position(position, VIEWS_PATIENCE).await;
+    let created = allocations::create_after_import(&call, &read).await?;
     let bills: Vec<Value> = read
         .parts
         .iter()
@@ -164,6 +150,7 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     let body = json!({
         "source_digest": read.source_digest,
         "bills": bills,
+        "created_projects": created,
         "findings": findings,
         "quarantined": {"lines": read.quarantined, "missing": read.missing, "shown": shown},
         "position": position,
@@ -171,94 +158,50 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     Ok(at_position(answer(StatusCode::OK, &body), position))
 }
 
-/// For the grammar of filters.
-const fn text_column(name: &'static str) -> Column {
-    Column { name, column_type: ColumnType::Text, indexing: Indexing::None, summary: "" }
-}
-
-static COLUMNS: [Column; Dimension::PLAIN.len()] = {
-    let mut columns = [text_column(""); Dimension::PLAIN.len()];
-    let mut at = 0;
-    while at < columns.len() {
-        columns[at] = text_column(Dimension::PLAIN[at]);
-        at += 1;
-    }
-    columns
-};
-
-pub(crate) fn month(
-    call: &Call,
-    parameter: &'static crate::params::Parameter,
-) -> Result<Option<BillingMonth>, Problem> {
-    let Some(text) = call.params.text(parameter) else { return Ok(None) };
-    let month = BillingMonth::try_from(text.to_owned());
-    month.map(Some).map_err(|_| Problem::parameter(parameter.name, "is a month such as 2026-10"))
-}
-
-fn basis(call: &Call) -> Result<Basis, Problem> {
-    let Some(name) = call.params.text(&BASIS) else { return Ok(Basis::default()) };
-    Basis::by_name(name).ok_or_else(|| {
-        let known = Basis::ALL.map(Basis::name).join(", ");
-        Problem::parameter(BASIS.name, format!("is one of {known}"))
-    })
-}
-
-fn query(call: &Call) -> Result<CostQuery, Problem> {
-    let basis = basis(call)?;
-    let names = call.params.text(&GROUP_BY).unwrap_or_default().split(',').map(str::trim);
-    let groups = names
-        .filter(|name| !name.is_empty())
-        .map(|name| name.parse().map_err(|what| Problem::parameter(GROUP_BY.name, what)))
-        .collect::<Result<Vec<Dimension>, _>>()?;
-    let doubled = groups.iter().enumerate().any(|(at, one)| groups[..at].contains(one));
-    if doubled || groups.len() > GROUPS_MAX {
-        let what = format!("has at most {GROUPS_MAX} dimensions, each once");
-        return Err(Problem::parameter(GROUP_BY.name, what));
-    }
-    let no = |what: String| Problem::new(&INVALID_FILTER, format!("filter: {what}"));
-    let text = call.params.text(&FILTER).unwrap_or_default();
-    let filters = filter::filters(text, &COLUMNS)
-        .map_err(no)?
-        .into_iter()
-        .map(|filter| Ok((filter.column.parse().map_err(no)?, filter)))
-        .collect::<Result<Vec<_>, Problem>>()?;
-    Ok(CostQuery { basis, groups, filters })
-}
-
-/// The bills that are asked for: by default those of every month.
-async fn counting(call: &Call) -> Result<Counting, Problem> {
-    let first = month(call, &FROM_MONTH)?;
-    let last = month(call, &TO_MONTH)?;
-    let day = |year| chrono::NaiveDate::from_ymd_opt(year, 1, 1).unwrap_or_default();
-    let from = first.unwrap_or_else(|| BillingMonth::of(day(1)));
-    let to = last.or(first).unwrap_or_else(|| BillingMonth::of(day(9_999)));
-    if to < from {
-        return Err(Problem::parameter(TO_MONTH.name, format!("is before {from}")));
-    }
-    let at = call.at().await?;
-    Ok(call.service.ledger.bills(from, to, at).await?)
-}
-
 /// What was asked, and of what: the same digest and the same question give the same numbers.
-fn asked(counting: &Counting, query: &CostQuery) -> Value {
+fn asked_of(counting: &Counting, query: &AxisQuery, asked: &Asked) -> Value {
+    let by_lines = asked.rule_set.is_none() && query.of_lines().is_some();
+    let digest = if by_lines {
+        counting.digest()
+    } else {
+        let whose = (counting.digest(), &asked.whose.rules, asked.whose.around.digest());
+        hex(&sha256(&canonical_bytes(&whose)))
+    };
     json!({
         "basis": query.basis.name(),
         "group_by": query.groups.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "inputs": counting.digest(),
+        "inputs": digest,
         "bills": counting.bills.len(),
+        "rule_set": asked.shown(),
         "position": counting.position,
     })
 }
 
+/// Every axis of a question.
+fn axes(query: &AxisQuery) -> Vec<&Axis> {
+    query.groups.iter().chain(query.filters.iter().map(|(axis, _)| axis)).collect()
+}
+
 /// Sums by group.
 pub(crate) async fn costs(call: Call) -> Answer {
-    let query = query(&call)?;
-    let counting = counting(&call).await?;
+    let query = asked::query(&call)?;
+    let counting = asked::counting(&call).await?;
+    let spread = call.params.flag(&ALLOCATED);
+    let mut axes = axes(&query);
+    if spread {
+        axes.push(&Axis::Project);
+    }
+    let asked = asked::whose(&call, &counting, &axes).await?;
     let limit = page_size(&call);
     let store = Arc::clone(&call.service.ledger.ports.bills);
     let position = counting.position;
     let body = blocking(move || {
-        let table = bills::costs(store.as_ref(), &counting, &query)?;
+        let table = if spread {
+            let allocated = allocate(store.as_ref(), &counting, &asked.whose, query.basis)?;
+            allocated.costs(&asked.whose, &query)?
+        } else {
+            attributed(store.as_ref(), &counting, &asked.whose, &query)?
+        };
         let rows = table.rows();
         let items: Vec<Value> = rows
             .iter()
@@ -283,7 +226,8 @@ pub(crate) async fn costs(call: Call) -> Answer {
                 (currency.to_string(), json!({"amount": sum.amount, "lines": sum.lines}))
             })
             .collect();
-        let mut body = asked(&counting, &query);
+        let mut body = asked_of(&counting, &query, &asked);
+        body["allocated"] = json!(spread);
         body["items"] = json!(items);
         body["groups"] = json!(rows.len());
         body["totals"] = json!(totals);
@@ -315,16 +259,36 @@ fn line(digest: &str, line: &Line, basis: Basis) -> Value {
 
 /// Where a number comes from: segments, the events that brought them, and the largest lines.
 pub(crate) async fn explain(call: Call) -> Answer {
-    let query = query(&call)?;
-    let counting = counting(&call).await?;
+    let query = asked::query(&call)?;
+    let counting = asked::counting(&call).await?;
+    let asked = asked::whose(&call, &counting, &axes(&query)).await?;
     let most = page_size(&call);
     let ledger = Arc::clone(&call.service.ledger);
     let store = Arc::clone(&ledger.ports.bills);
     let position = counting.position;
-    let asking = (counting.clone(), query.clone());
-    let explained = blocking(move || {
-        let (counting, query) = asking;
-        Ok(bills::explain(store.as_ref(), &counting, &query, most)?)
+    let (explained, shown, mut body) = blocking(move || {
+        let explained = match query.of_lines() {
+            Some(of_lines) => bills::explain(store.as_ref(), &counting, &of_lines, most)?,
+            None => explain_attributed(store.as_ref(), &counting, &asked.whose, &query, most)?,
+        };
+        let placer = Placer::new(&asked.whose, vec![])?;
+        let shown: Vec<Value> = explained
+            .lines
+            .iter()
+            .map(|(digest, one)| {
+                let mut shown = line(digest, one, query.basis);
+                if asked.rule_set.is_some() {
+                    let (place, _) = placer.place(one);
+                    shown["placed"] = json!({
+                        "centre": place.centre, "by": place.by.name(), "rule": place.rule,
+                    });
+                }
+                shown
+            })
+            .collect();
+        let mut body = asked_of(&counting, &query, &asked);
+        body["formula"] = json!(format!("sum of {} over the lines", query.basis.column()));
+        Ok((explained, shown, body))
     })
     .await?;
     let mut parts = Vec::with_capacity(explained.parts.len());
@@ -349,99 +313,10 @@ pub(crate) async fn explain(call: Call) -> Answer {
             "event": event,
         }));
     }
-    let shown: Vec<Value> =
-        explained.lines.iter().map(|(digest, one)| line(digest, one, query.basis)).collect();
-    let mut body = asked(&counting, &query);
-    body["formula"] = json!(format!("sum of {} over the lines", query.basis.column()));
     body["totals"] = json!(explained.totals);
     body["parts"] = json!(parts);
     body["lines"] = json!(shown);
     Ok(at_position(answer(StatusCode::OK, &body), position))
-}
-
-/// Whose costs are: by the rules that count, or by the draft beside them.
-pub(crate) async fn allocations(call: Call) -> Answer {
-    let Some(id) = call.params.uuid(&RULE_SET) else {
-        return Err(Problem::parameter(RULE_SET.name, "names the rules to allocate by"));
-    };
-    let basis = basis(&call)?;
-    let counting = counting(&call).await?;
-    let ledger = Arc::clone(&call.service.ledger);
-    let set = ledger.rule_set(id, Some(counting.position)).await?;
-    let missing = || Refusal::new(&codes::NOT_FOUND, format!("there is no rule set {id}"));
-    let set = set.ok_or_else(missing)?;
-    let draft = call.params.flag(&DRAFT);
-    let published = set.published.clone().unwrap_or_default();
-    let rules =
-        if draft { set.draft.unwrap_or_else(|| published.clone()) } else { published.clone() };
-    let store = Arc::clone(&ledger.ports.bills);
-    let position = counting.position;
-    let body = blocking(move || {
-        let allocated = allocate(store.as_ref(), &counting, &rules, basis)?;
-        let beside = if draft {
-            Some(allocate(store.as_ref(), &counting, &published, basis)?)
-        } else {
-            None
-        };
-        let nothing = Share::default();
-        let mut keys: BTreeSet<_> = allocated.shares.keys().collect();
-        keys.extend(beside.iter().flat_map(|beside| beside.shares.keys()));
-        let items: Vec<Value> = keys
-            .into_iter()
-            .map(|key| {
-                let share = allocated.shares.get(key).unwrap_or(&nothing);
-                let mut item = json!({
-                    "centre": key.0, "currency": key.1,
-                    "before": share.before, "after": share.after,
-                });
-                if let Some(beside) = &beside {
-                    let other = beside.shares.get(key).unwrap_or(&nothing);
-                    item["published"] = json!(other.after);
-                    item["difference"] = json!(Amount(share.after.0.saturating_sub(other.after.0)));
-                }
-                item
-            })
-            .collect();
-        let placed: Map<String, Value> = allocated
-            .placed
-            .iter()
-            .map(|(rule, placed)| {
-                (rule.clone(), json!({"lines": placed.lines, "sums": placed.sums}))
-            })
-            .collect();
-        let movements: Vec<Value> = allocated
-            .movements
-            .iter()
-            .map(|one| {
-                json!({
-                    "rule": one.rule, "source": one.source, "target": one.target,
-                    "currency": one.currency, "amount": one.amount,
-                })
-            })
-            .collect();
-        Ok(json!({
-            "rule_set": id,
-            "revision": set.revision,
-            "draft": draft,
-            "basis": basis.name(),
-            "items": items,
-            "placed": placed,
-            "movements": movements,
-            "digest": allocated.digest,
-            "position": position,
-        }))
-    })
-    .await?;
-    Ok(at_position(answer(StatusCode::OK, &body), position))
-}
-
-impl From<AllocateFault> for Problem {
-    fn from(fault: AllocateFault) -> Self {
-        match fault {
-            AllocateFault::Refused(refusal) => refusal.into(),
-            AllocateFault::Costs(fault) => fault.into(),
-        }
-    }
 }
 
 impl From<BillFault> for Problem {

@@ -27,10 +27,19 @@ const ORDERS_MAX: usize = 2;
 
 /// Reads a filter for rows with these columns; the error names the place and what is wrong there.
 pub fn filters(text: &str, columns: &[Column]) -> Result<Vec<Filter>, String> {
+    filters_of(text, columns, &["tags", "state"])
+}
+
+/// The same where other words have a path behind them than `tags` and `state`.
+pub fn filters_of(
+    text: &str,
+    columns: &[Column],
+    families: &[&str],
+) -> Result<Vec<Filter>, String> {
     if text.len() > FILTER_BYTES_MAX {
         return Err(format!("a filter has at most {FILTER_BYTES_MAX} bytes"));
     }
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, columns };
+    let mut parser = Parser { tokens: tokens(text)?, at: 0, columns, families };
     let mut out = Vec::new();
     if parser.peek().is_none() {
         return Ok(out);
@@ -174,6 +183,7 @@ struct Parser<'a> {
     tokens: Vec<Token>,
     at: usize,
     columns: &'a [Column],
+    families: &'a [&'a str],
 }
 
 impl Parser<'_> {
@@ -260,7 +270,7 @@ impl Parser<'_> {
         let Lexeme::Word(first) = &token.lexeme else {
             return Err(token.wrong("expected a column"));
         };
-        if !matches!(first.as_str(), "tags" | "state") || !self.takes(".") {
+        if !self.families.contains(&first.as_str()) || !self.takes(".") {
             let column = self.columns.iter().find(|column| column.name == first);
             let column = column.ok_or_else(|| {
                 let known = names(self.columns);

@@ -10,7 +10,9 @@
 //! Handlers know no kind and no view by name: they are generic over the lists.
 #![warn(missing_docs)]
 
+mod allocations;
 mod api;
+mod asked;
 mod audit;
 mod call;
 mod commands;

@@ -6,7 +6,7 @@
 use futures::future::BoxFuture;
 
 use crate::{
-    audit,
+    allocations, audit,
     call::{Answer, Call},
     commands, costs, history,
     params::{Parameter, Place, Shape},
@@ -93,7 +93,8 @@ macro_rules! parameters {
 parameters! {
     ACTOR = "actor" Query Shape::Text(200), "Only what this principal did, for instance token:ci.";
     AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
-    BASIS = "basis" Query Shape::Text(20), "Which amount: billed (when it is left out), contracted, effective or list.";
+    ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules; by project, domain, node, month and charge category.";
+    BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
@@ -104,7 +105,7 @@ parameters! {
     FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
     FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
-    GROUP_BY = "group_by" Query Shape::Text(500), "At most four dimensions, for instance service, tags.env.";
+    GROUP_BY = "group_by" Query Shape::Text(500), "At most four dimensions, for instance service, tags.env, project, node.";
     ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
     IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
     IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
@@ -116,6 +117,7 @@ parameters! {
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
     NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
     ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
+    ORGANISATION = "organisation" Query Shape::Uuid, "The organisation that nodes and levels are of; the only active one when it is left out.";
     PAGE_SIZE = "page_size" Query Shape::Integer(1, 1000), "Most items on the page; 100 when it is left out.";
     PAGE_TOKEN = "page_token" Query Shape::Text(8192), "The next_page_token of the page before.";
     PLAN_ID = "plan_id" Query Shape::Text(12_000), "Do it only if nothing has moved since this plan.";
@@ -123,7 +125,7 @@ parameters! {
     PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
-    RULE_SET = "rule_set" Query Shape::Uuid, "The rule set to allocate by.";
+    RULE_SET = "rule_set" Query Shape::Uuid, "The rule set that says whose costs are; the only published one when it is left out.";
     SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
     SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
     SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
@@ -139,6 +141,34 @@ parameters! {
     VIEW = "view" Query Shape::Text(100), "A view or lens; inventory when it is left out.";
 }
 
+static ALLOCATION: &[&Parameter] =
+    &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH];
+static COSTS: &[&Parameter] = &[
+    &ALLOCATED,
+    &AT,
+    &BASIS,
+    &DRAFT,
+    &FILTER,
+    &FROM_MONTH,
+    &GROUP_BY,
+    &ORGANISATION,
+    &PAGE_SIZE,
+    &RULE_SET,
+    &MIN_POSITION,
+    &TO_MONTH,
+];
+static EXPLAIN: &[&Parameter] = &[
+    &AT,
+    &BASIS,
+    &DRAFT,
+    &FILTER,
+    &FROM_MONTH,
+    &ORGANISATION,
+    &PAGE_SIZE,
+    &RULE_SET,
+    &MIN_POSITION,
+    &TO_MONTH,
+];
 static COMMAND: &[&Parameter] = &[&IDEMPOTENCY_KEY, &IF_MATCH, &PLAN_ID, &PREFER, &VALIDATE_ONLY];
 static LIST: &[&Parameter] =
     &[&AT, &COUNT, &FILTER, &ORDER_BY, &PAGE_SIZE, &PAGE_TOKEN, &SHOW_GONE, &MIN_POSITION];
@@ -179,15 +209,16 @@ routes! {
     Get "/openapi.json" Once Public "openapi" &[], status::document, "This document.";
     Get "/problems/{code}" Once Public "problem" &[], status::problem, "What an error code means, and what to do.";
     Get "/readyz" Once Public "readyz" &[], status::readyz, "Whether the server can answer: the log, the views.";
-    Get "/v1/allocations" Once Estate "allocations" &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH], costs::allocations, "What each centre has before and after the rules, and how it came there.";
+    Get "/v1/allocations" Once Estate "allocations" ALLOCATION, allocations::allocations, "What each centre has before and after the rules, and how it came there.";
+    Post "/v1/allocations" Once Estate "create-projects" ALLOCATION, allocations::create_projects, "The same, and creates projects where a rule says so.";
     Post "/v1/amortisations" Once Estate "amortise" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::amortise, "Makes the lines of what was paid in advance, day by day.";
     Get "/v1/audit/events" Once Token "audit-events" SEARCH, audit::events, "Records of the log that match.";
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
     Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
-    Get "/v1/costs" Once Estate "costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &GROUP_BY, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::costs, "What bills come to, by group.";
-    Get "/v1/costs:explain" Once Estate "explain-costs" &[&AT, &BASIS, &FILTER, &FROM_MONTH, &PAGE_SIZE, &MIN_POSITION, &TO_MONTH], costs::explain, "Where a number comes from: files, events and lines.";
+    Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
+    Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";

@@ -8,8 +8,8 @@ use domain::{finops::amount::BillingMonth, kernel::Role, log::Position};
 use serde_json::{Value, json};
 
 use crate::{
+    asked::{blocking, month},
     call::{Answer, Call, answer, at_position},
-    costs::{blocking, month},
     problem::Problem,
     routes::{FIRST_MONTH, REASON, TO_MONTH, VALIDATE_ONLY},
 };

@@ -13,6 +13,7 @@ use std::{
 };
 
 use chrono::NaiveDate;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
@@ -21,7 +22,11 @@ use super::{
     rules::{By, Known, Placing},
     tagging::Entry,
 };
-use crate::tenancy::{organisation::Organisation, project::Project};
+use crate::{
+    kernel::{canonical_bytes, sha256},
+    log::hex,
+    tenancy::{organisation::Organisation, project::Project},
+};
 
 /// What costs are grouped and filtered by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,7 +125,7 @@ impl fmt::Display for Axis {
 }
 
 /// What the inventory knows of a billed resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Owned {
     /// Who owns it.
     pub project: Option<Uuid>,
@@ -131,7 +136,7 @@ pub struct Owned {
 }
 
 /// The estate at a moment, as far as costs need it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Estate {
     /// By id.
     pub projects: BTreeMap<Uuid, Project>,
@@ -144,7 +149,7 @@ pub struct Estate {
 }
 
 /// The entries of the tag list, by resource; of those that hold the last one counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct TagList {
     entries: BTreeMap<String, Vec<(Uuid, Entry)>>,
 }
@@ -182,7 +187,7 @@ impl TagList {
 }
 
 /// What projects are called as centres, and which project a centre is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Centres {
     names: BTreeMap<Uuid, String>,
     ids: BTreeMap<String, Uuid>,
@@ -251,6 +256,13 @@ pub struct Place {
 }
 
 impl Surroundings {
+    /// Names all of it: the same digest, the same places.
+    pub fn digest(&self) -> String {
+        let then: Vec<_> = self.then.iter().map(|(month, one)| (month, one.as_ref())).collect();
+        let all = (&self.tag_list, &self.centres, self.now.as_ref(), then);
+        hex(&sha256(&canonical_bytes(&all)))
+    }
+
     /// As it was at the end of the month; what was not known then, as it is known now.
     fn known<'a, T>(
         &'a self,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     allocate::{self, Basis, Fallback, Weighing},
+    amount::BillingMonth,
     cost::Dimension,
     ratio::{self, Ratio},
 };
@@ -113,6 +114,10 @@ pub enum Method {
     Driver {
         /// Decimals, by target; a target that is not here has none.
         values: BTreeMap<String, String>,
+        /// The same for single months, in place of `values`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
+        months: BTreeMap<BillingMonth, BTreeMap<String, String>>,
         /// When every quantity is zero.
         fallback: Otherwise,
     },
@@ -120,6 +125,14 @@ pub enum Method {
     Fixed {
         /// Decimals, by target.
         percent: BTreeMap<String, String>,
+    },
+    /// By what the targets used in the month (`ConsumedQuantity`) of lines that meet all of these
+    /// conditions: a meter, such as `unit` is `Hours`. Less than nothing counts as nothing.
+    Usage {
+        /// On the line.
+        conditions: Vec<Condition>,
+        /// When nobody used anything.
+        fallback: Otherwise,
     },
 }
 
@@ -207,23 +220,85 @@ fn ratios(
     texts.iter().map(read).collect()
 }
 
+/// What targets used in a month, by the rule that asks.
+pub type Usage = BTreeMap<(String, String), Ratio>;
+
 impl Shared {
-    fn weighing(&self) -> Result<(Weighing, BTreeMap<String, Ratio>), Refusal> {
+    /// How it weighs in a month, and the quantities it gives itself.
+    fn weighing(
+        &self,
+        month: Option<BillingMonth>,
+    ) -> Result<(Weighing, BTreeMap<String, Ratio>), Refusal> {
+        let driver = |fallback: &Otherwise| Weighing::Driver {
+            name: self.name.clone(),
+            fallback: (*fallback).into(),
+        };
         Ok(match &self.method {
             Method::Even {} => (Weighing::Even, BTreeMap::new()),
             Method::Proportional { fallback } => {
                 let fallback = (*fallback).into();
                 (Weighing::Proportional { basis: Basis::Direct, fallback }, BTreeMap::new())
             }
-            Method::Driver { values, fallback } => {
-                let name = self.name.clone();
-                let weighing = Weighing::Driver { name, fallback: (*fallback).into() };
-                (weighing, ratios(&self.name, values)?)
+            Method::Driver { values, months, fallback } => {
+                let own = month.and_then(|month| months.get(&month));
+                (driver(fallback), ratios(&self.name, own.unwrap_or(values))?)
             }
             Method::Fixed { percent } => {
                 (Weighing::Fixed(ratios(&self.name, percent)?), BTreeMap::new())
             }
+            Method::Usage { fallback, .. } => (driver(fallback), BTreeMap::new()),
         })
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        named("pool", &self.pool)?;
+        self.targets.iter().try_for_each(|target| named("target", target))?;
+        let too_many = || invalid(format!("rule {} has too many targets", self.name));
+        if self.targets.len() > PARTS_MAX {
+            return Err(too_many());
+        }
+        match &self.method {
+            Method::Driver { months, .. } => {
+                if months.values().map(BTreeMap::len).sum::<usize>() > RULES_MAX * 12 {
+                    return Err(too_many());
+                }
+                months.keys().try_for_each(|month| self.weighing(Some(*month)).map(|_| ()))
+            }
+            Method::Usage { conditions, .. } => {
+                let parts = conditions.iter().map(|condition| condition.values.len());
+                if conditions.is_empty() || parts.sum::<usize>() > PARTS_MAX {
+                    let detail = format!("rule {} has no condition, or too many", self.name);
+                    return Err(invalid(detail));
+                }
+                conditions.iter().try_for_each(|condition| {
+                    let read = condition.dimension.parse::<Dimension>();
+                    read.map(|_| ()).map_err(|what| invalid(format!("rule {}: {what}", self.name)))
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same with other names of centres.
+    fn called(&self, name: &impl Fn(&str) -> String) -> Self {
+        let keys = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            map.iter().map(|(centre, value)| (name(centre), value.clone())).collect()
+        };
+        let method = match &self.method {
+            Method::Driver { values, months, fallback } => Method::Driver {
+                values: keys(values),
+                months: months.iter().map(|(month, values)| (*month, keys(values))).collect(),
+                fallback: *fallback,
+            },
+            Method::Fixed { percent } => Method::Fixed { percent: keys(percent) },
+            other => other.clone(),
+        };
+        Self {
+            name: self.name.clone(),
+            pool: name(&self.pool),
+            targets: self.targets.iter().map(|target| name(target)).collect(),
+            method,
+        }
     }
 }
 
@@ -385,16 +460,12 @@ impl Rules {
         self.accounts.values().try_for_each(|centre| named("centre", centre))?;
         self.placing()?;
         for rule in &self.shared {
-            named("pool", &rule.pool)?;
-            rule.targets.iter().try_for_each(|target| named("target", target))?;
-            if rule.targets.len() > PARTS_MAX {
-                return Err(invalid(format!("rule {} has too many targets", rule.name)));
-            }
+            rule.check()?;
         }
         // Centres that lines are placed in stand for all there will be.
         let placed = self.attribution.iter().map(|rule| &rule.centre).chain(self.accounts.values());
         let centres = placed.filter(|centre| !centre.is_empty()).cloned().collect();
-        let (rules, _) = self.spreading(&centres)?;
+        let (rules, _) = self.spreading(&centres, None, &Usage::new())?;
         let complete = rules.iter().filter(|rule| !rule.targets.is_empty()).cloned();
         allocate::check(&complete.collect::<Vec<_>>()).map_err(invalid)
     }
@@ -413,15 +484,25 @@ impl Rules {
         Ok(placing)
     }
 
-    /// Ready to spread, over these centres where a rule names none.
+    /// The same with other names of the centres that shared rules name.
+    #[must_use]
+    pub fn called(&self, name: impl Fn(&str) -> String) -> Self {
+        let shared = self.shared.iter().map(|rule| rule.called(&name)).collect();
+        Self { shared, ..self.clone() }
+    }
+
+    /// Ready to spread in a month, over these centres where a rule names none. What a rule of
+    /// [`Method::Usage`] weighs by comes in with it, by the rule's name and the target.
     pub fn spreading(
         &self,
         centres: &BTreeSet<String>,
+        month: Option<BillingMonth>,
+        usage: &Usage,
     ) -> Result<(Vec<allocate::Rule>, allocate::Drivers), Refusal> {
         let pools: BTreeSet<&String> = self.shared.iter().map(|rule| &rule.pool).collect();
-        let (mut rules, mut drivers) = (Vec::new(), allocate::Drivers::new());
+        let (mut rules, mut drivers) = (Vec::new(), usage.clone());
         for rule in &self.shared {
-            let (weighing, values) = rule.weighing()?;
+            let (weighing, values) = rule.weighing(month)?;
             let own =
                 values.into_iter().map(|(target, value)| ((rule.name.clone(), target), value));
             drivers.extend(own);
@@ -527,7 +608,7 @@ pub(super) mod tests {
     fn a_shared_rule_without_targets_spreads_over_the_centres_that_are_no_pools() {
         let rules = shop();
         let centres = ["lab", "pool:network", "shop", UNALLOCATED].map(str::to_owned).into();
-        let (spreading, drivers) = rules.spreading(&centres).unwrap();
+        let (spreading, drivers) = rules.spreading(&centres, None, &Usage::new()).unwrap();
         let bucket = |centre: &str| (centre.to_owned(), "USD".to_owned());
         let before: Buckets = [("lab", 1), ("pool:network", 10), ("shop", 2), (UNALLOCATED, 5)]
             .map(|(centre, amount)| (bucket(centre), amount))
@@ -566,6 +647,16 @@ pub(super) mod tests {
                 "has no centre_of",
             ),
             (json!({"accounts": {"1": " x"}}), "none at its edges"),
+            (
+                json!({"shared": [{"name": "u", "pool": "p", "targets": ["q"],
+                "method": {"usage": {"conditions": [], "fallback": "keep"}}}]}),
+                "no condition",
+            ),
+            (
+                json!({"shared": [{"name": "d", "pool": "p", "targets": ["q"], "method": {"driver":
+                {"values": {}, "months": {"2026-10": {"q": "x"}}, "fallback": "keep"}}}]}),
+                "is no number",
+            ),
             (json!({"shared": [shared("p", "q"), shared("q", "p")]}), "circle: p → q → p"),
             (json!({"shared": [shared("p", "p")]}), "no target"),
             (fixed(json!({"a": "60", "b": "40.01"})), "more than 100"),

@@ -381,7 +381,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         reply.problem(403, "out-of-reach");
         walked.insert(path.to_owned());
     }
-    for path in ["/v1/amortisations", "/v1/bill-imports"] {
+    for path in ["/v1/allocations", "/v1/amortisations", "/v1/bill-imports"] {
         let reply = world.send(post(path, json!({})).token(&admin)).await;
         assert_eq!(reply.status, 403, "{}", reply.text);
         walked.insert(path.to_owned());

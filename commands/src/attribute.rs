@@ -1,0 +1,444 @@
+//! Whose costs are: what lines come to by project, domain, node of the organisation and whatever
+//! else follows from the rules and the estate, and what placed a line.
+//!
+//! Lines are summed by the dimensions that placing them depends on, and each sum is placed as a
+//! whole: a million lines are a few thousand sums. Only resources that the tag list or the inventory
+//! knows are looked at one by one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chrono::NaiveTime;
+use domain::{
+    finops::{
+        amount::{Amount, BillingMonth, Currency},
+        attribution::{Axis, Centres, Estate, Looked, Owned, Place, Surroundings, TagList, needs},
+        cost::{Basis, Dimension, Sum, Table, TooLarge},
+        line::Line,
+        rules::{Placing, Rules},
+        tagging::Tagging,
+    },
+    kernel::Refusal,
+    log::Position,
+    tenancy::{domain::Domain, organisation::Organisation, project::Project},
+};
+use uuid::Uuid;
+
+use crate::{
+    bills::{Contribution, Counting, Explained, costs},
+    ledger::Ledger,
+    ports::{BillFault, BillStore, Cell, CostQuery, Filter, Op, Query, Row, ViewFault},
+};
+
+/// Most resources that are asked for at once.
+const RESOURCES_AT_ONCE: usize = 400;
+
+/// What places costs.
+#[derive(Clone, Debug, Default)]
+pub struct Whose {
+    /// By rules.
+    pub rules: Rules,
+    /// By what is known beside them.
+    pub around: Surroundings,
+}
+
+/// What costs are asked for, by axes that lines alone do not tell.
+#[derive(Clone, Debug, Default)]
+pub struct AxisQuery {
+    /// Which of lines' numbers.
+    pub basis: Basis,
+    /// By what they are grouped.
+    pub groups: Vec<Axis>,
+    /// All must hold.
+    pub filters: Vec<(Axis, Filter)>,
+}
+
+impl AxisQuery {
+    /// The same question of lines alone, when it is one.
+    pub fn of_lines(&self) -> Option<CostQuery> {
+        let groups = self.groups.iter().map(|axis| match axis {
+            Axis::Line(dimension) => Some(dimension.clone()),
+            _ => None,
+        });
+        let groups = groups.collect::<Option<Vec<_>>>()?;
+        let filters = self.of_line_filters();
+        let all = filters.len() == self.filters.len();
+        all.then_some(CostQuery { basis: self.basis, groups, filters })
+    }
+
+    fn of_line_filters(&self) -> Vec<(Dimension, Filter)> {
+        let of_line = |(axis, filter): &(Axis, Filter)| match axis {
+            Axis::Line(dimension) => Some((dimension.clone(), filter.clone())),
+            _ => None,
+        };
+        self.filters.iter().filter_map(of_line).collect()
+    }
+
+    /// The filters that lines alone do not decide.
+    fn others(&self) -> Vec<&(Axis, Filter)> {
+        self.filters.iter().filter(|(axis, _)| !axis.is_of_line()).collect()
+    }
+}
+
+/// Why it cannot be told whose costs are.
+#[derive(Debug, thiserror::Error)]
+pub enum AttributeFault {
+    /// The rules do not fit these costs.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The costs cannot be told.
+    #[error(transparent)]
+    Costs(#[from] BillFault),
+}
+
+impl From<TooLarge> for AttributeFault {
+    fn from(fault: TooLarge) -> Self {
+        Self::Costs(fault.into())
+    }
+}
+
+/// A sum's values, by dimension.
+struct Values<'a> {
+    dimensions: &'a [Dimension],
+    values: &'a [String],
+}
+
+impl Looked for Values<'_> {
+    fn value(&self, dimension: &Dimension) -> &str {
+        let at = self.dimensions.iter().position(|one| one == dimension);
+        at.and_then(|at| self.values.get(at)).map_or("", String::as_str)
+    }
+}
+
+/// The sums that placing is done by, one question of the store after the other.
+struct Questions {
+    dimensions: Vec<Dimension>,
+    filters: Vec<(Dimension, Filter)>,
+}
+
+fn resource() -> Dimension {
+    Dimension::Plain("resource")
+}
+
+fn among<'a>(op: Op, resources: impl IntoIterator<Item = &'a str>) -> (Dimension, Filter) {
+    let values = resources.into_iter().map(Cell::from).collect();
+    (resource(), Filter { column: "resource".to_owned(), op, values })
+}
+
+/// Resources that must be looked at one by one: those whose entry changes with the day, and whether
+/// there are others that are known.
+fn known_resources(
+    store: &dyn BillStore,
+    counting: &Counting,
+    around: &Surroundings,
+    asked: &CostQuery,
+) -> Result<(BTreeSet<String>, bool), BillFault> {
+    let listed: BTreeMap<&str, bool> = around.tag_list.resources().collect();
+    let estates = || around.then.values().chain([&around.now]);
+    if listed.is_empty() && estates().all(|estate| estate.resources.is_empty()) {
+        return Ok((BTreeSet::new(), false));
+    }
+    let asked = CostQuery { groups: vec![resource()], ..asked.clone() };
+    let (mut dated, mut others) = (BTreeSet::new(), false);
+    for (group, _, _) in costs(store, counting, &asked)?.iter() {
+        let Some(resource) = group.first() else { continue };
+        match listed.get(resource.as_str()) {
+            Some(true) => {
+                dated.insert(resource.clone());
+            }
+            Some(false) => others = true,
+            None => others |= estates().any(|estate| estate.resources.contains_key(resource)),
+        }
+    }
+    Ok((dated, others))
+}
+
+fn questions(
+    store: &dyn BillStore,
+    counting: &Counting,
+    around: &Surroundings,
+    asked: &CostQuery,
+) -> Result<Vec<Questions>, BillFault> {
+    let (dated, others) = known_resources(store, counting, around, asked)?;
+    let with = |more: &[Dimension], filter: Option<(Dimension, Filter)>| {
+        let mut dimensions = asked.groups.clone();
+        dimensions.extend(more.iter().filter(|one| !asked.groups.contains(one)).cloned());
+        let filters = asked.filters.iter().cloned().chain(filter).collect();
+        Questions { dimensions, filters }
+    };
+    let names = || dated.iter().map(String::as_str);
+    let rest = (!dated.is_empty()).then(|| among(Op::NotIn, names()));
+    let by_resource = [resource()];
+    let mut questions = vec![with(if others { &by_resource } else { &[] }, rest)];
+    if !dated.is_empty() {
+        let by_day = [resource(), Dimension::Plain("day")];
+        questions.push(with(&by_day, Some(among(Op::In, names()))));
+    }
+    Ok(questions)
+}
+
+/// Hands on what lines come to, placed, with its values on some axes. Blocks the thread.
+fn placed(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    asked: &AxisQuery,
+    mut take: impl FnMut(Place, Vec<String>, &Currency, Sum) -> Result<(), TooLarge>,
+) -> Result<(), AttributeFault> {
+    let placing = whose.rules.placing()?;
+    let others = asked.others();
+    let axes: Vec<Axis> =
+        asked.groups.iter().cloned().chain(others.iter().map(|(axis, _)| axis.clone())).collect();
+    let of_lines = CostQuery {
+        basis: asked.basis,
+        groups: needs(&placing, &axes),
+        filters: asked.of_line_filters(),
+    };
+    for question in questions(store, counting, &whose.around, &of_lines)? {
+        let Questions { dimensions, filters } = question;
+        let of_lines = CostQuery { basis: asked.basis, groups: dimensions.clone(), filters };
+        for (values, currency, sum) in costs(store, counting, &of_lines)?.iter() {
+            let look = Values { dimensions: &dimensions, values };
+            let (place, mut values) = whose.around.locate(&look, &placing, &axes);
+            let own = values.split_off(asked.groups.len());
+            let wanted = others.iter().zip(&own).all(|((_, filter), value)| filter.holds(value));
+            if wanted {
+                take(place, values, currency, sum)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sums the lines that are asked for. Blocks the thread.
+pub fn attributed(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    asked: &AxisQuery,
+) -> Result<Table, AttributeFault> {
+    if let Some(of_lines) = asked.of_lines() {
+        return Ok(costs(store, counting, &of_lines)?);
+    }
+    let mut table = Table::default();
+    placed(store, counting, whose, asked, |_, values, currency, sum| {
+        table.take(values, currency.clone(), sum)
+    })?;
+    Ok(table)
+}
+
+/// A sum's place, its values, its currency, and what it is.
+pub(crate) type PlacedSum = (Place, Vec<String>, Currency, Sum);
+
+/// The same, with the place of each sum.
+pub(crate) fn attributed_places(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    asked: &AxisQuery,
+) -> Result<Vec<PlacedSum>, AttributeFault> {
+    let mut all = Vec::new();
+    placed(store, counting, whose, asked, |place, values, currency, sum| {
+        all.push((place, values, currency.clone(), sum));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// One line's values, by dimension.
+struct OfLine {
+    values: BTreeMap<Dimension, String>,
+}
+
+impl Looked for OfLine {
+    fn value(&self, dimension: &Dimension) -> &str {
+        self.values.get(dimension).map_or("", String::as_str)
+    }
+}
+
+/// Places single lines.
+pub struct Placer<'a> {
+    whose: &'a Whose,
+    placing: Placing<'a>,
+    dimensions: Vec<Dimension>,
+    axes: Vec<Axis>,
+}
+
+impl<'a> Placer<'a> {
+    /// By what, and on which axes.
+    pub fn new(whose: &'a Whose, axes: Vec<Axis>) -> Result<Self, Refusal> {
+        let placing = whose.rules.placing()?;
+        let mut dimensions = needs(&placing, &axes);
+        dimensions.extend([resource(), Dimension::Plain("day")]);
+        Ok(Self { whose, placing, dimensions, axes })
+    }
+
+    /// The line's place, and its values on the axes.
+    pub fn place(&self, line: &Line) -> (Place, Vec<String>) {
+        let values = self.dimensions.iter().map(|one| (one.clone(), one.of(line).into_owned()));
+        self.whose.around.locate(&OfLine { values: values.collect() }, &self.placing, &self.axes)
+    }
+}
+
+/// Where a number comes from that axes are asked of, with at most so many of its lines. Blocks the
+/// thread.
+pub fn explain_attributed(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    asked: &AxisQuery,
+    most: usize,
+) -> Result<Explained, AttributeFault> {
+    let others = asked.others();
+    let placer = Placer::new(whose, others.iter().map(|(axis, _)| axis.clone()).collect())?;
+    let of_lines =
+        CostQuery { basis: asked.basis, groups: vec![], filters: asked.of_line_filters() };
+    let mut explained = Explained::default();
+    let magnitude = |line: &Line| asked.basis.of(line).0.unsigned_abs();
+    for counted in &counting.bills {
+        for segment in &counted.bill.segments {
+            let mut part = Contribution {
+                bill: counted.id,
+                version: counted.bill.versions.last().map_or(0, |version| version.version),
+                segment: segment.clone(),
+                lines: 0,
+                sums: BTreeMap::new(),
+            };
+            for line in store.lines(&segment.digest)? {
+                let line = line?;
+                if !of_lines.wants(&line) {
+                    continue;
+                }
+                let (_, values) = placer.place(&line);
+                if !others.iter().zip(&values).all(|((_, filter), value)| filter.holds(value)) {
+                    continue;
+                }
+                part.lines += 1;
+                let amount = asked.basis.of(&line);
+                let sum = part.sums.entry(line.currency.clone()).or_insert(Amount::ZERO);
+                *sum = sum.checked_add(amount).ok_or(TooLarge)?;
+                let total = explained.totals.entry(line.currency.clone()).or_default();
+                *total = total.checked_add(amount).ok_or(TooLarge)?;
+                explained.lines.push((segment.digest.clone(), line));
+                if explained.lines.len() >= 2 * most.max(1) {
+                    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
+                    explained.lines.truncate(most);
+                }
+            }
+            if part.lines > 0 {
+                explained.parts.push(part);
+            }
+        }
+    }
+    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
+    explained.lines.truncate(most);
+    Ok(explained)
+}
+
+/// A row of the inventory as costs see it.
+fn owned(row: &Row) -> Option<(String, Owned)> {
+    let text = |name: &str| row.body[name].as_str().map(str::to_owned);
+    let tags = row.body["tags"].as_object().into_iter().flatten();
+    let tags = tags.filter_map(|(key, tag)| Some((key.clone(), tag.as_str()?.to_owned())));
+    let owned = Owned {
+        project: row.body["project"].as_str().and_then(|id| id.parse().ok()),
+        tags: tags.collect(),
+        columns: Axis::INVENTORY
+            .into_iter()
+            .filter_map(|column| Some((column, text(column)?)))
+            .collect(),
+    };
+    Some((text("external_id")?, owned))
+}
+
+impl Ledger {
+    /// All that whose costs are depends on, as it was at the position of what is counted, and for
+    /// each month at its end.
+    pub async fn surroundings(
+        &self,
+        counting: &Counting,
+        organisation: Option<Uuid>,
+    ) -> Result<Surroundings, ViewFault> {
+        let at = counting.position;
+        let (taggings, _) = self.states::<Tagging>(Some(at)).await?;
+        let listed = taggings.into_iter().filter(|(_, one)| !one.retired);
+        let tag_list = TagList::new(listed.map(|(id, one)| (id, one.entry)));
+        let mut now = self.tree(organisation, at).await?;
+        let mut query = Query::all();
+        query.filters.push(Filter {
+            column: "external_id".to_owned(),
+            op: Op::NotIn,
+            values: vec![Cell::Null],
+        });
+        query.at = Some(at);
+        let (rows, _) = self.rows(query).await?;
+        let changed: Vec<(String, i64)> = rows
+            .iter()
+            .filter_map(|row| {
+                let id = row.body["external_id"].as_str()?;
+                Some((id.to_owned(), row.body["updated_at"].as_i64()?))
+            })
+            .collect();
+        now.resources = rows.iter().filter_map(owned).collect();
+        let centres = Centres::of(&now.projects);
+        let mut then = BTreeMap::new();
+        let months: BTreeSet<BillingMonth> =
+            counting.bills.iter().filter_map(|counted| counted.bill.month).collect();
+        for month in months {
+            let end = month.end().and_time(NaiveTime::MIN).and_utc();
+            let position = self.ports.log.position_at(end).await.map_err(ViewFault::Store)?;
+            if position == 0 || position >= at {
+                continue;
+            }
+            let mut estate = self.tree(organisation, position).await?;
+            // A row that has not changed since is what it was.
+            let since = changed.iter().filter(|(_, when)| *when >= end.timestamp_micros());
+            let since: Vec<&str> = since.map(|(id, _)| id.as_str()).collect();
+            estate.resources = self.resources(&since, position).await?;
+            then.insert(month, Arc::new(estate));
+        }
+        Ok(Surroundings { tag_list, centres, now: Arc::new(now), then })
+    }
+
+    /// Projects, domains and the organisation at a position.
+    async fn tree(&self, organisation: Option<Uuid>, at: Position) -> Result<Estate, ViewFault> {
+        let (projects, _) = self.states::<Project>(Some(at)).await?;
+        let (domains, _) = self.states::<Domain>(Some(at)).await?;
+        let organisation = match organisation {
+            None => None,
+            Some(id) => {
+                let (all, _) = self.states::<Organisation>(Some(at)).await?;
+                all.into_iter().find(|(one, _)| *one == id).map(|(_, one)| one)
+            }
+        };
+        Ok(Estate {
+            projects: projects.into_iter().collect(),
+            domains: domains.into_iter().map(|(id, one)| (id, one.name)).collect(),
+            organisation,
+            resources: BTreeMap::new(),
+        })
+    }
+
+    /// These resources, by external id, as they were at a position.
+    async fn resources(
+        &self,
+        ids: &[&str],
+        at: Position,
+    ) -> Result<BTreeMap<String, Owned>, ViewFault> {
+        let mut resources = BTreeMap::new();
+        for some in ids.chunks(RESOURCES_AT_ONCE) {
+            let mut query = Query::all();
+            query.filters.push(Filter {
+                column: "external_id".to_owned(),
+                op: Op::In,
+                values: some.iter().copied().map(Cell::from).collect(),
+            });
+            query.at = Some(at);
+            let (rows, _) = self.rows(query).await?;
+            resources.extend(rows.iter().filter_map(owned));
+        }
+        Ok(resources)
+    }
+}

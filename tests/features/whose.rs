@@ -1,0 +1,311 @@
+//! Whose costs are: by the tag list, rules, the inventory and accounts; by domain and by node as the
+//! tree was then; and projects that rules create.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use adapters_sim::Population;
+use commands::{
+    allocate::allocate,
+    attribute::{AxisQuery, Placer, Whose, attributed, explain_attributed},
+    bills::{Counting, Import},
+    ports::{Clock, Filter, Op, Reading},
+    submit::SubmitFault,
+};
+use domain::{
+    finops::{
+        amount::BillingMonth,
+        attribution::Axis,
+        bill::Manner,
+        cost::Basis,
+        rules::{By, Rules},
+    },
+    kernel::Principal,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{World, id_of};
+
+const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,\
+    BillingCurrency,BillingPeriodStart,BillingPeriodEnd,ChargeCategory,ChargePeriodStart,\
+    ChargePeriodEnd,ServiceName,ResourceId,ConsumedQuantity,ConsumedUnit,Tags\n";
+
+/// A line of a day of a month.
+struct One<'a> {
+    day: &'a str,
+    billed: &'a str,
+    resource: &'a str,
+    quantity: &'a str,
+    tags: &'a str,
+}
+
+fn line(one: &One<'_>) -> String {
+    let One { day, billed, resource, quantity, tags } = one;
+    let month: BillingMonth = day[..7].parse().unwrap();
+    let (first, next) = (month.first(), month.next().first());
+    let tags = tags.replace('"', "\"\"");
+    format!(
+        "{billed},{billed},{billed},{billed},42,USD,{first}T00:00:00Z,{next}T00:00:00Z,Usage,\
+         {day}T00:00:00Z,{day}T01:00:00Z,EC2,{resource},{quantity},Hours,\"{tags}\"\n"
+    )
+}
+
+async fn import(world: &World, lines: &[One<'_>]) {
+    let file = lines.iter().fold(HEADING.to_owned(), |file, one| file + &line(one));
+    let read = world.ledger.ports.bills.read(&mut file.as_bytes(), &Reading::default()).unwrap();
+    assert_eq!(read.quarantined, 0);
+    let import = Import {
+        source: "bill.csv".into(),
+        manner: Manner::Add,
+        reason: String::new(),
+        by: World::admin(),
+    };
+    world.ledger.book(&read, &import).await.unwrap();
+}
+
+async fn counting(world: &World) -> Counting {
+    world.caught_up().await;
+    let month = |text: &str| text.parse().unwrap();
+    world.ledger.bills(month("2000-01"), month("9000-01"), None).await.unwrap()
+}
+
+async fn whose(world: &World, counting: &Counting, rules: Value, tree: Option<Uuid>) -> Whose {
+    let rules: Rules = serde_json::from_value(rules).unwrap();
+    rules.check().unwrap();
+    Whose { rules, around: world.ledger.surroundings(counting, tree).await.unwrap() }
+}
+
+fn asked(groups: &[&str]) -> AxisQuery {
+    let groups = groups.iter().map(|name| name.parse().unwrap()).collect();
+    AxisQuery { basis: Basis::Billed, groups, filters: vec![] }
+}
+
+/// Groups with their amounts, as text.
+fn table(world: &World, counting: &Counting, whose: &Whose, asked: &AxisQuery) -> Vec<String> {
+    let store = world.ledger.ports.bills.as_ref();
+    let table = attributed(store, counting, whose, asked).unwrap();
+    table.iter().map(|(key, _, sum)| format!("{} {}", key.join("|"), sum.amount)).collect()
+}
+
+async fn create(world: &World, kind: &str, verb: &str, body: Value) -> Uuid {
+    world.send(kind, None, verb, body).await.unwrap().id
+}
+
+async fn say(world: &World, kind: &str, id: Uuid, verb: &str, body: Value) {
+    world.send(kind, id, verb, body).await.unwrap();
+}
+
+/// The month the world's clock shows.
+fn this_month(world: &World) -> BillingMonth {
+    BillingMonth::of(world.clock.now().date_naive())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn costs_are_shown_by_the_estate_as_it_was_in_their_month() {
+    let world = World::synced(Population { seed: 7, regions: 1, resources: 40 }).await;
+    let shop = create(&world, "project", "create", json!({"name": "shop"})).await;
+    let lab = create(&world, "project", "create", json!({"name": "lab"})).await;
+    let retail = create(&world, "domain", "create", json!({"name": "retail"})).await;
+    say(&world, "project", shop, "assign", json!({"domain": retail})).await;
+    say(&world, "project", shop, "tag", json!({"tags": {"cost-centre": "77"}})).await;
+    let levels = json!({"name": "Acme", "levels": ["division", "team"]});
+    let tree = create(&world, "organisation", "define", levels).await;
+    for node in [json!({"key": "web"}), json!({"key": "research"})] {
+        say(&world, "organisation", tree, "add-node", node).await;
+    }
+    say(&world, "organisation", tree, "bind", json!({"node": "web", "projects": [shop]})).await;
+    let server = world.rows("server").await.remove(0).body;
+    let external = server["external_id"].as_str().unwrap().to_owned();
+    say(&world, "server", id_of(&server), "assign", json!({"project": shop})).await;
+    let first = this_month(&world);
+
+    // A month later everything is elsewhere.
+    world.clock.advance(Duration::from_hours(40 * 24));
+    let second = this_month(&world);
+    assert_ne!(first, second);
+    say(&world, "server", id_of(&server), "assign", json!({"project": lab})).await;
+    let moved = json!({"node": "research", "projects": [shop, lab]});
+    say(&world, "organisation", tree, "bind", moved).await;
+    say(&world, "project", shop, "rename", json!({"name": "store"})).await;
+
+    let (day, later) = (first.first().to_string(), second.first().to_string());
+    let one = |day, resource, billed| One { day, billed, resource, quantity: "1", tags: "{}" };
+    import(
+        &world,
+        &[one(&day, &external, "1"), one(&later, &external, "10"), one(&day, "unknown", "100")],
+    )
+    .await;
+    let counting = counting(&world).await;
+    let whose = whose(&world, &counting, json!({}), Some(tree)).await;
+    let axes = [
+        "month",
+        "project",
+        "node",
+        "domain",
+        "placed_by",
+        "inventory.kind",
+        "project_tags.cost-centre",
+    ];
+    assert_eq!(
+        table(&world, &counting, &whose, &asked(&axes)),
+        [
+            format!("{first}|store|web|retail|inventory|server|77 1"),
+            format!("{first}|unallocated|||nothing|| 100"),
+            format!("{second}|lab|research||inventory|server| 10"),
+        ],
+        "whose it was and where it hung then, by the name of today"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tag_list_comes_first_and_each_line_says_what_placed_it() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let shop = create(&world, "project", "create", json!({"name": "shop"})).await;
+    let entry =
+        json!({"resource": "i-1", "project": shop, "from": "2026-10-10", "to": "2026-10-20"});
+    create(&world, "tagging", "define", entry).await;
+    let entry = json!({"resource": "i-2", "tags": {"env": "prod", "team": null}});
+    create(&world, "tagging", "define", entry).await;
+    let gone = json!({"resource": "i-3", "project": shop});
+    let gone = create(&world, "tagging", "define", gone).await;
+    say(&world, "tagging", gone, "retire", json!({})).await;
+    let one = |day, resource, billed, tags| One { day, billed, resource, quantity: "1", tags };
+    import(
+        &world,
+        &[
+            one("2026-10-09", "i-1", "1", r#"{"env": "dev"}"#),
+            one("2026-10-10", "i-1", "2", r#"{"env": "dev"}"#),
+            one("2026-10-19", "i-1", "4", r#"{"env": "prod"}"#),
+            one("2026-10-20", "i-1", "8", r#"{"env": "prod"}"#),
+            one("2026-10-05", "i-2", "16", r#"{"env": "dev", "team": "x"}"#),
+            one("2026-10-05", "i-3", "32", "{}"),
+        ],
+    )
+    .await;
+    let counting = counting(&world).await;
+    let rules = json!({
+        "attribution": [
+            {"name": "prod", "centre": "live", "conditions":
+                [{"dimension": "tags.env", "values": ["prod"]}]},
+            {"name": "teams", "conditions": [], "centre_of": "tags.team"},
+        ],
+        "accounts": {"42": "rest"},
+    });
+    let whose = whose(&world, &counting, rules, None).await;
+    assert_eq!(
+        table(&world, &counting, &whose, &asked(&["project", "placed_by", "rule"])),
+        ["live|rule|prod 24", "rest|account| 33", "shop|owner| 6"]
+    );
+    assert_eq!(
+        table(&world, &counting, &whose, &asked(&["effective_tags.env", "tags.env"])),
+        ["| 32", "dev|dev 3", "prod|dev 16", "prod|prod 12"]
+    );
+    // The same, line by line.
+    let mut asked = asked(&[]);
+    let of_shop = Filter { column: "project".into(), op: Op::In, values: vec!["shop".into()] };
+    asked.filters.push((Axis::Project, of_shop));
+    let store = world.ledger.ports.bills.as_ref();
+    let explained = explain_attributed(store, &counting, &whose, &asked, 10).unwrap();
+    let placer = Placer::new(&whose, vec![]).unwrap();
+    let lines = explained.lines.iter().map(|(_, line)| (line.number, placer.place(line).0.by));
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines, [(4, By::Owner), (3, By::Owner)]);
+    let totals: Vec<_> = explained.totals.values().map(ToString::to_string).collect();
+    assert_eq!(totals, ["6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_is_spread_by_what_was_used_month_by_month() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let one = |day, billed, quantity, tags| One { day, billed, resource: "", quantity, tags };
+    let (a, b, shared) = (r#"{"team": "a"}"#, r#"{"team": "b"}"#, r#"{"team": "pool"}"#);
+    import(
+        &world,
+        &[
+            one("2026-09-01", "1", "30", a),
+            one("2026-09-01", "1", "10", b),
+            one("2026-09-01", "100", "5", shared),
+            one("2026-10-01", "1", "10", a),
+            one("2026-10-01", "1", "30", b),
+            one("2026-10-01", "200", "5", shared),
+        ],
+    )
+    .await;
+    let all = counting(&world).await;
+    let rules = |method: Value| {
+        json!({
+            "attribution": [{"name": "teams", "conditions": [], "centre_of": "tags.team"}],
+            "shared": [{"name": "by hours", "pool": "pool", "targets": ["a", "b"], "method": method}],
+        })
+    };
+    let store = world.ledger.ports.bills.as_ref();
+    let after = |counting: &Counting, whose: &Whose| -> BTreeMap<String, String> {
+        let allocated = allocate(store, counting, whose, Basis::Billed).unwrap();
+        let buckets = allocated.buckets.iter().filter(|(_, share)| share.after.0 != 0);
+        buckets
+            .map(|(one, share)| (format!("{} {}", one.month, one.centre), share.after.to_string()))
+            .collect()
+    };
+    let hours = json!([{"dimension": "unit", "values": ["Hours"]}]);
+    let usage = rules(json!({"usage": {"conditions": hours, "fallback": "refuse"}}));
+    let used = whose(&world, &all, usage.clone(), None).await;
+    let want = |texts: [(&str, &str); 4]| -> BTreeMap<String, String> {
+        texts.map(|(bucket, amount)| (bucket.to_owned(), amount.to_owned())).into()
+    };
+    let expected =
+        want([("2026-09 a", "76"), ("2026-09 b", "26"), ("2026-10 a", "51"), ("2026-10 b", "151")]);
+    assert_eq!(after(&all, &used), expected);
+    // A month is the same whatever else is asked of.
+    let october = "2026-10".parse().unwrap();
+    let only = world.ledger.bills(october, october, None).await.unwrap();
+    let own = whose(&world, &only, usage, None).await;
+    let expected: BTreeMap<_, _> =
+        expected.into_iter().filter(|(bucket, _)| bucket.starts_with("2026-10")).collect();
+    assert_eq!(after(&only, &own), expected);
+    let heads = json!({"driver": {"values": {"a": "1", "b": "1"},
+        "months": {"2026-10": {"a": "1"}}, "fallback": "keep"}});
+    let heads = whose(&world, &all, rules(heads), None).await;
+    let expected =
+        want([("2026-09 a", "51"), ("2026-09 b", "51"), ("2026-10 a", "201"), ("2026-10 b", "1")]);
+    assert_eq!(after(&all, &heads), expected);
+    // As costs by project and month, to the last unit what the lines come to.
+    let allocated = allocate(store, &all, &heads, Basis::Billed).unwrap();
+    let table = allocated.costs(&heads, &asked(&["project", "quarter"])).unwrap();
+    let rows: Vec<_> =
+        table.iter().map(|(key, _, sum)| format!("{} {}", key.join("|"), sum.amount)).collect();
+    assert_eq!(rows, ["a|2026-Q3 51", "a|2026-Q4 201", "b|2026-Q3 51", "b|2026-Q4 1"]);
+    assert!(allocated.costs(&heads, &asked(&["service"])).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_that_rules_create_are_created_once() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    create(&world, "project", "create", json!({"name": "a"})).await;
+    let one = |tags| One { day: "2026-10-01", billed: "1", resource: "", quantity: "1", tags };
+    import(&world, &[one(r#"{"team": "a"}"#), one(r#"{"team": "b"}"#), one("{}")]).await;
+    let rules = json!({"attribution": [
+        {"name": "teams", "conditions": [], "centre_of": "tags.team", "create_project": true}]});
+    for expected in [1, 0] {
+        let counting = counting(&world).await;
+        let whose = whose(&world, &counting, rules.clone(), None).await;
+        let store = world.ledger.ports.bills.as_ref();
+        let allocated = allocate(store, &counting, &whose, Basis::Billed).unwrap();
+        let by = World::admin();
+        let created = world.ledger.create_projects(&by, &whose, &allocated).await.unwrap();
+        assert_eq!(created.len(), expected);
+    }
+    let mut names: Vec<_> =
+        world.rows("project").await.iter().map(|row| row.body["name"].clone()).collect();
+    names.sort_by_key(ToString::to_string);
+    assert_eq!(names, ["a", "b"]);
+    // A reader creates none.
+    let all = counting(&world).await;
+    let created = json!({"attribution": [
+        {"name": "all", "conditions": [], "centre_of": "service", "create_project": true}]});
+    let whose = whose(&world, &all, created, None).await;
+    let store = world.ledger.ports.bills.as_ref();
+    let allocated = allocate(store, &all, &whose, Basis::Billed).unwrap();
+    let reader = Principal { role: domain::kernel::Role::Viewer, ..World::admin() };
+    let refused = world.ledger.create_projects(&reader, &whose, &allocated).await.unwrap_err();
+    assert!(matches!(refused, SubmitFault::Refused(no) if no.code.code == "role-too-low"));
+}
