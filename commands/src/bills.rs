@@ -12,6 +12,7 @@ use domain::{
         amount::{Amount, BillingMonth, Currency},
         bill::{Bill, Manner, Segment},
         cost::{Table, TooLarge},
+        issuer::Issuer,
         line::Line,
     },
     kernel::{Decider, Principal, StreamId, sha256},
@@ -26,6 +27,9 @@ use crate::{
     ports::{BillFault, BillStore, CostQuery, Part, ReadBill, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
+
+/// Most commitments in one event: some 100 KB.
+const COMMITMENTS_MAX: usize = 200;
 
 /// Where a file's lines go, and who sent it.
 #[derive(Clone, Debug)]
@@ -182,6 +186,7 @@ pub(crate) fn booking(
         findings: findings.collect(),
         quarantined: read.quarantined,
         imported_by: import.by.name.clone(),
+        invoices: part.invoices.clone(),
     };
     let body = json!({
         "billing_account": part.billing_account,
@@ -196,9 +201,44 @@ pub(crate) fn booking(
     Ok(Submission::new(Principal::system("bills"), kind, id, "import", body))
 }
 
+/// The commands that take down what a file of statements says.
+fn stating(read: &ReadBill, import: &Import) -> Result<Vec<Submission>, SubmitFault> {
+    let kind = |name: &str| {
+        kinds::by_name(name).ok_or_else(|| LoadFault::Missing(format!("the kind {name}")))
+    };
+    let submission = |kind, id, verb, mut body: Value| {
+        body["source"] = json!(import.source);
+        body["source_digest"] = json!(read.source_digest);
+        body["stated_by"] = json!(import.by.name);
+        Submission::new(Principal::system("bills"), kind, id, verb, body)
+    };
+    let mut all = Vec::new();
+    for ((account, month), invoices) in &read.invoices {
+        let body = json!({"billing_account": account, "month": month, "invoices": invoices});
+        let id = Bill::id(account, *month);
+        all.push(submission(kind(Bill::KIND)?, id, "state-invoices", body));
+    }
+    for (name, statement) in &read.issuers {
+        let mut state = |part: Value| -> Result<(), SubmitFault> {
+            let mut body = part;
+            body["name"] = json!(name);
+            all.push(submission(kind(Issuer::KIND)?, Issuer::id(name), "state", body));
+            Ok(())
+        };
+        for commitments in statement.commitments.chunks(COMMITMENTS_MAX) {
+            state(json!({"commitments": commitments}))?;
+        }
+        if !statement.periods.is_empty() {
+            state(json!({"periods": statement.periods}))?;
+        }
+    }
+    Ok(all)
+}
+
 impl Ledger {
-    /// Books what was read of a file: one command for each account and month. The same file has no
-    /// second effect. Of several bills those before the first that is refused are booked.
+    /// Books what was read of a file: one command for each account and month, then what issuers
+    /// state. The same file has no second effect. Of several bills those before the first that is
+    /// refused are booked.
     pub async fn book(
         &self,
         read: &ReadBill,
@@ -206,16 +246,17 @@ impl Ledger {
     ) -> Result<Vec<Outcome>, SubmitFault> {
         // Closed months and reach are refused before anything is booked.
         import.by.authorise(domain::kernel::Role::Admin, None)?;
-        let mut outcomes = Vec::with_capacity(read.parts.len());
-        for validate_only in [true, false] {
-            for part in &read.parts {
-                let submission = booking(read, part, import)?;
-                if validate_only {
-                    self.plan(&submission).await?;
-                } else {
-                    outcomes.push(self.submit(submission).await?);
-                }
-            }
+        let mut submissions = Vec::with_capacity(read.parts.len());
+        for part in &read.parts {
+            submissions.push(booking(read, part, import)?);
+        }
+        submissions.extend(stating(read, import)?);
+        for submission in &submissions {
+            self.plan(submission).await?;
+        }
+        let mut outcomes = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            outcomes.push(self.submit(submission).await?);
         }
         Ok(outcomes)
     }

@@ -24,6 +24,7 @@ pub mod observe;
 pub mod pace;
 pub mod plan;
 pub mod ports;
+pub mod reconcile;
 pub mod run_orders;
 pub mod states;
 pub mod submit;

@@ -3,7 +3,9 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
-    finops::{bill::Bill, commitment::Commitment, rule_set::RuleSet, tagging::Tagging},
+    finops::{
+        bill::Bill, commitment::Commitment, issuer::Issuer, rule_set::RuleSet, tagging::Tagging,
+    },
     kernel::{Kind, kind},
     mapping::Mapped,
     network::{Network, security_group::SecurityGroup},
@@ -21,6 +23,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Commitment>(),
     kind::<Observed<Disk>>(),
     kind::<Domain>(),
+    kind::<Issuer>(),
     kind::<Observed<Network>>(),
     kind::<Organisation>(),
     kind::<Project>(),

@@ -8,24 +8,49 @@ use adapters_console::{
 
 use super::{
     Failure,
-    grammar::{Allocate, Bill, Costs, ImportBill, Months},
+    grammar::{Allocate, Bill, Costs, ImportBill, Months, ReconcileBills, Span},
 };
 use crate::connection::Connection;
 
-impl Months {
+impl Span {
     fn query(&self) -> Vec<(&'static str, String)> {
         let from = self.month.clone().or_else(|| self.from_month.clone());
         let to = self.month.clone().or_else(|| self.to_month.clone());
         let months = [("from_month", from), ("to_month", to)];
-        let months = months.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        months.chain([("basis", self.basis.clone())]).collect()
+        months.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+impl Months {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = self.span.query();
+        query.push(("basis", self.basis.clone()));
+        query
     }
 }
 
 pub(super) async fn bill(command: Bill, connection: &Connection) -> Result<Exit, Failure> {
     match command {
         Bill::Import(import) => import_bill(import, connection).await,
+        Bill::Reconcile(reconcile) => reconcile_bills(reconcile, connection).await,
     }
+}
+
+async fn reconcile_bills(
+    reconcile: ReconcileBills,
+    connection: &Connection,
+) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let mut query = reconcile.span.query();
+    query.extend(reconcile.at.moment()?.map(|at| ("at", at)));
+    let answer = client.get("/v1/bill-reconciliations", &query).await?.body;
+    let (out, style) = (&mut std::io::stdout().lock(), Style::stdout());
+    if reconcile.output.output.is_for_people() {
+        show::reconciled(out, &answer, style)?;
+    } else {
+        format::document(out, reconcile.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// What a folder's files are called that are taken for bills.

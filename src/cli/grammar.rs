@@ -203,6 +203,16 @@ pub(crate) struct At {
 /// Which bills, and which of their amounts.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Months {
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// Which number: billed, contracted, effective, list, quantity
+    #[arg(long, default_value = "billed")]
+    pub(crate) basis: String,
+}
+
+/// Which bills.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Span {
     /// One billing month, such as 2026-10
     #[arg(long, conflicts_with_all = ["from_month", "to_month"])]
     pub(crate) month: Option<String>,
@@ -212,9 +222,6 @@ pub(crate) struct Months {
     /// The last billing month, itself included
     #[arg(long, value_name = "MONTH")]
     pub(crate) to_month: Option<String>,
-    /// Which number: billed, contracted, effective, list, quantity
-    #[arg(long, default_value = "billed")]
-    pub(crate) basis: String,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -260,6 +267,18 @@ pub(crate) enum Bill {
         skyledger bill import late.csv --reason 'late lines of the 31st'\n  \
         skyledger bill import october-again.csv --replace --strict")]
     Import(ImportBill),
+    /// Show bills beside what their issuers say of invoices and months
+    Reconcile(ReconcileBills),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReconcileBills {
+    #[command(flatten)]
+    pub(crate) span: Span,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Args, Clone, Debug)]

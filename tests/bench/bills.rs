@@ -76,6 +76,7 @@ pub(crate) fn run(size: Size) {
             findings: BTreeMap::new(),
             quarantined: 0,
             imported_by: String::new(),
+            invoices: part.invoices,
         };
         let bill = Bill { segments: vec![segment], sums: part.sums, ..Bill::default() };
         Counted { id: Uuid::nil(), bill }

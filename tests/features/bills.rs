@@ -26,7 +26,7 @@ use serde_json::json;
 
 use crate::world::World;
 
-const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,\
+pub(crate) const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,\
     BillingPeriodStart,BillingPeriodEnd,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,\
     ServiceName,Tags\n";
 
@@ -46,16 +46,16 @@ fn month() -> BillingMonth {
     "2026-10".to_owned().try_into().unwrap()
 }
 
-fn import(manner: Manner, reason: &str) -> Import {
+pub(crate) fn import(manner: Manner, reason: &str) -> Import {
     Import { source: "october.csv".into(), manner, reason: reason.into(), by: World::admin() }
 }
 
-fn read(world: &World, file: &str) -> ReadBill {
+pub(crate) fn read(world: &World, file: &str) -> ReadBill {
     let how = Reading::default();
     world.ledger.ports.bills.read(&mut file.as_bytes(), &how).unwrap()
 }
 
-async fn book(world: &World, file: &str, import: Import) -> Result<Vec<Outcome>, SubmitFault> {
+pub(crate) async fn book(world: &World, file: &str, import: Import) -> Result<Vec<Outcome>, SubmitFault> {
     world.ledger.book(&read(world, file), &import).await
 }
 

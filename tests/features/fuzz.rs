@@ -102,8 +102,14 @@ impl Server {
         answer.body["id"].as_str().unwrap().to_owned()
     }
 
-    /// A bill of one line.
+    /// A bill of one line, and what its issuer says of the month.
     async fn import(&self) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let period = "BillingPeriodStart,BillingPeriodStatus,InvoiceIssuerName\n2026-10-01,Open,AWS\n";
+        std::fs::write(file.path(), period).unwrap();
+        let file = tokio::fs::File::open(file.path()).await.unwrap();
+        let answer = self.client.upload("/v1/bill-imports", &[], file, |_| {}).await.unwrap().body;
+        assert_eq!(answer["statements"][0]["kind"], "issuer", "{answer}");
         let file = tempfile::NamedTempFile::new().unwrap();
         let bill = "BilledCost,BillingAccountId,BillingCurrency,BillingPeriodStart,ChargeCategory,\
             ChargePeriodStart,ChargePeriodEnd,ServiceName,EffectiveCost,ListCost,ContractedCost\n\

@@ -6,6 +6,7 @@
 mod amortise;
 mod aws;
 mod between;
+mod bill_statements;
 mod bills;
 mod crash_at_every_step;
 mod few_connections;

@@ -282,6 +282,47 @@ pub fn renewed(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<
     Ok(())
 }
 
+/// Bills beside what their issuers say.
+///
+/// # Errors
+/// What the output says.
+pub fn reconciled(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    if items(answer, "items").is_empty() {
+        return writeln!(out, "no bills of these months");
+    }
+    for bill in items(answer, "items") {
+        writeln!(
+            out,
+            "{} {}  ({})",
+            style.bold(text(bill, "month")),
+            text(bill, "billing_account"),
+            text(bill, "status"),
+        )?;
+        for one in items(bill, "disagreements") {
+            let (mark, issuer) = (style.red("!"), text(one, "issuer"));
+            writeln!(out, "  {mark} {issuer} says the month is {}", text(one, "says"))?;
+        }
+        let Some(invoices) = bill["invoices"].as_array() else {
+            writeln!(out, "  its lines do not say their invoices")?;
+            continue;
+        };
+        for one in invoices {
+            let said = |name: &str| match one[name].as_str() {
+                Some(sum) => format!("{} {}", amount(sum), text(one, "currency")),
+                None => "–".to_owned(),
+            };
+            let number = match text(one, "invoice") {
+                "" => "without an invoice",
+                number => number,
+            };
+            let mark = if one["differs"] == true { style.red("! ") } else { "  ".to_owned() };
+            let (issuer, lines, stated) = (text(one, "issuer"), said("lines"), said("stated"));
+            writeln!(out, "  {mark}{number}  {issuer}  lines {lines}, stated {stated}")?;
+        }
+    }
+    Ok(())
+}
+
 /// What came of a bill's file.
 ///
 /// # Errors
@@ -305,6 +346,11 @@ pub fn imported(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
             text(bill, "status"),
             if bill["repeated"] == true { ", these lines were there already" } else { "" },
         )?;
+    }
+    for one in items(answer, "statements") {
+        let was = if one["repeated"] == true { ", which was stated already" } else { "" };
+        let (set, kind) = (text(answer, "data_set"), text(one, "kind"));
+        writeln!(out, "{set}: {kind} {}{was}", text(one, "id"))?;
     }
     for (code, finding) in answer["findings"].as_object().into_iter().flatten() {
         writeln!(

@@ -97,8 +97,8 @@ pub(crate) fn query(call: &Call) -> Result<AxisQuery, Problem> {
     Ok(AxisQuery { basis, groups, filters })
 }
 
-/// The bills that are asked for: by default those of every month.
-pub(crate) async fn counting(call: &Call) -> Result<Counting, Problem> {
+/// The months that are asked for: by default all.
+pub(crate) fn months(call: &Call) -> Result<(BillingMonth, BillingMonth), Problem> {
     let first = month(call, &FROM_MONTH)?;
     let last = month(call, &TO_MONTH)?;
     let day = |year| chrono::NaiveDate::from_ymd_opt(year, 1, 1).unwrap_or_default();
@@ -107,6 +107,12 @@ pub(crate) async fn counting(call: &Call) -> Result<Counting, Problem> {
     if to < from {
         return Err(Problem::parameter(TO_MONTH.name, format!("is before {from}")));
     }
+    Ok((from, to))
+}
+
+/// The bills that are asked for: by default those of every month.
+pub(crate) async fn counting(call: &Call) -> Result<Counting, Problem> {
+    let (from, to) = months(call)?;
     let at = call.at().await?;
     Ok(call.service.ledger.bills(from, to, at).await?)
 }

@@ -147,8 +147,21 @@ pub(crate) async fn import(mut call: Call) -> Answer {
         .iter()
         .map(|(code, (lines, first))| (code.clone(), json!({"lines": lines, "first_line": first})))
         .collect();
+    let statements: Vec<Value> = outcomes[bills.len()..]
+        .iter()
+        .map(|outcome| {
+            json!({
+                "kind": outcome.kind,
+                "id": outcome.id,
+                "revision": outcome.revision,
+                "repeated": outcome.events.is_empty(),
+            })
+        })
+        .collect();
     let body = json!({
+        "data_set": read.data_set,
         "source_digest": read.source_digest,
+        "statements": statements,
         "bills": bills,
         "created_projects": created,
         "findings": findings,

@@ -26,6 +26,7 @@ mod params;
 pub mod problem;
 mod queries;
 pub mod routes;
+mod reconciliations;
 mod runs;
 mod serve;
 mod service;

@@ -10,7 +10,7 @@ use crate::{
     call::{Answer, Call},
     commands, costs, history,
     params::{Parameter, Place, Shape},
-    queries, runs, status, watch,
+    queries, reconciliations, runs, status, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -217,6 +217,7 @@ routes! {
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
     Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
+    Get "/v1/bill-reconciliations" Once Estate "reconcile-bills" &[&AT, &FROM_MONTH, &MIN_POSITION, &TO_MONTH], reconciliations::reconcile, "Bills beside what their issuers say of invoices and months.";
     Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";

@@ -14,6 +14,7 @@ mod segment;
 mod store;
 
 pub use bill::{
-    BadLine, Bill, BillFault, Finding, Mapping, MappingFault, Rule, Source, Term, open, read,
+    BadLine, Bill, BillFault, DataSet, Finding, Mapping, MappingFault, Opened, Rule, Source, Stated,
+    Term, open, read,
 };
 pub use segment::{Lake, LakeFault, Lines, Segment, SegmentWriter};

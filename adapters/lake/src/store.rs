@@ -7,13 +7,13 @@ use std::{
 
 use commands::ports::{BillFault, BillStore, Lines, Part, Quarantined, ReadBill, Reading};
 use domain::finops::{
-    amount::BillingMonth,
-    bill::{ByCurrency, Sums},
+    amount::{Amount, BillingMonth, Currency},
+    bill::{ByCurrency, InvoiceTotal, Sums},
     line::Line,
 };
 use sha2::{Digest, Sha256};
 
-use crate::{BadLine, Lake, LakeFault, Mapping, SegmentWriter, bill, segment::hex};
+use crate::{BadLine, Bill, Lake, LakeFault, Mapping, Opened, SegmentWriter, Stated, bill, segment::hex};
 
 /// Most accounts and months in one file: each has a segment that is being written, and a few
 /// thousand lines in memory.
@@ -41,19 +41,86 @@ impl Read for Hashed<'_> {
     }
 }
 
+impl Hashed<'_> {
+    /// Of all of the file, to its end.
+    fn digest(mut self) -> Result<String, BillFault> {
+        let drained = io::copy(&mut self, &mut io::sink());
+        match self.failed.or_else(|| drained.err().map(|error| error.to_string())) {
+            Some(error) => Err(BillFault::Refused(format!("the file breaks off: {error}"))),
+            None => Ok(hex(self.sha)),
+        }
+    }
+}
+
 /// One account and month of a file that is being read.
 struct Open {
     writer: SegmentWriter,
     lines: u64,
     sums: ByCurrency,
+    invoices: Invoices,
+}
+
+/// What lines come to by invoice, issuer and currency; none once there are too many.
+#[derive(Default)]
+struct Invoices {
+    by: Option<BTreeMap<(String, String, Currency), Amount>>,
+    /// Lines that follow each other are of one invoice more often than not.
+    last: Option<((String, String, Currency), Amount)>,
+}
+
+impl Invoices {
+    fn new() -> Self {
+        Self { by: Some(BTreeMap::new()), last: None }
+    }
+
+    fn add(&mut self, line: &Line) -> Option<()> {
+        if let Some(((invoice, issuer, currency), sum)) = &mut self.last
+            && (&*invoice, &*issuer, &*currency) == (&line.invoice, &line.issuer, &line.currency)
+        {
+            *sum = sum.checked_add(line.billed)?;
+            return Some(());
+        }
+        self.settle()?;
+        let key = (line.invoice.clone(), line.issuer.clone(), line.currency.clone());
+        self.last = Some((key, line.billed));
+        Some(())
+    }
+
+    fn settle(&mut self) -> Option<()> {
+        let (Some(by), Some((key, billed))) = (&mut self.by, self.last.take()) else {
+            return Some(());
+        };
+        let sum = by.entry(key).or_default();
+        *sum = sum.checked_add(billed)?;
+        if by.len() > InvoiceTotal::MAX {
+            self.by = None;
+        }
+        Some(())
+    }
+
+    fn totals(mut self) -> Option<Vec<InvoiceTotal>> {
+        self.settle()?;
+        let total = |((invoice, issuer, currency), billed)| InvoiceTotal {
+            invoice,
+            issuer,
+            currency,
+            billed,
+        };
+        Some(self.by?.into_iter().map(total).collect())
+    }
 }
 
 impl Open {
+    fn new(writer: SegmentWriter) -> Self {
+        Self { writer, lines: 0, sums: ByCurrency::new(), invoices: Invoices::new() }
+    }
+
     fn push(&mut self, line: &Line) -> Result<(), BillFault> {
         let sum = self.sums.entry(line.currency.clone()).or_default();
-        *sum = sum.checked_add(Sums::of(line)).ok_or_else(|| {
-            BillFault::Refused(format!("line {}: the sum is beyond 39 digits", line.number))
-        })?;
+        let beyond =
+            || BillFault::Refused(format!("line {}: the sum is beyond 39 digits", line.number));
+        *sum = sum.checked_add(Sums::of(line)).ok_or_else(beyond)?;
+        self.invoices.add(line).ok_or_else(beyond)?;
         self.lines += 1;
         Ok(self.writer.push(line)?)
     }
@@ -61,8 +128,9 @@ impl Open {
 
 impl Open {
     fn finish(self, (billing_account, month): (String, BillingMonth)) -> Result<Part, BillFault> {
-        let Self { writer, lines, sums } = self;
-        Ok(Part { billing_account, month, digest: writer.finish()?.digest, lines, sums })
+        let Self { writer, lines, sums, invoices } = self;
+        let digest = writer.finish()?.digest;
+        Ok(Part { billing_account, month, digest, lines, sums, invoices: invoices.totals() })
     }
 }
 
@@ -102,6 +170,36 @@ fn mapping(text: &str) -> Result<Mapping, BillFault> {
     Mapping::named(text).map_err(|fault| BillFault::Refused(fault.to_string()))
 }
 
+fn refused(bad: BadLine) -> BillFault {
+    let BadLine { line, column, value, reason, .. } = bad;
+    let place = if column.is_empty() { column } else { format!(", {column}") };
+    BillFault::Refused(format!("line {line}{place}: {reason} ({value:?})"))
+}
+
+/// Puts down what a file of statements says.
+fn say(read: &mut ReadBill, stated: Stated, strict: bool) -> Result<(), BillFault> {
+    let Stated { data_set, invoices, commitments, periods, bad, nameless } = stated;
+    read.data_set = data_set.name();
+    for bad in bad {
+        if strict {
+            return Err(refused(bad));
+        }
+        quarantine(read, bad)?;
+    }
+    read.invoices = invoices;
+    for (issuer, commitments) in commitments {
+        let statement = read.issuers.entry(issuer).or_default();
+        statement.commitments = commitments.into_values().collect();
+    }
+    for (issuer, periods) in periods {
+        read.issuers.entry(issuer).or_default().periods = periods;
+    }
+    if let Some(nameless) = nameless {
+        read.findings.insert("issuer-missing".to_owned(), nameless);
+    }
+    Ok(())
+}
+
 /// Counts a line that cannot be booked, and what is missing for it.
 fn quarantine(read: &mut ReadBill, bad: BadLine) -> Result<(), BillFault> {
     read.quarantined += 1;
@@ -118,24 +216,25 @@ fn quarantine(read: &mut ReadBill, bad: BadLine) -> Result<(), BillFault> {
     Ok(())
 }
 
-impl BillStore for Lake {
-    fn read(&self, file: &mut (dyn Read + Send), how: &Reading) -> Result<ReadBill, BillFault> {
-        let mapping = how.mapping.as_deref().map(mapping).transpose()?;
-        let mut hashed = Hashed { source: file, sha: Sha256::new(), failed: None };
-        let mut read = ReadBill::default();
-        let mut open: BTreeMap<(String, BillingMonth), Open> = BTreeMap::new();
-        let mut bill = bill::open(&mut hashed, mapping.as_ref(), self.folder())?;
+/// Parts of a file that are being written.
+type Parts = BTreeMap<(String, BillingMonth), Open>;
+
+impl Lake {
+    /// Takes the lines of a bill, into a segment for each account and month.
+    fn take(
+        &self,
+        mut bill: Bill<'_>,
+        how: &Reading,
+        read: &mut ReadBill,
+    ) -> Result<Parts, BillFault> {
+        read.data_set = "CostAndUsage";
+        let mut open = Parts::new();
         for line in bill.by_ref() {
             let line = match line {
                 Ok(line) => line,
-                Err(bad) if how.strict => {
-                    let BadLine { line, column, value, reason, .. } = bad;
-                    let place = if column.is_empty() { column } else { format!(", {column}") };
-                    let detail = format!("line {line}{place}: {reason} ({value:?})");
-                    return Err(BillFault::Refused(detail));
-                }
+                Err(bad) if how.strict => return Err(refused(bad)),
                 Err(bad) => {
-                    quarantine(&mut read, bad)?;
+                    quarantine(read, bad)?;
                     continue;
                 }
             };
@@ -148,9 +247,7 @@ impl BillStore for Lake {
                     )));
                 }
                 Entry::Vacant(place) => {
-                    let writer = self.writer()?;
-                    let part = Open { writer, lines: 0, sums: ByCurrency::new() };
-                    place.insert(part).push(&line)?;
+                    place.insert(Open::new(self.writer()?)).push(&line)?;
                 }
             }
         }
@@ -158,22 +255,31 @@ impl BillStore for Lake {
         if let Some(reason) = bill.cut_short() {
             return Err(BillFault::Refused(format!("the file breaks off: {reason}")));
         }
-        let findings = bill.findings();
-        drop(bill);
-        let drained = io::copy(&mut hashed, &mut io::sink());
-        if let Some(error) = hashed.failed.or_else(|| drained.err().map(|error| error.to_string()))
-        {
-            return Err(BillFault::Refused(format!("the file breaks off: {error}")));
-        }
-        read.source_digest = hex(hashed.sha);
-        read.findings = findings
-            .into_iter()
-            .map(|one| (one.rule.code().to_owned(), (one.count, one.first)))
-            .collect();
+        let findings = bill.findings().into_iter();
+        read.findings =
+            findings.map(|one| (one.rule.code().to_owned(), (one.count, one.first))).collect();
+        Ok(open)
+    }
+}
+
+impl BillStore for Lake {
+    fn read(&self, file: &mut (dyn Read + Send), how: &Reading) -> Result<ReadBill, BillFault> {
+        let mapping = how.mapping.as_deref().map(mapping).transpose()?;
+        let mut hashed = Hashed { source: file, sha: Sha256::new(), failed: None };
+        let mut read = ReadBill::default();
+        let open = match bill::open(&mut hashed, mapping.as_ref(), self.folder())? {
+            Opened::Bill(bill) => self.take(*bill, how, &mut read)?,
+            Opened::Stated(stated) => {
+                say(&mut read, stated, how.strict)?;
+                BTreeMap::new()
+            }
+        };
+        read.source_digest = hashed.digest()?;
         for (bill, part) in open {
             read.parts.push(part.finish(bill)?);
         }
-        if read.parts.is_empty() && read.quarantined == 0 {
+        let nothing = read.parts.is_empty() && read.invoices.is_empty() && read.issuers.is_empty();
+        if nothing && read.quarantined == 0 {
             return Err(BillFault::Refused("the file has a heading and no line".to_owned()));
         }
         Ok(read)
@@ -189,10 +295,7 @@ impl BillStore for Lake {
             }
             let (_, part) = match &mut open {
                 Some(open) => open,
-                none => none.insert((
-                    bill,
-                    Open { writer: self.writer()?, lines: 0, sums: ByCurrency::new() },
-                )),
+                none => none.insert((bill, Open::new(self.writer()?))),
             };
             part.push(&line)?;
         }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, io::Read};
 
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
-    bill::{ByCurrency, Segment, Sums},
+    bill::{ByCurrency, InvoiceTotal, Segment, Sums},
     cost::{Basis, Dimension, Table, TooLarge},
+    issuer::{Commitment, Period},
     line::Line,
 };
 
@@ -33,6 +34,17 @@ pub struct Part {
     pub lines: u64,
     /// What they come to.
     pub sums: ByCurrency,
+    /// The same by invoice; none when there are more than a bill may have.
+    pub invoices: Option<Vec<InvoiceTotal>>,
+}
+
+/// What an issuer says beside lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statement {
+    /// Terms of commitments.
+    pub commitments: Vec<Commitment>,
+    /// Which months are closed.
+    pub periods: BTreeMap<BillingMonth, Period>,
 }
 
 /// A line that could not be booked.
@@ -51,8 +63,14 @@ pub struct Quarantined {
 /// What came of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadBill {
+    /// Which of FOCUS's data sets it was.
+    pub data_set: &'static str,
     /// SHA-256 of the file as it was sent, in hexadecimal.
     pub source_digest: String,
+    /// What invoices say they come to, by account and month.
+    pub invoices: BTreeMap<(String, BillingMonth), Vec<InvoiceTotal>>,
+    /// What issuers say of months and commitments, by their names.
+    pub issuers: BTreeMap<String, Statement>,
     /// One for each account and month, sorted.
     pub parts: Vec<Part>,
     /// How many lines could not be booked.

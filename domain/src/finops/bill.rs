@@ -74,6 +74,53 @@ impl Sums {
 /// Sums by currency; currencies never mix.
 pub type ByCurrency = BTreeMap<Currency, Sums>;
 
+/// What the lines of an invoice come to, or what it says of them itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvoiceTotal {
+    /// `InvoiceId`; empty for lines that no invoice has yet.
+    pub invoice: String,
+    /// `InvoiceIssuerName`.
+    pub issuer: String,
+    /// In what.
+    pub currency: Currency,
+    /// `BilledCost`.
+    #[schemars(with = "String")]
+    pub billed: Amount,
+}
+
+impl InvoiceTotal {
+    /// Most of one bill in one file; of a file with more, the lines' invoices are not told apart.
+    pub const MAX: usize = 1_000;
+
+    fn key(&self) -> (&str, &str, &Currency) {
+        (&self.invoice, &self.issuer, &self.currency)
+    }
+}
+
+/// An invoice beside the lines that bear its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconciled {
+    /// `InvoiceId`.
+    pub invoice: String,
+    /// `InvoiceIssuerName`.
+    pub issuer: String,
+    /// In what.
+    pub currency: Currency,
+    /// What its lines come to; none when it has no line.
+    pub lines: Option<Amount>,
+    /// What it says itself; none when nobody has said it.
+    pub stated: Option<Amount>,
+}
+
+impl Reconciled {
+    /// Whether lines and invoice say different things. Where only one of them speaks there is
+    /// nothing to compare, unless the invoice asks for something that no line explains.
+    pub fn differs(&self) -> bool {
+        self.stated.is_some_and(|stated| self.lines.unwrap_or(Amount::ZERO) != stated)
+    }
+}
+
 /// Lines of one bill that came in one file: immutable, found by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +142,9 @@ pub struct Segment {
     pub quarantined: u64,
     /// Who sent the file.
     pub imported_by: String,
+    /// What the lines of each invoice come to, sorted; none when nobody has told them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invoices: Option<Vec<InvoiceTotal>>,
 }
 
 /// The sources whose lines are worked out here, and not read from a file.
@@ -164,6 +214,22 @@ pub enum Command {
         #[serde(default)]
         reason: String,
     },
+    /// Take down what invoices come to.
+    StateInvoices {
+        /// `BillingAccountId`.
+        billing_account: String,
+        /// The month.
+        #[schemars(with = "String")]
+        month: BillingMonth,
+        /// The invoices of a file; what was stated of the same before counts no more.
+        invoices: Vec<InvoiceTotal>,
+        /// The file, as its sender calls it.
+        source: String,
+        /// SHA-256 of that file, in hexadecimal.
+        source_digest: String,
+        /// Who sent the file.
+        stated_by: String,
+    },
 }
 
 /// A fact about a bill.
@@ -179,6 +245,17 @@ pub enum Event {
         /// What the invoice says, where it was given.
         #[schemars(with = "BTreeMap<Currency, String>")]
         invoiced: BTreeMap<Currency, Amount>,
+    },
+    /// Invoices say what they come to.
+    InvoicesStated {
+        /// Those that were not stated so before.
+        invoices: Vec<InvoiceTotal>,
+        /// The file, as its sender calls it.
+        source: String,
+        /// SHA-256 of that file, in hexadecimal.
+        source_digest: String,
+        /// Who sent the file.
+        stated_by: String,
     },
     /// Lines came in.
     LinesImported {
@@ -238,6 +315,9 @@ pub struct Bill {
     /// What the invoice says, where it was given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub invoiced: BTreeMap<Currency, Amount>,
+    /// What invoices say they come to, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invoices: Vec<InvoiceTotal>,
     /// Every version that was closed, the present one last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<Version>,
@@ -255,6 +335,12 @@ static VERBS: &[Verb] = &[
         caller: Caller::System,
         creates: true,
         summary: "Takes lines in; sent by the server for each part of an imported file.",
+    },
+    Verb {
+        name: "state-invoices",
+        caller: Caller::System,
+        creates: true,
+        summary: "Takes down what invoices come to; sent by the server for a file of them.",
     },
 ];
 
@@ -290,6 +376,26 @@ impl Bill {
             return Err(Refusal::new(
                 &codes::BILL_DIFFERS,
                 format!("the lines come to {lines} {currency}, the invoice says {total}"),
+            ));
+        }
+        let reconciled = self.reconciled().unwrap_or_default();
+        let mut differing = reconciled.iter().filter(|one| one.differs());
+        if let Some(one) = differing.next()
+            && !accept_difference
+        {
+            let Reconciled { invoice, issuer, currency, .. } = one;
+            let lines = one.lines.unwrap_or(Amount::ZERO);
+            let stated = one.stated.unwrap_or(Amount::ZERO);
+            let more = match differing.count() {
+                0 => String::new(),
+                more => format!(", and {more} more differ"),
+            };
+            return Err(Refusal::new(
+                &codes::BILL_DIFFERS,
+                format!(
+                    "invoice {invoice} of {issuer} says {stated} {currency}, its lines come to \
+                     {lines}{more}"
+                ),
             ));
         }
         Ok(vec![Event::Closed { version: 1, sums: self.sums.clone(), invoiced }])
@@ -344,6 +450,66 @@ impl Bill {
         Ok(if self.exists() { vec![imported] } else { vec![opened, imported] })
     }
 
+    fn state_invoices(
+        &self,
+        billing_account: String,
+        month: BillingMonth,
+        mut invoices: Vec<InvoiceTotal>,
+        about: (String, String, String),
+    ) -> Result<Vec<Event>, Refusal> {
+        invoices.sort_unstable();
+        if invoices.windows(2).any(|pair| pair[0].key() == pair[1].key()) {
+            let detail = "an invoice is stated twice";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        invoices.retain(|one| !self.invoices.contains(one));
+        if invoices.is_empty() {
+            return Ok(vec![]);
+        }
+        let further = |one: &&InvoiceTotal| !self.invoices.iter().any(|old| old.key() == one.key());
+        if self.invoices.len() + invoices.iter().filter(further).count() > InvoiceTotal::MAX {
+            let detail = format!("a bill has at most {} invoices", InvoiceTotal::MAX);
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        let (source, source_digest, stated_by) = about;
+        let stated = Event::InvoicesStated { invoices, source, source_digest, stated_by };
+        let opened = Event::Opened { billing_account, month };
+        Ok(if self.exists() { vec![stated] } else { vec![opened, stated] })
+    }
+
+    /// Each invoice that lines bear or that was stated, sorted. None when some of the lines do not
+    /// say what their invoices are: then nothing can be compared.
+    pub fn reconciled(&self) -> Option<Vec<Reconciled>> {
+        type Sides = (Option<Amount>, Option<Amount>);
+        let mut all: BTreeMap<(&str, &str, &Currency), Sides> = BTreeMap::new();
+        for segment in &self.segments {
+            for one in segment.invoices.as_ref()? {
+                let (lines, _) = all.entry(one.key()).or_default();
+                *lines = Some(lines.unwrap_or(Amount::ZERO).checked_add(one.billed)?);
+            }
+        }
+        for one in &self.invoices {
+            all.entry(one.key()).or_default().1 = Some(one.billed);
+        }
+        let reconciled = |((invoice, issuer, currency), (lines, stated)): ((&str, &str, &Currency), Sides)| {
+            Reconciled {
+                invoice: invoice.to_owned(),
+                issuer: issuer.to_owned(),
+                currency: currency.clone(),
+                lines,
+                stated,
+            }
+        };
+        Some(all.into_iter().map(reconciled).collect())
+    }
+
+    /// Who has sent lines or invoices of this bill, as far as they say.
+    pub fn issuers(&self) -> std::collections::BTreeSet<&str> {
+        let lines = self.segments.iter().flat_map(|one| one.invoices.iter().flatten());
+        let issuers = lines.chain(&self.invoices).map(|one| &*one.issuer);
+        issuers.filter(|issuer| !issuer.is_empty()).collect()
+    }
+
     fn take(&mut self, segment: Segment, replaces: &[String]) {
         self.segments.retain(|one| !replaces.contains(&one.digest) && one.digest != segment.digest);
         self.segments.push(segment);
@@ -386,6 +552,17 @@ impl Decider for Bill {
             Command::Import { billing_account, month, segment, manner, reason } => {
                 self.import(billing_account, month, segment, manner, reason)
             }
+            Command::StateInvoices {
+                billing_account,
+                month,
+                invoices,
+                source,
+                source_digest,
+                stated_by,
+            } => {
+                let about = (source, source_digest, stated_by);
+                self.state_invoices(billing_account, month, invoices, about)
+            }
         }
     }
 
@@ -396,6 +573,11 @@ impl Decider for Bill {
                 self.invoiced = invoiced;
                 let closed = self.version(version, String::new());
                 self.versions.push(closed);
+            }
+            Event::InvoicesStated { invoices, .. } => {
+                self.invoices.retain(|old| !invoices.iter().any(|new| new.key() == old.key()));
+                self.invoices.extend(invoices);
+                self.invoices.sort_unstable();
             }
             Event::LinesImported { segment, replaces } => self.take(segment, &replaces),
             Event::Opened { billing_account, month } => {
@@ -455,6 +637,7 @@ mod tests {
             findings: BTreeMap::new(),
             quarantined: 0,
             imported_by: "token:test".into(),
+            invoices: None,
         }
     }
 
@@ -535,6 +718,59 @@ mod tests {
             assert_eq!(bill.invoiced[&usd()], Amount(total));
         }
         assert_eq!(after(&[close(None, false)]).1, Err("not-found"));
+    }
+
+    fn invoice(number: &str, billed: i128) -> InvoiceTotal {
+        let (invoice, issuer) = (number.to_owned(), "AWS".to_owned());
+        InvoiceTotal { invoice, issuer, currency: usd(), billed: Amount(billed) }
+    }
+
+    fn state(invoices: &[InvoiceTotal]) -> Command {
+        Command::StateInvoices {
+            billing_account: "1".into(),
+            month: "2026-10".to_owned().try_into().unwrap(),
+            invoices: invoices.to_vec(),
+            source: "invoices.csv".into(),
+            source_digest: "01".into(),
+            stated_by: "token:test".into(),
+        }
+    }
+
+    /// Lines of two invoices, and one that no invoice has yet.
+    fn invoiced(digest: &str, first: i128, second: i128) -> Command {
+        let mut command = import(digest, first + second + 1, Manner::Add, "");
+        if let Command::Import { segment, .. } = &mut command {
+            let lines = [invoice("", 1), invoice("A", first), invoice("B", second)];
+            segment.invoices = Some(lines.to_vec());
+        }
+        command
+    }
+
+    #[test]
+    fn a_close_says_which_invoice_differs_from_its_lines() {
+        let stated = state(&[invoice("B", 7), invoice("A", 5)]);
+        let (bill, last) = after(&[stated.clone(), invoiced("a", 2, 4), invoiced("b", 3, 4)]);
+        assert_eq!((bill.status(), last), ("open", Ok(1)));
+        let refused = bill
+            .decide(close(None, false), &Stamp { now: DateTime::UNIX_EPOCH, actor: "t".into() })
+            .unwrap_err();
+        assert_eq!(refused.code.code, "bill-differs");
+        let (seven, eight) = (Amount(7), Amount(8));
+        let detail = format!("invoice B of AWS says {seven} USD, its lines come to {eight}");
+        assert_eq!(refused.detail, detail);
+        let right = state(&[invoice("B", 8)]);
+        let (bill, last) =
+            after(&[stated.clone(), invoiced("a", 2, 4), invoiced("b", 3, 4), right, close(None, false)]);
+        assert_eq!((bill.status(), last), ("closed", Ok(1)));
+        assert_eq!(bill.issuers(), ["AWS"].into());
+        let (_, last) = after(&[stated.clone(), stated.clone()]);
+        assert_eq!(last, Ok(0), "stated once");
+        let (_, last) = after(&[invoiced("a", 5, 7), stated.clone(), close(None, false)]);
+        assert_eq!(last, Ok(1));
+        let unknown = import("a", 3, Manner::Add, "");
+        let (_, last) = after(&[unknown, stated, close(None, false)]);
+        assert_eq!(last, Ok(1), "lines that do not say their invoice are not compared");
+        assert_eq!(after(&[state(&[invoice("A", 1), invoice("A", 2)])]).1, Err("invalid-field"));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
+//! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
 //! - [`line`]: one line of a bill.
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`rules`]: whose a line is, and how what is shared is spread.
@@ -29,6 +30,7 @@ pub mod bill;
 pub mod commitment;
 pub mod cost;
 pub mod forecast;
+pub mod issuer;
 pub mod line;
 pub mod rate;
 pub mod ratio;

@@ -15,7 +15,9 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use crate::samples::{ALL, cost_rules, group, id, machine, origin, segment, terms, time};
+use crate::samples::{
+    ALL, cost_rules, group, id, invoice, machine, origin, segment, stated_commitment, terms, time,
+};
 
 fn stamp() -> Stamp {
     Stamp { now: time(), actor: "test".into() }
@@ -46,7 +48,18 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                     }
                 }
             }
+            for billed in ["3.25", "1"] {
+                pool.push((
+                    "state-invoices",
+                    json!({
+                        "billing_account": "1", "month": "2026-10", "source": "invoices.csv",
+                        "invoices": [invoice("A", billed), invoice("B", "2")],
+                        "source_digest": "01", "stated_by": "token:ci",
+                    }),
+                ));
+            }
             pool.push(("close", json!({})));
+            pool.push(("close", json!({"accept_difference": true})));
             pool.push(("close", json!({"invoiced": {"EUR": "3.25"}})));
         }
         "commitment" => {
@@ -59,6 +72,20 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("cancel", json!({"day": day, "refund": "3"})));
             }
             pool.push(("retire", json!({})));
+        }
+        "issuer" => {
+            for (cost, status) in [("1200", "open"), ("1300", "closed")] {
+                for commitments in [json!([]), json!([stated_commitment("sp-1", cost)])] {
+                    pool.push((
+                        "state",
+                        json!({
+                            "name": "AWS", "commitments": commitments,
+                            "periods": {"2026-10": status}, "source": "terms.csv",
+                            "source_digest": "01", "stated_by": "token:ci",
+                        }),
+                    ));
+                }
+            }
         }
         "rule-set" => {
             for centre in ["shop", "lab"] {

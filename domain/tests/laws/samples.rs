@@ -9,7 +9,7 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
-    finops::{amount, bill, commitment, rule_set, rules, tagging},
+    finops::{amount, bill, commitment, issuer, rule_set, rules, tagging},
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
@@ -241,6 +241,42 @@ pub(crate) fn segment(digest: &str, billed: &str) -> Value {
     })
 }
 
+/// What an invoice says it comes to.
+pub(crate) fn invoice(number: &str, billed: &str) -> Value {
+    json!({"invoice": number, "issuer": "AWS", "currency": "EUR", "billed": billed})
+}
+
+/// The terms of a commitment.
+pub(crate) fn stated_commitment(id: &str, cost: &str) -> Value {
+    json!({
+        "id": id, "contract": "c-1", "from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z",
+        "cost": cost, "currency": "EUR", "payment_model": "All Upfront",
+        "payment_interval": "One-Time", "upfront_percent": "100", "category": "Spend",
+        "status": "Active", "other": {"ContractCommitmentType": "Savings Plan"},
+    })
+}
+
+fn issuer() -> Samples {
+    use issuer::Event as E;
+    let (source, source_digest, stated_by) = ("terms.csv", "5d".repeat(32), "token:ci");
+    of::<issuer::Issuer>(vec![
+        E::CommitmentsStated {
+            name: "AWS".into(),
+            commitments: vec![serde_json::from_value(stated_commitment("sp-1", "1200")).unwrap()],
+            source: source.into(),
+            source_digest: source_digest.clone(),
+            stated_by: stated_by.into(),
+        },
+        E::PeriodsStated {
+            name: "AWS".into(),
+            periods: serde_json::from_value(json!({"2026-09": "closed", "2026-10": "open"})).unwrap(),
+            source: source.into(),
+            source_digest,
+            stated_by: stated_by.into(),
+        },
+    ])
+}
+
 /// Rules that place production here, and spread a pool.
 pub(crate) fn cost_rules(centre: &str) -> rules::Rules {
     let production = json!([
@@ -270,6 +306,12 @@ fn bill() -> Samples {
             version: 1,
             sums: [(euro(), sums)].into(),
             invoiced: [(euro(), sums.billed)].into(),
+        },
+        E::InvoicesStated {
+            invoices: vec![serde_json::from_value(invoice("INV-1", "3.25")).unwrap()],
+            source: "invoices.csv".into(),
+            source_digest: "5d".repeat(32),
+            stated_by: "token:ci".into(),
         },
         E::LinesImported { segment: segment("0a", "3.25"), replaces: vec!["0b".into()] },
         E::Opened { billing_account: "123456789012".into(), month: month() },
@@ -349,6 +391,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             part::Event::Renamed { name: "shops".into() },
             part::Event::Restored {},
         ]),
+        issuer(),
         observed(Network {
             name: "web-a".into(),
             vpc: "vpc-1".into(),

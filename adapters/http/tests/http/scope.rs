@@ -69,6 +69,11 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     });
     let body = json!({"terms": terms});
     all.push(("commitment", world.system("commitment", None, "define", body).await.id));
+    let body = json!({
+        "name": name, "periods": {"2026-10": "open"}, "source": name, "source_digest": "00",
+        "stated_by": "test",
+    });
+    all.push(("issuer", world.system("issuer", None, "state", body).await.id));
     let body = json!({"name": format!("{name}-rules"), "rules": {}});
     all.push(("rule-set", world.system("rule-set", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-domain")});

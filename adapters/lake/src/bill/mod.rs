@@ -7,11 +7,13 @@ mod parquet;
 mod plan;
 mod reader;
 mod records;
+mod statement;
 mod value;
 
 pub use finding::{Finding, Rule};
 pub use mapping::{Mapping, MappingFault, Source, Term};
-pub use reader::{BadLine, Bill, BillFault, open, read};
+pub use reader::{BadLine, Bill, BillFault, Opened, open, read};
+pub use statement::{DataSet, Stated};
 
 #[cfg(test)]
 mod parquet_tests;

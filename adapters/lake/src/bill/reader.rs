@@ -17,6 +17,7 @@ use super::{
     mapping::Mapping,
     plan::{Feed, Plan},
     records::{Records, shortened},
+    statement::{self, Stated},
     value::{Number, Time},
 };
 use crate::segment::blank;
@@ -55,6 +56,17 @@ pub enum BillFault {
     /// Columns that every line needs are not there.
     #[error("the bill lacks the columns {}", .0.join(", "))]
     Lacking(Vec<String>),
+    /// It ends in the middle, or cannot be read on.
+    #[error("the file breaks off: {0}")]
+    Cut(String),
+    /// It has more rows than are taken of such a file.
+    #[error("a file of {data_set} has at most {most} rows")]
+    TooLong {
+        /// Which data set.
+        data_set: &'static str,
+        /// How many.
+        most: usize,
+    },
     /// Columns are there twice.
     #[error("the bill has more than one column {}", .0.join(", "))]
     Twice(Vec<String>),
@@ -75,22 +87,36 @@ pub struct BadLine {
     pub billed: Option<(Amount, Currency)>,
 }
 
+/// A file of one of FOCUS's data sets.
+#[derive(Debug)]
+pub enum Opened<'a> {
+    /// Lines: CostAndUsage, or whatever a mapping makes lines of.
+    Bill(Box<Bill<'a>>),
+    /// What issuers say of invoices, commitments and billing periods.
+    Stated(Stated),
+}
+
 /// Opens a bill: CSV, plain or packed by gzip or zstd, or Parquet. Without a mapping, the built-in
 /// one for its heading is taken.
 pub fn read<'a>(
     source: impl Read + Send + 'a,
     mapping: Option<&Mapping>,
 ) -> Result<Bill<'a>, BillFault> {
-    open(source, mapping, &std::env::temp_dir())
+    Bill::new(Records::open(source, &std::env::temp_dir())?, mapping)
 }
 
-/// The same; a file of Parquet, which is read from its end, lies in the folder meanwhile.
+/// Opens a file of any of the data sets, told by its heading; one that is read by a mapping is a
+/// bill. A file of Parquet, which is read from its end, lies in the folder meanwhile.
 pub fn open<'a>(
     source: impl Read + Send + 'a,
     mapping: Option<&Mapping>,
     folder: &Path,
-) -> Result<Bill<'a>, BillFault> {
-    Bill::new(Records::open(source, folder)?, mapping)
+) -> Result<Opened<'a>, BillFault> {
+    let records = Records::open(source, folder)?;
+    match statement::told(records.heading()) {
+        Some(data_set) if mapping.is_none() => Stated::read(data_set, records).map(Opened::Stated),
+        _ => Ok(Opened::Bill(Box::new(Bill::new(records, mapping)?))),
+    }
 }
 
 impl<'a> Bill<'a> {
