@@ -10,24 +10,27 @@ use std::collections::BTreeMap;
 use domain::{
     finops::{
         amount::{Amount, BillingMonth, Currency},
-        bill::{Bill, Manner, Segment},
+        bill::{Bill, ByCurrency, Manner, Segment},
         cost::{Table, TooLarge},
         issuer::Issuer,
         line::Line,
     },
-    kernel::{Decider, Principal, StreamId, sha256},
+    kernel::{Decider, Principal, Refusal, StreamId, codes, sha256},
     kinds,
     log::{Position, Record, hex},
 };
+use futures::channel::oneshot;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, CostQuery, Part, ReadBill, ViewFault},
+    ports::{BillFault, BillStore, CostQuery, Part, ReadBill, Repeats, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
 
+/// How often a part is compared anew because its bill has moved on meanwhile.
+const TRIES: usize = 10;
 /// Most commitments in one event: some 100 KB.
 const COMMITMENTS_MAX: usize = 200;
 
@@ -42,6 +45,43 @@ pub struct Import {
     pub reason: String,
     /// Who sends it.
     pub by: Principal,
+    /// What becomes of lines that are there already.
+    pub repeats: OnRepeats,
+}
+
+/// What becomes of lines that the bill has from another file already, word for word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRepeats {
+    /// The file is refused, for nobody but its sender knows what they are.
+    #[default]
+    Refuse,
+    /// They are left out: the file repeats what came before.
+    Skip,
+    /// They count: they only look the same.
+    Count,
+}
+
+impl OnRepeats {
+    /// Of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "refuse" => Some(Self::Refuse),
+            "skip" => Some(Self::Skip),
+            "count" => Some(Self::Count),
+            _ => None,
+        }
+    }
+}
+
+/// What came of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Booked {
+    /// One for each part, then one for each statement.
+    pub outcomes: Vec<Outcome>,
+    /// The parts as they were booked.
+    pub parts: Vec<Part>,
+    /// Of each part, the lines that were there already.
+    pub repeats: Vec<Repeats>,
 }
 
 /// A bill whose lines may be counted.
@@ -235,30 +275,125 @@ fn stating(read: &ReadBill, import: &Import) -> Result<Vec<Submission>, SubmitFa
     Ok(all)
 }
 
+/// Does what blocks on a thread of its own.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BillFault> + Send + 'static,
+) -> Result<T, BillFault> {
+    let (done, waiting) = oneshot::channel();
+    std::thread::spawn(move || done.send(work()));
+    let gone = |_| Err(BillFault::Unavailable("the thread that reads lines has died".to_owned()));
+    waiting.await.unwrap_or_else(gone)
+}
+
 impl Ledger {
     /// Books what was read of a file: one command for each account and month, then what issuers
     /// state. The same file has no second effect. Of several bills those before the first that is
     /// refused are booked.
-    pub async fn book(
-        &self,
-        read: &ReadBill,
-        import: &Import,
-    ) -> Result<Vec<Outcome>, SubmitFault> {
+    pub async fn book(&self, read: &ReadBill, import: &Import) -> Result<Booked, SubmitFault> {
         // Closed months and reach are refused before anything is booked.
         import.by.authorise(domain::kernel::Role::Admin, None)?;
-        let mut submissions = Vec::with_capacity(read.parts.len());
+        let mut booked = Booked::default();
         for part in &read.parts {
-            submissions.push(booking(read, part, import)?);
+            let (part, _, _) = self.further(part, import).await?;
+            self.plan(&booking(read, &part, import)?).await?;
         }
-        submissions.extend(stating(read, import)?);
-        for submission in &submissions {
+        let statements = stating(read, import)?;
+        for submission in &statements {
             self.plan(submission).await?;
         }
-        let mut outcomes = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            outcomes.push(self.submit(submission).await?);
+        for whole in &read.parts {
+            let (part, repeats, outcome) = self.book_part(read, whole, import).await?;
+            booked.parts.push(part);
+            booked.repeats.push(repeats);
+            booked.outcomes.push(outcome);
         }
-        Ok(outcomes)
+        for submission in statements {
+            booked.outcomes.push(self.submit(submission).await?);
+        }
+        Ok(booked)
+    }
+
+    /// Books a part on the very bill whose lines it was compared with.
+    async fn book_part(
+        &self,
+        read: &ReadBill,
+        whole: &Part,
+        import: &Import,
+    ) -> Result<(Part, Repeats, Outcome), SubmitFault> {
+        let mut tries = 0;
+        loop {
+            let (part, repeats, revision) = self.further(whole, import).await?;
+            let mut submission = booking(read, &part, import)?;
+            submission.if_match = Some(revision);
+            tries += 1;
+            match self.submit(submission).await {
+                Ok(outcome) => return Ok((part, repeats, outcome)),
+                // Somebody else has booked meanwhile.
+                Err(SubmitFault::Precondition { .. }) if tries < TRIES => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// What of a part is to be booked, which of its lines the bill has already, and the revision of
+    /// the bill that says so.
+    async fn further(
+        &self,
+        part: &Part,
+        import: &Import,
+    ) -> Result<(Part, Repeats, u64), SubmitFault> {
+        let missing = || LoadFault::Missing("the kind bill".to_owned());
+        let kind = kinds::by_name(Bill::KIND).ok_or_else(missing)?;
+        let id = Bill::id(&part.billing_account, part.month);
+        let loaded = self.load(kind, &id.to_string()).await?;
+        let bill: Bill = serde_json::from_slice(&loaded.state.json()).map_err(|source| {
+            LoadFault::Record { position: 0, event_type: Bill::KIND.to_owned(), source }
+        })?;
+        let stays = |one: &&Segment| match import.manner {
+            Manner::Add => true,
+            Manner::Renew => one.source != import.source,
+            Manner::Replace => false,
+        };
+        let others: Vec<String> =
+            bill.segments.iter().filter(stays).map(|one| one.digest.clone()).collect();
+        let whole = (part.clone(), Repeats::default(), loaded.revision);
+        // The same part again is no news, and says so by itself.
+        if others.is_empty() || others.contains(&part.digest) {
+            return Ok(whole);
+        }
+        let (store, digest) = (self.ports.bills.clone(), part.digest.clone());
+        let skip = import.repeats == OnRepeats::Skip;
+        let compared = apart(move || {
+            let others: Vec<&str> = others.iter().map(String::as_str).collect();
+            let repeats = store.repeats(&digest, &others)?;
+            let rest = match repeats.lines {
+                0 => None,
+                _ if skip => Some(store.rest(&digest, &others)?),
+                _ => None,
+            };
+            let empty = if rest == Some(None) { store.empty()? } else { String::new() };
+            Ok::<_, BillFault>((repeats, rest, empty))
+        });
+        let (repeats, rest, empty) = compared.await?;
+        if repeats.lines > 0 && import.repeats == OnRepeats::Refuse {
+            let (account, month) = (&part.billing_account, part.month);
+            let first = repeats.shown.first().copied().unwrap_or_default();
+            let (lines, all) = (repeats.lines, part.lines);
+            let detail = format!(
+                "{lines} of the {all} lines for {account} in {month} are there already, the first \
+                 is line {first}"
+            );
+            return Err(Refusal::new(&codes::BILL_REPEATS, detail).into());
+        }
+        let part = match rest {
+            None => whole.0,
+            Some(Some(rest)) => rest,
+            Some(None) => {
+                let (sums, invoices) = (ByCurrency::new(), Some(Vec::new()));
+                Part { digest: empty, lines: 0, sums, invoices, ..whole.0 }
+            }
+        };
+        Ok((part, repeats, whole.2))
     }
 
     /// The bills of these months, both included, as they were at a position.

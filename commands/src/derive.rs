@@ -19,7 +19,7 @@ use domain::{
 use uuid::Uuid;
 
 use crate::{
-    bills::{Counting, Import, booking},
+    bills::{Counting, Import, OnRepeats, booking},
     ledger::Ledger,
     ports::{BillFault, BillStore, Part, ReadBill, ViewFault},
     submit::SubmitFault,
@@ -122,6 +122,7 @@ pub fn write(
                 digest: store.empty()?,
                 lines: 0,
                 sums: ByCurrency::new(),
+                invoices: Some(Vec::new()),
             });
         }
     }
@@ -147,6 +148,7 @@ impl Ledger {
             manner: Manner::Renew,
             reason: run.reason.clone(),
             by: run.by.clone(),
+            repeats: OnRepeats::Count,
         };
         let mut bills = Vec::with_capacity(derived.read.parts.len());
         for part in &derived.read.parts {

@@ -114,6 +114,9 @@ pub enum SubmitFault {
     /// A rule said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// What the command is about cannot be read.
+    #[error(transparent)]
+    Bill(#[from] crate::ports::BillFault),
     /// The resource is not at the revision of `If-Match`.
     #[error("the resource is at revision {actual}, not {expected}")]
     Precondition {

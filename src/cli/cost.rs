@@ -121,6 +121,7 @@ async fn import_bill(import: ImportBill, connection: &Connection) -> Result<Exit
         let mut query = vec![("source", name.clone())];
         query.extend(mapping.clone().map(|mapping| ("mapping", mapping)));
         query.extend(import.reason.clone().map(|reason| ("reason", reason)));
+        query.extend(import.repeats.clone().map(|repeats| ("repeats", repeats)));
         if import.replace {
             query.push(("manner", "replace".to_owned()));
         }

@@ -296,6 +296,9 @@ pub(crate) struct ImportBill {
     /// The lines are all there are of their months: those of before count no more
     #[arg(long)]
     pub(crate) replace: bool,
+    /// What becomes of lines that the bill has already, word for word: refuse, skip, count
+    #[arg(long, value_name = "HOW")]
+    pub(crate) repeats: Option<String>,
     /// Refuse a whole file for one line that cannot be booked
     #[arg(long)]
     pub(crate) strict: bool,

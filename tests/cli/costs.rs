@@ -238,6 +238,10 @@ fn a_server_that_is_killed_during_imports_counts_every_line_once() {
     let segments = std::fs::read_dir(folder.path().join("data/segments")).unwrap();
     let names: Vec<String> =
         segments.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    // Each with the list of its lines' digests.
+    let (lists, names): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| name.rsplit('.').next() == Some("lines"));
+    assert_eq!(lists.len(), 3, "{lists:?}");
     assert_eq!(
         names.len(),
         3,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use adapters_sim::Population;
 use commands::{
     amortise::Finding,
-    bills::{Counting, Import, costs},
+    bills::{Counting, Import, OnRepeats, costs},
     derive::{Renewed, Run, RunFault},
     ports::{CostQuery, Reading},
     submit::SubmitFault,
@@ -49,7 +49,8 @@ async fn import(world: &World, lines: &[String]) {
     assert_eq!(read.quarantined, 0, "{read:?}");
     let source = format!("{}.csv", &read.source_digest[..8]);
     let (manner, by) = (Manner::Add, World::admin());
-    let import = Import { source, manner, reason: String::new(), by };
+    let import =
+        Import { source, manner, reason: String::new(), by, repeats: OnRepeats::default() };
     world.ledger.book(&read, &import).await.unwrap();
 }
 

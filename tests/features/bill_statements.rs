@@ -76,7 +76,9 @@ async fn an_issuer_that_says_otherwise_about_a_month_is_a_finding() {
     let world = world();
     take(&world, LINES).await;
     let periods = |status: &str| {
-        format!("BillingPeriodStart,BillingPeriodStatus,InvoiceIssuerName\n2026-10-01,{status},AWS\n")
+        format!(
+            "BillingPeriodStart,BillingPeriodStatus,InvoiceIssuerName\n2026-10-01,{status},AWS\n"
+        )
     };
     let month = || "2026-10".to_owned().try_into().unwrap();
     let disagreements = async || {
@@ -100,9 +102,8 @@ async fn the_terms_of_commitments_are_kept_and_come_in_parts() {
     let world = world();
     let heading = "ContractCommitmentId,ContractId,ContractCommitmentPeriodStart,\
         ContractCommitmentPeriodEnd,ContractCommitmentCost,BillingCurrency,InvoiceIssuerName\n";
-    let rows: String = (0..450)
-        .map(|n| format!("sp-{n:03},c,2026-01-01,2027-01-01,{n}.5,USD,AWS\n"))
-        .collect();
+    let row = |n| format!("sp-{n:03},c,2026-01-01,2027-01-01,{n}.5,USD,AWS\n");
+    let rows = (0..450).map(row).collect::<Vec<_>>().concat();
     let file = format!("{heading}{rows}");
     assert_eq!(take(&world, &file).await, 3);
     assert_eq!(take(&world, &file).await, 0);

@@ -7,7 +7,7 @@ use adapters_sim::Population;
 use commands::{
     allocate::allocate,
     attribute::Whose,
-    bills::{Counting, Import, costs, explain},
+    bills::{Counting, Import, OnRepeats, costs, explain},
     ports::{BillFault, BillStore, CostQuery, ReadBill, Reading},
     submit::{Outcome, SubmitFault},
 };
@@ -47,7 +47,8 @@ fn month() -> BillingMonth {
 }
 
 pub(crate) fn import(manner: Manner, reason: &str) -> Import {
-    Import { source: "october.csv".into(), manner, reason: reason.into(), by: World::admin() }
+    let (source, repeats) = ("october.csv".into(), OnRepeats::default());
+    Import { source, manner, reason: reason.into(), by: World::admin(), repeats }
 }
 
 pub(crate) fn read(world: &World, file: &str) -> ReadBill {
@@ -55,8 +56,12 @@ pub(crate) fn read(world: &World, file: &str) -> ReadBill {
     world.ledger.ports.bills.read(&mut file.as_bytes(), &how).unwrap()
 }
 
-pub(crate) async fn book(world: &World, file: &str, import: Import) -> Result<Vec<Outcome>, SubmitFault> {
-    world.ledger.book(&read(world, file), &import).await
+pub(crate) async fn book(
+    world: &World,
+    file: &str,
+    import: Import,
+) -> Result<Vec<Outcome>, SubmitFault> {
+    Ok(world.ledger.book(&read(world, file), &import).await?.outcomes)
 }
 
 async fn counting(world: &World, at: Option<Position>) -> Counting {
@@ -276,4 +281,50 @@ async fn the_order_of_lines_and_files_changes_no_number() {
     }
     assert!(tables.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(tables[0].rows().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_there_already_are_not_counted_twice_unless_their_sender_says_so() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    // A bill may have equal lines: they are a finding, and count.
+    let (ec2, s3) = (line("1", "EC2", "prod"), line("2", "S3", "dev"));
+    let october = file(&[ec2.clone(), s3.clone(), ec2.clone()]);
+    assert_eq!(read(&world, &october).findings["line-repeated"], (1, 4));
+    book(&world, &october, import(Manner::Add, "")).await.unwrap();
+    assert_eq!(total(&world, &counting(&world, None).await), "4 USD");
+    let late = file(&[line("0.5", "S3", "dev"), s3, ec2]);
+    let refused = book(&world, &late, import(Manner::Add, "")).await.unwrap_err();
+    let SubmitFault::Refused(refused) = refused else { panic!("{refused}") };
+    assert_eq!(refused.code.code, "bill-repeats");
+    let detail = "2 of the 3 lines for 42 in 2026-10 are there already, the first is line 3";
+    assert_eq!(refused.detail, detail);
+    let with = |repeats| Import { repeats, ..import(Manner::Add, "") };
+    let booked = world.ledger.book(&read(&world, &late), &with(OnRepeats::Skip)).await.unwrap();
+    assert_eq!((booked.parts[0].lines, booked.repeats[0].lines), (1, 2));
+    assert_eq!(total(&world, &counting(&world, None).await), "4.5 USD");
+    // Skipped again: every line is there, and nothing changes.
+    let again = world.ledger.book(&read(&world, &late), &with(OnRepeats::Skip)).await.unwrap();
+    assert_eq!((again.parts[0].lines, again.repeats[0].lines), (0, 3));
+    assert_eq!(total(&world, &counting(&world, None).await), "4.5 USD");
+    book(&world, &late, with(OnRepeats::Count)).await.unwrap();
+    assert_eq!(total(&world, &counting(&world, None).await), "8 USD");
+    // All lines anew: what they replace is not compared with.
+    book(&world, &october, import(Manner::Replace, "")).await.unwrap();
+    assert_eq!(total(&world, &counting(&world, None).await), "4 USD");
+}
+
+/// Two files that share a line, sent at the same moment: one of them is refused, whichever is
+/// later.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_at_once_are_compared_with_each_other() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let shared = line("1", "EC2", "prod");
+    let files = ["2", "4", "8"].map(|cost| file(&[line(cost, "S3", "dev"), shared.clone()]));
+    let [one, two, three] =
+        files.each_ref().map(|file| book(&world, file, import(Manner::Add, "")));
+    let (one, two, three) = tokio::join!(one, two, three);
+    let booked = [one, two, three].iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(booked, 1);
+    let total = total(&world, &counting(&world, None).await);
+    assert!(["3 USD", "5 USD", "9 USD"].contains(&&*total), "{total}");
 }

@@ -105,7 +105,8 @@ impl Server {
     /// A bill of one line, and what its issuer says of the month.
     async fn import(&self) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let period = "BillingPeriodStart,BillingPeriodStatus,InvoiceIssuerName\n2026-10-01,Open,AWS\n";
+        let period =
+            "BillingPeriodStart,BillingPeriodStatus,InvoiceIssuerName\n2026-10-01,Open,AWS\n";
         std::fs::write(file.path(), period).unwrap();
         let file = tokio::fs::File::open(file.path()).await.unwrap();
         let answer = self.client.upload("/v1/bill-imports", &[], file, |_| {}).await.unwrap().body;

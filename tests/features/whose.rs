@@ -59,6 +59,7 @@ async fn import(world: &World, lines: &[One<'_>]) {
         manner: Manner::Add,
         reason: String::new(),
         by: World::admin(),
+        repeats: commands::bills::OnRepeats::default(),
     };
     world.ledger.book(&read, &import).await.unwrap();
 }

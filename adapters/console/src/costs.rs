@@ -347,6 +347,14 @@ pub fn imported(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
             if bill["repeated"] == true { ", these lines were there already" } else { "" },
         )?;
     }
+    for bill in items(answer, "bills") {
+        let lines = &bill["repeats"]["lines"];
+        if lines.as_u64().is_some_and(|lines| lines > 0) {
+            let (mark, first) = (style.red("!"), plain(&bill["repeats"]["shown"][0]));
+            let lines = plain(lines);
+            writeln!(out, "{mark} {lines} lines were there already, the first is line {first}")?;
+        }
+    }
     for one in items(answer, "statements") {
         let was = if one["repeated"] == true { ", which was stated already" } else { "" };
         let (set, kind) = (text(answer, "data_set"), text(one, "kind"));

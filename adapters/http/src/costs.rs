@@ -9,7 +9,7 @@ use std::{
 use ::commands::{
     allocate::allocate,
     attribute::{AxisQuery, Placer, attributed, explain_attributed},
-    bills::{self, Counting, Import},
+    bills::{self, Booked, Counting, Import, OnRepeats},
     ports::{BillFault, BillStore, ReadBill, Reading},
 };
 use axum::{body::Body, http::StatusCode};
@@ -31,7 +31,7 @@ use crate::{
         BILL_UNREADABLE, INTERNAL, Problem, REQUEST_TIMEOUT, SEGMENT_DAMAGED, SEGMENTS_UNAVAILABLE,
     },
     queries::page_size,
-    routes::{ALLOCATED, MANNER, MAPPING, REASON, SOURCE, STRICT},
+    routes::{ALLOCATED, MANNER, MAPPING, REASON, REPEATS, SOURCE, STRICT},
     show,
 };
 
@@ -104,22 +104,27 @@ pub(crate) async fn import(mut call: Call) -> Answer {
         mapping: call.params.text(&MAPPING).map(str::to_owned),
         strict: call.params.flag(&STRICT),
     };
-    let import =
-        Import { source: text(&SOURCE), manner, reason: text(&REASON), by: call.principal.clone() };
+    let repeats = match call.params.text(&REPEATS) {
+        None => OnRepeats::default(),
+        Some(name) => OnRepeats::by_name(name)
+            .ok_or_else(|| Problem::parameter(REPEATS.name, "is refuse, skip or count"))?,
+    };
+    let (source, reason, by) = (text(&SOURCE), text(&REASON), call.principal.clone());
+    let import = Import { source, manner, reason, by, repeats };
     let body = std::mem::take(call.body.get_mut().unwrap_or_else(PoisonError::into_inner));
     let ledger = Arc::clone(&call.service.ledger);
     let read = read(body, Arc::clone(&ledger.ports.bills), how).await?;
-    let outcomes = ledger.book(&read, &import).await?;
+    let Booked { outcomes, parts, repeats } = ledger.book(&read, &import).await?;
     let position = outcomes.iter().map(|outcome| outcome.position).max().unwrap_or_default();
     // Whoever asks for costs at once, from wherever, finds what was booked. When views are late it
     // is booked all the same, and answers say which position they show.
     let _ = ledger.ports.views.reach_position(position, VIEWS_PATIENCE).await;
     let created = allocations::create_after_import(&call, &read).await?;
-    let bills: Vec<Value> = read
-        .parts
+    let bills: Vec<Value> = parts
         .iter()
         .zip(&outcomes)
-        .map(|(part, outcome)| {
+        .zip(&repeats)
+        .map(|((part, outcome), repeats)| {
             json!({
                 "id": outcome.id,
                 "billing_account": part.billing_account,
@@ -130,6 +135,7 @@ pub(crate) async fn import(mut call: Call) -> Answer {
                 "status": outcome.status,
                 "revision": outcome.revision,
                 "repeated": outcome.events.is_empty(),
+                "repeats": {"lines": repeats.lines, "shown": repeats.shown},
             })
         })
         .collect();

@@ -229,6 +229,7 @@ impl From<SubmitFault> for Problem {
                 Self::new(&IDEMPOTENCY_KEY_INVALID, IDEMPOTENCY_KEY_INVALID.title)
             }
             SubmitFault::Busy => Self::new(&CONTENDED, CONTENDED.title).after(1),
+            SubmitFault::Bill(fault) => fault.into(),
             SubmitFault::Load(fault) => fault.into(),
         }
     }

@@ -125,6 +125,7 @@ parameters! {
     PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
+    REPEATS = "repeats" Query Shape::Text(10), "What becomes of lines that the bill has already, word for word: refuse the file (when it is left out), skip them, or count them.";
     RULE_SET = "rule_set" Query Shape::Uuid, "The rule set that says whose costs are; the only published one when it is left out.";
     SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
     SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
@@ -216,7 +217,7 @@ routes! {
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
-    Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
+    Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &REPEATS, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
     Get "/v1/bill-reconciliations" Once Estate "reconcile-bills" &[&AT, &FROM_MONTH, &MIN_POSITION, &TO_MONTH], reconciliations::reconcile, "Bills beside what their issuers say of invoices and months.";
     Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";

@@ -10,11 +10,12 @@
 #![warn(missing_docs)]
 
 mod bill;
+mod repeats;
 mod segment;
 mod store;
 
 pub use bill::{
-    BadLine, Bill, BillFault, DataSet, Finding, Mapping, MappingFault, Opened, Rule, Source, Stated,
-    Term, open, read,
+    BadLine, Bill, BillFault, DataSet, Finding, Mapping, MappingFault, Opened, Rule, Source,
+    Stated, Term, open, read,
 };
 pub use segment::{Lake, LakeFault, Lines, Segment, SegmentWriter};

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
 };
 
-use commands::ports::{BillFault, BillStore, Lines, Part, Quarantined, ReadBill, Reading};
+use commands::ports::{BillFault, BillStore, Lines, Part, Quarantined, ReadBill, Reading, Repeats};
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
     bill::{ByCurrency, InvoiceTotal, Sums},
@@ -13,7 +13,10 @@ use domain::finops::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{BadLine, Bill, Lake, LakeFault, Mapping, Opened, SegmentWriter, Stated, bill, segment::hex};
+use crate::{
+    BadLine, Bill, Lake, LakeFault, Mapping, Opened, SegmentWriter, Stated, bill, repeats::Digests,
+    segment::hex,
+};
 
 /// Most accounts and months in one file: each has a segment that is being written, and a few
 /// thousand lines in memory.
@@ -58,6 +61,7 @@ struct Open {
     lines: u64,
     sums: ByCurrency,
     invoices: Invoices,
+    digests: Digests,
 }
 
 /// What lines come to by invoice, issuer and currency; none once there are too many.
@@ -111,8 +115,10 @@ impl Invoices {
 }
 
 impl Open {
-    fn new(writer: SegmentWriter) -> Self {
-        Self { writer, lines: 0, sums: ByCurrency::new(), invoices: Invoices::new() }
+    fn new(lake: &Lake) -> Result<Self, BillFault> {
+        let (writer, digests) = (lake.writer()?, Digests::new(lake)?);
+        let (sums, invoices) = (ByCurrency::new(), Invoices::new());
+        Ok(Self { writer, lines: 0, sums, invoices, digests })
     }
 
     fn push(&mut self, line: &Line) -> Result<(), BillFault> {
@@ -121,16 +127,25 @@ impl Open {
             || BillFault::Refused(format!("line {}: the sum is beyond 39 digits", line.number));
         *sum = sum.checked_add(Sums::of(line)).ok_or_else(beyond)?;
         self.invoices.add(line).ok_or_else(beyond)?;
+        let unwritten = |error: io::Error| BillFault::Unavailable(error.to_string());
+        self.digests.push(line).map_err(unwritten)?;
         self.lines += 1;
         Ok(self.writer.push(line)?)
     }
 }
 
 impl Open {
-    fn finish(self, (billing_account, month): (String, BillingMonth)) -> Result<Part, BillFault> {
-        let Self { writer, lines, sums, invoices } = self;
+    /// The part, how many of its lines repeat an earlier one of it, and the first that does.
+    fn finish(
+        self,
+        lake: &Lake,
+        (billing_account, month): (String, BillingMonth),
+    ) -> Result<(Part, (u64, u64)), BillFault> {
+        let Self { writer, lines, sums, invoices, digests } = self;
         let digest = writer.finish()?.digest;
-        Ok(Part { billing_account, month, digest, lines, sums, invoices: invoices.totals() })
+        let repeated = digests.finish(lake, &digest)?;
+        let invoices = invoices.totals();
+        Ok((Part { billing_account, month, digest, lines, sums, invoices }, repeated))
     }
 }
 
@@ -247,7 +262,7 @@ impl Lake {
                     )));
                 }
                 Entry::Vacant(place) => {
-                    place.insert(Open::new(self.writer()?)).push(&line)?;
+                    place.insert(Open::new(self)?).push(&line)?;
                 }
             }
         }
@@ -276,7 +291,14 @@ impl BillStore for Lake {
         };
         read.source_digest = hashed.digest()?;
         for (bill, part) in open {
-            read.parts.push(part.finish(bill)?);
+            let (part, (lines, first)) = part.finish(self, bill)?;
+            read.parts.push(part);
+            if lines > 0 {
+                // Bills have equal lines, and both count.
+                let repeated =
+                    read.findings.entry("line-repeated".to_owned()).or_insert((0, first));
+                *repeated = (repeated.0 + lines, repeated.1.min(first));
+            }
         }
         let nothing = read.parts.is_empty() && read.invoices.is_empty() && read.issuers.is_empty();
         if nothing && read.quarantined == 0 {
@@ -291,22 +313,30 @@ impl BillStore for Lake {
         for line in lines {
             let bill = (line.billing_account.clone(), line.month);
             if let Some((before, part)) = open.take_if(|(before, _)| *before != bill) {
-                parts.push(part.finish(before)?);
+                parts.push(part.finish(self, before)?.0);
             }
             let (_, part) = match &mut open {
                 Some(open) => open,
-                none => none.insert((bill, Open::new(self.writer()?))),
+                none => none.insert((bill, Open::new(self)?)),
             };
             part.push(&line)?;
         }
         if let Some((bill, part)) = open {
-            parts.push(part.finish(bill)?);
+            parts.push(part.finish(self, bill)?.0);
         }
         Ok(parts)
     }
 
     fn empty(&self) -> Result<String, BillFault> {
         Ok(self.writer()?.finish()?.digest)
+    }
+
+    fn repeats(&self, segment: &str, others: &[&str]) -> Result<Repeats, BillFault> {
+        self.repeats_of(segment, others)
+    }
+
+    fn rest(&self, segment: &str, others: &[&str]) -> Result<Option<Part>, BillFault> {
+        self.rest_of(segment, others)
     }
 
     fn lines(&self, digest: &str) -> Result<Lines, BillFault> {

@@ -47,6 +47,20 @@ pub struct Statement {
     pub periods: BTreeMap<BillingMonth, Period>,
 }
 
+/// Lines that are elsewhere as well, but for their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repeats {
+    /// How many.
+    pub lines: u64,
+    /// The numbers of the first of them, at most [`Repeats::SHOWN_MAX`].
+    pub shown: Vec<u64>,
+}
+
+impl Repeats {
+    /// Most lines of a part that are named.
+    pub const SHOWN_MAX: usize = 100;
+}
+
 /// A line that could not be booked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
@@ -171,6 +185,10 @@ pub trait BillStore: Send + Sync {
     fn write(&self, lines: &mut dyn Iterator<Item = Line>) -> Result<Vec<Part>, BillFault>;
     /// The digest of a segment without lines, which is there when this comes back.
     fn empty(&self) -> Result<String, BillFault>;
+    /// Which of a segment's lines are, but for their numbers, in one of the others as well.
+    fn repeats(&self, segment: &str, others: &[&str]) -> Result<Repeats, BillFault>;
+    /// A segment of the lines that are in none of the others; none when they all are.
+    fn rest(&self, segment: &str, others: &[&str]) -> Result<Option<Part>, BillFault>;
     /// The lines of a segment, in the order they came.
     fn lines(&self, digest: &str) -> Result<Lines, BillFault>;
 

@@ -8,7 +8,10 @@ mod provider;
 mod vault;
 mod views;
 
-pub use bills::{BillFault, BillStore, CostQuery, Lines, Part, Quarantined, ReadBill, Reading};
+pub use bills::{
+    BillFault, BillStore, CostQuery, Lines, Part, Quarantined, ReadBill, Reading, Repeats,
+    Statement,
+};
 pub use clock::{Clock, NewId};
 pub use leases::{Lease, Leases};
 pub use log::{

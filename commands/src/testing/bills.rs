@@ -4,7 +4,7 @@ use std::io::Read;
 
 use domain::finops::line::Line;
 
-use crate::ports::{BillFault, BillStore, Lines, Part, ReadBill, Reading};
+use crate::ports::{BillFault, BillStore, Lines, Part, ReadBill, Reading, Repeats};
 
 /// Takes no bill and has no lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,14 @@ impl BillStore for NoBills {
     }
 
     fn empty(&self) -> Result<String, BillFault> {
+        Err(BillFault::Unavailable("no bills are kept here".to_owned()))
+    }
+
+    fn repeats(&self, _: &str, _: &[&str]) -> Result<Repeats, BillFault> {
+        Err(BillFault::Unavailable("no bills are kept here".to_owned()))
+    }
+
+    fn rest(&self, _: &str, _: &[&str]) -> Result<Option<Part>, BillFault> {
         Err(BillFault::Unavailable("no bills are kept here".to_owned()))
     }
 

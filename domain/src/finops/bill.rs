@@ -491,15 +491,16 @@ impl Bill {
         for one in &self.invoices {
             all.entry(one.key()).or_default().1 = Some(one.billed);
         }
-        let reconciled = |((invoice, issuer, currency), (lines, stated)): ((&str, &str, &Currency), Sides)| {
-            Reconciled {
-                invoice: invoice.to_owned(),
-                issuer: issuer.to_owned(),
-                currency: currency.clone(),
-                lines,
-                stated,
-            }
-        };
+        let reconciled =
+            |((invoice, issuer, currency), (lines, stated)): ((&str, &str, &Currency), Sides)| {
+                Reconciled {
+                    invoice: invoice.to_owned(),
+                    issuer: issuer.to_owned(),
+                    currency: currency.clone(),
+                    lines,
+                    stated,
+                }
+            };
         Some(all.into_iter().map(reconciled).collect())
     }
 
@@ -759,8 +760,13 @@ mod tests {
         let detail = format!("invoice B of AWS says {seven} USD, its lines come to {eight}");
         assert_eq!(refused.detail, detail);
         let right = state(&[invoice("B", 8)]);
-        let (bill, last) =
-            after(&[stated.clone(), invoiced("a", 2, 4), invoiced("b", 3, 4), right, close(None, false)]);
+        let (bill, last) = after(&[
+            stated.clone(),
+            invoiced("a", 2, 4),
+            invoiced("b", 3, 4),
+            right,
+            close(None, false),
+        ]);
         assert_eq!((bill.status(), last), ("closed", Ok(1)));
         assert_eq!(bill.issuers(), ["AWS"].into());
         let (_, last) = after(&[stated.clone(), stated.clone()]);

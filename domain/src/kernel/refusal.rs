@@ -71,6 +71,9 @@ codes! {
     BILL_CLOSED = "bill-closed" 409 "the month is closed";
     /// Import what is missing, or close with `accept_difference` when the invoice is wrong.
     BILL_DIFFERS = "bill-differs" 422 "the lines do not come to the invoice's total";
+    /// Import with `repeats=skip` when the file repeats what came before, or with `repeats=count`
+    /// when its lines only look the same.
+    BILL_REPEATS = "bill-repeats" 409 "the bill has lines of this file already";
     /// Send the credential of the same account, or connect the other account as a new one.
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Change the field named in the detail.

@@ -269,7 +269,8 @@ fn issuer() -> Samples {
         },
         E::PeriodsStated {
             name: "AWS".into(),
-            periods: serde_json::from_value(json!({"2026-09": "closed", "2026-10": "open"})).unwrap(),
+            periods: serde_json::from_value(json!({"2026-09": "closed", "2026-10": "open"}))
+                .unwrap(),
             source: source.into(),
             source_digest,
             stated_by: stated_by.into(),

@@ -1,5 +1,6 @@
 //! What issuers say beside the lines: FOCUS's data sets BillingPeriod, ContractCommitment and
 //! InvoiceDetail, told by their headings. They are small, and come to totals and terms in memory.
+#![expect(clippy::result_large_err, reason = "a bad line is as large as it has to say")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -187,7 +188,6 @@ impl Stated {
         Ok(stated)
     }
 
-    #[expect(clippy::result_large_err, reason = "as everywhere a line is read")]
     fn take(&mut self, row: &Row<'_>, totals: &mut Totals) -> Result<(), BadLine> {
         let names = ["InvoiceIssuerName", "ServiceProviderName", "ProviderName"];
         let issuer = names.iter().find_map(|name| row.get(name));
@@ -251,7 +251,6 @@ const TAKEN: [&str; 12] = [
     "InvoiceIssuerName",
 ];
 
-#[expect(clippy::result_large_err, reason = "as everywhere a line is read")]
 fn commitment(row: &Row<'_>) -> Result<Commitment, BadLine> {
     let (from, to) =
         (row.moment("ContractCommitmentPeriodStart")?, row.moment("ContractCommitmentPeriodEnd")?);
@@ -320,8 +319,12 @@ mod tests {
                 })
             })
             .collect();
-        let expected =
-            ["42 2026-10 A 7 EUR", "42 2026-10 A 1.25 USD", "42 2026-10 B 0 USD", "43 2026-10 D 2 USD"];
+        let expected = [
+            "42 2026-10 A 7 EUR",
+            "42 2026-10 A 1.25 USD",
+            "42 2026-10 B 0 USD",
+            "43 2026-10 D 2 USD",
+        ];
         assert_eq!(shown, expected);
         assert_eq!((stated.bad[0].line, &*stated.bad[0].column), (6, "BilledCost"));
     }

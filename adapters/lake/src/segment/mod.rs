@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use columns::{COLUMNS, Kind, blank};
 pub use reader::Lines;
+pub(crate) use writer::Part as PartFile;
 pub use writer::SegmentWriter;
 
 /// How the name of a segment that is being written begins and ends.

@@ -55,7 +55,7 @@ enum Held {
 }
 
 /// The file that will be a segment, hashed as it grows.
-struct Part {
+pub(crate) struct Part {
     file: BufWriter<NamedTempFile>,
     sha: Sha256,
     bytes: u64,
@@ -233,7 +233,7 @@ fn texts(bytes: Vec<u8>, ends: &[usize], optional: bool) -> (Vec<ByteArray>, Opt
 
 impl Part {
     /// Begins a part and locks it, so that nobody who opens the folder takes it for a leftover.
-    fn new(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
         loop {
             let part =
                 tempfile::Builder::new().prefix(PART.0).suffix(PART.1).tempfile_in(folder)?;
@@ -247,6 +247,15 @@ impl Part {
                 return Ok(Self { file: BufWriter::new(part), sha: Sha256::new(), bytes: 0 });
             }
         }
+    }
+
+    /// Writes its digest behind what it has, and names it so. It is not made durable: whoever reads
+    /// it compares the digest.
+    pub(crate) fn keep_with_digest(mut self, path: &Path) -> io::Result<()> {
+        let digest = self.sha.clone().finalize();
+        self.file.write_all(&digest)?;
+        let part = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        part.persist(path).map(drop).map_err(|fault| fault.error)
     }
 
     /// Syncs it, names it by its digest and syncs the name.
