@@ -26,6 +26,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     config::Config,
+    cost_watch,
     edge::{SystemClock, SystemIds},
     schedule,
     store::{self, OpenViews, Store},
@@ -129,8 +130,9 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let schedule = tokio::spawn(schedule::run(
         Arc::clone(&ledger),
         Duration::from_secs(config.sync_interval_s),
-        told(halting),
+        told(halting.clone()),
     ));
+    let costs = tokio::spawn(cost_watch::run(Arc::clone(&ledger), told(halting)));
 
     let service = http::Service::new(
         Arc::clone(&ledger),
@@ -155,7 +157,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, schedule);
+    let _ = tokio::join!(runner, schedule, costs);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;

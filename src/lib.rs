@@ -3,13 +3,14 @@
 //! - `cli`: the grammar of the command line, and what each command does.
 //! - `config`: a server's configuration, from flags, environment and file.
 //! - `compose`: one server from one configuration; `store` picks the store, `schedule` looks at
-//!   accounts again, `edge` brings time and randomness, `telemetry` logs and traces.
+//!   accounts again, `cost_watch` at costs, `edge` brings time and randomness, `telemetry` logs and traces.
 //! - `demo`: the stage on which the console tells its story.
 
 mod cli;
 mod compose;
 mod config;
 mod connection;
+mod cost_watch;
 mod demo;
 mod edge;
 mod schedule;

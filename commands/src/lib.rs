@@ -7,18 +7,27 @@
 //! - [`gather`]: what must be known before a command can be decided.
 //! - [`allocate`]: whose costs are, by rules.
 //! - [`amortise`]: what was paid in advance, as lines of the days it is for.
+//! - [`anomalies`]: looks at costs by the rules that watch them.
 //! - [`bills`]: bills in, costs out.
+//! - [`budgets`]: holds what was spent against budgets.
+//! - [`compare`]: costs beside those of another period.
 //! - [`derive`]: lines that are worked out here into bills.
+//! - [`kpis`]: numbers by which costs are judged.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
+//! - [`watch`]: what those who watch costs have in common.
 #![warn(missing_docs)]
 
 pub mod allocate;
 pub mod amortise;
+pub mod anomalies;
 pub mod attribute;
 pub mod bills;
+pub mod budgets;
+pub mod compare;
 pub mod derive;
 pub mod gather;
+pub mod kpis;
 pub mod ledger;
 pub mod observe;
 pub mod pace;
@@ -30,3 +39,4 @@ pub mod states;
 pub mod submit;
 pub mod testing;
 pub mod transfer;
+pub mod watch;

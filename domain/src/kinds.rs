@@ -4,7 +4,8 @@ use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{disk::Disk, server::Server},
     finops::{
-        bill::Bill, commitment::Commitment, issuer::Issuer, rule_set::RuleSet, tagging::Tagging,
+        anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, budget::Budget,
+        commitment::Commitment, issuer::Issuer, rule_set::RuleSet, tagging::Tagging,
     },
     kernel::{Kind, kind},
     mapping::Mapped,
@@ -18,7 +19,10 @@ use crate::{
 
 /// Every kind, sorted by name.
 pub static KINDS: &[Kind] = &[
+    kind::<Anomaly>(),
+    kind::<AnomalyRule>(),
     kind::<Bill>(),
+    kind::<Budget>(),
     kind::<CloudAccount>(),
     kind::<Commitment>(),
     kind::<Observed<Disk>>(),

@@ -156,7 +156,14 @@ pub(super) async fn costs(costs: Costs, connection: &Connection) -> Result<Exit,
             query.push((name, resolve(&client, kind, kinds, &named, at.as_deref()).await?));
         }
     }
-    for (name, value) in [("filter", costs.filter), ("group_by", costs.by), ("at", at)] {
+    let digits = costs.digits.map(|digits| digits.to_string());
+    for (name, value) in [
+        ("filter", costs.filter),
+        ("group_by", costs.by),
+        ("compare", costs.compare),
+        ("digits", digits),
+        ("at", at),
+    ] {
         query.extend(value.map(|value| (name, value)));
     }
     for (name, yes) in [("allocated", costs.allocated), ("draft", costs.draft)] {

@@ -72,6 +72,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Bill,
     },
+    /// Where budgets stand: spent, forecast, alerts
+    #[command(
+        after_help = "Examples:\n  skyledger create budget -f shop.yaml\n  skyledger budgets\n  \
+        skyledger budgets --evaluate\n\nExample (shop.yaml):\n  name: shop\n  allowance:\n    \
+        period: month\n    amount: \"1000\"\n    currency: EUR\n    from: 2026-01\n    \
+        conditions: [{dimension: tags.team, values: [shop]}]\n    alerts:\n    - {on: actual, percent: \
+        80}\n    - {on: forecast, percent: 100}"
+    )]
+    Budgets(Budgets),
     /// Read and compare every record of a store
     Check(Place),
     /// Shell completions: `skyledger completions bash > /etc/bash_completion.d/skyledger`
@@ -113,6 +122,14 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Everything worth knowing about one resource
     Describe(Describe),
+    /// Look at costs by the rules that watch them, and tell what is not as it should be
+    #[command(after_help = "Examples:\n  skyledger create anomaly-rule -f services.yaml\n  \
+        skyledger detect\n  skyledger get anomalies --filter 'status = open'\n  \
+        skyledger do anomaly explain ID --set 'text=the autumn sale'\n\n\
+        Example (services.yaml):\n  name: services\n  watch:\n    group_by: [service]\n    \
+        detector: {statistical: {sensitivity: medium, minimum: \"20\"}}\n    \
+        calendar: {days_of_month: [1]}")]
+    Detect(Output),
     /// What differs between two moments
     #[command(after_help = "Examples:\n  skyledger diff --from 1h\n  \
         skyledger diff --from 1200 --to 1300 security-groups")]
@@ -142,6 +159,10 @@ pub(crate) enum Command {
     History(History),
     /// Take an export over into an empty store, verified before the first record is written
     Import(Import),
+    /// Numbers by which costs are judged: commitments, tags, unit cost, what is unallocated
+    #[command(after_help = "Examples:\n  skyledger kpis --month 2026-10 --tag-keys env,team\n  \
+        skyledger kpis --month 2026-10 --driver orders --quantity 120000 --rules costs")]
+    Kpis(Kpis),
     /// Everything mapped one to one, with its drift
     Mappings(List),
     /// Let the present drift stand, with a reason
@@ -319,6 +340,12 @@ pub(crate) struct Costs {
     /// Conditions on dimensions, for instance 'service = "Amazon*" AND tags.env = prod'
     #[arg(long, value_name = "CONDITIONS")]
     pub(crate) filter: Option<String>,
+    /// Beside another period: previous, or year for the same months of the year before
+    #[arg(long, value_name = "PERIOD", conflicts_with = "explain")]
+    pub(crate) compare: Option<String>,
+    /// Decimals that rows are rounded to, so that they still come to the total
+    #[arg(long, value_name = "N", conflicts_with = "explain")]
+    pub(crate) digits: Option<u32>,
     /// Where the number comes from: files, events, and the largest lines
     #[arg(long, conflicts_with = "allocated")]
     pub(crate) explain: bool,
@@ -337,6 +364,52 @@ pub(crate) struct Costs {
     /// Most groups, or most lines with --explain
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Budgets {
+    /// Evaluate first, and tell what thresholds are reached
+    #[arg(long)]
+    pub(crate) evaluate: bool,
+    /// Also the periods before
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Kpis {
+    /// One billing month, such as 2026-10
+    #[arg(long, conflicts_with_all = ["from_month", "to_month"])]
+    pub(crate) month: Option<String>,
+    /// The first billing month
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) from_month: Option<String>,
+    /// The last billing month, itself included
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) to_month: Option<String>,
+    /// Conditions on dimensions
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(crate) filter: Option<String>,
+    /// Keys that every line must have that can have tags, for instance env,team
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) tag_keys: Option<String>,
+    /// What a unit is called, for instance orders
+    #[arg(long, requires = "quantity")]
+    pub(crate) driver: Option<String>,
+    /// How many units there were
+    #[arg(long)]
+    pub(crate) quantity: Option<String>,
+    /// The rule set that says what is allocated, by id or name
+    #[arg(long)]
+    pub(crate) rules: Option<String>,
     #[command(flatten)]
     pub(crate) at: At,
     #[command(flatten)]

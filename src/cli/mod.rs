@@ -9,6 +9,7 @@ mod run;
 mod serve;
 mod subject;
 mod upkeep;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -124,6 +125,7 @@ async fn serve_client(
         Command::Amortise(amortise) => run::amortise(amortise, &connection).await,
         Command::Audit { command } => audit::run(command, &connection).await,
         Command::Bill { command } => cost::bill(command, &connection).await,
+        Command::Budgets(budgets) => watch::budgets(&budgets, &connection).await,
         Command::Check(place) => upkeep::check(place).await,
         Command::Export(export) => upkeep::export(export).await,
         Command::Import(import) => upkeep::import(import).await,
@@ -131,10 +133,12 @@ async fn serve_client(
         Command::Replay(replay) => upkeep::replay(replay).await,
         Command::Costs(costs) => cost::costs(costs, &connection).await,
         Command::Describe(get) => query::describe(get, &connection).await,
+        Command::Detect(output) => watch::detect(&output, &connection).await,
         Command::Diff(diff) => query::diff(diff, &connection).await,
         Command::Events(events) => query::events(events, &connection).await,
         Command::Get(get) => query::get(get, &connection).await,
         Command::History(history) => query::history(history, &connection).await,
+        Command::Kpis(kpis) => watch::kpis(&kpis, &connection).await,
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
         Command::Why(why) => query::why(why, &connection).await,

@@ -11,6 +11,7 @@ mod runs;
 mod server;
 mod telemetry;
 mod upkeep;
+mod watch;
 
 use std::{
     io::Write,

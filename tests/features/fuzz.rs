@@ -147,6 +147,10 @@ impl Server {
             "currency": "USD", "amount": "365", "start": "2026-01-01", "end": "2027-01-01",
         });
         self.send("commitments", "", "define", json!({"terms": terms})).await;
+        let watch = json!({"detector": {"daily": {"amount": "0.5"}}});
+        self.send("anomaly-rules", "", "define", json!({"name": "days", "watch": watch})).await;
+        let most = json!({"amount": "2", "currency": "USD", "from": "2026-10"});
+        self.send("budgets", "", "define", json!({"name": "all", "allowance": most})).await;
         self.import().await;
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
         let reader = self.send("tokens", "", "issue", issue).await;
@@ -211,6 +215,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
     let from = [("page_size", "2".to_owned()), ("from", "1".to_owned())];
     let compared = server.client.get("/v1/diff", &from).await.unwrap().body;
     for (name, values) in [
+        ("comparisons", json!(["previous", "year", "month"])),
         ("codes", json!(["not-found", "invalid-json"])),
         ("bases", json!(["billed", "effective", "list"])),
         ("dimensions", json!(["service", "month,tags.env", "region, day , sku"])),
@@ -253,6 +258,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
             "path.code": half("codes"),
             "query.at": half("positions"),
             "query.basis": half("bases"),
+            "query.compare": half("comparisons"),
             "query.field": half("fields"),
             "query.filter": half("filters"),
             "query.from": half("positions"),

@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod amortise;
+mod anomalies;
 mod aws;
 mod between;
 mod bill_statements;
 mod bills;
+mod budgets;
 mod crash_at_every_step;
 mod few_connections;
 mod fuzz;

@@ -297,6 +297,23 @@ impl Client {
         Ok(answer)
     }
 
+    /// Has something done that needs no more than its path.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn perform(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Answer, ClientFault> {
+        // As long as it takes, as with a file.
+        let answer = self.answer(self.request(Method::POST, path, query)).await?;
+        if let Some(position) = answer.position {
+            self.newest.fetch_max(position, Ordering::Relaxed);
+        }
+        Ok(answer)
+    }
+
     /// A text, such as `/metrics`.
     ///
     /// # Errors

@@ -64,6 +64,17 @@ static AFTER: &[Column] = &[
 /// Columns of single kinds and views, sorted by kind. They stand between the common ones.
 static OWN: &[(&str, &[Column])] = &[
     (
+        "anomalies",
+        &[
+            column("amount", "state.finding.amount", Shape::Text),
+            column("limit", "state.finding.limit", Shape::Text),
+            column("currency", "state.finding.currency", Shape::Text),
+            column("expected", "state.finding.expected.middle", Shape::Text),
+            wide("measure", "state.finding.measure", Shape::Text),
+            wide("cleared", "state.cleared", Shape::Text),
+        ],
+    ),
+    (
         "cloud-accounts",
         &[
             column("provider", "provider", Shape::Text),

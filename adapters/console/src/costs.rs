@@ -49,7 +49,7 @@ pub fn amount(text: &str) -> String {
 }
 
 /// Columns side by side, nothing before the first and behind the last.
-fn close(table: &mut Table) {
+pub(crate) fn close(table: &mut Table) {
     let last = table.column_count().saturating_sub(1);
     for (place, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if place == last { 0 } else { 2 }));
@@ -77,9 +77,11 @@ pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
     let mut table = bare(style);
     // Every sum is in one currency, and says which.
     let own: Vec<&str> = groups.iter().copied().filter(|name| *name != "currency").collect();
-    let headings = own.iter().copied().chain(["amount", "currency", "lines"]);
-    table.set_header(headings.map(heading));
     let rows = items(answer, "items");
+    let compared = answer["compared_with"].is_object();
+    let more: &[&str] = if compared { &["before", "difference", "growth"] } else { &[] };
+    let headings = own.iter().chain(&["amount"]).chain(more).chain(&["currency", "lines"]);
+    table.set_header(headings.map(|name| heading(name)));
     for row in rows {
         let mut cells: Vec<Cell> = own
             .iter()
@@ -89,6 +91,14 @@ pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
             })
             .collect();
         cells.push(right(amount(text(row, "amount"))));
+        if compared {
+            cells.push(right(amount(text(row, "other"))));
+            cells.push(right(amount(text(row, "difference"))));
+            cells.push(right(match row["growth"].as_str() {
+                Some(growth) => format!("{growth} %"),
+                None => "–".to_owned(),
+            }));
+        }
         cells.push(Cell::new(text(row, "currency")));
         cells.push(right(plain(&row["lines"])));
         table.add_row(cells);

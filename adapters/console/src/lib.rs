@@ -8,6 +8,7 @@
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
 //! - [`problem`] and [`exit`]: what went wrong, in words and as a code.
+//! - [`watch`]: costs that are watched.
 //! - [`input`], [`names`], [`suggest`] and [`time`]: what people type: bodies, names, typos, moments.
 #![warn(missing_docs)]
 #![expect(
@@ -29,3 +30,4 @@ pub mod story;
 pub mod style;
 pub mod suggest;
 pub mod time;
+pub mod watch;

@@ -1,6 +1,7 @@
 //! Bills in as files; costs out, each with its origin.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
     sync::{Arc, PoisonError},
     time::Duration,
@@ -10,28 +11,39 @@ use ::commands::{
     allocate::allocate,
     attribute::{AxisQuery, Placer, attributed, explain_attributed},
     bills::{self, Booked, Counting, Import, OnRepeats},
+    compare::{self, Compare, Row},
     ports::{BillFault, BillStore, ReadBill, Reading},
 };
 use axum::{body::Body, http::StatusCode};
 use bytes::{Buf, Bytes};
 use domain::{
-    finops::{attribution::Axis, bill::Manner, cost::Basis, line::Line},
+    finops::{
+        amount::Amount,
+        attribution::Axis,
+        bill::Manner,
+        cost::{Basis, Table},
+        line::Line,
+    },
     kernel::{Role, canonical_bytes, sha256},
-    log::hex,
+    log::{Position, hex},
 };
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    allocations,
+    allocations, anomalies,
     asked::{self, Asked, blocking},
+    budgets,
     call::{Answer, Call, answer, at_position},
     problem::{
         BILL_UNREADABLE, INTERNAL, Problem, REQUEST_TIMEOUT, SEGMENT_DAMAGED, SEGMENTS_UNAVAILABLE,
     },
     queries::page_size,
-    routes::{ALLOCATED, MANNER, MAPPING, REASON, REPEATS, SOURCE, STRICT},
+    routes::{
+        ALLOCATED, COMPARE, DIGITS, FROM_MONTH, MANNER, MAPPING, REASON, REPEATS, SOURCE, STRICT,
+        TO_MONTH,
+    },
     show,
 };
 
@@ -120,6 +132,8 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     // is booked all the same, and answers say which position they show.
     let _ = ledger.ports.views.reach_position(position, VIEWS_PATIENCE).await;
     let created = allocations::create_after_import(&call, &read).await?;
+    let anomalies = anomalies::after_import(&ledger).await;
+    let budgets = budgets::after_import(&ledger).await;
     let bills: Vec<Value> = parts
         .iter()
         .zip(&outcomes)
@@ -171,6 +185,8 @@ pub(crate) async fn import(mut call: Call) -> Answer {
         "bills": bills,
         "created_projects": created,
         "findings": findings,
+        "anomalies": anomalies,
+        "budgets": budgets,
         "quarantined": {"lines": read.quarantined, "missing": read.missing, "shown": shown},
         "position": position,
     });
@@ -201,6 +217,67 @@ fn axes(query: &AxisQuery) -> Vec<&Axis> {
     query.groups.iter().chain(query.filters.iter().map(|(axis, _)| axis)).collect()
 }
 
+/// The bills of the period that costs are compared with, and how many months back it is.
+async fn compared(
+    call: &Call,
+    groups: &[String],
+    position: Position,
+) -> Result<Option<(Counting, u32)>, Problem> {
+    let Some(name) = call.params.text(&COMPARE) else { return Ok(None) };
+    let compare = Compare::by_name(name)
+        .ok_or_else(|| Problem::parameter(COMPARE.name, "is previous or year"))?;
+    let Some(from) = asked::month(call, &FROM_MONTH)? else {
+        return Err(Problem::parameter(FROM_MONTH.name, "says which months are compared"));
+    };
+    let to = asked::month(call, &TO_MONTH)?.unwrap_or(from);
+    let (from, to, back) =
+        compare.with(from, to, groups).map_err(|what| Problem::parameter(COMPARE.name, what))?;
+    Ok(Some((call.service.ledger.bills(from, to, Some(position)).await?, back)))
+}
+
+/// A row's numbers, with the other period's beside them.
+fn numbers(row: &Row) -> Value {
+    let mut item = json!({"amount": row.amount, "lines": row.lines});
+    if let Some(other) = &row.other {
+        item["other"] = json!(other.amount);
+        item["difference"] = json!(other.difference);
+        item["growth"] = json!(other.growth.as_ref().ok());
+        if let Err(why) = &other.growth {
+            item["growth_reason"] = json!(why);
+        }
+    }
+    item
+}
+
+/// A row as a member of a list.
+fn item(row: &Row, groups: &[String]) -> Value {
+    let values = row.group.iter().map(|value| match value.as_str() {
+        "" => Value::Null,
+        value => json!(value),
+    });
+    let group: Map<String, Value> = groups.iter().cloned().zip(values).collect();
+    let mut item = numbers(row);
+    item["group"] = json!(group);
+    item["currency"] = json!(row.currency);
+    item
+}
+
+/// What the bills come to by the axes that are asked for, before or after what is shared is spread.
+fn table(
+    store: &dyn BillStore,
+    counting: &Counting,
+    asked: &Asked,
+    query: &AxisQuery,
+    spread: bool,
+) -> Result<Table, Problem> {
+    Ok(if spread {
+        let allocated = allocate(store, counting, &asked.whose, query.basis)?;
+        allocated.costs(&asked.whose, query)?
+    } else {
+        attributed(store, counting, &asked.whose, query)?
+    })
+}
+
 /// Sums by group.
 pub(crate) async fn costs(call: Call) -> Answer {
     let query = asked::query(&call)?;
@@ -210,44 +287,43 @@ pub(crate) async fn costs(call: Call) -> Answer {
     if spread {
         axes.push(&Axis::Project);
     }
-    let asked = asked::whose(&call, &counting, &axes).await?;
+    let groups: Vec<String> = query.groups.iter().map(ToString::to_string).collect();
+    let other = compared(&call, &groups, counting.position).await?;
+    // What is known of both periods.
+    let mut both = counting.clone();
+    both.bills.extend(other.iter().flat_map(|(other, _)| other.bills.iter().cloned()));
+    let asked = asked::whose(&call, &both, &axes).await?;
+    let digits = call.params.number(&DIGITS).map(|digits| digits as u32);
     let limit = page_size(&call);
     let store = Arc::clone(&call.service.ledger.ports.bills);
     let position = counting.position;
     let body = blocking(move || {
-        let table = if spread {
-            let allocated = allocate(store.as_ref(), &counting, &asked.whose, query.basis)?;
-            allocated.costs(&asked.whose, &query)?
-        } else {
-            attributed(store.as_ref(), &counting, &asked.whose, &query)?
+        let now = table(store.as_ref(), &counting, &asked, &query, spread)?;
+        let then = match &other {
+            Some((other, back)) => {
+                Some((table(store.as_ref(), other, &asked, &query, spread)?, *back))
+            }
+            None => None,
         };
-        let rows = table.rows();
-        let items: Vec<Value> = rows
-            .iter()
-            .take(limit)
-            .map(|(key, currency, sum)| {
-                let names = query.groups.iter().map(ToString::to_string);
-                let values = key.iter().map(|value| match value.as_str() {
-                    "" => Value::Null,
-                    value => json!(value),
-                });
-                let group: Map<String, Value> = names.zip(values).collect();
-                json!({
-                    "group": group, "currency": currency, "amount": sum.amount, "lines": sum.lines,
-                })
-            })
-            .collect();
-        let totals: Map<String, Value> = table
-            .totals()
-            .map_err(BillFault::from)?
-            .into_iter()
-            .map(|(currency, sum)| {
-                (currency.to_string(), json!({"amount": sum.amount, "lines": sum.lines}))
-            })
-            .collect();
+        let then = then.as_ref().map(|(then, back)| (then, *back));
+        let answered = compare::Answer::of(&now, then, &groups, digits).map_err(BillFault::from)?;
+        let rows = &answered.rows;
+        let items: Vec<Value> = rows.iter().take(limit).map(|row| item(row, &groups)).collect();
+        let total = |row: &Row| (row.currency.to_string(), numbers(row));
+        let totals: Map<String, Value> = answered.totals.iter().map(total).collect();
+        let mut rest: BTreeMap<String, Amount> = BTreeMap::new();
+        for row in rows.iter().skip(limit) {
+            let own = rest.entry(row.currency.to_string()).or_default();
+            *own = Amount(own.0.saturating_add(row.amount.0));
+        }
         let mut body = asked_of(&counting, &query, &asked);
+        if let Some((other, _)) = &other {
+            body["compared_with"] = json!({"inputs": other.digest(), "bills": other.bills.len()});
+        }
         body["allocated"] = json!(spread);
         body["items"] = json!(items);
+        // What is not shown, so that what is shown and this come to the total.
+        body["rest"] = json!(rest);
         body["groups"] = json!(rows.len());
         body["totals"] = json!(totals);
         Ok(body)

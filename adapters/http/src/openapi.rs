@@ -190,7 +190,13 @@ impl Document {
             (_, Subject::Nothing) => {
                 let tag = match path.as_str() {
                     path if path.starts_with("/v1/audit") => "audit",
-                    "/v1/allocations" | "/v1/amortisations" | "/v1/bill-imports" => "costs",
+                    "/v1/allocations"
+                    | "/v1/amortisations"
+                    | "/v1/anomaly-detections"
+                    | "/v1/bill-imports"
+                    | "/v1/budget-evaluations"
+                    | "/v1/budgets:status"
+                    | "/v1/kpis" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
                     _ => "server",
                 };
@@ -247,7 +253,7 @@ impl Document {
             "responses": failing(responses),
             "security": security(route),
         });
-        if route.method == Method::Post {
+        if route.operation == "import-bill" {
             operation["requestBody"] = json!({
                 "required": true,
                 "description": "The file as it is.",

@@ -6,9 +6,9 @@
 use futures::future::BoxFuture;
 
 use crate::{
-    allocations, audit,
+    allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, costs, history,
+    commands, costs, history, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, runs, status, watch,
 };
@@ -96,9 +96,12 @@ parameters! {
     ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules; by project, domain, node, month and charge category.";
     BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
+    COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
+    DIGITS = "digits" Query Shape::Integer(0, 12), "Decimals that are shown; rows still come to the total. All of them when it is left out.";
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
+    DRIVER = "driver" Query Shape::Text(100), "What a unit is called, for instance orders.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
@@ -124,6 +127,7 @@ parameters! {
     POSITION = "position" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the record's position.";
     PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
+    QUANTITY = "quantity" Query Shape::Text(40), "How many units of the driver there were; a decimal.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
     REPEATS = "repeats" Query Shape::Text(10), "What becomes of lines that the bill has already, word for word: refuse the file (when it is left out), skip them, or count them.";
     RULE_SET = "rule_set" Query Shape::Uuid, "The rule set that says whose costs are; the only published one when it is left out.";
@@ -133,6 +137,7 @@ parameters! {
     SOURCE = "source" Query Shape::Text(500), "The file's name, for whoever asks where a number comes from.";
     START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
     STRICT = "strict" Query Shape::Flag, "Refuse the whole file for one line that cannot be booked.";
+    TAG_KEYS = "tag_keys" Query Shape::Text(1000), "Keys that every line must have that can have tags, for instance env,team.";
     TO = "to" Query Shape::Moment, "The later moment: a time, or a position; now when it is left out.";
     TO_MONTH = "to_month" Query Shape::Text(7), "The last billing month, itself included; from_month when it is left out.";
     TO_SIZE = "to" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the newer tree; the head's when it is left out.";
@@ -148,6 +153,8 @@ static COSTS: &[&Parameter] = &[
     &ALLOCATED,
     &AT,
     &BASIS,
+    &COMPARE,
+    &DIGITS,
     &DRAFT,
     &FILTER,
     &FROM_MONTH,
@@ -213,15 +220,19 @@ routes! {
     Get "/v1/allocations" Once Estate "allocations" ALLOCATION, allocations::allocations, "What each centre has before and after the rules, and how it came there.";
     Post "/v1/allocations" Once Estate "create-projects" ALLOCATION, allocations::create_projects, "The same, and creates projects where a rule says so.";
     Post "/v1/amortisations" Once Estate "amortise" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::amortise, "Makes the lines of what was paid in advance, day by day.";
+    Post "/v1/anomaly-detections" Once Estate "detect-anomalies" &[], anomalies::detect, "Looks at costs by every anomaly rule that is enabled, and tells what is not as it should be.";
     Get "/v1/audit/events" Once Token "audit-events" SEARCH, audit::events, "Records of the log that match.";
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
     Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &REPEATS, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
     Get "/v1/bill-reconciliations" Once Estate "reconcile-bills" &[&AT, &FROM_MONTH, &MIN_POSITION, &TO_MONTH], reconciliations::reconcile, "Bills beside what their issuers say of invoices and months.";
+    Post "/v1/budget-evaluations" Once Estate "evaluate-budgets" &[], budgets::evaluate, "Holds what was spent against every budget that is enabled, and tells what thresholds are reached.";
+    Get "/v1/budgets:status" Once Estate "budgets-status" &[&AT, &MIN_POSITION], budgets::status, "Where every budget stands: spent, forecast, and the alerts that stand.";
     Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
+    Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
     Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";

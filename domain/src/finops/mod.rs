@@ -1,11 +1,15 @@
 //! The arithmetic of costs: exact, deterministic, and the same whoever computes it again.
 //!
 //! Amounts are integers of [`amount::SCALE`] decimals, ratios are rationals; nothing here is a
-//! float but [`regression`], which estimates and never books.
+//! float but in what estimates and never books: [`anomaly`], [`forecast`], [`regression`].
 //!
 //! - [`amount`]: amounts, money, currencies, billing months.
+//! - [`anomaly_found`]: one that was found, and what people say of it: a kind.
+//! - [`anomaly_rule`]: which costs are watched: a kind.
+//! - [`anomaly`]: which days cost what they should not.
 //! - [`attribution`]: whose costs are, and what they are grouped by beyond a line's own dimensions.
 //! - [`bill`]: what one account is billed for one month: a kind.
+//! - [`budget`]: what may be spent: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
@@ -14,6 +18,8 @@
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`rules`]: whose a line is, and how what is shared is spread.
 //! - [`rule_set`]: such rules, drafted and published: a kind.
+//! - [`scope`]: which lines somebody looks at.
+//! - [`shown`]: percents, growth, and rounded amounts that add up.
 //! - [`split`]: one amount over weights, to the last unit.
 //! - [`allocate`]: shared cost from centre to centre, by rules in order, with a trace.
 //! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
@@ -25,8 +31,12 @@
 pub mod allocate;
 pub mod amortise;
 pub mod amount;
+pub mod anomaly;
+pub mod anomaly_found;
+pub mod anomaly_rule;
 pub mod attribution;
 pub mod bill;
+pub mod budget;
 pub mod commitment;
 pub mod cost;
 pub mod forecast;
@@ -37,6 +47,8 @@ pub mod ratio;
 pub mod regression;
 pub mod rule_set;
 pub mod rules;
+pub mod scope;
+pub mod shown;
 pub mod split;
 pub mod tagging;
 pub mod tags;

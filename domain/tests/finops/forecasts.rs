@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use domain::finops::forecast::{Driver, Model, Question, QuestionFault, forecast};
 
+use super::dice::Dice;
+
 /// History and what was held back, of each series.
 fn monthly() -> Vec<(Vec<f64>, Vec<f64>)> {
     let mut series: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
@@ -73,23 +75,6 @@ fn real_months_are_forecast_better_than_by_last_years() {
     assert!(ours <= last);
     assert!((0.74..=0.88).contains(&likely), "{likely}");
     assert!((0.90..=0.98).contains(&sure), "{sure}");
-}
-
-/// Numbers that look like chance, the same every time (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// About normal.
-    fn bell(&mut self) -> f64 {
-        (0..12).map(|_| self.roll()).sum::<f64>() - 6.0
-    }
 }
 
 #[test]

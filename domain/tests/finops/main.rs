@@ -2,6 +2,8 @@
 //! certified by NIST (`data/strd`).
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod anomalies;
+mod dice;
 mod forecasts;
 mod golden;
 mod properties;

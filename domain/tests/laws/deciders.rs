@@ -16,7 +16,8 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, cost_rules, group, id, invoice, machine, origin, segment, stated_commitment, terms, time,
+    ALL, allowance, cost_rules, finding, group, id, invoice, machine, origin, segment, standing,
+    stated_commitment, terms, time, watch,
 };
 
 fn stamp() -> Stamp {
@@ -34,6 +35,26 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     let assign = |n| ("assign", json!({"project": id(n)}));
     let mut pool = Vec::new();
     match kind {
+        "anomaly" => {
+            let as_of = |position: u64| json!({"position": position, "inputs": "5d"});
+            for position in 1..4 {
+                for amount in ["150", "170"] {
+                    let report = json!({"finding": finding(amount), "as_of": as_of(position)});
+                    pool.push(("report", report));
+                }
+                pool.push(("clear", json!({"reason": "restated", "as_of": as_of(position)})));
+            }
+            pool.push(("acknowledge", json!({})));
+            pool.push(("explain", json!({"text": "the sale"})));
+            pool.push(("ignore", json!({})));
+        }
+        "anomaly-rule" => {
+            for sensitivity in ["low", "high"] {
+                pool.push(("define", json!({"name": "services", "watch": watch(sensitivity)})));
+                pool.push(("define", json!({"watch": watch(sensitivity)})));
+            }
+            pool.extend([("disable", json!({})), ("enable", json!({}))]);
+        }
         "bill" => {
             for (digest, billed) in [("0a", "3.25"), ("0b", "1"), ("0c", "-2")] {
                 for manner in ["add", "renew", "replace"] {
@@ -86,6 +107,20 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                     ));
                 }
             }
+        }
+        "budget" => {
+            for amount in ["100", "200"] {
+                pool.push(("define", json!({"name": "shop", "allowance": allowance(amount)})));
+                pool.push(("define", json!({"allowance": allowance(amount)})));
+            }
+            for position in 1..4 {
+                for actual in ["50", "90", "130", "170"] {
+                    let as_of = json!({"position": position, "inputs": "5d"});
+                    let body = json!({"standings": [standing(actual)], "as_of": as_of});
+                    pool.push(("evaluate", body));
+                }
+            }
+            pool.extend([("disable", json!({})), ("enable", json!({}))]);
         }
         "rule-set" => {
             for centre in ["shop", "lab"] {

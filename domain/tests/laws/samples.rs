@@ -9,7 +9,10 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
     },
-    finops::{amount, bill, commitment, issuer, rule_set, rules, tagging},
+    finops::{
+        amount, anomaly_found, anomaly_rule, bill, budget, commitment, issuer, rule_set, rules,
+        tagging,
+    },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
@@ -296,6 +299,86 @@ pub(crate) fn cost_rules(centre: &str) -> rules::Rules {
     serde_json::from_value(value).unwrap()
 }
 
+/// What an anomaly rule watches.
+pub(crate) fn watch(sensitivity: &str) -> Value {
+    json!({
+        "basis": "billed", "currency": "EUR",
+        "conditions": [{"dimension": "charge_category", "compare": "is-not", "values": ["Tax"]}],
+        "group_by": ["service"],
+        "detector": {"statistical": {"sensitivity": sensitivity, "minimum": "10"}},
+        "calendar": {"days_of_month": [1], "dates": ["2026-10-15"]},
+        "from": "2026-06-01",
+    })
+}
+
+/// What a rule has found: so much on a day.
+pub(crate) fn finding(amount: &str) -> Value {
+    json!({
+        "rule": id(3), "rule_name": "services", "group": {"service": "EC2"}, "currency": "EUR",
+        "basis": "effective", "period": "2026-10-05", "amount": amount, "limit": "120.5",
+        "expected": {"low": "80", "middle": "100", "high": "120.5"},
+        "measure": "what the days before lead to expect",
+    })
+}
+
+fn anomaly() -> Samples {
+    use anomaly_found::{AsOf, Event as E};
+    let finding = |amount| serde_json::from_value(finding(amount)).unwrap();
+    let as_of = |position| AsOf { position, inputs: "5d".repeat(32) };
+    of::<anomaly_found::Anomaly>(vec![
+        E::Acknowledged {},
+        E::Cleared { reason: "the cost is within its limit".into(), as_of: as_of(9) },
+        E::Explained { text: "the autumn sale".into() },
+        E::Ignored { reason: "a test".into() },
+        E::Reported { finding: finding("150"), as_of: as_of(7) },
+        E::Updated { finding: finding("170.000000000001"), as_of: as_of(8) },
+    ])
+}
+
+fn anomaly_rule() -> Samples {
+    use anomaly_rule::Event as E;
+    let watch = serde_json::from_value(watch("low")).unwrap();
+    of::<anomaly_rule::AnomalyRule>(vec![
+        E::Defined { name: "services".into(), watch },
+        E::Disabled {},
+        E::Enabled {},
+    ])
+}
+
+/// What may be spent: so much a month.
+pub(crate) fn allowance(amount: &str) -> Value {
+    json!({
+        "period": "quarter", "amount": amount, "currency": "EUR", "basis": "effective",
+        "conditions": [{"dimension": "tags.team", "values": ["shop"]}],
+        "from": "2026-01", "to": "2026-12",
+        "alerts": [{"on": "actual", "percent": 80}, {"on": "forecast", "amount": "120"}],
+    })
+}
+
+/// Where a budget stands in a period.
+pub(crate) fn standing(actual: &str) -> Value {
+    json!({"period": "2026-Q4", "actual": actual, "forecast": "110.5"})
+}
+
+fn budget() -> Samples {
+    use budget::Event as E;
+    let allowance = serde_json::from_value(allowance("100")).unwrap();
+    let as_of = |position| anomaly_found::AsOf { position, inputs: "5d".repeat(32) };
+    let alert = |actual| budget::Alert {
+        threshold: serde_json::from_value(json!({"on": "actual", "percent": 80})).unwrap(),
+        limit: "80".parse().unwrap(),
+        standing: serde_json::from_value(standing(actual)).unwrap(),
+        share: Some("85.01".into()),
+    };
+    of::<budget::Budget>(vec![
+        E::Alerted { alert: alert("85.01").into(), as_of: as_of(7) },
+        E::Defined { name: "shop".into(), allowance },
+        E::Disabled {},
+        E::Enabled {},
+        E::Withdrawn { alert: alert("70").into(), as_of: as_of(8) },
+    ])
+}
+
 fn bill() -> Samples {
     use bill::Event as E;
     let segment = |digest, billed| serde_json::from_value(segment(digest, billed)).unwrap();
@@ -373,7 +456,10 @@ fn commitment() -> Samples {
 
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
+        anomaly(),
+        anomaly_rule(),
         bill(),
+        budget(),
         account(),
         commitment(),
         observed(Disk {

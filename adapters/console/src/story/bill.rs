@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Memory, Teller, Told, Untrue, ensure};
 use crate::{columns::plain, costs};
 
-const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,\
+pub(super) const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,\
     BillingCurrency,BillingPeriodStart,BillingPeriodEnd,ChargeCategory,ChargePeriodStart,\
     ChargePeriodEnd,ServiceName,ResourceId,Tags\n";
 
@@ -18,7 +18,7 @@ fn line(billed: &str, category: &str, service: &str, resource: &str, env: &str) 
 }
 
 /// Sends a file as `bill import` does.
-async fn import(
+pub(super) async fn import(
     memory: &Memory,
     data: &std::path::Path,
     name: &str,
@@ -41,7 +41,7 @@ async fn total(memory: &Memory, at: Option<u64>) -> Told<String> {
     Ok(plain(&answer["totals"]["EUR"]["amount"]))
 }
 
-fn shown(
+pub(super) fn shown(
     teller: &Teller,
     show: fn(&mut dyn std::io::Write, &Value, crate::style::Style) -> std::io::Result<()>,
     answer: &Value,

@@ -11,6 +11,7 @@ mod crash;
 mod past;
 mod start;
 mod tell;
+mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -198,6 +199,7 @@ pub async fn tell(stage: &mut impl Stage, teller: &mut Teller) -> Told<Running> 
     past::time_travel(&memory, teller).await?;
     crash::in_the_middle(stage, &mut memory, teller).await?;
     bill::from_file_to_number(&stage.data(), &memory, teller).await?;
+    watch::anomaly(&stage.data(), &memory, teller).await?;
     audit::verify(stage, &memory, teller).await?;
     stage.start().await
 }

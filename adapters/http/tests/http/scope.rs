@@ -82,6 +82,20 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("organisation", world.system("organisation", None, "define", body).await.id));
     let body = json!({"resource": format!("{name}-resource"), "project": project});
     all.push(("tagging", world.system("tagging", None, "define", body).await.id));
+    let watch = json!({"detector": {"daily": {"amount": "1"}}});
+    let body = json!({"name": format!("{name}-watch"), "watch": watch});
+    let rule = world.system("anomaly-rule", None, "define", body).await.id;
+    all.push(("anomaly-rule", rule));
+    let finding = json!({
+        "rule": rule, "rule_name": format!("{name}-watch"), "group": {}, "currency": "EUR",
+        "basis": "effective", "period": "2026-10-05", "amount": "2", "limit": "1",
+        "expected": null, "measure": "the limit of a day",
+    });
+    let body = json!({"finding": finding, "as_of": {"position": 1, "inputs": "00"}});
+    all.push(("anomaly", world.system("anomaly", None, "report", body).await.id));
+    let allowance = json!({"amount": "1", "currency": "EUR", "from": "2026-01"});
+    let body = json!({"name": format!("{name}-budget"), "allowance": allowance});
+    all.push(("budget", world.system("budget", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -329,6 +343,16 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
                 "currency": "EUR", "amount": "1", "start": "2026-01-01", "end": "2027-01-01",
             }}),
         ),
+        (
+            "/v1/budgets",
+            json!({
+                "name": "new", "allowance": {"amount": "1", "currency": "EUR", "from": "2026-01"},
+            }),
+        ),
+        (
+            "/v1/anomaly-rules",
+            json!({"name": "new", "watch": {"detector": {"daily": {"amount": "1"}}}}),
+        ),
         ("/v1/taggings", json!({"resource": "i-1", "tags": {"env": "prod"}})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": "all"})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": {"projects": [theirs_id]}})),
@@ -386,7 +410,13 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         reply.problem(403, "out-of-reach");
         walked.insert(path.to_owned());
     }
-    for path in ["/v1/allocations", "/v1/amortisations", "/v1/bill-imports"] {
+    for path in [
+        "/v1/allocations",
+        "/v1/amortisations",
+        "/v1/anomaly-detections",
+        "/v1/bill-imports",
+        "/v1/budget-evaluations",
+    ] {
         let reply = world.send(post(path, json!({})).token(&admin)).await;
         assert_eq!(reply.status, 403, "{}", reply.text);
         walked.insert(path.to_owned());

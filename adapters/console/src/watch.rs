@@ -1,0 +1,157 @@
+//! Costs that are watched, as people read them.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment, Table};
+use serde_json::Value;
+
+use crate::{
+    columns::plain,
+    costs::{amount, close},
+    format::{bare, heading},
+    style::Style,
+};
+
+fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// An amount, or nothing where there is none.
+fn money(value: &Value) -> String {
+    value.as_str().map_or_else(|| "–".to_owned(), amount)
+}
+
+fn percents(value: &Value) -> String {
+    value.as_str().map_or_else(|| "–".to_owned(), |share| format!("{share} %"))
+}
+
+/// What a look at costs came to.
+///
+/// # Errors
+/// What the output says.
+pub fn detected(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let count = |name: &str| answer[name].as_array().map_or(0, Vec::len);
+    writeln!(
+        out,
+        "{} new, {} changed, {} cleared, {} as before, by {} rules at position {}",
+        style.bold(&count("reported").to_string()),
+        count("updated"),
+        count("cleared"),
+        plain(&answer["unchanged"]),
+        plain(&answer["rules"]),
+        plain(&answer["position"]),
+    )?;
+    for (rule, why) in answer["refused"].as_object().into_iter().flatten() {
+        writeln!(out, "{} rule {rule} tells nothing: {}", style.red("!"), plain(why))?;
+    }
+    Ok(())
+}
+
+/// What the threshold of an alert is about, in a few words.
+fn threshold(alert: &Value) -> String {
+    let threshold = &alert["threshold"];
+    let of = match threshold["percent"].as_u64() {
+        Some(percent) => format!("{percent} %"),
+        None => plain(&threshold["amount"]),
+    };
+    format!("{} {of}", plain(&threshold["on"]))
+}
+
+/// What an evaluation of budgets came to.
+///
+/// # Errors
+/// What the output says.
+pub fn evaluated(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    for (name, word) in [("alerted", style.red("reached")), ("withdrawn", style.green("withdrawn"))]
+    {
+        for one in items(answer, name) {
+            let (alert, standing) = (&one["alert"], &one["alert"]["standing"]);
+            writeln!(
+                out,
+                "{word} {} in {}: spent {}, forecast {}, budget {}",
+                threshold(alert),
+                plain(&standing["period"]),
+                money(&standing["actual"]),
+                money(&standing["forecast"]),
+                plain(&one["budget"]),
+            )?;
+        }
+    }
+    for (budget, why) in answer["refused"].as_object().into_iter().flatten() {
+        writeln!(out, "{} budget {budget} is not evaluated: {}", style.red("!"), plain(why))?;
+    }
+    Ok(())
+}
+
+/// Where budgets stand, and, when all are wanted, the periods before.
+///
+/// # Errors
+/// What the output says.
+pub fn budgets(out: &mut dyn Write, answer: &Value, all: bool, style: Style) -> io::Result<()> {
+    let mut table: Table = bare(style);
+    let headings =
+        ["budget", "period", "spent", "share", "forecast", "of", "currency", "state", "alerts"];
+    table.set_header(headings.map(heading));
+    let mut rows = 0;
+    for budget in items(answer, "items") {
+        let before = if all { items(budget, "before") } else { &[] };
+        for standing in [&budget["now"]].into_iter().chain(before).filter(|one| one.is_object()) {
+            let colour = plain(&standing["colour"]);
+            let state = match colour.as_str() {
+                "green" => style.green(&colour),
+                "orange" => style.yellow(&colour),
+                _ => style.red(&colour),
+            };
+            let alerts: Vec<String> = items(standing, "alerts").iter().map(threshold).collect();
+            table.add_row(vec![
+                Cell::new(plain(&budget["name"])),
+                Cell::new(plain(&standing["period"])),
+                right(money(&standing["actual"])),
+                right(percents(&standing["share"])),
+                right(money(&standing["forecast"])),
+                right(money(&budget["amount"])),
+                Cell::new(plain(&budget["currency"])),
+                Cell::new(state),
+                Cell::new(alerts.join(", ")),
+            ]);
+            rows += 1;
+        }
+    }
+    if rows == 0 {
+        return writeln!(out, "no budget has a period with bills");
+    }
+    close(&mut table);
+    writeln!(out, "{table}\nat position {}", plain(&answer["position"]))
+}
+
+/// Numbers by which costs are judged, each with its formula.
+///
+/// # Errors
+/// What the output says.
+pub fn kpis(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let mut table = bare(style);
+    table.set_header(["number", "value", "currency", "formula"].map(heading));
+    for kpi in items(answer, "items") {
+        let value = match (kpi["value"].as_str(), kpi["unit"].as_str()) {
+            (Some(value), Some("percent")) => format!("{value} %"),
+            (Some(value), _) => value.to_owned(),
+            (None, _) => "–".to_owned(),
+        };
+        let formula = match kpi["reason"].as_str() {
+            Some(reason) => format!("{reason} ({})", plain(&kpi["formula"])),
+            None => plain(&kpi["formula"]),
+        };
+        table.add_row(vec![
+            Cell::new(plain(&kpi["name"])),
+            right(value),
+            Cell::new(plain(&kpi["currency"])),
+            Cell::new(formula),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}\nat position {}", plain(&answer["position"]))
+}

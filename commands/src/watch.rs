@@ -1,0 +1,189 @@
+//! What those who watch costs have in common: what they ask, by the conditions of their kinds, and
+//! days one after the other.
+
+use std::collections::BTreeMap;
+
+use chrono::{Days, NaiveDate};
+use domain::{
+    finops::{
+        amount::{Amount, BillingMonth, Currency},
+        anomaly::Series,
+        cost::{Basis, Dimension, Table, TooLarge},
+        scope::{Comparison, LineCondition},
+    },
+    kernel::Decider,
+    log::Position,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    bills::Counting,
+    ledger::Ledger,
+    ports::{Cell, Filter, LogFault, Op, Query, ViewFault},
+};
+
+/// A word of a saved question that this program does not know: it was saved by a newer one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+/// The dimensions of these names.
+pub fn dimensions(names: &[String]) -> Result<Vec<Dimension>, Unknown> {
+    names.iter().map(|name| name.parse().map_err(Unknown)).collect()
+}
+
+/// The basis of this name.
+pub fn basis(name: &str) -> Result<Basis, Unknown> {
+    Basis::by_name(name).ok_or_else(|| Unknown(format!("{name:?} is no basis")))
+}
+
+/// Conditions as questions have them.
+pub fn filters(conditions: &[LineCondition]) -> Result<Vec<(Dimension, Filter)>, Unknown> {
+    let filter = |condition: &LineCondition| {
+        let op = match condition.compare {
+            Comparison::Is => Op::In,
+            Comparison::IsNot => Op::NotIn,
+            Comparison::Begins => Op::Prefix,
+            Comparison::Contains => Op::Contains,
+        };
+        let values = condition.values.iter().map(|value| match value.as_str() {
+            "" => Cell::Null,
+            text => Cell::Text(text.to_owned()),
+        });
+        let dimension = condition.dimension.parse().map_err(Unknown)?;
+        let column = condition.dimension.clone();
+        Ok((dimension, Filter { column, op, values: values.collect() }))
+    };
+    conditions.iter().map(filter).collect()
+}
+
+/// The same filters as people write them, for who asks where a number comes from.
+pub fn filter_text(filters: &[(Dimension, Filter)]) -> String {
+    let quoted = |cell: &Cell| match cell {
+        Cell::Null => "null".to_owned(),
+        Cell::Boolean(yes) => yes.to_string(),
+        Cell::Integer(number) => number.to_string(),
+        // A star at the end would mean a prefix.
+        Cell::Text(text) => Value::from(text.as_str()).to_string().replace('*', "\\*"),
+    };
+    let plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_' || letter == b'-';
+    let one = |(dimension, filter): &(Dimension, Filter)| {
+        let name = match dimension {
+            Dimension::Tag(key) if !key.bytes().all(plain) => {
+                format!("tags.{}", Value::from(key.as_str()))
+            }
+            other => other.to_string(),
+        };
+        let values: Vec<String> = filter.values.iter().map(quoted).collect();
+        let first = values.first().cloned().unwrap_or_default();
+        match filter.op {
+            Op::In if values.len() == 1 => format!("{name} = {first}"),
+            Op::NotIn if values.len() == 1 => format!("{name} != {first}"),
+            Op::In => format!("{name} IN ({})", values.join(", ")),
+            Op::NotIn => format!("{name} NOT IN ({})", values.join(", ")),
+            Op::Less => format!("{name} < {first}"),
+            Op::Greater => format!("{name} > {first}"),
+            Op::Prefix => format!("{name} = {}*\"", first.strip_suffix('"').unwrap_or(&first)),
+            Op::Contains => format!("{name} : {first}"),
+        }
+    };
+    filters.iter().map(one).collect::<Vec<_>>().join(" AND ")
+}
+
+/// What groups cost day by day, each in one currency.
+pub type Daily = BTreeMap<(Vec<String>, Currency), Series>;
+
+/// Days of a table whose last group is the day. Every series goes from its first day with a line to
+/// the last day that any has. Days outside of these months are left out: what is charged for them
+/// belongs to other bills.
+pub fn daily(table: &Table, months: (BillingMonth, BillingMonth)) -> Result<Daily, TooLarge> {
+    let mut sums: BTreeMap<(Vec<String>, Currency), BTreeMap<NaiveDate, Amount>> = BTreeMap::new();
+    let mut last = None;
+    for (group, currency, sum) in table.iter() {
+        let Some((day, group)) = group.split_last() else { continue };
+        let Ok(day) = day.parse::<NaiveDate>() else { continue };
+        if day < months.0.first() || day >= months.1.end() {
+            continue;
+        }
+        last = last.max(Some(day));
+        let own = sums.entry((group.to_vec(), currency.clone())).or_default();
+        let own = own.entry(day).or_default();
+        *own = own.checked_add(sum.amount).ok_or(TooLarge)?;
+    }
+    let series = |days: BTreeMap<NaiveDate, Amount>| {
+        let first = days.keys().next().copied().unwrap_or_default();
+        let count = last.map_or(0, |last| (last - first).num_days() + 1).max(0) as u64;
+        let all = (0..count).map(|at| {
+            let day = first.checked_add_days(Days::new(at)).unwrap_or(first);
+            days.get(&day).copied().unwrap_or_default()
+        });
+        Series { first, amounts: all.collect() }
+    };
+    Ok(sums.into_iter().map(|(key, days)| (key, series(days))).collect())
+}
+
+impl Counting {
+    /// The first and the last month that bills were counted of.
+    pub fn months(&self) -> Option<(BillingMonth, BillingMonth)> {
+        let months = || self.bills.iter().filter_map(|one| one.bill.month);
+        months().min().zip(months().max())
+    }
+}
+
+impl Ledger {
+    /// The bills of every month, as they were at a position.
+    pub async fn all_bills(&self, at: Option<Position>) -> Result<Counting, ViewFault> {
+        let day = |year| NaiveDate::from_ymd_opt(year, 1, 1).unwrap_or_default();
+        let (first, last) = (BillingMonth::of(day(1)), BillingMonth::of(day(9_999)));
+        self.bills(first, last, at).await
+    }
+
+    /// Everything of a kind, as it was at a position, by id.
+    pub async fn all_of<D: Decider>(&self, at: Position) -> Result<BTreeMap<Uuid, D>, ViewFault> {
+        let mut query = Query::all().with("kind", D::KIND);
+        query.limit = Query::LIMIT_MAX;
+        query.at = Some(at);
+        let mut all = BTreeMap::new();
+        loop {
+            let page = self.ports.views.list("inventory", &query).await?;
+            for row in page.rows {
+                let unreadable = || {
+                    let what = format!("the row of {} {} does not read", D::KIND, row.key);
+                    ViewFault::Store(LogFault::Unexpected(what))
+                };
+                let id = row.key.parse().map_err(|_| unreadable())?;
+                let state = serde_json::from_value(row.body["state"].clone());
+                all.insert(id, state.map_err(|_| unreadable())?);
+            }
+            match page.next {
+                Some(next) => query.token = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_written_as_people_write_filters() {
+        let condition = |dimension: &str, compare, values: &[&str]| LineCondition {
+            dimension: dimension.to_owned(),
+            compare,
+            values: values.iter().map(|&value| value.to_owned()).collect(),
+        };
+        let conditions = [
+            condition("service", Comparison::Is, &["Amazon \"S3\""]),
+            condition("tags.team/a", Comparison::IsNot, &["", "x*"]),
+            condition("resource", Comparison::Begins, &["i-"]),
+            condition("region", Comparison::Contains, &["north"]),
+        ];
+        assert_eq!(
+            filter_text(&filters(&conditions).unwrap()),
+            r#"service = "Amazon \"S3\"" AND tags."team/a" NOT IN (null, "x\*") AND resource = "i-*" AND region : "north""#
+        );
+    }
+}

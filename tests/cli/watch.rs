@@ -1,0 +1,126 @@
+//! Costs that are watched, by the program's own commands.
+
+use std::fmt::Write as _;
+
+use super::{
+    says,
+    server::{Server, Store},
+};
+
+/// Days of October that cost ten each, but for the twentieth.
+fn bill() -> String {
+    let mut file =
+        "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,\
+        BillingPeriodStart,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,ServiceName\n"
+            .to_owned();
+    for day in 1..=31 {
+        let amount = if day == 20 { 70 } else { 10 };
+        let _ = writeln!(
+            file,
+            "{amount},{amount},{amount},{amount},42,USD,2026-10-01T00:00:00Z,Usage,\
+             2026-10-{day:02}T00:00:00Z,2026-10-{day:02}T23:00:00Z,EC2"
+        );
+    }
+    file
+}
+
+const RULE: &str = "\
+name: services
+watch:
+  group_by: [service]
+  detector: {statistical: {sensitivity: high, minimum: \"5\"}}
+";
+
+fn found_and_explained(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    let (file, rule) = (folder.path().join("october.csv"), folder.path().join("services.yaml"));
+    std::fs::write(&file, bill()).unwrap();
+    std::fs::write(&rule, RULE).unwrap();
+    let none = server.run(&["detect"]);
+    says(&none.out, &["0 new", "by 0 rules"]);
+    assert_eq!(server.run(&["create", "anomaly-rule", "-f", rule.to_str().unwrap()]).code, 0);
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap()]).code, 0);
+    let open = server.run(&["get", "anomalies", "--filter", "status = open"]);
+    says(&open.out, &["services 2026-10-20 EC2", "70", "USD", "EXPECTED", "open"]);
+    let again = server.run(&["detect"]);
+    says(&again.out, &["0 new, 0 changed, 0 cleared, 1 as before, by 1 rules"]);
+    let id = server.json(&["get", "anomalies"])[0]["id"].as_str().unwrap().to_owned();
+    let explained = server.run(&["do", "anomaly", "explain", &id, "--set", "text=a load test"]);
+    assert_eq!(explained.code, 0, "{}", explained.err);
+    assert_eq!(server.run(&["do", "anomaly", "explain", &id, "--set", "text=\" \""]).code, 3);
+    says(&server.run(&["get", "anomalies"]).out, &["explained"]);
+    assert_eq!(server.stop(), 0);
+}
+
+const BUDGET: &str = "\
+name: shop
+allowance:
+  amount: \"400\"
+  currency: USD
+  from: 2026-10
+  alerts: [{on: actual, percent: 90}]
+";
+
+fn budgets_and_numbers(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    let (file, budget) = (folder.path().join("october.csv"), folder.path().join("shop.yaml"));
+    std::fs::write(&file, bill()).unwrap();
+    std::fs::write(&budget, BUDGET).unwrap();
+    assert_eq!(server.run(&["create", "budget", "-f", budget.to_str().unwrap()]).code, 0);
+    says(&server.run(&["budgets"]).out, &["no budget has a period with bills"]);
+    // 30 days of 10 and one of 70 are 370 of 400.
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap()]).code, 0);
+    let stands = server.run(&["budgets", "--evaluate"]);
+    says(&stands.out, &["shop", "2026-10", "370.00", "92.5 %", "red", "actual 90 %"]);
+    assert!(!stands.out.contains("reached"), "the import has told it: {}", stands.out);
+    let events = server.run(&["events", "--type", "alerted"]);
+    says(&events.out, &["alerted"]);
+
+    let september = bill().replace("2026-10", "2026-09").replace("\n70,70,70,70", "\n20,20,20,20");
+    let september = september.lines().take(31).collect::<Vec<_>>().join("\n");
+    std::fs::write(&file, september).unwrap();
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap()]).code, 0);
+    let compared = ["costs", "--month", "2026-10", "--by", "service", "--compare", "previous"];
+    says(&server.run(&compared).out, &["BEFORE", "GROWTH", "370.00", "310.00", "60.00", "19.35 %"]);
+    let year = server.json(&["costs", "--month", "2026-10", "--compare", "year"]);
+    assert_eq!(year["items"][0]["growth"], serde_json::Value::Null);
+    assert_eq!(year["items"][0]["growth_reason"], "there was no cost before");
+    let wrong = server.run(&["costs", "--compare", "previous"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    says(&wrong.err, &["from_month"]);
+    let rounded = server.json(&["costs", "--by", "day", "--digits", "0", "--limit", "3"]);
+    assert_eq!(
+        (&rounded["totals"]["USD"]["amount"], &rounded["rest"]["USD"]),
+        (&"680".into(), &"580".into())
+    );
+
+    let numbers = ["kpis", "--month", "2026-10", "--driver", "orders", "--quantity", "148"];
+    says(
+        &server.run(&numbers).out,
+        &["unit-cost", "2.5", "EffectiveCost / 148 orders", "no rule set is named"],
+    );
+    assert_eq!(server.run(&["kpis", "--driver", "orders"]).code, 2);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_budget_is_told_of_and_numbers_are_compared_embedded() {
+    budgets_and_numbers(&Store::Embedded);
+}
+
+#[test]
+fn a_budget_is_told_of_and_numbers_are_compared_on_postgresql() {
+    budgets_and_numbers(&Store::postgres());
+}
+
+#[test]
+fn an_anomaly_is_found_by_an_import_and_explained_embedded() {
+    found_and_explained(&Store::Embedded);
+}
+
+#[test]
+fn an_anomaly_is_found_by_an_import_and_explained_on_postgresql() {
+    found_and_explained(&Store::postgres());
+}

@@ -1,0 +1,250 @@
+//! Budgets: alerts once for each threshold, withdrawn by a restatement, forecast from the days and
+//! months before; and the numbers by which costs are judged, each with the questions behind it.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use adapters_sim::Population;
+use commands::{
+    attribute::Whose,
+    bills::{Import, OnRepeats, explain},
+    budgets::{Evaluation, standings},
+    kpis::{Asked, Kpi, kpis},
+    ports::{CostQuery, Reading},
+};
+use domain::finops::{
+    bill::{Bill, Manner},
+    cost::Basis,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::World;
+
+const HEADING: &str = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,BillingCurrency,\
+    BillingPeriodStart,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,ServiceName,ResourceId,\
+    PricingCategory,CommitmentDiscountStatus,Tags\n";
+
+fn world() -> World {
+    World::empty(Population { seed: 1, regions: 1, resources: 0 })
+}
+
+/// Days of a month that cost so much each.
+fn days(month: u32, days: u32, amount: &str) -> String {
+    let mut file = HEADING.to_owned();
+    for day in 1..=days {
+        writeln!(
+            file,
+            "{amount},{amount},{amount},{amount},42,USD,2026-{month:02}-01T00:00:00Z,Usage,\
+             2026-{month:02}-{day:02}T00:00:00Z,2026-{month:02}-{day:02}T12:00:00Z,EC2,i-1,\
+             Standard,,"
+        )
+        .unwrap();
+    }
+    file
+}
+
+async fn book(world: &World, file: &str) {
+    let read = world.ledger.ports.bills.read(&mut file.as_bytes(), &Reading::default()).unwrap();
+    let (source, reason) = ("bill.csv".to_owned(), String::new());
+    let (manner, by, repeats) = (Manner::Replace, World::admin(), OnRepeats::default());
+    let import = Import { source, manner, reason, by, repeats };
+    world.ledger.book(&read, &import).await.unwrap();
+    world.caught_up().await;
+}
+
+async fn define(world: &World, allowance: Value) -> Uuid {
+    let mut all = json!({"amount": "300", "currency": "USD", "from": "2026-09"});
+    all.as_object_mut().unwrap().extend(allowance.as_object().unwrap().clone());
+    let body = json!({"name": "shop", "allowance": all});
+    world.send("budget", None, "define", body).await.unwrap().id
+}
+
+async fn evaluate(world: &World) -> Evaluation {
+    world.caught_up().await;
+    let budgeting = world.ledger.budgeting(None).await.unwrap();
+    let store = world.ledger.ports.bills.as_ref();
+    let (standings, refused) = standings(store, &budgeting).unwrap();
+    assert_eq!(refused, BTreeMap::new());
+    world.ledger.tell_budgets(&budgeting, standings).await.unwrap()
+}
+
+/// What was told, in short.
+fn told(evaluation: &Evaluation) -> Vec<String> {
+    let word = |word: &str, alerts: &[(Uuid, domain::finops::budget::Alert)]| {
+        let one = |(_, alert): &(Uuid, domain::finops::budget::Alert)| {
+            format!("{word} {} {}", alert.standing.period, alert.limit)
+        };
+        alerts.iter().map(one).collect::<Vec<_>>()
+    };
+    [word("alerted", &evaluation.alerted), word("withdrawn", &evaluation.withdrawn)].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_threshold_is_told_once_and_withdrawn_when_the_bill_is_restated_below_it() {
+    let world = world();
+    let alerts = json!({"alerts": [
+        {"on": "actual", "percent": 50}, {"on": "actual", "percent": 100},
+    ]});
+    let id = define(&world, alerts).await;
+    book(&world, &days(10, 16, "10")).await;
+    assert_eq!(told(&evaluate(&world).await), ["alerted 2026-10 150"]);
+    let head = world.log.head().await.unwrap().position;
+    assert_eq!(told(&evaluate(&world).await), Vec::<String>::new());
+    assert_eq!(world.log.head().await.unwrap().position, head, "a repeat makes no event");
+    book(&world, &days(10, 31, "10")).await;
+    assert_eq!(told(&evaluate(&world).await), ["alerted 2026-10 300"]);
+    book(&world, &days(10, 31, "9")).await;
+    assert_eq!(told(&evaluate(&world).await), ["withdrawn 2026-10 300"]);
+    let events: Vec<_> = world.history("budget", id).await;
+    let events: Vec<_> = events.iter().map(domain::log::Record::event_type).collect();
+    assert_eq!(events, ["defined", "alerted", "alerted", "withdrawn"]);
+    let alert = &world.row(id).await["state"]["alerts"]["2026-10"][0];
+    assert_eq!((&alert["standing"]["actual"], &alert["share"]), (&"160".into(), &"53.33".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_is_going_to_be_too_much_is_told_before_it_is() {
+    let world = world();
+    define(&world, json!({"alerts": [{"on": "forecast", "percent": 100}]})).await;
+    book(&world, &days(9, 30, "9")).await;
+    book(&world, &days(10, 12, "9")).await;
+    assert_eq!(told(&evaluate(&world).await), Vec::<String>::new(), "31 days of 9 are 279");
+    book(&world, &days(10, 12, "14")).await;
+    let evaluation = evaluate(&world).await;
+    assert_eq!(told(&evaluation), ["alerted 2026-10 300"]);
+    let standing = &evaluation.alerted[0].1.standing;
+    assert_eq!(standing.actual.to_string(), "168");
+    let forecast: f64 = standing.forecast.unwrap().to_string().parse().unwrap();
+    assert!((380.0..480.0).contains(&forecast), "{forecast}: 31 days of 14 are 434");
+    // Closed, the month is what it is.
+    world
+        .send("bill", Bill::id("42", "2026-10".parse().unwrap()), "close", json!({}))
+        .await
+        .unwrap();
+    assert_eq!(told(&evaluate(&world).await), ["withdrawn 2026-10 300"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_counts_its_months_and_what_is_to_come_of_it() {
+    let world = world();
+    let allowance = json!({
+        "period": "quarter", "amount": "900", "conditions":
+            [{"dimension": "service", "values": ["EC2"]}],
+    });
+    define(&world, allowance).await;
+    for month in 7..=8 {
+        book(&world, &days(month, 30, "10")).await;
+    }
+    book(&world, &days(10, 31, "10")).await;
+    book(&world, &days(11, 30, "10")).await;
+    let budgeting = world.ledger.budgeting(None).await.unwrap();
+    let (all, _) = standings(world.ledger.ports.bills.as_ref(), &budgeting).unwrap();
+    let own: Vec<_> = all.values().next().unwrap().iter().collect();
+    let periods: Vec<_> = own.iter().map(|one| format!("{} {}", one.period, one.actual)).collect();
+    assert_eq!(periods, ["2026-Q3 600", "2026-Q4 610"]);
+    assert_eq!(own[0].forecast, Some(own[0].actual), "what is over is known");
+    let forecast: f64 = own[1].forecast.unwrap().to_string().parse().unwrap();
+    assert!((850.0..980.0).contains(&forecast), "{forecast}: with December about 910");
+}
+
+fn line(effective: &str, more: &str) -> String {
+    format!("{effective},{effective},1,1,42,USD,2026-10-01T00:00:00Z,{more}\n")
+}
+
+fn day(category: &str, resource: &str, mode: &str, status: &str, tags: &str) -> String {
+    format!(
+        "{category},2026-10-05T00:00:00Z,2026-10-06T00:00:00Z,EC2,{resource},{mode},{status},\"{}\"",
+        tags.replace('"', "\"\"")
+    )
+}
+
+/// Value by name, of those that can be said.
+fn values(all: &[Kpi]) -> BTreeMap<&str, String> {
+    all.iter().filter_map(|kpi| Some((kpi.name, kpi.value.clone()?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_number_is_its_formula_over_lines_that_can_be_asked_for() {
+    let world = world();
+    let both = r#"{"env": "prod", "team": "shop"}"#;
+    let file = HEADING.to_owned()
+        + &line("60", &day("Usage", "i-1", "Committed", "Used", both))
+        + &line("20", &day("Usage", "i-2", "Standard", "", r#"{"env": "prod"}"#))
+        + &line("20", &day("Usage", "", "Standard", "", ""))
+        + &line("15", &day("Usage", "i-1", "Committed", "Unused", both))
+        + &line("-5", &day("Credit", "", "", "", ""));
+    book(&world, &file).await;
+    let counting = world.ledger.all_bills(None).await.unwrap();
+    let store = world.ledger.ports.bills.as_ref();
+    let rules: domain::finops::rules::Rules = serde_json::from_value(json!({"attribution": [
+        {"name": "shop", "centre": "shop", "conditions":
+            [{"dimension": "tags.team", "values": ["shop"]}]},
+    ]}))
+    .unwrap();
+    let asked = Asked {
+        tag_keys: vec!["env".into(), "team".into()],
+        driver: Some(("orders".into(), "44".parse().unwrap())),
+        rules: Some((Uuid::nil(), 1, Whose { rules, ..Whose::default() })),
+        ..Asked::default()
+    };
+    let all = kpis(store, &counting, &asked).unwrap();
+    let wanted = [
+        ("commitment-share", "65.22"),     // 75 / 115
+        ("commitment-use", "80"),          // 60 / 75
+        ("tag-coverage-by-cost", "78.95"), // 75 / 95
+        ("tag-coverage-by-count", "66.67"),
+        ("taggable-share", "79.17"),    // 95 / 120
+        ("unallocated-share", "31.82"), // 35 / 110
+        ("unit-cost", "2.5"),           // 110 / 44
+    ];
+    let wanted = wanted.map(|(name, value)| (name, value.to_owned())).into();
+    assert_eq!(values(&all), wanted);
+    let error = all.iter().find(|kpi| kpi.name == "forecast-error").unwrap();
+    assert!(error.reason.as_ref().unwrap().contains("4 months"), "{error:?}");
+    // The questions behind a number give what stands above and below it.
+    for kpi in &all {
+        for part in [&kpi.above, &kpi.below].into_iter().flatten() {
+            assert!(!kpi.formula.is_empty());
+            if !kpi.name.starts_with("commitment") {
+                continue;
+            }
+            let filters = [part.filter.contains("Committed"), part.filter.contains("Used")];
+            let query = CostQuery { basis: Basis::Effective, ..CostQuery::default() };
+            let lines = explain(store, &counting, &query, 100).unwrap().lines;
+            let sum: i128 = lines
+                .iter()
+                .map(|(_, line)| line)
+                .filter(|line| match kpi.name {
+                    "commitment-share" => {
+                        line.category.name() == "Usage"
+                            && (!filters[0] || line.billing_mode == "Committed")
+                    }
+                    _ => part.filter.contains(&format!("\"{}\"", line.commitment_status)),
+                })
+                .map(|line| line.effective.0)
+                .sum();
+            assert_eq!(domain::finops::amount::Amount(sum).to_string(), part.sum, "{kpi:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forecast_is_tried_on_the_months_that_are_known() {
+    let world = world();
+    for (month, amount) in [(1, "10"), (2, "10"), (3, "10"), (4, "10"), (5, "20")] {
+        book(&world, &days(month, 28, amount)).await;
+    }
+    let counting = world.ledger.all_bills(None).await.unwrap();
+    let all = kpis(world.ledger.ports.bills.as_ref(), &counting, &Asked::default()).unwrap();
+    // May is open and left out; April was as January to March had it.
+    assert_eq!(values(&all)["forecast-error"], "0.00");
+    world
+        .send("bill", Bill::id("42", "2026-05".parse().unwrap()), "close", json!({}))
+        .await
+        .unwrap();
+    world.caught_up().await;
+    let counting = world.ledger.all_bills(None).await.unwrap();
+    let all = kpis(world.ledger.ports.bills.as_ref(), &counting, &Asked::default()).unwrap();
+    // 280 of 560 were not foreseen, over 840 in both months.
+    assert_eq!(values(&all)["forecast-error"], "33.33");
+}
