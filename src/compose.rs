@@ -11,7 +11,7 @@ use std::{
 
 use adapters_http as http;
 use adapters_keys::{Keys, Witness, WitnessFault, verify_signature};
-use adapters_lake::Lake;
+use adapters_lake::{AnswerFolder, Lake};
 use adapters_sim::SimCloud;
 use anyhow::{Context, Result, bail};
 use commands::{
@@ -68,7 +68,11 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
     let segments = config.data.join("segments");
     let lake = Lake::open(&segments)
         .with_context(|| format!("the bills' lines in {}", segments.display()))?;
+    let reports = config.data.join("reports");
+    let answers = AnswerFolder::open(&reports)
+        .with_context(|| format!("the answers to reports in {}", reports.display()))?;
     let ledger = Ledger::new(Ports {
+        answers: Arc::new(answers),
         bills: Arc::new(lake),
         log: store.log(),
         views: Arc::clone(&views.views),

@@ -12,6 +12,7 @@ use domain::{
         anomaly::detect,
         anomaly_found::{Anomaly, AsOf, Finding},
         anomaly_rule::{AnomalyRule, Watch},
+        attribution::Axis,
         cost::{Dimension, TooLarge},
     },
     kernel::{Decider, Principal},
@@ -22,11 +23,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    bills::{Counting, costs},
+    attribute::{AttributeFault, AxisQuery, Whose, attributed},
+    bills::Counting,
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, CostQuery, ViewFault},
+    ports::{BillFault, BillStore, ViewFault},
     submit::{Submission, SubmitFault},
-    watch::{Unknown, basis, daily, dimensions, filters},
+    watch::{Unknown, axes, basis, daily, filters},
 };
 
 /// Most groups of a rule: each is a series of days in memory, and beyond it nobody reads what is
@@ -40,6 +42,8 @@ const NEW_MAX: usize = 1_000;
 pub struct Watching {
     /// The bills.
     pub counting: Arc<Counting>,
+    /// What says whose costs are.
+    pub whose: Arc<Whose>,
     /// The rules that are enabled.
     pub rules: BTreeMap<Uuid, AnomalyRule>,
     /// What is known.
@@ -92,9 +96,12 @@ impl From<Unknown> for RuleFault {
     }
 }
 
-impl From<BillFault> for RuleFault {
-    fn from(fault: BillFault) -> Self {
-        Self::Costs(fault)
+impl From<AttributeFault> for RuleFault {
+    fn from(fault: AttributeFault) -> Self {
+        match fault {
+            AttributeFault::Refused(refusal) => Self::Refused(refusal.detail),
+            AttributeFault::Costs(fault) => Self::Costs(fault),
+        }
     }
 }
 
@@ -106,17 +113,18 @@ impl From<TooLarge> for RuleFault {
 
 fn detect_by(
     store: &dyn BillStore,
-    counting: &Counting,
+    watching: &Watching,
     id: Uuid,
     name: &str,
     watch: &Watch,
 ) -> Result<BTreeMap<Uuid, Finding>, RuleFault> {
+    let counting = watching.counting.as_ref();
     let Some(months) = counting.months() else { return Ok(BTreeMap::new()) };
-    let mut groups = dimensions(&watch.group_by)?;
-    groups.push(Dimension::Plain("day"));
+    let mut groups = axes(&watch.group_by)?;
+    groups.push(Axis::Line(Dimension::Plain("day")));
     let asked =
-        CostQuery { basis: basis(&watch.basis)?, groups, filters: filters(&watch.conditions)? };
-    let series = daily(&costs(store, counting, &asked)?, months)?;
+        AxisQuery { basis: basis(&watch.basis)?, groups, filters: filters(&watch.conditions)? };
+    let series = daily(&attributed(store, counting, &watching.whose, &asked)?, months)?;
     if series.len() > GROUPS_MAX {
         let what = format!("{} groups are more than {GROUPS_MAX}", series.len());
         return Err(RuleFault::Refused(what));
@@ -163,7 +171,7 @@ pub fn detect_all(store: &dyn BillStore, watching: &Watching) -> Result<Findings
     }
     for (id, rule) in &watching.rules {
         let Some(watch) = &rule.watch else { continue };
-        let found = match detect_by(store, &watching.counting, *id, &rule.name, watch) {
+        let found = match detect_by(store, watching, *id, &rule.name, watch) {
             Ok(found) => found,
             Err(RuleFault::Costs(fault)) => return Err(fault),
             Err(RuleFault::Refused(why)) => {
@@ -211,7 +219,13 @@ impl Ledger {
         } else {
             self.all_of::<Anomaly>(counting.position).await?
         };
-        Ok(Watching { counting: Arc::new(counting), rules, known })
+        let named = rules.values().filter_map(|rule| rule.watch.as_ref()).flat_map(|watch| {
+            let conditions = watch.conditions.iter().map(|one| &one.dimension);
+            watch.group_by.iter().chain(conditions)
+        });
+        let axes: Vec<Axis> = named.filter_map(|name| name.parse().ok()).collect();
+        let whose = self.watched_whose(&counting, &axes).await?;
+        Ok(Watching { counting: Arc::new(counting), whose: Arc::new(whose), rules, known })
     }
 
     /// Tells what a look has found.

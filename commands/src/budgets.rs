@@ -20,6 +20,7 @@ use domain::{
     finops::{
         amount::{Amount, BillingMonth, SCALE},
         anomaly_found::AsOf,
+        attribution::Axis,
         budget::{Alert, Allowance, Budget, BudgetPeriod, Standing},
         cost::{Dimension, TooLarge},
         forecast::{Question, forecast},
@@ -32,9 +33,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    bills::{Counting, costs},
+    attribute::{AttributeFault, AxisQuery, Whose, attributed},
+    bills::Counting,
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, CostQuery, ViewFault},
+    ports::{BillFault, BillStore, ViewFault},
     submit::{Submission, SubmitFault},
     watch::{Unknown, basis, daily, filters},
 };
@@ -47,6 +49,8 @@ const DAYS_MAX: usize = 365;
 pub struct Budgeting {
     /// The bills.
     pub counting: Arc<Counting>,
+    /// What says whose costs are.
+    pub whose: Arc<Whose>,
     /// Budgets that are enabled.
     pub budgets: BTreeMap<Uuid, Budget>,
 }
@@ -70,16 +74,16 @@ pub struct Evaluation {
 }
 
 /// What was asked of costs for a budget: for whoever asks where its numbers come from.
-pub fn question(allowance: &Allowance) -> Result<CostQuery, Unknown> {
+pub fn question(allowance: &Allowance) -> Result<AxisQuery, Unknown> {
     let mut filters = filters(&allowance.conditions)?;
     let currency = crate::ports::Filter {
         column: "currency".to_owned(),
         op: crate::ports::Op::In,
         values: vec![allowance.currency.code().into()],
     };
-    filters.push((Dimension::Plain("currency"), currency));
-    let groups = ["month", "day"].map(Dimension::Plain).into();
-    Ok(CostQuery { basis: basis(&allowance.basis)?, groups, filters })
+    filters.push((Axis::Line(Dimension::Plain("currency")), currency));
+    let groups = ["month", "day"].map(|name| Axis::Line(Dimension::Plain(name))).into();
+    Ok(AxisQuery { basis: basis(&allowance.basis)?, groups, filters })
 }
 
 fn units(amount: Amount) -> f64 {
@@ -115,6 +119,7 @@ impl Months {
     fn of(
         store: &dyn BillStore,
         counting: &Counting,
+        whose: &Whose,
         months: (BillingMonth, BillingMonth),
         allowance: &Allowance,
     ) -> Result<Result<Self, Unknown>, BillFault> {
@@ -122,7 +127,11 @@ impl Months {
             Ok(asked) => asked,
             Err(unknown) => return Ok(Err(unknown)),
         };
-        let table = costs(store, counting, &asked)?;
+        let table = match attributed(store, counting, whose, &asked) {
+            Ok(table) => table,
+            Err(AttributeFault::Refused(refusal)) => return Ok(Err(Unknown(refusal.detail))),
+            Err(AttributeFault::Costs(fault)) => return Err(fault),
+        };
         let mut actual: BTreeMap<BillingMonth, Amount> = BTreeMap::new();
         for (group, _, sum) in table.iter() {
             let Ok(month) = group[0].parse() else { continue };
@@ -191,7 +200,7 @@ pub fn standings(
     let Some(months) = budgeting.counting.months() else { return Ok((all, refused)) };
     for (id, budget) in &budgeting.budgets {
         let Some(allowance) = &budget.allowance else { continue };
-        match Months::of(store, &budgeting.counting, months, allowance)? {
+        match Months::of(store, &budgeting.counting, &budgeting.whose, months, allowance)? {
             Err(unknown) => {
                 refused.insert(*id, unknown.0);
             }
@@ -211,7 +220,11 @@ impl Ledger {
         let counting = self.all_bills(at).await?;
         let mut budgets = self.all_of::<Budget>(counting.position).await?;
         budgets.retain(|_, budget| budget.allowance.is_some() && !budget.disabled);
-        Ok(Budgeting { counting: Arc::new(counting), budgets })
+        let conditions = budgets.values().filter_map(|budget| budget.allowance.as_ref());
+        let conditions = conditions.flat_map(|allowance| &allowance.conditions);
+        let axes: Vec<Axis> = conditions.filter_map(|one| one.dimension.parse().ok()).collect();
+        let whose = self.watched_whose(&counting, &axes).await?;
+        Ok(Budgeting { counting: Arc::new(counting), whose: Arc::new(whose), budgets })
     }
 
     /// Tells budgets where they stand.

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::{
     pace::{AccountPace, Paces},
     ports::{
-        Access, BillStore, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault, VaultFault,
-        Views,
+        Access, Answers, BillStore, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault,
+        VaultFault, Views,
     },
 };
 
@@ -30,6 +30,8 @@ const CACHE_MAX: usize = 20_000;
 /// Everything a command needs from outside.
 #[derive(Clone)]
 pub struct Ports {
+    /// Answers to reports.
+    pub answers: Arc<dyn Answers>,
     /// Bills' lines.
     pub bills: Arc<dyn BillStore>,
     /// The log.

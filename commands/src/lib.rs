@@ -13,6 +13,7 @@
 //! - [`compare`]: costs beside those of another period.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`kpis`]: numbers by which costs are judged.
+//! - [`reports`]: asks reports, as of a position.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
 //! - [`watch`]: what those who watch costs have in common.
@@ -34,6 +35,7 @@ pub mod pace;
 pub mod plan;
 pub mod ports;
 pub mod reconcile;
+pub mod reports;
 pub mod run_orders;
 pub mod states;
 pub mod submit;

@@ -1,26 +1,30 @@
 //! What those who watch costs have in common: what they ask, by the conditions of their kinds, and
 //! days one after the other.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use chrono::{Days, NaiveDate};
 use domain::{
     finops::{
         amount::{Amount, BillingMonth, Currency},
         anomaly::Series,
-        cost::{Basis, Dimension, Table, TooLarge},
+        attribution::Axis,
+        cost::{Basis, Table, TooLarge},
+        rule_set::RuleSet,
         scope::{Comparison, LineCondition},
     },
     kernel::Decider,
     log::Position,
+    tenancy::organisation::Organisation,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    attribute::Whose,
     bills::Counting,
     ledger::Ledger,
-    ports::{Cell, Filter, LogFault, Op, Query, ViewFault},
+    ports::{Cell, Filter, Op, ViewFault},
 };
 
 /// A word of a saved question that this program does not know: it was saved by a newer one.
@@ -28,8 +32,8 @@ use crate::{
 #[error("{0}")]
 pub struct Unknown(pub String);
 
-/// The dimensions of these names.
-pub fn dimensions(names: &[String]) -> Result<Vec<Dimension>, Unknown> {
+/// The axes of these names.
+pub fn axes(names: &[String]) -> Result<Vec<Axis>, Unknown> {
     names.iter().map(|name| name.parse().map_err(Unknown)).collect()
 }
 
@@ -39,7 +43,7 @@ pub fn basis(name: &str) -> Result<Basis, Unknown> {
 }
 
 /// Conditions as questions have them.
-pub fn filters(conditions: &[LineCondition]) -> Result<Vec<(Dimension, Filter)>, Unknown> {
+pub fn filters(conditions: &[LineCondition]) -> Result<Vec<(Axis, Filter)>, Unknown> {
     let filter = |condition: &LineCondition| {
         let op = match condition.compare {
             Comparison::Is => Op::In,
@@ -51,15 +55,15 @@ pub fn filters(conditions: &[LineCondition]) -> Result<Vec<(Dimension, Filter)>,
             "" => Cell::Null,
             text => Cell::Text(text.to_owned()),
         });
-        let dimension = condition.dimension.parse().map_err(Unknown)?;
+        let axis = condition.dimension.parse().map_err(Unknown)?;
         let column = condition.dimension.clone();
-        Ok((dimension, Filter { column, op, values: values.collect() }))
+        Ok((axis, Filter { column, op, values: values.collect() }))
     };
     conditions.iter().map(filter).collect()
 }
 
 /// The same filters as people write them, for who asks where a number comes from.
-pub fn filter_text(filters: &[(Dimension, Filter)]) -> String {
+pub fn filter_text<T: fmt::Display>(filters: &[(T, Filter)]) -> String {
     let quoted = |cell: &Cell| match cell {
         Cell::Null => "null".to_owned(),
         Cell::Boolean(yes) => yes.to_string(),
@@ -68,12 +72,13 @@ pub fn filter_text(filters: &[(Dimension, Filter)]) -> String {
         Cell::Text(text) => Value::from(text.as_str()).to_string().replace('*', "\\*"),
     };
     let plain = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_' || letter == b'-';
-    let one = |(dimension, filter): &(Dimension, Filter)| {
-        let name = match dimension {
-            Dimension::Tag(key) if !key.bytes().all(plain) => {
-                format!("tags.{}", Value::from(key.as_str()))
+    let one = |(axis, filter): &(T, Filter)| {
+        let name = axis.to_string();
+        let name = match name.split_once('.') {
+            Some((family, key)) if !key.bytes().all(plain) => {
+                format!("{family}.{}", Value::from(key))
             }
-            other => other.to_string(),
+            _ => name,
         };
         let values: Vec<String> = filter.values.iter().map(quoted).collect();
         let first = values.first().cloned().unwrap_or_default();
@@ -141,26 +146,28 @@ impl Ledger {
 
     /// Everything of a kind, as it was at a position, by id.
     pub async fn all_of<D: Decider>(&self, at: Position) -> Result<BTreeMap<Uuid, D>, ViewFault> {
-        let mut query = Query::all().with("kind", D::KIND);
-        query.limit = Query::LIMIT_MAX;
-        query.at = Some(at);
-        let mut all = BTreeMap::new();
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows {
-                let unreadable = || {
-                    let what = format!("the row of {} {} does not read", D::KIND, row.key);
-                    ViewFault::Store(LogFault::Unexpected(what))
-                };
-                let id = row.key.parse().map_err(|_| unreadable())?;
-                let state = serde_json::from_value(row.body["state"].clone());
-                all.insert(id, state.map_err(|_| unreadable())?);
-            }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => return Ok(all),
-            }
+        Ok(self.states::<D>(Some(at)).await?.0.into_iter().collect())
+    }
+
+    /// What says whose costs are, when one of these axes needs it: the only rule set that is
+    /// published, and the only organisation that is active. Of several none counts.
+    pub async fn watched_whose(
+        &self,
+        counting: &Counting,
+        axes: &[Axis],
+    ) -> Result<Whose, ViewFault> {
+        if axes.iter().all(Axis::is_of_line) {
+            return Ok(Whose::default());
         }
+        let at = counting.position;
+        let sets = self.all_of::<RuleSet>(at).await?;
+        let mut published: Vec<_> = sets.into_values().filter_map(|set| set.published).collect();
+        let rules = if published.len() == 1 { published.pop() } else { None };
+        let mut active = self.all_of::<Organisation>(at).await?;
+        active.retain(|_, one| !one.archived);
+        let organisation = active.keys().next().copied().filter(|_| active.len() == 1);
+        let around = self.surroundings(counting, organisation).await?;
+        Ok(Whose { rules: rules.unwrap_or_default(), around })
     }
 }
 

@@ -5,7 +5,8 @@ use crate::{
     compute::{disk::Disk, server::Server},
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, budget::Budget,
-        commitment::Commitment, issuer::Issuer, rule_set::RuleSet, tagging::Tagging,
+        commitment::Commitment, issuer::Issuer, report::Report, rule_set::RuleSet,
+        tagging::Tagging,
     },
     kernel::{Kind, kind},
     mapping::Mapped,
@@ -32,6 +33,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Organisation>(),
     kind::<Project>(),
     kind::<Observed<Region>>(),
+    kind::<Report>(),
     kind::<RuleSet>(),
     kind::<Mapped<SecurityGroup>>(),
     kind::<Server>(),

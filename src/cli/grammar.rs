@@ -177,6 +177,11 @@ pub(crate) enum Command {
     Rebuild(Rebuild),
     /// Fold the log again and compare with the live views
     Replay(Replay),
+    /// Saved questions of costs: asked as of a moment, run and kept, fetched again
+    Report {
+        #[command(subcommand)]
+        command: Report,
+    },
     /// Delete the counterpart and end the mapping
     Retire(Target),
     /// Go on with an order that is parked
@@ -414,6 +419,47 @@ pub(crate) struct Kpis {
     pub(crate) at: At,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What is done with reports.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Report {
+    /// Ask a report: the same bytes whenever it is asked as of the same moment
+    #[command(after_help = "Examples:\n  skyledger create report -f services.yaml\n  \
+        skyledger report answer services\n  \
+        skyledger report answer services --at 2026-11-03 --format parquet --to services.parquet\n\n\
+        Example (services.yaml):\n  name: services\n  question:\n    group_by: [service]\n    \
+        months: {last: {count: 3}}\n    compare: year\n    digits: 2\n  schedule: {every: week, day: 1, \
+        hour: 6}")]
+    Answer {
+        /// Id or name
+        report: String,
+        /// csv, json or parquet; its own when it is left out
+        #[arg(long)]
+        format: Option<String>,
+        /// Where to; standard output when it is left out
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// What a run gave: of the last one, or of the one with this digest
+    Fetch {
+        /// Id or name
+        report: String,
+        /// SHA-256 of the answer
+        digest: Option<String>,
+        /// Where to; standard output when it is left out
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to: Option<PathBuf>,
+    },
+    /// Ask a report now, and keep the answer
+    Run {
+        /// Id or name
+        report: String,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 /// One kind or view.

@@ -141,6 +141,7 @@ async fn serve_client(
         Command::Kpis(kpis) => watch::kpis(&kpis, &connection).await,
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
+        Command::Report { command } => watch::report(command, &connection).await,
         Command::Why(why) => query::why(why, &connection).await,
         other => command::run(other, &connection).await,
     }

@@ -1,10 +1,12 @@
-//! Costs that are watched: anomalies, budgets, and the numbers by which they are judged.
+//! Costs that are watched: anomalies, budgets, reports, and the numbers by which they are judged.
+
+use std::{io::Write, path::Path};
 
 use adapters_console::{exit::Exit, format, names::resolve, style::Style, watch as show};
 
 use super::{
     Failure,
-    grammar::{Budgets, Kpis, Output},
+    grammar::{Budgets, Kpis, Output, Report},
 };
 use crate::connection::Connection;
 
@@ -70,4 +72,54 @@ pub(super) async fn kpis(kpis: &Kpis, connection: &Connection) -> Result<Exit, F
         format::document(out, kpis.output.output, &answer)?;
     }
     Ok(Exit::Ok)
+}
+
+fn write(to: Option<&Path>, bytes: &[u8]) -> Result<Exit, Failure> {
+    match to {
+        None => std::io::stdout().lock().write_all(bytes)?,
+        Some(path) => std::fs::write(path, bytes)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?,
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn report(command: Report, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    match command {
+        Report::Answer { report, format, to, at } => {
+            let at = at.moment()?;
+            let id = resolve(&client, "report", "reports", &report, at.as_deref()).await?;
+            let query = [("format", format), ("at", at)];
+            let query = query.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            let query: Vec<_> = query.collect();
+            let path = format!("/v1/reports/{id}/answer");
+            write(to.as_deref(), &client.download(&path, &query).await?)
+        }
+        Report::Fetch { report, digest, to } => {
+            let id = resolve(&client, "report", "reports", &report, None).await?;
+            let digest = match digest {
+                Some(digest) => digest,
+                None => {
+                    let body = client.get(&format!("/v1/reports/{id}"), &[]).await?.body;
+                    let runs = body["state"]["runs"].as_array().and_then(|runs| runs.last());
+                    let last = runs.and_then(|run| run["digest"].as_str());
+                    let none = || Failure::new(Exit::NotFound, format!("{report} was never run"));
+                    last.ok_or_else(none)?.to_owned()
+                }
+            };
+            let path = format!("/v1/reports/{id}/runs/{digest}");
+            write(to.as_deref(), &client.download(&path, &[]).await?)
+        }
+        Report::Run { report, output } => {
+            let id = resolve(&client, "report", "reports", &report, None).await?;
+            let answer = client.perform(&format!("/v1/reports/{id}/runs"), &[]).await?.body;
+            let (out, run) = (&mut std::io::stdout().lock(), &answer["run"]);
+            if output.output.is_for_people() {
+                show::ran(out, run, Style::stdout())?;
+            } else {
+                format::document(out, output.output, &answer)?;
+            }
+            Ok(Exit::Ok)
+        }
+    }
 }

@@ -94,6 +94,7 @@ async fn measure(size: Size) {
     let (views, _running) =
         start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views start");
     let ledger = Ledger::new(Ports {
+        answers: Arc::new(NoBills),
         bills: Arc::new(NoBills),
         log,
         views: Arc::new(views),

@@ -33,6 +33,7 @@ async fn measure(size: Size) {
     sim.populate("acme", "bench", Population { seed: 1, regions: 4, resources })
         .expect("it is populated");
     let ledger = Ledger::new(Ports {
+        answers: Arc::new(NoBills),
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),

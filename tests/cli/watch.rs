@@ -105,6 +105,62 @@ fn budgets_and_numbers(store: &Store) {
     assert_eq!(server.stop(), 0);
 }
 
+const REPORT: &str = "\
+name: services
+question:
+  group_by: [service]
+  months: {last: {count: 1}}
+  digits: 1
+schedule: {every: day, hour: 6}
+";
+
+fn reported_and_fetched(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    let (file, report) = (folder.path().join("october.csv"), folder.path().join("services.yaml"));
+    std::fs::write(&file, bill()).unwrap();
+    std::fs::write(&report, REPORT).unwrap();
+    assert_eq!(server.run(&["create", "report", "-f", report.to_str().unwrap()]).code, 0);
+    assert_eq!(server.run(&["report", "fetch", "services"]).code, 4, "it was never run");
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap()]).code, 0);
+    let answer = server.run(&["report", "answer", "services"]);
+    assert_eq!(answer.out, "service,currency,amount,lines\nEC2,USD,370,31\n", "{}", answer.err);
+    let then = server.json(&["get", "bills"])[0]["revision"].clone();
+    assert_eq!(then, 2);
+    let ran = server.run(&["report", "run", "services"]);
+    says(&ran.out, &["1 rows", "bytes of csv", "as of position"]);
+    let runs = server.json(&["get", "report", "services"])["state"]["runs"].clone();
+    let (digest, position) = (runs[0]["digest"].as_str().unwrap(), runs[0]["position"].to_string());
+
+    std::fs::write(&file, bill().replace("\n70,70,70,70", "\n20,20,20,20")).unwrap();
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap(), "--replace"]).code, 0);
+    says(&server.run(&["report", "answer", "services"]).out, &["EC2,USD,320,31"]);
+    let past = server.run(&["report", "answer", "services", "--at", &position]);
+    assert_eq!(past.out, answer.out, "as it was");
+    assert_eq!(
+        server.run(&["report", "fetch", "services", digest]).out,
+        answer.out,
+        "as it was kept"
+    );
+    let to = folder.path().join("services.parquet");
+    let path = to.to_str().unwrap();
+    let parquet = ["report", "answer", "services", "--format", "parquet", "--to", path];
+    assert_eq!(server.run(&parquet).code, 0);
+    assert_eq!(std::fs::read(&to).unwrap()[..4], *b"PAR1");
+    assert_eq!(server.run(&["report", "answer", "services", "--format", "xls"]).code, 2);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_report_is_answered_as_it_was_and_kept_embedded() {
+    reported_and_fetched(&Store::Embedded);
+}
+
+#[test]
+fn a_report_is_answered_as_it_was_and_kept_on_postgresql() {
+    reported_and_fetched(&Store::postgres());
+}
+
 #[test]
 fn a_budget_is_told_of_and_numbers_are_compared_embedded() {
     budgets_and_numbers(&Store::Embedded);

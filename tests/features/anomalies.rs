@@ -309,3 +309,29 @@ async fn the_order_of_files_changes_nothing_of_what_is_found() {
     }
     assert_eq!(seen[0], seen[1]);
 }
+
+/// Rules that place EC2 in the centre `shop`, published.
+async fn place(world: &World) {
+    let conditions = json!([{"dimension": "service", "values": ["EC2"]}]);
+    let rules =
+        json!({"attribution": [{"name": "ec2", "centre": "shop", "conditions": conditions}]});
+    let body = json!({"name": "costs", "rules": rules});
+    let set = world.send("rule-set", None, "define", body).await.unwrap().id;
+    world.send("rule-set", set, "publish", json!({})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_is_watched_by_the_rules_that_say_whose_costs_are() {
+    let world = world();
+    let conditions = json!([{"dimension": "project", "values": ["shop"]}]);
+    let detector = json!({"statistical": {"minimum": "20"}});
+    let watch = json!({"group_by": ["project"], "conditions": conditions, "detector": detector});
+    define(&world, watch).await;
+    autumn(&world).await;
+    assert!(detect(&world).await.reported.is_empty(), "nothing is the shop's yet");
+    place(&world).await;
+    let found = detect(&world).await.reported;
+    assert_eq!(found.len(), 1);
+    let finding = &world.row(found[0]).await["state"]["finding"];
+    assert_eq!((&finding["group"]["project"], &finding["amount"]), (&"shop".into(), &"400".into()));
+}

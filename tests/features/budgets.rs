@@ -147,6 +147,23 @@ async fn a_quarter_counts_its_months_and_what_is_to_come_of_it() {
     assert!((850.0..980.0).contains(&forecast), "{forecast}: with December about 910");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_a_project_s_by_the_rules_that_say_whose_costs_are() {
+    let world = world();
+    let conditions = json!([{"dimension": "project", "values": ["shop"]}]);
+    let alerts = json!([{"on": "actual", "percent": 50}]);
+    define(&world, json!({"conditions": conditions, "alerts": alerts})).await;
+    book(&world, &days(10, 16, "10")).await;
+    assert_eq!(told(&evaluate(&world).await), Vec::<String>::new());
+    let conditions = json!([{"dimension": "service", "values": ["EC2"]}]);
+    let rules =
+        json!({"attribution": [{"name": "ec2", "centre": "shop", "conditions": conditions}]});
+    let body = json!({"name": "costs", "rules": rules});
+    let set = world.send("rule-set", None, "define", body).await.unwrap().id;
+    world.send("rule-set", set, "publish", json!({})).await.unwrap();
+    assert_eq!(told(&evaluate(&world).await), ["alerted 2026-10 150"]);
+}
+
 fn line(effective: &str, more: &str) -> String {
     format!("{effective},{effective},1,1,42,USD,2026-10-01T00:00:00Z,{more}\n")
 }

@@ -35,6 +35,7 @@ async fn a_sync_goes_on_while_the_runner_looks_for_orders() {
     let sim = SimCloud::new(clock.clone());
     sim.populate("acme", SECRET, small()).unwrap();
     let ledger = Ledger::new(Ports {
+        answers: Arc::new(NoBills),
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),

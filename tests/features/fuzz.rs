@@ -151,7 +151,11 @@ impl Server {
         self.send("anomaly-rules", "", "define", json!({"name": "days", "watch": watch})).await;
         let most = json!({"amount": "2", "currency": "USD", "from": "2026-10"});
         self.send("budgets", "", "define", json!({"name": "all", "allowance": most})).await;
+        let question = json!({"months": {"last": {"count": 1}}});
+        let body = json!({"name": "days", "question": question, "shared": true});
+        let report = self.send("reports", "", "define", body).await;
         self.import().await;
+        self.client.perform(&format!("/v1/reports/{report}/runs"), &[]).await.unwrap();
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});
         let reader = self.send("tokens", "", "issue", issue).await;
         let rows = self.client.list("/v1/inventory", &[], None, |_| {}).await.unwrap().rows;
@@ -172,6 +176,9 @@ impl Server {
 async fn document(server: &Server, ids: &Ids) -> Value {
     let mut document = server.client.get("/openapi.json", &[]).await.unwrap().body;
     let head = server.client.get("/v1/audit/head", &[]).await.unwrap().position;
+    let report = format!("/v1/reports/{}", ids["reports"].last().unwrap());
+    let report = server.client.get(&report, &[]).await.unwrap().body;
+    let digest = &report["state"]["runs"][0]["digest"];
     for (path, item) in document["paths"].as_object_mut().unwrap() {
         let of_kind = path.split('/').nth(2).and_then(|plural| ids.get(plural)?.last());
         for operation in item.as_object_mut().unwrap().values_mut() {
@@ -181,6 +188,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                     "id" if parameter["in"] == "path" => json!(of_kind.unwrap()),
                     "at" | "skyledger-min-position" => json!(head),
                     "code" => json!("not-found"),
+                    "digest" => digest.clone(),
                     "field" => json!("status"),
                     "from" if parameter["required"] == true => json!(1),
                     _ => continue,

@@ -18,6 +18,7 @@ mod mapping;
 mod mapping_answers;
 mod plans;
 mod replay;
+mod reports;
 mod requests;
 mod runner;
 mod sync;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adapters_lake::Lake;
+use adapters_lake::{AnswerFolder, Lake};
 use adapters_sim::{Population, SimCloud};
 use adapters_store_kit::views::Running;
 use adapters_store_sqlite::{Options, SqliteLeases, SqliteViews, Store, start_views};
@@ -93,7 +93,9 @@ impl World {
         let sim = SimCloud::new(clock.clone());
         providers.push(Arc::new(sim.clone()));
         let lake = Lake::open(folder.path().join("segments")).unwrap();
+        let answers = AnswerFolder::open(folder.path().join("reports")).unwrap();
         let ports = Ports {
+            answers: Arc::new(answers),
             bills: Arc::new(lake),
             log: log.clone(),
             views: Arc::new(views.clone()),

@@ -314,6 +314,20 @@ impl Client {
         Ok(answer)
     }
 
+    /// A file as it is.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Vec<u8>, ClientFault> {
+        let response = self.send(self.request(Method::GET, path, query)).await?;
+        let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        Ok(bytes.to_vec())
+    }
+
     /// A text, such as `/metrics`.
     ///
     /// # Errors

@@ -155,3 +155,19 @@ pub fn kpis(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()>
     close(&mut table);
     writeln!(out, "{table}\nat position {}", plain(&answer["position"]))
 }
+
+/// What a run of a report gave.
+///
+/// # Errors
+/// What the output says.
+pub fn ran(out: &mut dyn Write, run: &Value, style: Style) -> io::Result<()> {
+    writeln!(
+        out,
+        "{}  {} rows, {} bytes of {}, as of position {}",
+        style.bold(&plain(&run["digest"])),
+        plain(&run["rows"]),
+        plain(&run["bytes"]),
+        plain(&run["format"]),
+        plain(&run["position"]),
+    )
+}

@@ -1,7 +1,7 @@
 //! The HTTP interface: commands in, queries and audit out.
 //!
 //! - [`routes`]: LIST 4, every route, one line each; [`api`] mounts them.
-//! - `commands`, `costs`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`, `history`, `audit`, `watch`, `status`: what the routes do.
+//! - `commands`, `costs`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`, `reports`, `history`, `audit`, `watch`, `status`: what the routes do.
 //! - [`problem`]: every error, as RFC 9457 problem details with a stable code.
 //! - [`filter`]: the grammar of `filter` and `order_by`.
 //! - [`openapi`]: the OpenAPI 3.1 document, made from the lists.
@@ -29,6 +29,7 @@ mod params;
 pub mod problem;
 mod queries;
 mod reconciliations;
+mod reports;
 pub mod routes;
 mod runs;
 mod serve;

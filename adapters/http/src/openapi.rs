@@ -198,6 +198,7 @@ impl Document {
                     | "/v1/budgets:status"
                     | "/v1/kpis" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
+                    path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",
                 };
                 let operation = Self::query(route, route.operation.to_owned(), tag, &path);
@@ -231,6 +232,14 @@ impl Document {
                     "data": {"type": "string", "contentMediaType": "application/json", "description": "The record."},
                 },
             }}}),
+            "report-answer" | "report-run-answer" => {
+                let file = json!({"schema": {"type": "string"}});
+                json!({
+                    "application/json": {"schema": {"type": "object"}},
+                    "application/vnd.apache.parquet": file,
+                    "text/csv": file,
+                })
+            }
             _ => {
                 let schema = schema.map_or(json!({"type": "object"}), reference);
                 json!({"application/json": {"schema": schema}})

@@ -10,7 +10,7 @@ use crate::{
     call::{Answer, Call},
     commands, costs, history, kpis,
     params::{Parameter, Place, Shape},
-    queries, reconciliations, runs, status, watch,
+    queries, reconciliations, reports, runs, status, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -105,6 +105,7 @@ parameters! {
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
+    FORMAT = "format" Query Shape::Text(10), "csv, json or parquet; the report's own when it is left out.";
     FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
     FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
@@ -233,6 +234,9 @@ routes! {
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
+    Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
+    Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";
+    Get "/v1/reports/{id}/runs/{digest}" Once Estate "report-run-answer" &[], reports::kept, "What a run of a report gave.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
     Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";

@@ -9,11 +9,13 @@
 //! What is not here: which bill is booked, corrected or closed. That is the log's.
 #![warn(missing_docs)]
 
+mod answers;
 mod bill;
 mod repeats;
 mod segment;
 mod store;
 
+pub use answers::AnswerFolder;
 pub use bill::{
     BadLine, Bill, BillFault, DataSet, Finding, Mapping, MappingFault, Opened, Rule, Source,
     Stated, Term, open, read,

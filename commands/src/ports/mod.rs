@@ -1,5 +1,6 @@
 //! Every trait the outside implements, one file per noun.
 
+mod answers;
 mod bills;
 mod clock;
 mod leases;
@@ -8,6 +9,7 @@ mod provider;
 mod vault;
 mod views;
 
+pub use answers::{AnswerFault, AnswerTable, Answers, Holds, Value};
 pub use bills::{
     BillFault, BillStore, CostQuery, Lines, Part, Quarantined, ReadBill, Reading, Repeats,
     Statement,

@@ -1,10 +1,13 @@
-//! Where no bills are kept.
+//! Where no bills and no answers are kept.
 
 use std::io::Read;
 
-use domain::finops::line::Line;
+use domain::finops::{line::Line, report::Format};
 
-use crate::ports::{BillFault, BillStore, Lines, Part, ReadBill, Reading, Repeats};
+use crate::ports::{
+    AnswerFault, AnswerTable, Answers, BillFault, BillStore, Lines, Part, ReadBill, Reading,
+    Repeats,
+};
 
 /// Takes no bill and has no lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,5 +37,19 @@ impl BillStore for NoBills {
     fn lines(&self, digest: &str) -> Result<Lines, BillFault> {
         let reason = "no bills are kept here".to_owned();
         Err(BillFault::Damaged { digest: digest.to_owned(), reason })
+    }
+}
+
+impl Answers for NoBills {
+    fn write(&self, _: &AnswerTable, _: Format) -> Result<Vec<u8>, AnswerFault> {
+        Err(AnswerFault("no answers are written here".to_owned()))
+    }
+
+    fn keep(&self, _: &[u8]) -> Result<String, AnswerFault> {
+        Err(AnswerFault("no answers are kept here".to_owned()))
+    }
+
+    fn kept(&self, _: &str) -> Result<Option<Vec<u8>>, AnswerFault> {
+        Ok(None)
     }
 }

@@ -17,6 +17,7 @@
 //! - [`line`]: one line of a bill.
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`rules`]: whose a line is, and how what is shared is spread.
+//! - [`report`]: a question that is kept and answered on schedule: a kind.
 //! - [`rule_set`]: such rules, drafted and published: a kind.
 //! - [`scope`]: which lines somebody looks at.
 //! - [`shown`]: percents, growth, and rounded amounts that add up.
@@ -45,6 +46,7 @@ pub mod line;
 pub mod rate;
 pub mod ratio;
 pub mod regression;
+pub mod report;
 pub mod rule_set;
 pub mod rules;
 pub mod scope;

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cost::{Basis, Dimension, GROUPS_MAX};
+use super::{
+    attribution::Axis,
+    cost::{Basis, GROUPS_MAX},
+};
 use crate::kernel::{Refusal, codes};
 
 /// Most conditions: what one question may cost.
@@ -35,7 +38,7 @@ pub enum Comparison {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LineCondition {
-    /// A dimension of costs, such as `service` or `tags.env`.
+    /// A dimension of costs, such as `service`, `project` or `tags.env`.
     pub dimension: String,
     /// How.
     #[serde(default)]
@@ -54,7 +57,7 @@ pub(crate) fn check_conditions(conditions: &[LineCondition]) -> Result<(), Refus
         return Err(invalid(format!("conditions: at most {CONDITIONS_MAX}")));
     }
     for LineCondition { dimension, compare, values } in conditions {
-        dimension.parse::<Dimension>().map_err(|what| invalid(format!("conditions: {what}")))?;
+        dimension.parse::<Axis>().map_err(|what| invalid(format!("conditions: {what}")))?;
         let most = match compare {
             Comparison::Is | Comparison::IsNot => VALUES_MAX,
             Comparison::Begins | Comparison::Contains => 1,
@@ -76,7 +79,7 @@ pub(crate) fn check_groups(names: &[String], taken: &[&str]) -> Result<(), Refus
         return Err(invalid(format!("group_by: at most {most} dimensions, each once")));
     }
     for name in names {
-        name.parse::<Dimension>().map_err(|what| invalid(format!("group_by: {what}")))?;
+        name.parse::<Axis>().map_err(|what| invalid(format!("group_by: {what}")))?;
         if taken.contains(&name.as_str()) {
             return Err(invalid(format!("group_by: {name} is not possible here")));
         }
@@ -106,6 +109,7 @@ mod tests {
         use Comparison::{Begins, Is, IsNot};
         let check = |condition| check_conditions(&[condition]).is_ok();
         assert!(check(condition("tags.env", IsNot, &["prod", ""])));
+        assert!(check(condition("project", Is, &["shop"])));
         assert!(!check(condition("servce", Is, &["a"])));
         assert!(!check(condition("service", Is, &[])));
         assert!(!check(condition("service", Begins, &["a", "b"])));
@@ -119,6 +123,7 @@ mod tests {
             check_groups(&names, &["day"]).is_ok()
         };
         assert!(check(&["service", "tags.env"]));
+        assert!(check(&["project", "level.team"]));
         for wrong in
             [&["service", "service"][..], &["day"], &["servce"], &["a", "b", "c", "d", "e"]]
         {

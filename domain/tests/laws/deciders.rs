@@ -16,8 +16,8 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, allowance, cost_rules, finding, group, id, invoice, machine, origin, segment, standing,
-    stated_commitment, terms, time, watch,
+    ALL, allowance, cost_rules, finding, group, id, invoice, machine, origin, question, run,
+    segment, standing, stated_commitment, terms, time, watch,
 };
 
 fn stamp() -> Stamp {
@@ -121,6 +121,16 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 }
             }
             pool.extend([("disable", json!({})), ("enable", json!({}))]);
+        }
+        "report" => {
+            for count in [1, 2] {
+                pool.push(("define", json!({"name": "services", "question": question(count)})));
+                let schedule = json!({"every": "day"});
+                let body = json!({"question": question(count), "schedule": schedule});
+                pool.push(("define", body));
+            }
+            pool.extend((1..28).map(|day| ("record", json!({"run": run(day)}))));
+            pool.push(("retire", json!({})));
         }
         "rule-set" => {
             for centre in ["shop", "lab"] {

@@ -10,8 +10,8 @@ use domain::{
         server::{self, Machine, Power},
     },
     finops::{
-        amount, anomaly_found, anomaly_rule, bill, budget, commitment, issuer, rule_set, rules,
-        tagging,
+        amount, anomaly_found, anomaly_rule, bill, budget, commitment, issuer, report, rule_set,
+        rules, tagging,
     },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
@@ -379,6 +379,42 @@ fn budget() -> Samples {
     ])
 }
 
+/// A question of costs.
+pub(crate) fn question(count: u32) -> Value {
+    json!({
+        "basis": "effective", "group_by": ["service"],
+        "conditions": [{"dimension": "region", "values": ["eu"]}],
+        "months": {"last": {"count": count, "before": 1}}, "compare": "year", "digits": 2,
+        "format": "parquet",
+    })
+}
+
+/// What a run of a report gave on a day of January.
+pub(crate) fn run(day: u32) -> Value {
+    json!({
+        "due": format!("2026-01-{day:02}T06:00:00Z"), "scheduled": true, "position": 7,
+        "inputs": "5d".repeat(32), "format": "csv", "digest": "0a".repeat(32), "bytes": 12,
+        "rows": 1,
+    })
+}
+
+fn report() -> Samples {
+    use report::Event as E;
+    let schedule = json!({"every": "week", "day": 5, "hour": 6});
+    of::<report::Report>(vec![
+        E::Defined {
+            name: "services".into(),
+            question: serde_json::from_value(question(3)).unwrap(),
+            schedule: serde_json::from_value(schedule).unwrap(),
+            shared: true,
+            maker: "token:ann".into(),
+            at: time(),
+        },
+        E::Ran { run: serde_json::from_value(run(2)).unwrap() },
+        E::Retired {},
+    ])
+}
+
 fn bill() -> Samples {
     use bill::Event as E;
     let segment = |digest, billed| serde_json::from_value(segment(digest, billed)).unwrap();
@@ -499,6 +535,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             },
         ]),
         observed(Region { name: "sim-north-1".into() }),
+        report(),
         of::<rule_set::RuleSet>(vec![
             rule_set::Event::Defined { name: "costs".into(), rules: cost_rules("shop") },
             rule_set::Event::Published { revision: 2, rules: cost_rules("lab") },

@@ -96,6 +96,9 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let allowance = json!({"amount": "1", "currency": "EUR", "from": "2026-01"});
     let body = json!({"name": format!("{name}-budget"), "allowance": allowance});
     all.push(("budget", world.system("budget", None, "define", body).await.id));
+    let question = json!({"months": {"last": {"count": 1}}});
+    let body = json!({"name": format!("{name}-report"), "question": question});
+    all.push(("report", world.system("report", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -136,7 +139,11 @@ fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<Read> {
         for (kind, published) in published {
             let path = match resources.iter().find(|(name, _)| Some(*name) == kind) {
                 Some((_, id)) => published.replace("{id}", &id.to_string()),
-                None => published.replace("{code}", "not-found"),
+                None => {
+                    let report = resources.iter().find(|(name, _)| *name == "report").unwrap().1;
+                    let path = published.replace("{id}", &report.to_string());
+                    path.replace("{digest}", &"0".repeat(64)).replace("{code}", "not-found")
+                }
             };
             let mut queries = vec![String::new()];
             if takes("field") {
@@ -214,7 +221,10 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
             let reply = world.send(get(&path).token(&token)).await;
             assert!(reply.status.as_u16() < 500, "{path}: {}", reply.text);
             assert!(!reply.text.contains(THEIRS), "{path}: {}", reply.text);
-            if path.contains(&theirs_id.to_string())
+            // Costs are the estate's, whosever they are: who reaches single projects is told so.
+            if path.contains("/answer") || path.contains("/runs") {
+                assert_eq!(reply.status, 403, "{path}: {}", reply.text);
+            } else if path.contains(&theirs_id.to_string())
                 || theirs.iter().any(|(_, id)| path.contains(&id.to_string()))
             {
                 assert_eq!(reply.status, 404, "{path}: {}", reply.text);
@@ -343,6 +353,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
                 "currency": "EUR", "amount": "1", "start": "2026-01-01", "end": "2027-01-01",
             }}),
         ),
+        ("/v1/reports", json!({"name": "new", "question": {"months": {"last": {"count": 1}}}})),
         (
             "/v1/budgets",
             json!({
@@ -421,6 +432,10 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         assert_eq!(reply.status, 403, "{}", reply.text);
         walked.insert(path.to_owned());
     }
+    let report = theirs.iter().find(|(kind, _)| *kind == "report").unwrap().1;
+    let path = format!("/v1/reports/{report}/runs");
+    world.send(post(&path, json!({})).token(&admin)).await.problem(403, "out-of-reach");
+    walked.insert("/v1/reports/{id}/runs".to_owned());
     assert_eq!(walked, published("post"));
     assert_eq!(world.position().await, before);
 }
@@ -456,6 +471,28 @@ async fn what_was_given_to_a_project_is_commanded_there_through_an_account_out_o
     world.system("cloud-account", Some(account), "resume", json!({})).await;
     let changed = send("changed").await.ok(202);
     assert_eq!(changed["order"]["order"]["type"], "apply", "{changed}");
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_shared_answers_its_maker_and_admins() {
+    let world = World::new().await;
+    let maker = world.token("ann", Role::Operator, Reach::All).await;
+    let question = json!({"months": {"last": {"count": 1}}});
+    let body = json!({"name": "mine", "question": question});
+    let made = world.send(post("/v1/reports", body.clone()).token(&maker)).await.ok(201);
+    let answer = format!("/v1/reports/{}/answer", made["id"].as_str().unwrap());
+    let other = world.token("bob", Role::Operator, Reach::All).await;
+    let admin = world.token("root", Role::Admin, Reach::All).await;
+    world.send(get(&answer).token(&other)).await.problem(404, "not-found");
+    // No answers are written here: who is told that has been let in.
+    for who in [&maker, &admin] {
+        world.send(get(&answer).token(who)).await.problem(503, "segments-unavailable");
+    }
+    let mut shared = body;
+    shared["shared"] = json!(true);
+    let define = format!("/v1/reports/{}/define", made["id"].as_str().unwrap());
+    world.send(post(&define, shared).token(&maker)).await.ok(200);
+    world.send(get(&answer).token(&other)).await.problem(503, "segments-unavailable");
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ impl World {
         let views = Arc::new(FoldedViews { log: log.clone(), stuck_at: Mutex::default() });
         let leases = Arc::new(MemoryLeases::new(clock.clone()));
         let ledger = Ledger::new(Ports {
+            answers: Arc::new(NoBills),
             bills: Arc::new(NoBills),
             log: log.clone(),
             views: views.clone(),
