@@ -82,6 +82,8 @@ pub struct Allocation {
     pub placed: Vec<PlacedBy>,
     /// In the order of rules.
     pub movements: Vec<Movement>,
+    /// The same for each stratum (`USD 2026-10 Usage`), with each part of the whole.
+    pub trace: Vec<Moved>,
     /// Centres that a rule with `create_project` has placed lines in.
     pub to_create: BTreeSet<String>,
     /// Names bills, rules, estate and basis: the same digest, the same numbers.
@@ -183,6 +185,7 @@ fn spread(
         }
         for moved in allocated.trace {
             let Some(bucket) = strata.get(&moved.stratum) else { continue };
+            allocation.trace.push(moved.clone());
             take_movement(&mut allocation.movements, &mut places, moved, &bucket.currency)?;
         }
     }

@@ -23,6 +23,7 @@ pub mod allocate;
 pub mod amortise;
 pub mod anomalies;
 pub mod attribute;
+pub mod bill_export;
 pub mod bills;
 pub mod budgets;
 pub mod compare;

@@ -1,6 +1,9 @@
 //! Bills in, costs out.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use adapters_console::{
     costs as show, exit::Exit, format, input, names::resolve, progress::Progress, style::Style,
@@ -8,7 +11,7 @@ use adapters_console::{
 
 use super::{
     Failure,
-    grammar::{Allocate, Bill, Costs, ImportBill, Months, ReconcileBills, Span},
+    grammar::{Allocate, Bill, Costs, ExportBills, ImportBill, Months, ReconcileBills, Span},
 };
 use crate::connection::Connection;
 
@@ -31,9 +34,42 @@ impl Months {
 
 pub(super) async fn bill(command: Bill, connection: &Connection) -> Result<Exit, Failure> {
     match command {
+        Bill::Export(export) => export_bills(export, connection).await,
         Bill::Import(import) => import_bill(import, connection).await,
         Bill::Reconcile(reconcile) => reconcile_bills(reconcile, connection).await,
     }
+}
+
+async fn export_bills(export: ExportBills, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let at = export.at.moment()?;
+    let mut query = export.months.query();
+    query.push(("version", export.focus));
+    if let Some(rules) = &export.rules {
+        let id = resolve(&client, "rule-set", "rule-sets", rules, at.as_deref()).await?;
+        query.push(("rule_set", id));
+    }
+    if export.draft {
+        query.push(("draft", "true".to_owned()));
+    }
+    query.extend(at.map(|at| ("at", at)));
+    let name = export.file.as_ref().map_or("standard output".into(), |file| file.to_string_lossy());
+    let cannot = |error| Failure::usage(format!("{name}: {error}"));
+    let progress = Progress::count("exporting");
+    let mut written = 0;
+    let mut out: Box<dyn Write> = match &export.file {
+        Some(file) => Box::new(std::fs::File::create(file).map_err(cannot)?),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let take = |piece: &[u8]| {
+        written += piece.len() as u64;
+        progress.at(written);
+        out.write_all(piece)
+    };
+    let taken = client.download("/v1/bill-exports", &query, take).await?;
+    taken.and_then(|()| out.flush()).map_err(cannot)?;
+    progress.done();
+    Ok(Exit::Ok)
 }
 
 async fn reconcile_bills(

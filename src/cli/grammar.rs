@@ -288,6 +288,8 @@ pub(crate) struct Amortise {
 /// What is done with bills.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bill {
+    /// Write bills' lines as FOCUS has them, in CSV
+    Export(ExportBills),
     /// Take a bill's files in: CSV by FOCUS, AWS CUR or OCI, plain or compressed
     #[command(after_help = "Examples:\n  skyledger bill import october.csv.gz\n  \
         skyledger bill import late.csv --reason 'late lines of the 31st'\n  \
@@ -295,6 +297,26 @@ pub(crate) enum Bill {
     Import(ImportBill),
     /// Show bills beside what their issuers say of invoices and months
     Reconcile(ReconcileBills),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExportBills {
+    /// The file; standard output when it is left out
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// The version of FOCUS: 1.4 or 1.2
+    #[arg(long, value_name = "VERSION", default_value = "1.4")]
+    pub(crate) focus: String,
+    /// Say whose lines are by this rule set, by id or name, and share what its pools have
+    #[arg(long, value_name = "RULE_SET")]
+    pub(crate) rules: Option<String>,
+    /// By the draft of the rules
+    #[arg(long, requires = "rules")]
+    pub(crate) draft: bool,
+    #[command(flatten)]
+    pub(crate) months: Months,
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 #[derive(Args, Clone, Debug)]

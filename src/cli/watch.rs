@@ -83,6 +83,22 @@ fn write(to: Option<&Path>, bytes: &[u8]) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// A small file as a whole.
+async fn fetched(
+    client: &Client,
+    path: &str,
+    query: &[(&str, String)],
+) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let take = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    let taken = client.download(path, query, take).await?;
+    taken.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(bytes)
+}
+
 pub(super) async fn report(command: Report, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
     match command {
@@ -93,7 +109,7 @@ pub(super) async fn report(command: Report, connection: &Connection) -> Result<E
             let query = query.into_iter().filter_map(|(name, value)| Some((name, value?)));
             let query: Vec<_> = query.collect();
             let path = format!("/v1/reports/{id}/answer");
-            write(to.as_deref(), &client.download(&path, &query).await?)
+            write(to.as_deref(), &fetched(&client, &path, &query).await?)
         }
         Report::Fetch { report, digest, to } => {
             let id = resolve(&client, "report", "reports", &report, None).await?;
@@ -108,7 +124,7 @@ pub(super) async fn report(command: Report, connection: &Connection) -> Result<E
                 }
             };
             let path = format!("/v1/reports/{id}/runs/{digest}");
-            write(to.as_deref(), &client.download(&path, &[]).await?)
+            write(to.as_deref(), &fetched(&client, &path, &[]).await?)
         }
         Report::Run { report, output } => {
             let id = resolve(&client, "report", "reports", &report, None).await?;

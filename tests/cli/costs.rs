@@ -78,6 +78,20 @@ fn from_file_to_number(store: &Store) {
     std::fs::write(&rules, RULES).unwrap();
     let defined = server.run(&["create", "rule-set", "-f", rules.to_str().unwrap()]);
     assert_eq!(defined.code, 0, "{}", defined.err);
+    let exported = folder.path().join("export.csv");
+    let export = ["bill", "export", exported.to_str().unwrap(), "--rules", "costs", "--draft"];
+    assert_eq!(server.run(&export).code, 0);
+    let exported = std::fs::read_to_string(exported).unwrap();
+    let heading = exported.lines().next().unwrap();
+    says(heading, &["ServiceProviderName", "AllocatedMethodDetails", "x_Centre"]);
+    assert_eq!(exported.lines().count(), 5, "the nine of the pool in two halves: {exported}");
+    says(&exported, &["costs/draft/halves", "AllocatedRatio\"\":0.5}"]);
+    let older = server.run(&["bill", "export", "--focus", "1.2"]);
+    says(&older.out, &["PublisherName"]);
+    assert_eq!(older.out.lines().count(), 4);
+    let unknown = server.run(&["bill", "export", "--focus", "0.9"]);
+    assert_eq!(unknown.code, 2, "{}", unknown.err);
+    says(&unknown.err, &["1.2, 1.4"]);
     let draft = server.run(&["allocate", "costs", "--draft"]);
     says(
         &draft.out,

@@ -7,6 +7,7 @@ mod amortise;
 mod anomalies;
 mod aws;
 mod between;
+mod bill_exports;
 mod bill_statements;
 mod bills;
 mod budgets;

@@ -314,18 +314,23 @@ impl Client {
         Ok(answer)
     }
 
-    /// A file as it is.
+    /// A file, handed on as it comes. The inner result is whether it could be.
     ///
     /// # Errors
-    /// Any [`ClientFault`].
+    /// Any [`ClientFault`]; also when the file breaks off.
     pub async fn download(
         &self,
         path: &str,
         query: &[(&str, String)],
-    ) -> Result<Vec<u8>, ClientFault> {
-        let response = self.send(self.request(Method::GET, path, query)).await?;
-        let bytes = response.bytes().await.map_err(|source| self.unreachable(source))?;
-        Ok(bytes.to_vec())
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<std::io::Result<()>, ClientFault> {
+        let mut response = self.send(self.request(Method::GET, path, query)).await?;
+        while let Some(piece) = response.chunk().await.map_err(|source| self.unreachable(source))? {
+            if let Err(error) = take(&piece) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// A text, such as `/metrics`.

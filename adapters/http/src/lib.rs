@@ -19,6 +19,7 @@ mod budgets;
 mod call;
 mod commands;
 mod costs;
+mod exports;
 pub mod filter;
 mod history;
 mod kpis;

@@ -223,6 +223,7 @@ impl Document {
         };
         let content = match route.operation {
             "metrics" => json!({"text/plain": {"schema": {"type": "string"}}}),
+            "export-bills" => json!({"text/csv": {"schema": {"type": "string"}}}),
             "audit-watch" => json!({"text/event-stream": {"schema": {
                 "type": "object",
                 "description": "One event of the feed.",

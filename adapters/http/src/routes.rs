@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, costs, history, kpis,
+    commands, costs, exports, history, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, watch,
 };
@@ -106,6 +106,7 @@ parameters! {
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
     FORMAT = "format" Query Shape::Text(10), "csv, json or parquet; the report's own when it is left out.";
+    FOCUS_VERSION = "version" Query Shape::Text(10), "The version of FOCUS: 1.4 (when it is left out) or 1.2.";
     FROM = "from" Query Shape::Moment, "The earlier moment: a time, or a position.";
     FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
@@ -226,6 +227,7 @@ routes! {
     Get "/v1/audit/events:watch" Once Token "audit-watch" WATCH, watch::watch, "Records as they come, as server-sent events.";
     Get "/v1/audit/head" Once Token "audit-head" &[], audit::head, "The signed tree head.";
     Get "/v1/audit/proof" Once Token "audit-proof" &[&FROM_SIZE, &POSITION, &SIZE, &TO_SIZE], audit::proof, "Proves that a record is in the log (position, size), or that the log only grew (from, to).";
+    Get "/v1/bill-exports" Once Estate "export-bills" &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH, &FOCUS_VERSION], exports::export, "Bills' lines as FOCUS writes them, in CSV; with rules, shared charges by the parts they come to.";
     Post "/v1/bill-imports" Once Estate "import-bill" &[&MANNER, &MAPPING, &REASON, &REPEATS, &SOURCE, &STRICT], costs::import, "Takes a bill's file in: CSV, plain or compressed by gzip or zstd, or Parquet.";
     Get "/v1/bill-reconciliations" Once Estate "reconcile-bills" &[&AT, &FROM_MONTH, &MIN_POSITION, &TO_MONTH], reconciliations::reconcile, "Bills beside what their issuers say of invoices and months.";
     Post "/v1/budget-evaluations" Once Estate "evaluate-budgets" &[], budgets::evaluate, "Holds what was spent against every budget that is enabled, and tells what thresholds are reached.";

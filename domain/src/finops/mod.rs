@@ -12,6 +12,7 @@
 //! - [`budget`]: what may be spent: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
+//! - [`focus`]: lines as FOCUS writes them, shared charges among them.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
 //! - [`line`]: one line of a bill.
@@ -40,6 +41,7 @@ pub mod bill;
 pub mod budget;
 pub mod commitment;
 pub mod cost;
+pub mod focus;
 pub mod forecast;
 pub mod issuer;
 pub mod line;
