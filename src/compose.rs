@@ -136,7 +136,8 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
         Duration::from_secs(config.sync_interval_s),
         told(halting.clone()),
     ));
-    let costs = tokio::spawn(cost_watch::run(Arc::clone(&ledger), told(halting)));
+    let costs = tokio::spawn(cost_watch::run(Arc::clone(&ledger), told(halting.clone())));
+    let days = tokio::spawn(schedule::run_days(Arc::clone(&ledger), told(halting)));
 
     let service = http::Service::new(
         Arc::clone(&ledger),
@@ -161,7 +162,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, schedule, costs);
+    let _ = tokio::join!(runner, schedule, costs, days);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;

@@ -1,3 +1,5 @@
+//! What is done by the clock: looks at clouds, and once a day the bill lines that are made here.
+//!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
 //! happens then is the runner's. A look that came out incomplete counts: where one region denies
@@ -7,11 +9,12 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{
+    derive::Run,
     ledger::Ledger,
-    ports::{Query, ViewFault},
+    ports::{BillFault, Query, ViewFault},
     submit::{Submission, SubmitFault},
 };
-use domain::kinds;
+use domain::{finops::amount::BillingMonth, kinds};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -71,6 +74,64 @@ async fn order(ledger: &Ledger, account: Uuid) {
         Ok(_) | Err(SubmitFault::Refused(_)) => {}
         Err(fault) => tracing::warn!(%account, %fault, "a look could not be ordered"),
     }
+}
+
+/// How often it is looked whether a day is over.
+const DAY_LOOK: Duration = Duration::from_mins(10);
+
+/// Once a day, and at the start, makes the lines of this month and the one before: what was paid in
+/// advance, and what was used. A month that is closed is a person's to restate.
+pub(crate) async fn run_days(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    let mut done = None;
+    loop {
+        let today = ledger.ports.clock.now().date_naive();
+        if done != Some(today) {
+            let month = BillingMonth::of(today);
+            let before = today.checked_sub_months(chrono::Months::new(1));
+            for month in before.map(BillingMonth::of).into_iter().chain([month]) {
+                let made = tokio::select! {
+                    () = &mut stop => return,
+                    made = make_lines(&ledger, month) => made,
+                };
+                if let Err(fault) = made {
+                    tracing::warn!(%month, %fault, "the month's own lines could not be made");
+                }
+            }
+            done = Some(today);
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(DAY_LOOK) => {}
+        }
+    }
+}
+
+async fn make_lines(ledger: &Arc<Ledger>, month: BillingMonth) -> anyhow::Result<()> {
+    let run = Run {
+        months: month..=month,
+        reason: String::new(),
+        by: Ledger::system("schedule"),
+        validate_only: false,
+    };
+    let amortising = ledger.amortising().await?;
+    let rating = ledger.rating(&run).await?;
+    let (store, asked) = (Arc::clone(&ledger.ports.bills), run.clone());
+    let worked_out = tokio::task::spawn_blocking(move || {
+        let (amortised, _) = amortising.work(store.as_ref(), &asked)?;
+        let (rated, _) = rating.work(store.as_ref(), &asked)?;
+        Ok::<_, BillFault>([amortised, rated])
+    });
+    for derived in worked_out.await?? {
+        match ledger.renew(&derived, &run).await {
+            Err(SubmitFault::Refused(no)) => {
+                let source = derived.source.as_str();
+                tracing::info!(%month, source, %no, "the month's lines stay as they are");
+            }
+            renewed => drop(renewed?),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

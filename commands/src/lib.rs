@@ -11,8 +11,10 @@
 //! - [`bills`]: bills in, costs out.
 //! - [`budgets`]: holds what was spent against budgets.
 //! - [`compare`]: costs beside those of another period.
+//! - [`containers`]: what containers used, out of files as Prometheus writes them.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`kpis`]: numbers by which costs are judged.
+//! - [`rate`]: what was used, as lines by our own rates.
 //! - [`reports`]: asks reports, as of a position.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
@@ -27,6 +29,7 @@ pub mod bill_export;
 pub mod bills;
 pub mod budgets;
 pub mod compare;
+pub mod containers;
 pub mod derive;
 pub mod gather;
 pub mod kpis;
@@ -35,6 +38,7 @@ pub mod observe;
 pub mod pace;
 pub mod plan;
 pub mod ports;
+pub mod rate;
 pub mod reconcile;
 pub mod reports;
 pub mod run_orders;

@@ -293,6 +293,13 @@ pub enum NoOrder {}
 #[serde(bound = "R: Resource")]
 pub struct Observed<R: Resource>(Observation<R>);
 
+impl<R: Resource> Observed<R> {
+    /// What was seen of it.
+    pub fn observation(&self) -> &Observation<R> {
+        &self.0
+    }
+}
+
 impl<R: Resource> Default for Observed<R> {
     fn default() -> Self {
         Self(Observation::default())

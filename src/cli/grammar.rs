@@ -61,7 +61,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  skyledger create commitment -f reservation.yaml\n  \
         skyledger amortise 2026-10 --dry-run\n  skyledger amortise 2026-01 2026-12\n  \
         skyledger amortise 2026-03 --reason 'the plan was upgraded'      a month that is closed")]
-    Amortise(Amortise),
+    Amortise(RunMonths),
     /// Heads, proofs, and the offline verifier
     Audit {
         #[command(subcommand)]
@@ -169,6 +169,15 @@ pub(crate) enum Command {
     Mute(Mute),
     /// Orders that are out: pending, running, parked
     Orders(List),
+    /// Price what was used by our own rates: makes the bills' lines of these months
+    #[command(
+        after_help = "Examples:\n  skyledger create rate-set --set settings.name=own \\\n      \
+        --set settings.currency=EUR\n  \
+        skyledger do rate-set set-rate own -f vcpu.yaml\n  \
+        skyledger rate 2026-10 --dry-run\n  skyledger rate 2026-10\n\n\
+        A day is priced when it is over. The server does it once a day for the running month."
+    )]
+    Rate(RunMonths),
     /// Make what is seen in the cloud what is wanted
     Reapply(Reapply),
     /// Restart a server
@@ -204,6 +213,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Token,
     },
+    /// Price what containers used: files as Prometheus writes them
+    #[command(after_help = "Examples:\n  skyledger create cluster --set name=edge\n  \
+        skyledger usage --cluster edge october.json\n\n\
+        A file is the text exposition with times, or answers of range queries in JSON.")]
+    Usage(ImportUsage),
     /// The program's version
     Version,
     /// The event that last set a field of a resource: who, when, what it was before
@@ -268,8 +282,31 @@ pub(crate) struct Allocate {
     pub(crate) output: Output,
 }
 
+/// Files of what a cluster used.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Amortise {
+pub(crate) struct ImportUsage {
+    /// The files; one of the same name takes the place of what it said before
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The cluster, by id or name
+    #[arg(long)]
+    pub(crate) cluster: String,
+    /// For how many seconds a sample holds at most; as far as two are apart when it is left out
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) step_s: Option<u32>,
+    /// Why a closed month gets a further version
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Book nothing; show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Which months a run makes lines of.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunMonths {
     /// The month, such as 2026-10, or the first of them
     pub(crate) month: String,
     /// The last month, itself included

@@ -122,13 +122,14 @@ async fn serve_client(
 ) -> Result<Exit, Failure> {
     match command {
         Command::Allocate(allocate) => cost::allocate(allocate, &connection).await,
-        Command::Amortise(amortise) => run::amortise(amortise, &connection).await,
+        Command::Amortise(months) => run::run("/v1/amortisations", months, &connection).await,
         Command::Audit { command } => audit::run(command, &connection).await,
         Command::Bill { command } => cost::bill(command, &connection).await,
         Command::Budgets(budgets) => watch::budgets(&budgets, &connection).await,
         Command::Check(place) => upkeep::check(place).await,
         Command::Export(export) => upkeep::export(export).await,
         Command::Import(import) => upkeep::import(import).await,
+        Command::Rate(months) => run::run("/v1/ratings", months, &connection).await,
         Command::Rebuild(rebuild) => upkeep::rebuild(rebuild).await,
         Command::Replay(replay) => upkeep::replay(replay).await,
         Command::Costs(costs) => cost::costs(costs, &connection).await,
@@ -142,6 +143,7 @@ async fn serve_client(
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
         Command::Report { command } => watch::report(command, &connection).await,
+        Command::Usage(import) => run::import_usage(import, &connection).await,
         Command::Why(why) => query::why(why, &connection).await,
         other => command::run(other, &connection).await,
     }

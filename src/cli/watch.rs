@@ -2,7 +2,9 @@
 
 use std::{io::Write, path::Path};
 
-use adapters_console::{exit::Exit, format, names::resolve, style::Style, watch as show};
+use adapters_console::{
+    client::Client, exit::Exit, format, names::resolve, style::Style, watch as show,
+};
 
 use super::{
     Failure,

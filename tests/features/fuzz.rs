@@ -154,6 +154,12 @@ impl Server {
         let question = json!({"months": {"last": {"count": 1}}});
         let body = json!({"name": "days", "question": question, "shared": true});
         let report = self.send("reports", "", "define", body).await;
+        self.send("clusters", "", "define", json!({"name": "edge"})).await;
+        let settings = json!({"name": "own", "currency": "EUR"});
+        self.send("rate-sets", "", "define", json!({"settings": settings})).await;
+        let equipment = json!({"vcpus": 2, "memory_gib": "4"});
+        let shape = json!({"provider": "sim", "name": "s2.small", "equipment": equipment});
+        self.send("shapes", "", "define", shape).await;
         self.import().await;
         self.client.perform(&format!("/v1/reports/{report}/runs"), &[]).await.unwrap();
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});

@@ -289,6 +289,9 @@ pub fn renewed(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<
         let (code, name) = (text(finding, "code"), text(finding, "name"));
         writeln!(out, "  finding {code}: {name}: {}", text(finding, "detail"))?;
     }
+    for (meter, count) in answer["unrated"].as_object().into_iter().flatten() {
+        writeln!(out, "  no rate for {meter}: {} uses are not priced", plain(count))?;
+    }
     Ok(())
 }
 

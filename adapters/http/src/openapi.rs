@@ -196,7 +196,9 @@ impl Document {
                     | "/v1/bill-imports"
                     | "/v1/budget-evaluations"
                     | "/v1/budgets:status"
-                    | "/v1/kpis" => "costs",
+                    | "/v1/kpis"
+                    | "/v1/ratings"
+                    | "/v1/usage-imports" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
                     path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",

@@ -80,6 +80,8 @@ problems! {
     UNKNOWN_PARAMETER = "unknown-parameter" 400 "this path has no such parameter";
     /// Send the body as `Content-Type: application/json`.
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" 415 "the body is not sent as JSON";
+    /// Send the text exposition with times, or answers of range queries in JSON; the detail says where it fails.
+    USAGE_UNREADABLE = "usage-unreadable" 422 "the file of usage does not read";
     /// Send the request again after the time in `Retry-After`, or without `Skyledger-Min-Position`.
     VIEW_BEHIND = "view-behind" 503 "the views have not caught up yet";
 }

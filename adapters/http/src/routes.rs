@@ -95,6 +95,7 @@ parameters! {
     AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
     ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules; by project, domain, node, month and charge category.";
     BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
+    CLUSTER = "cluster" Query Shape::Uuid, "The cluster whose use it is.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
     COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
@@ -138,6 +139,7 @@ parameters! {
     SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
     SOURCE = "source" Query Shape::Text(500), "The file's name, for whoever asks where a number comes from.";
     START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
+    STEP_S = "step_s" Query Shape::Integer(1, 86_400), "For how many seconds a sample holds at most; as far as two samples are apart when it is left out.";
     STRICT = "strict" Query Shape::Flag, "Refuse the whole file for one line that cannot be booked.";
     TAG_KEYS = "tag_keys" Query Shape::Text(1000), "Keys that every line must have that can have tags, for instance env,team.";
     TO = "to" Query Shape::Moment, "The later moment: a time, or a position; now when it is left out.";
@@ -236,9 +238,11 @@ routes! {
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
+    Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
     Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";
     Get "/v1/reports/{id}/runs/{digest}" Once Estate "report-run-answer" &[], reports::kept, "What a run of a report gave.";
+    Post "/v1/usage-imports" Once Estate "import-usage" &[&CLUSTER, &REASON, &SOURCE, &STEP_S, &VALIDATE_ONLY], runs::import_usage, "Takes in what the containers of a cluster used, as Prometheus has it, and prices it.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
     Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";

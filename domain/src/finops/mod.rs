@@ -10,12 +10,16 @@
 //! - [`attribution`]: whose costs are, and what they are grouped by beyond a line's own dimensions.
 //! - [`bill`]: what one account is billed for one month: a kind.
 //! - [`budget`]: what may be spent: a kind.
+//! - [`cluster`]: whose the containers of a cluster are: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
 //! - [`focus`]: lines as FOCUS writes them, shared charges among them.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
 //! - [`line`]: one line of a bill.
+//! - [`meter`]: what was used, and from when to when.
+//! - [`rate_set`]: our own prices, and for whom they are: a kind.
+//! - [`rating`]: what was used, priced by them.
 //! - [`ratio`]: exact ratios and how they round.
 //! - [`rules`]: whose a line is, and how what is shared is spread.
 //! - [`report`]: a question that is kept and answered on schedule: a kind.
@@ -39,13 +43,17 @@ pub mod anomaly_rule;
 pub mod attribution;
 pub mod bill;
 pub mod budget;
+pub mod cluster;
 pub mod commitment;
 pub mod cost;
 pub mod focus;
 pub mod forecast;
 pub mod issuer;
 pub mod line;
+pub mod meter;
 pub mod rate;
+pub mod rate_set;
+pub mod rating;
 pub mod ratio;
 pub mod regression;
 pub mod report;

@@ -94,6 +94,8 @@ codes! {
     OUT_OF_REACH = "out-of-reach" 403 "this token does not reach the project";
     /// Change the specification so that it stays within the provider's limit named in the detail.
     PROVIDER_LIMIT = "provider-limit" 422 "the provider does not allow this";
+    /// End the rate with `end-rate`, and set another that begins then.
+    RATE_IN_EFFECT = "rate-in-effect" 409 "only what has not begun can be changed";
     /// Ask for a token with a higher role.
     ROLE_TOO_LOW = "role-too-low" 403 "this token's role does not allow it";
     /// Keep one of the rules named in the detail, with the description that is to be.

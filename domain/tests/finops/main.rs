@@ -7,4 +7,5 @@ mod dice;
 mod forecasts;
 mod golden;
 mod properties;
+mod rating;
 mod strd;

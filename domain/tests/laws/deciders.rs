@@ -16,8 +16,8 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, allowance, cost_rules, finding, group, id, invoice, machine, origin, question, run,
-    segment, standing, stated_commitment, terms, time, watch,
+    ALL, allowance, cost_rules, equipment, finding, group, id, invoice, machine, new_rate, origin,
+    place, question, run, segment, settings, standing, stated_commitment, terms, time, watch,
 };
 
 fn stamp() -> Stamp {
@@ -83,6 +83,13 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.push(("close", json!({"accept_difference": true})));
             pool.push(("close", json!({"invoiced": {"EUR": "3.25"}})));
         }
+        "cluster" => {
+            for namespace in ["web", "db"] {
+                let places = json!([place(namespace)]);
+                pool.push(("define", json!({"name": "edge", "places": places})));
+                pool.push(("define", json!({"name": "edge", "otherwise": id(2)})));
+            }
+        }
         "commitment" => {
             for amount in ["365", "1"] {
                 pool.push(("define", json!({"terms": terms(amount)})));
@@ -131,6 +138,34 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             }
             pool.extend((1..28).map(|day| ("record", json!({"run": run(day)}))));
             pool.push(("retire", json!({})));
+        }
+        "rate-set" => {
+            for (name, scope) in [
+                ("own", json!("default")),
+                ("own", json!({"project": id(2)})),
+                ("others", json!("default")),
+            ] {
+                pool.push(("define", json!({"settings": settings(name, &scope)})));
+            }
+            for key in ["ssd", "hdd"] {
+                for price in ["0.02", "0.03"] {
+                    for from in [None, Some("2030-01-01T00:00:00Z")] {
+                        let rate = new_rate(price, from);
+                        pool.push(("set-rate", json!({"key": key, "rate": rate})));
+                    }
+                }
+                pool.push(("end-rate", json!({"key": key})));
+                pool.push(("end-rate", json!({"key": key, "to": "2031-01-01T00:00:00Z"})));
+                pool.push(("remove-rate", json!({"key": key})));
+            }
+            pool.push(("retire", json!({})));
+        }
+        "shape" => {
+            for vcpus in [2, 4, 0] {
+                let equipment = equipment(vcpus);
+                let body = json!({"provider": "sim", "name": "s2.small", "equipment": equipment});
+                pool.push(("define", body));
+            }
         }
         "rule-set" => {
             for centre in ["shop", "lab"] {

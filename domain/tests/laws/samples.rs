@@ -8,10 +8,11 @@ use domain::{
     compute::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
+        shape,
     },
     finops::{
-        amount, anomaly_found, anomaly_rule, bill, budget, commitment, issuer, report, rule_set,
-        rules, tagging,
+        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, issuer, rate_set,
+        report, rule_set, rules, tagging,
     },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
@@ -490,6 +491,53 @@ fn commitment() -> Samples {
     ])
 }
 
+/// A rate as it is asked for, from such a time on.
+pub(crate) fn new_rate(price: &str, from: Option<&str>) -> Value {
+    let tiers = json!([{"up_to": "100", "price": price}, {"price": "0.01"}]);
+    json!({
+        "meter": "disk-gib", "sku": "ssd", "resource_type": "disk", "per": "month",
+        "granule": "hour", "rounding": "up", "from": from,
+        "pricing": {"tiers": {"mode": "graduated", "tiers": tiers, "over": "resource"}},
+    })
+}
+
+/// For whom a set is.
+pub(crate) fn settings(name: &str, scope: &Value) -> Value {
+    json!({
+        "name": name, "currency": "EUR", "scope": scope, "time_zone": "Europe/Berlin",
+        "billing_account": "own", "providers": ["sim"],
+    })
+}
+
+fn rates() -> Samples {
+    use rate_set::Event as E;
+    let key = || "ssd".to_owned();
+    let node = json!({"node": {"organisation": id(4), "node": "web"}});
+    let mut rate = new_rate("0.02", None);
+    rate["from"] = json!(time());
+    rate["to"] = json!("2027-01-01T00:00:00Z");
+    of::<rate_set::RateSet>(vec![
+        E::Defined { settings: serde_json::from_value(settings("web", &node)).unwrap() },
+        E::RateEnded { key: key(), to: time() },
+        E::RateRemoved { key: key() },
+        E::RateSet { key: key(), rate: serde_json::from_value(rate).unwrap() },
+        E::Retired { at: time() },
+    ])
+}
+
+/// Whose what lies in a namespace is.
+pub(crate) fn place(namespace: &str) -> Value {
+    json!({"namespace": namespace, "labels": {"team": "shop"}, "project": id(2)})
+}
+
+/// What a server of a shape has.
+pub(crate) fn equipment(vcpus: u32) -> Value {
+    json!({
+        "vcpus": vcpus, "memory_gib": "7.5", "gpus": {"a100": 1}, "vgpus": {"t4-q": 2},
+        "bare_metal": false,
+    })
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         anomaly(),
@@ -497,6 +545,11 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         bill(),
         budget(),
         account(),
+        of::<cluster::Cluster>(vec![cluster::Event::Defined {
+            name: "edge".into(),
+            places: vec![serde_json::from_value(place("web")).unwrap()],
+            otherwise: Some(id(3)),
+        }]),
         commitment(),
         observed(Disk {
             name: "root".into(),
@@ -534,6 +587,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
                     .into(),
             },
         ]),
+        rates(),
         observed(Region { name: "sim-north-1".into() }),
         report(),
         of::<rule_set::RuleSet>(vec![
@@ -542,6 +596,11 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         ]),
         mapped(),
         server(),
+        of::<shape::Shape>(vec![shape::Event::Defined {
+            provider: "sim".into(),
+            name: "s2.small".into(),
+            equipment: serde_json::from_value(equipment(2)).unwrap(),
+        }]),
         of::<tagging::Tagging>(vec![
             tagging::Event::Defined(tagging::Entry {
                 resource: "arn:aws:ec2:eu-central-1:123456789012:instance/i-1".into(),

@@ -74,6 +74,13 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
         "stated_by": "test",
     });
     all.push(("issuer", world.system("issuer", None, "state", body).await.id));
+    let body = json!({"settings": {"name": format!("{name}-rates"), "currency": "EUR"}});
+    all.push(("rate-set", world.system("rate-set", None, "define", body).await.id));
+    let body = json!({"name": format!("{name}-cluster")});
+    all.push(("cluster", world.system("cluster", None, "define", body).await.id));
+    let equipment = json!({"vcpus": 1, "memory_gib": "1"});
+    let body = json!({"provider": name, "name": "s", "equipment": equipment});
+    all.push(("shape", world.system("shape", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-rules"), "rules": {}});
     all.push(("rule-set", world.system("rule-set", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-domain")});
@@ -364,6 +371,14 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
             "/v1/anomaly-rules",
             json!({"name": "new", "watch": {"detector": {"daily": {"amount": "1"}}}}),
         ),
+        ("/v1/clusters", json!({"name": "edge"})),
+        ("/v1/rate-sets", json!({"settings": {"name": "own", "currency": "EUR"}})),
+        (
+            "/v1/shapes",
+            json!({
+                "provider": "p", "name": "s", "equipment": {"vcpus": 1, "memory_gib": "1"},
+            }),
+        ),
         ("/v1/taggings", json!({"resource": "i-1", "tags": {"env": "prod"}})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": "all"})),
         ("/v1/tokens", json!({"name": "up", "role": "admin", "reach": {"projects": [theirs_id]}})),
@@ -427,6 +442,8 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         "/v1/anomaly-detections",
         "/v1/bill-imports",
         "/v1/budget-evaluations",
+        "/v1/ratings",
+        "/v1/usage-imports",
     ] {
         let reply = world.send(post(path, json!({})).token(&admin)).await;
         assert_eq!(reply.status, 403, "{}", reply.text);
