@@ -96,7 +96,7 @@ fn to_come(history: &[f64], season: usize, horizon: usize) -> Option<Vec<f64>> {
     if horizon == 0 {
         return Some(vec![]);
     }
-    let question = Question { history: history.to_vec(), season, horizon, drivers: vec![] };
+    let question = Question { history: history.to_vec(), season, horizon, ..Question::default() };
     let least = if history.iter().all(|value| *value >= 0.0) { 0.0 } else { f64::MIN };
     let points = forecast(&question).ok()?.points;
     Some(points.into_iter().map(|point| point.value.max(least)).collect())

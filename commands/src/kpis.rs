@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency, SCALE},
     cost::{Basis, Dimension, Sum, TooLarge},
-    forecast::{Question, forecast},
+    forecast::{Calendar, Question, Step, look_back},
     line::ChargeCategory,
     ratio::{Ratio, round_half_even},
     rules::UNALLOCATED,
@@ -346,12 +346,17 @@ fn forecast_error(desk: &Desk<'_>) -> Result<Vec<Kpi>, BillFault> {
             months.iter().map(|month| cost(month).unwrap_or_default().0 as f64 / unit).collect();
         let from = values.len().saturating_sub(TRIED_MAX).max(HISTORY_MIN);
         let (mut wrong, mut sum) = (0.0, 0.0);
-        for at in from..values.len() {
-            let history = values[..at].to_vec();
-            let question = Question { history, season: 12, horizon: 1, drivers: vec![] };
-            let Ok(found) = forecast(&question) else { continue };
-            wrong += (found.points[0].value - values[at]).abs();
-            sum += values[at].abs();
+        let tried = values.len().saturating_sub(from);
+        let calendar = Calendar { first: first.first(), step: Step::Month };
+        let question = Question {
+            history: values,
+            season: Step::Month.season(),
+            calendar: Some(calendar),
+            ..Question::default()
+        };
+        for one in look_back(&question, tried).unwrap_or_default() {
+            wrong += (one.forecast - one.came).abs();
+            sum += one.came.abs();
         }
         let below = Lines {
             sum: format!("{sum:.6}"),

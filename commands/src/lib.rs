@@ -14,6 +14,7 @@
 //! - [`containers`]: what containers used, out of files as Prometheus writes them.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`kpis`]: numbers by which costs are judged.
+//! - [`forecast`]: what comes next.
 //! - [`rate`]: what was used, as lines by our own rates.
 //! - [`reports`]: asks reports, as of a position.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
@@ -31,6 +32,7 @@ pub mod budgets;
 pub mod compare;
 pub mod containers;
 pub mod derive;
+pub mod forecast;
 pub mod gather;
 pub mod kpis;
 pub mod ledger;

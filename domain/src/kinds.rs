@@ -5,8 +5,8 @@ use crate::{
     compute::{disk::Disk, server::Server, shape::Shape},
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, budget::Budget,
-        cluster::Cluster, commitment::Commitment, issuer::Issuer, rate_set::RateSet,
-        report::Report, rule_set::RuleSet, tagging::Tagging,
+        cluster::Cluster, commitment::Commitment, driver::Driver, issuer::Issuer,
+        rate_set::RateSet, report::Report, rule_set::RuleSet, tagging::Tagging,
     },
     kernel::{Kind, kind},
     mapping::Mapped,
@@ -29,6 +29,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Commitment>(),
     kind::<Observed<Disk>>(),
     kind::<Domain>(),
+    kind::<Driver>(),
     kind::<Issuer>(),
     kind::<Observed<Network>>(),
     kind::<Organisation>(),

@@ -148,6 +148,19 @@ pub(crate) enum Command {
     Events(Events),
     /// Write the whole log as JSON lines with its signed tree head
     Export(Export),
+    /// What comes next: costs by group, with limits, and how models did on the past
+    #[command(after_help = "Examples:\n  skyledger forecast --by service\n  \
+        skyledger forecast --by sub_account,region --horizon 12\n  \
+        skyledger forecast --total --look-back 6        how wrong the last six were\n  \
+        skyledger forecast --step day --filter 'service = \"Amazon EC2\"'\n  \
+        skyledger forecast --total --driver servers     only this one; --no-drivers for none\n\n\
+        What a cost depends on (planned counts, known prices, one-offs) is a driver:\n  \
+        skyledger create driver -f servers.yaml\n\n\
+        Example (servers.yaml):\n  name: servers\n  unit: servers\n  gaps: last\n  values:\n    \
+        2026-01: 40\n    2026-09: 44\n    2026-12: 60            # planned\n  \
+        scope:\n    service: [Amazon EC2]\n  \
+        # price: {amount: 35.5, currency: EUR}     when it is known; else it is estimated")]
+    Forecast(Forecast),
     /// List resources of a kind, rows of a view, or one resource
     #[command(
         after_help = "Examples:\n  skyledger get servers --filter 'status = running AND tags.env = prod'\n  \
@@ -519,6 +532,68 @@ pub(crate) enum Report {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Forecast {
+    /// At most four dimensions [default: project,sub_account,resource_type,billing_mode]
+    #[arg(long, value_name = "DIMENSIONS", conflicts_with = "total")]
+    pub(crate) by: Option<String>,
+    /// Everything in each currency as one series
+    #[arg(long)]
+    pub(crate) total: bool,
+    /// Steps to forecast [default: 3 months, 30 days]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=92))]
+    pub(crate) horizon: Option<u32>,
+    /// How far apart values are: month or day
+    #[arg(long, default_value = "month", value_parser = ["month", "day"])]
+    pub(crate) step: String,
+    /// The first billing month of the history; the first there is when it is left out
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) from_month: Option<String>,
+    /// The last billing month of the history; the last complete one when it is left out
+    #[arg(long, value_name = "MONTH")]
+    pub(crate) to_month: Option<String>,
+    /// Also count the newest month, although it still runs
+    #[arg(long)]
+    pub(crate) running: bool,
+    /// Which amount: billed, contracted, effective, list
+    #[arg(long, default_value = "effective")]
+    pub(crate) basis: String,
+    /// Conditions on dimensions, for instance 'service = "Amazon*" AND tags.env = prod'
+    #[arg(long, value_name = "CONDITIONS")]
+    pub(crate) filter: Option<String>,
+    /// After what is shared is spread by the rules
+    #[arg(long)]
+    pub(crate) allocated: bool,
+    /// Whose costs are by this rule set, by id or name; by the only published one when left out
+    #[arg(long, value_name = "RULE_SET")]
+    pub(crate) rules: Option<String>,
+    /// By the draft of the rules
+    #[arg(long, requires = "rules")]
+    pub(crate) draft: bool,
+    /// Nodes and levels are of this organisation, by id or name
+    #[arg(long, value_name = "ORGANISATION")]
+    pub(crate) organisation: Option<String>,
+    /// Only this driver, by id or name; may be given several times; every one that fits by default
+    #[arg(long, value_name = "DRIVER", conflicts_with = "no_drivers")]
+    pub(crate) driver: Vec<String>,
+    /// No driver at all
+    #[arg(long)]
+    pub(crate) no_drivers: bool,
+    /// A step of the history from which another level is known to count; may be given several times
+    #[arg(long, value_name = "STEP")]
+    pub(crate) shift: Vec<String>,
+    /// Past steps to forecast as well, each one step before, beside what came
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=24))]
+    pub(crate) look_back: Option<u32>,
+    /// Most series; what is beyond is forecast as one
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// One kind or view.

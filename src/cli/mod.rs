@@ -3,6 +3,7 @@
 mod audit;
 mod command;
 mod cost;
+mod forecast;
 mod grammar;
 mod query;
 mod run;
@@ -137,6 +138,7 @@ async fn serve_client(
         Command::Detect(output) => watch::detect(&output, &connection).await,
         Command::Diff(diff) => query::diff(diff, &connection).await,
         Command::Events(events) => query::events(events, &connection).await,
+        Command::Forecast(forecast) => forecast::run(forecast, &connection).await,
         Command::Get(get) => query::get(get, &connection).await,
         Command::History(history) => query::history(history, &connection).await,
         Command::Kpis(kpis) => watch::kpis(&kpis, &connection).await,

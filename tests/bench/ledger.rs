@@ -18,6 +18,7 @@
 
 mod append;
 mod bills;
+mod forecasts;
 mod http;
 mod resync;
 mod subscribe;
@@ -35,6 +36,7 @@ type Bench = (&'static str, fn(Size));
 static BENCHES: &[Bench] = &[
     ("append", append::run),
     ("bills", bills::run),
+    ("forecasts", forecasts::run),
     ("http", http::run),
     ("lists", views::run_lists),
     ("replay", views::run_replay),

@@ -13,6 +13,7 @@ const STORY: &[&str] = &[
     "[plan-stale]",
     "SIGKILL while the cloud had",
     "a number leads back to its lines",
+    "a plan is followed",
     "every view bit-identical",
     "exit code 6, and the record is named",
     "The story came true: 24 things were checked",

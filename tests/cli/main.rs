@@ -7,6 +7,7 @@ mod commands;
 mod costs;
 mod demo;
 mod first_start;
+mod forecasts;
 mod runs;
 mod server;
 mod telemetry;

@@ -151,6 +151,8 @@ impl Server {
         self.send("anomaly-rules", "", "define", json!({"name": "days", "watch": watch})).await;
         let most = json!({"amount": "2", "currency": "USD", "from": "2026-10"});
         self.send("budgets", "", "define", json!({"name": "all", "allowance": most})).await;
+        let driver = json!({"name": "servers", "unit": "servers", "values": {"2026-09": 3}});
+        self.send("drivers", "", "define", driver).await;
         let question = json!({"months": {"last": {"count": 1}}});
         let body = json!({"name": "days", "question": question, "shared": true});
         let report = self.send("reports", "", "define", body).await;
@@ -273,6 +275,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
             "query.at": half("positions"),
             "query.basis": half("bases"),
             "query.compare": half("comparisons"),
+            "query.drivers": half("drivers"),
             "query.field": half("fields"),
             "query.filter": half("filters"),
             "query.from": half("positions"),
@@ -283,6 +286,7 @@ async fn configuration(server: &Server, ids: &Ids) -> String {
             "query.page_token": half("page-tokens"),
             "query.position": half("positions"),
             "query.rule_set": half("rule-sets"),
+            "query.shifts": half("months"),
             "query.to": half("positions"),
             "query.to_month": half("months"),
             "query.view": half("views"),

@@ -14,6 +14,7 @@ mod budgets;
 mod containers;
 mod crash_at_every_step;
 mod few_connections;
+mod forecasts;
 mod fuzz;
 mod looks_between_steps;
 mod mapping;

@@ -4,6 +4,7 @@
 //! - [`format`]: table, JSON, YAML, CSV and names.
 //! - [`columns`]: which columns a kind shows.
 //! - [`costs`]: sums by group, where a number comes from, what came of a bill's file.
+//! - [`forecasts`]: what comes next, beside what was.
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
@@ -20,6 +21,7 @@ pub mod client;
 pub mod columns;
 pub mod costs;
 pub mod exit;
+pub mod forecasts;
 pub mod format;
 pub mod input;
 pub mod names;

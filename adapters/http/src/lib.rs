@@ -1,7 +1,8 @@
 //! The HTTP interface: commands in, queries and audit out.
 //!
 //! - [`routes`]: LIST 4, every route, one line each; [`api`] mounts them.
-//! - `commands`, `costs`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`, `reports`, `history`, `audit`, `watch`, `status`: what the routes do.
+//! - `commands`, `costs`, `exports`, `forecasts`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`,
+//!   `reports`, `history`, `audit`, `watch`, `status`: what the routes do.
 //! - [`problem`]: every error, as RFC 9457 problem details with a stable code.
 //! - [`filter`]: the grammar of `filter` and `order_by`.
 //! - [`openapi`]: the OpenAPI 3.1 document, made from the lists.
@@ -21,6 +22,7 @@ mod commands;
 mod costs;
 mod exports;
 pub mod filter;
+mod forecasts;
 mod history;
 mod kpis;
 mod metrics;

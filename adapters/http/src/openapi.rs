@@ -196,6 +196,7 @@ impl Document {
                     | "/v1/bill-imports"
                     | "/v1/budget-evaluations"
                     | "/v1/budgets:status"
+                    | "/v1/forecasts"
                     | "/v1/kpis"
                     | "/v1/ratings"
                     | "/v1/usage-imports" => "costs",

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, costs, exports, history, kpis,
+    commands, costs, exports, forecasts, history, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, watch,
 };
@@ -103,6 +103,7 @@ parameters! {
     DIGITS = "digits" Query Shape::Integer(0, 12), "Decimals that are shown; rows still come to the total. All of them when it is left out.";
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
     DRIVER = "driver" Query Shape::Text(100), "What a unit is called, for instance orders.";
+    DRIVERS = "drivers" Query Shape::Text(4000), "Ids of drivers, or none; every active one that fits when it is left out.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
@@ -112,12 +113,14 @@ parameters! {
     FROM_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10; every month when it is left out.";
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
     GROUP_BY = "group_by" Query Shape::Text(500), "At most four dimensions, for instance service, tags.env, project, node.";
+    HORIZON = "horizon" Query Shape::Integer(1, 92), "Steps to forecast: at most 36 months, or 92 days; 3 months or 30 days when it is left out.";
     ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
     IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
     IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
     IF_NONE_MATCH = "if-none-match" Header Shape::Text(1000), "Answer 304 when the resource still has this revision.";
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
     LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
+    LOOK_BACK = "look_back" Query Shape::Integer(0, 24), "Past steps to forecast as well, each one step before, beside what came.";
     MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
     MAPPING = "mapping" Query Shape::Text(16_000), "How the file is written: focus, aws-cur, aws-cur-2, oci, or a mapping as a JSON object; told by its heading when it is left out.";
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
@@ -134,11 +137,14 @@ parameters! {
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
     REPEATS = "repeats" Query Shape::Text(10), "What becomes of lines that the bill has already, word for word: refuse the file (when it is left out), skip them, or count them.";
     RULE_SET = "rule_set" Query Shape::Uuid, "The rule set that says whose costs are; the only published one when it is left out.";
+    RUNNING = "running" Query Shape::Flag, "Also count the newest month, although it still runs.";
+    SHIFTS = "shifts" Query Shape::Text(500), "Steps of the history, such as 2026-03, from which another level is known to count.";
     SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
     SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
     SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
     SOURCE = "source" Query Shape::Text(500), "The file's name, for whoever asks where a number comes from.";
     START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
+    STEP = "step" Query Shape::Text(10), "How far apart values are: month (when it is left out) or day.";
     STEP_S = "step_s" Query Shape::Integer(1, 86_400), "For how many seconds a sample holds at most; as far as two samples are apart when it is left out.";
     STRICT = "strict" Query Shape::Flag, "Refuse the whole file for one line that cannot be booked.";
     TAG_KEYS = "tag_keys" Query Shape::Text(1000), "Keys that every line must have that can have tags, for instance env,team.";
@@ -153,6 +159,26 @@ parameters! {
 
 static ALLOCATION: &[&Parameter] =
     &[&AT, &BASIS, &DRAFT, &FROM_MONTH, &RULE_SET, &MIN_POSITION, &TO_MONTH];
+static FORECASTS: &[&Parameter] = &[
+    &ALLOCATED,
+    &AT,
+    &BASIS,
+    &DRAFT,
+    &DRIVERS,
+    &FILTER,
+    &FROM_MONTH,
+    &GROUP_BY,
+    &HORIZON,
+    &LOOK_BACK,
+    &ORGANISATION,
+    &PAGE_SIZE,
+    &RULE_SET,
+    &RUNNING,
+    &SHIFTS,
+    &MIN_POSITION,
+    &STEP,
+    &TO_MONTH,
+];
 static COSTS: &[&Parameter] = &[
     &ALLOCATED,
     &AT,
@@ -237,6 +263,7 @@ routes! {
     Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
+    Get "/v1/forecasts" Once Estate "forecasts" FORECASTS, forecasts::forecasts, "What comes next, by group, with limits and how models did on the past.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";

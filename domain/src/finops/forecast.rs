@@ -1,11 +1,12 @@
 //! Forecasts that say how far they can be trusted.
 //!
 //! Several models are tried on the past (rolling origins: each forecasts what was not shown to it),
-//! and the one that was least wrong forecasts the future. A regression on drivers is preferred when
-//! it is nearly as good as the best: it can be explained, and people can say what its drivers will
-//! be. The limits around a forecast come from how wrong the model was in the past, at the same
-//! distance, and not from a formula that believes the model. A history too short to try anything is
-//! told so.
+//! and the one that was least wrong forecasts the future; the theta method is left for another only
+//! when that was clearly less wrong, for on few values the best is best by chance. A regression on
+//! drivers is preferred when it is nearly as good as the best: it can be explained, and people can
+//! say what its drivers will be. The limits around a forecast come from how wrong the model was in
+//! the past, at the same distance, and not from a formula that believes the model. A history too
+//! short to try anything is told so.
 //!
 //! A pure function of its inputs: the same series, drivers and horizon give the same forecast.
 
@@ -15,15 +16,26 @@
     reason = "a forecast estimates, and never books"
 )]
 
-use super::regression::{Fit, fit, ridge};
+mod calendar;
+mod design;
+mod theta;
+mod trial;
+
+pub use calendar::{Calendar, Step};
+use design::{Regression, Term};
+use trial::{LIKELY, NEARLY_SURE, Past, Trial, scale};
 
 /// Fewest values for any model but the last value.
 const SHORT: usize = 6;
 /// A regression on drivers is kept when its error is at most this times the best one's: while a
 /// driver stood still, a model without it may have been a little better, and will not follow it.
 const PREFERENCE: f64 = 1.25;
-/// Most origins of a backtest.
-const ORIGINS_MAX: usize = 24;
+/// The theta method is kept when its error is at most this times the best one's.
+const STEADY: f64 = 1.1;
+/// Fewest origins of a backtest that is to be believed.
+const ORIGINS_MIN: usize = 4;
+/// Fewest steps without cost after which a cost may have ended.
+const ENDED: usize = 3;
 
 /// What is forecast.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +49,10 @@ pub struct Question {
     /// What the value depends on: each with its past, as long as the history, and its future, as
     /// long as the horizon, one after the other.
     pub drivers: Vec<Driver>,
+    /// Which days steps stand for: months have lengths, and weekdays.
+    pub calendar: Option<Calendar>,
+    /// Steps of the history from which another level is known to count.
+    pub shifts: Vec<usize>,
 }
 
 /// A quantity that people know, or plan, the future of.
@@ -58,10 +74,29 @@ pub enum Model {
     /// The value a season ago.
     SeasonalNaive,
     /// The theta method (Assimakopoulos, Nikolopoulos 2000; as exponential smoothing with half the
-    /// trend's drift, Hyndman, Billah 2003) on what is left without the season.
+    /// trend's drift, Hyndman, Billah 2003) on what is left without the season and what is known.
     Theta,
-    /// Multiple linear regression: trend, season, drivers.
+    /// The same of the mean of a day, for months.
+    ThetaPerDay,
+    /// Multiple linear regression: trend, season, calendar, level shifts, drivers.
     Regression,
+}
+
+impl Model {
+    /// As in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Naive => "naive",
+            Self::SeasonalNaive => "seasonal-naive",
+            Self::Theta => "theta",
+            Self::ThetaPerDay => "theta-per-day",
+            Self::Regression => "regression",
+        }
+    }
+
+    fn is_theta(self) -> bool {
+        matches!(self, Self::Theta | Self::ThetaPerDay)
+    }
 }
 
 /// How a model did on the past.
@@ -73,8 +108,14 @@ pub struct Score {
     pub wape: f64,
     /// Mean absolute error over that of the value a season ago, within the history (MASE).
     pub mase: f64,
+    /// The sum of forecasts less that of values, over the sum of values: above zero, it was too
+    /// high.
+    pub bias: f64,
     /// How often it was tried.
     pub origins: usize,
+    /// How often limits of 80 and of 95 percent held that were made of the errors known by then;
+    /// none when there were too few.
+    pub coverage: Option<(f64, f64)>,
 }
 
 /// One step of the future.
@@ -89,7 +130,7 @@ pub struct Point {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
     /// One for each step.
     pub points: Vec<Point>,
@@ -97,10 +138,29 @@ pub struct Forecast {
     pub model: Model,
     /// Why that one, in words.
     pub reason: String,
+    /// The history is too short for the model to have been tried often enough.
+    pub low_confidence: bool,
     /// Every model's score, the naive ones among them; empty when the history is too short.
     pub scores: Vec<Score>,
-    /// The regression's coefficient of each driver, when it was a regression.
+    /// The coefficient of each driver: those that were given, and those that were estimated when it
+    /// was a regression.
     pub coefficients: Vec<(String, f64)>,
+    /// What else a regression found, by name: the trend for each step, the calendar, the size of
+    /// each level shift.
+    pub terms: Vec<(String, f64)>,
+}
+
+/// What was forecast of a past step beside what came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Came {
+    /// The step of the history.
+    pub at: usize,
+    /// What was forecast one step before.
+    pub forecast: f64,
+    /// What came.
+    pub came: f64,
+    /// What had made the forecast.
+    pub model: Model,
 }
 
 /// Why there is no answer.
@@ -129,8 +189,96 @@ pub enum QuestionFault {
 /// # Errors
 /// See [`QuestionFault`].
 pub fn forecast(question: &Question) -> Result<Forecast, QuestionFault> {
-    let Question { history, season, horizon, drivers } = question;
-    let (season, horizon) = ((*season).max(1), *horizon);
+    let (known, rest) = read(question)?;
+    let season = question.season.max(1);
+    let past = Past::new(question, season, &known, &rest);
+    let history = &question.history;
+    if history.len() < SHORT && question.drivers.is_empty() {
+        return Ok(short(&past));
+    }
+    let found = past.shifts();
+    let trials: Vec<Trial> =
+        past.candidates().into_iter().filter_map(|model| Trial::of(model, &past, &found)).collect();
+    let Some((chosen, mut reason)) = choose(&trials, question) else { return Ok(short(&past)) };
+    let model = chosen.score.model;
+    let regression = match model {
+        Model::Regression => Regression::exact(&past.design),
+        _ => None,
+    };
+    let Some(values) = past.ask_now(model, regression.as_ref()) else { return Ok(short(&past)) };
+    let scale = scale(history, season);
+    let points = values
+        .iter()
+        .enumerate()
+        .map(|(step, &value)| {
+            let reach = |share| chosen.reach(step, share) * scale;
+            point(value, reach(LIKELY), reach(NEARLY_SURE), past.positive)
+        })
+        .collect();
+    let low_confidence = chosen.score.origins < ORIGINS_MIN;
+    if low_confidence {
+        reason.push_str(", but could hardly be tried: low confidence");
+    }
+    Ok(Forecast {
+        points,
+        model,
+        reason,
+        low_confidence,
+        scores: trials.iter().map(|trial| trial.score).collect(),
+        coefficients: coefficients(question, regression.as_ref()),
+        terms: regression.map(|one| terms(question, &one)).unwrap_or_default(),
+    })
+}
+
+/// What one model says, and how it did on the past; none when the history is too short for it.
+///
+/// # Errors
+/// See [`QuestionFault`].
+pub fn try_model(
+    question: &Question,
+    model: Model,
+) -> Result<Option<(Score, Vec<f64>)>, QuestionFault> {
+    let (known, rest) = read(question)?;
+    let past = Past::new(question, question.season.max(1), &known, &rest);
+    let regression = match model {
+        Model::Regression => Regression::exact(&past.design),
+        _ => None,
+    };
+    let trial = Trial::of(model, &past, &[]);
+    Ok(trial.zip(past.ask_now(model, regression.as_ref())).map(|(t, v)| (t.score, v)))
+}
+
+/// What would have been forecast for each of the last steps one step before, by everything known
+/// then and nothing else, beside what came.
+///
+/// # Errors
+/// See [`QuestionFault`].
+pub fn look_back(question: &Question, steps: usize) -> Result<Vec<Came>, QuestionFault> {
+    read(question)?;
+    let n = question.history.len();
+    let ask = |at: usize| {
+        let cut = |driver: &Driver| {
+            let values = driver.values[..=at].to_vec();
+            Driver { values, ..driver.clone() }
+        };
+        let before = Question {
+            history: question.history[..at].to_vec(),
+            season: question.season,
+            horizon: 1,
+            drivers: question.drivers.iter().map(cut).collect(),
+            calendar: question.calendar,
+            shifts: question.shifts.iter().copied().filter(|from| *from < at).collect(),
+        };
+        let said = forecast(&before)?;
+        let forecast = said.points.first().map_or(0.0, |point| point.value);
+        Ok(Came { at, forecast, came: question.history[at], model: said.model })
+    };
+    (n.saturating_sub(steps).max(1)..n).map(ask).collect()
+}
+
+/// Checks a question; what is known of each step, and what of the history is left without it.
+fn read(question: &Question) -> Result<(Vec<f64>, Vec<f64>), QuestionFault> {
+    let Question { history, horizon, drivers, .. } = question;
     if history.is_empty() {
         return Err(QuestionFault::Empty);
     }
@@ -142,382 +290,141 @@ pub fn forecast(question: &Question) -> Result<Forecast, QuestionFault> {
         }
     }
     let numbers = history.iter().chain(drivers.iter().flat_map(|driver| &driver.values));
-    if !numbers.copied().all(f64::is_finite) {
+    let given = drivers.iter().filter_map(|driver| driver.coefficient.as_ref());
+    if !numbers.chain(given).copied().all(f64::is_finite) {
         return Err(QuestionFault::NotFinite);
     }
-    if history.len() < SHORT && drivers.is_empty() {
-        return Ok(short(history, horizon));
-    }
-    let models = candidates(history.len(), season, drivers);
-    let trials: Vec<Trial> =
-        models.iter().filter_map(|model| Trial::of(*model, question, season, horizon)).collect();
-    let Some(best) = trials.iter().min_by(|a, b| a.score.wape.total_cmp(&b.score.wape)) else {
-        return Ok(short(history, horizon));
-    };
-    let regression = trials.iter().find(|trial| {
-        trial.score.model == Model::Regression
-            && !drivers.is_empty()
-            && trial.score.wape <= PREFERENCE * best.score.wape
-    });
-    let chosen = regression.unwrap_or(best);
-    let model = chosen.score.model;
-    let reason = if regression.is_some() && best.score.model != model {
-        format!(
-            "it follows its drivers, and was about as good as {:?} on the past",
-            best.score.model
-        )
-    } else {
-        "it was the least wrong on the past".to_owned()
-    };
-    let Some(values) = predict(model, history, season, horizon, drivers) else {
-        return Ok(short(history, horizon));
-    };
-    let scale = scale(history, season);
-    let points = values
-        .iter()
-        .enumerate()
-        .map(|(step, &value)| {
-            let reach = |share| chosen.reach(step, share) * scale;
-            let (likely, sure) = (reach(0.8), reach(0.95));
-            Point {
-                value,
-                likely: (value - likely, value + likely),
-                nearly_sure: (value - sure, value + sure),
-            }
+    let known: Vec<f64> = (0..needed)
+        .map(|at| {
+            drivers.iter().filter_map(|driver| Some(driver.coefficient? * driver.values[at])).sum()
         })
         .collect();
-    let coefficients = match model {
-        Model::Regression => Regression::of(history, season, drivers)
-            .map(|regression| regression.of_drivers(drivers))
-            .unwrap_or_default(),
-        _ => Vec::new(),
+    let rest = history.iter().zip(&known).map(|(value, known)| value - known).collect();
+    Ok((known, rest))
+}
+
+/// Which of the trials is believed, and why.
+fn choose<'a>(trials: &'a [Trial], question: &Question) -> Option<(&'a Trial, String)> {
+    // Who could be tried less often had an easier or a harder past.
+    let most = trials.iter().map(|trial| trial.score.origins).max()?;
+    let fair = || trials.iter().filter(|trial| trial.score.origins == most);
+    let least = |trials: &mut dyn Iterator<Item = &'a Trial>| {
+        trials.min_by(|a, b| a.calm.total_cmp(&b.calm))
     };
-    let scores = trials.iter().map(|trial| trial.score).collect();
-    Ok(Forecast { points, model, reason, scores, coefficients })
+    if let Some(steps) = ended(&question.history) {
+        let naive = fair().find(|trial| trial.score.model == Model::Naive)?;
+        let brings = |driver: &Driver| {
+            driver.values[question.history.len()..].iter().any(|value| *value != 0.0)
+        };
+        if !question.drivers.iter().any(brings) {
+            let reason = format!("it has cost nothing for {steps} steps, longer than ever before");
+            return Some((naive, reason));
+        }
+    }
+    let best = least(&mut fair())?;
+    let name = best.score.model.name();
+    let near = |trial: &&Trial, times: f64| trial.calm <= times * best.calm;
+    if !question.drivers.is_empty() {
+        let regression = fair()
+            .filter(|trial| trial.score.model == Model::Regression)
+            .find(|trial| near(trial, PREFERENCE));
+        if let Some(regression) = regression.filter(|one| one.score.model != best.score.model) {
+            let reason = format!("it follows its drivers, and was about as good as {name}");
+            return Some((regression, reason));
+        }
+    }
+    let theta = least(&mut fair().filter(|trial| trial.score.model.is_theta()));
+    if let Some(theta) = theta.filter(|trial| near(trial, STEADY))
+        && !best.score.model.is_theta()
+        && best.calm < theta.calm
+    {
+        let reason = format!("it was about as good as {name} on the past, and is steadier");
+        return Some((theta, reason));
+    }
+    Some((best, "it was the least wrong on the past".to_owned()))
+}
+
+/// For how many steps nothing was there, when that is longer than it ever was.
+fn ended(history: &[f64]) -> Option<usize> {
+    let (mut run, mut longest) = (0, 0);
+    let first = history.iter().position(|value| *value != 0.0)?;
+    for value in &history[first..] {
+        if *value == 0.0 {
+            run += 1;
+        } else {
+            longest = longest.max(run);
+            run = 0;
+        }
+    }
+    (run >= ENDED && run > longest).then_some(run)
+}
+
+fn point(value: f64, likely: f64, sure: f64, positive: bool) -> Point {
+    let least = if positive { 0.0 } else { f64::MIN };
+    Point {
+        value,
+        likely: ((value - likely).max(least), value + likely),
+        nearly_sure: ((value - sure).max(least), value + sure),
+    }
 }
 
 /// The last value, within what the history has moved: nothing more is known.
-fn short(history: &[f64], horizon: usize) -> Forecast {
-    let last = history.last().copied().unwrap_or(0.0);
+fn short(past: &Past<'_>) -> Forecast {
+    let question = past.question;
+    let values = past.design.values;
+    let last = values.last().copied().unwrap_or(0.0);
     let (low, high) =
-        history.iter().fold((last, last), |(low, high), &value| (low.min(value), high.max(value)));
+        values.iter().fold((last, last), |(low, high), &value| (low.min(value), high.max(value)));
     let width = (high - low).max(last.abs() * 0.5);
-    let point = |step: usize| {
+    let n = question.history.len();
+    let one = |step: usize| {
         let reach = width * ((step + 1) as f64).sqrt();
-        Point {
-            value: last,
-            likely: (last - 0.65 * reach, last + 0.65 * reach),
-            nearly_sure: (last - reach, last + reach),
-        }
+        let value = last + past.known[n + step];
+        let value = if past.positive { value.max(0.0) } else { value };
+        point(value, 0.65 * reach, reach, past.positive)
     };
     Forecast {
-        points: (0..horizon).map(point).collect(),
+        points: (0..question.horizon).map(one).collect(),
         model: Model::Naive,
-        reason: format!("{} values are too few to try anything: low confidence", history.len()),
+        reason: format!("{n} values are too few to try anything: low confidence"),
+        low_confidence: true,
         scores: Vec::new(),
-        coefficients: Vec::new(),
+        coefficients: coefficients(question, None),
+        terms: Vec::new(),
     }
 }
 
-fn candidates(length: usize, season: usize, drivers: &[Driver]) -> Vec<Model> {
-    let mut models = vec![Model::Naive];
-    if season > 1 && length >= season + SHORT {
-        models.push(Model::SeasonalNaive);
-    }
-    if length >= SHORT {
-        models.push(Model::Theta);
-    }
-    if length >= SHORT + 2 * drivers.len() + 2 {
-        models.push(Model::Regression);
-    }
-    models
-}
-
-/// A model's errors on the past.
-struct Trial {
-    score: Score,
-    /// For each step, the sizes of the errors over the scale at their origin, smallest first.
-    errors: Vec<Vec<f64>>,
-}
-
-impl Trial {
-    /// None when it could not be tried once.
-    fn of(model: Model, question: &Question, season: usize, horizon: usize) -> Option<Self> {
-        let Question { history, drivers, .. } = question;
-        let n = history.len();
-        let least = (2 * season).clamp(SHORT, n.max(2) - 1).max(n / 3);
-        let origins: Vec<usize> = (least..n).collect();
-        let stride = origins.len().div_ceil(ORIGINS_MAX).max(1);
-        let mut errors: Vec<Vec<f64>> = vec![Vec::new(); horizon];
-        let (mut wrong, mut sum, mut count, mut tried) = (0.0, 0.0, 0_usize, 0);
-        // From the end, so that the newest origin is always tried.
-        for &origin in origins.iter().rev().step_by(stride) {
-            let known = &history[..origin];
-            let steps = horizon.min(n - origin);
-            let cut: Vec<Driver> = drivers
-                .iter()
-                .map(|driver| Driver {
-                    values: driver.values[..origin + steps].to_vec(),
-                    ..driver.clone()
-                })
-                .collect();
-            let Some(values) = predict(model, known, season, steps, &cut) else { continue };
-            let size = scale(known, season);
-            tried += 1;
-            for (step, value) in values.into_iter().enumerate() {
-                let error = (value - history[origin + step]).abs();
-                errors[step].push(error / size);
-                wrong += error;
-                sum += history[origin + step].abs();
-                count += 1;
+fn coefficients(question: &Question, regression: Option<&Regression>) -> Vec<(String, f64)> {
+    let mut free = 0;
+    let mut coefficients = Vec::new();
+    for driver in &question.drivers {
+        let estimated = match driver.coefficient {
+            Some(given) => Some(given),
+            None => {
+                free += 1;
+                regression.map(|one| one.coefficient(Term::Driver(free - 1)))
             }
-        }
-        if tried == 0 {
-            return None;
-        }
-        for one in &mut errors {
-            one.sort_by(f64::total_cmp);
-        }
-        let lag = if n > season { season } else { 1 };
-        let moved: Vec<f64> =
-            history.windows(lag + 1).map(|window| (window[lag] - window[0]).abs()).collect();
-        let usual = moved.iter().sum::<f64>() / moved.len().max(1) as f64;
-        let mean = wrong / count as f64;
-        let mase = if usual > 0.0 { mean / usual } else { f64::from(u8::from(mean > 0.0)) };
-        let wape = if sum > 0.0 { wrong / sum } else { mean };
-        Some(Self { score: Score { model, wape, mase, origins: tried }, errors })
-    }
-
-    /// How far from its value a step lies with this probability, over the scale: the quantile of
-    /// the errors at this distance and its neighbours (split conformal, with the place of the new
-    /// one counted in).
-    fn reach(&self, step: usize, probability: f64) -> f64 {
-        let last = self.errors.iter().rposition(|errors| errors.len() >= 2).unwrap_or(0);
-        let at = step.min(last);
-        let near = at.saturating_sub(1)..=(at + 1).min(last);
-        let mut errors: Vec<f64> = self.errors[near].iter().flatten().copied().collect();
-        errors.sort_by(f64::total_cmp);
-        let Some(&largest) = errors.last() else { return 0.0 };
-        // Beyond the steps that could be tried, errors grow as those of a random walk.
-        let grown = ((step + 1) as f64 / (at + 1) as f64).sqrt();
-        let place = probability * (errors.len() + 1) as f64;
-        let size = if place.ceil() as usize > errors.len() {
-            // Fewer errors than the probability asks for: the largest is not large enough.
-            largest * (1.0 + (place - errors.len() as f64))
-        } else {
-            errors[(place.ceil() as usize).max(1) - 1]
         };
-        size * grown
+        coefficients.extend(estimated.map(|value| (driver.name.clone(), value)));
     }
+    coefficients
 }
 
-/// What errors are compared with: the mean size over the last season.
-fn scale(history: &[f64], season: usize) -> f64 {
-    let last = &history[history.len().saturating_sub(season.max(SHORT))..];
-    let mean = last.iter().map(|value| value.abs()).sum::<f64>() / last.len() as f64;
-    if mean > 0.0 { mean } else { 1.0 }
-}
-
-fn predict(
-    model: Model,
-    history: &[f64],
-    season: usize,
-    horizon: usize,
-    drivers: &[Driver],
-) -> Option<Vec<f64>> {
-    let n = history.len();
-    match model {
-        Model::Naive => history.last().map(|&last| vec![last; horizon]),
-        Model::SeasonalNaive => (n >= season)
-            .then(|| (0..horizon).map(|step| history[n - season + step % season]).collect()),
-        Model::Theta => Some(theta(history, season, horizon)),
-        Model::Regression => {
-            let regression = Regression::of(history, season, drivers)?;
-            Some((n..n + horizon).map(|at| regression.at(at, drivers)).collect())
-        }
-    }
-}
-
-/// The theta method; a season only where the history shows one.
-fn theta(history: &[f64], season: usize, horizon: usize) -> Vec<f64> {
-    let n = history.len();
-    let factors = seasonal_factors(history, season);
-    let positive = history.iter().all(|&value| value > 0.0);
-    let remove = |at: usize, value: f64| match &factors {
-        Some(factors) if positive => value / factors[at % season],
-        Some(factors) => value - factors[at % season],
-        None => value,
-    };
-    let add = |at: usize, value: f64| match &factors {
-        Some(factors) if positive => value * factors[at % season],
-        Some(factors) => value + factors[at % season],
-        None => value,
-    };
-    let plain: Vec<f64> =
-        history.iter().enumerate().map(|(at, &value)| remove(at, value)).collect();
-    let slope = slope(&plain);
-    let (alpha, level) = smoothed(&plain);
-    let drift = (1.0 - (1.0 - alpha).powi(n as i32)) / alpha;
-    (0..horizon).map(|step| add(n + step, level + 0.5 * slope * (step as f64 + drift))).collect()
-}
-
-/// The slope of the straight line through the values.
-fn slope(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let (middle, mean) = ((n - 1.0) / 2.0, values.iter().sum::<f64>() / n);
-    let (mut above, mut below) = (0.0, 0.0);
-    for (at, value) in values.iter().enumerate() {
-        let off = at as f64 - middle;
-        above += off * (value - mean);
-        below += off * off;
-    }
-    if below > 0.0 { above / below } else { 0.0 }
-}
-
-/// Simple exponential smoothing: the weight with the least squared errors, and the last level.
-fn smoothed(values: &[f64]) -> (f64, f64) {
-    let run = |alpha: f64| {
-        let (mut level, mut squares) = (values[0], 0.0);
-        for value in &values[1..] {
-            let error = value - level;
-            squares += error * error;
-            level += alpha * error;
-        }
-        (squares, level)
-    };
-    let coarse = (1..=19).map(|step| f64::from(step) * 0.05);
-    let best = |candidates: &mut dyn Iterator<Item = f64>| {
-        candidates
-            .map(|alpha| (run(alpha).0, alpha))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or(0.5, |(_, alpha)| alpha)
-    };
-    let around = best(&mut { coarse });
-    let fine = (-9..=9).map(|step| (around + f64::from(step) * 0.005).clamp(0.01, 0.99));
-    let alpha = best(&mut { fine });
-    (alpha, run(alpha).1)
-}
-
-/// The season's factors (of a mean of one), or differences where values are not all positive; none
-/// where the autocorrelation at the season's distance does not stand out (90 percent).
-fn seasonal_factors(values: &[f64], season: usize) -> Option<Vec<f64>> {
-    let n = values.len();
-    if season < 2 || n < 2 * season + 1 || !stands_out(values, season) {
-        return None;
-    }
-    let positive = values.iter().all(|&value| value > 0.0);
-    // A mean over one season, centred: of an even season with the ends at half.
-    let half = season / 2;
-    let mut sums = vec![(0.0, 0_usize); season];
-    for at in half..n - half {
-        let window = &values[at - half..=at + half];
-        let mean = if season.is_multiple_of(2) {
-            let ends = f64::midpoint(window[0], window[season]);
-            (window[1..season].iter().sum::<f64>() + ends) / season as f64
-        } else {
-            window.iter().sum::<f64>() / season as f64
-        };
-        let off = if positive { values[at] / mean } else { values[at] - mean };
-        let (sum, count) = &mut sums[at % season];
-        *sum += off;
-        *count += 1;
-    }
-    let mut factors: Vec<f64> =
-        sums.iter().map(|(sum, count)| sum / (*count).max(1) as f64).collect();
-    let mean = factors.iter().sum::<f64>() / season as f64;
-    for factor in &mut factors {
-        *factor = if positive { *factor / mean } else { *factor - mean };
-    }
-    factors
-        .iter()
-        .all(|factor| factor.is_finite() && (!positive || *factor > 0.0))
-        .then_some(factors)
-}
-
-fn stands_out(values: &[f64], season: usize) -> bool {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    if variance == 0.0 {
-        return false;
-    }
-    let correlation = |lag: usize| {
-        let products = values.windows(lag + 1).map(|one| (one[0] - mean) * (one[lag] - mean));
-        products.sum::<f64>() / variance
-    };
-    let before: f64 = (1..season).map(|lag| correlation(lag).powi(2)).sum();
-    correlation(season).abs() > 1.645 * ((1.0 + 2.0 * before) / n).sqrt()
-}
-
-/// A fitted regression: a constant, the trend, the season, the drivers.
-struct Regression {
-    fit: Fit,
-    season: usize,
-    /// Pairs of waves of the season.
-    waves: usize,
-    trend: bool,
-}
-
-impl Regression {
-    /// None when there are too few values for it.
-    fn of(history: &[f64], season: usize, drivers: &[Driver]) -> Option<Self> {
-        let n = history.len();
-        let free = drivers.iter().filter(|driver| driver.coefficient.is_none()).count();
-        // A third of the values at most, and a season only when two of it were seen.
-        let room = (n / 3).saturating_sub(1 + free);
-        let trend = room > 0;
-        let waves = if season > 2 && n >= 2 * season {
-            ((room.saturating_sub(1)) / 2).min(3).min((season - 1) / 2)
-        } else {
-            0
-        };
-        if n < 2 + free {
-            return None;
-        }
-        let mut this = Self { fit: Fit::nothing(), season, waves, trend };
-        let rows: Vec<Vec<f64>> = (0..n).map(|at| this.row(at, n, drivers)).collect();
-        let y: Vec<f64> =
-            history.iter().enumerate().map(|(at, value)| value - known(at, drivers)).collect();
-        // Columns that depend on each other, such as a driver that never changed.
-        this.fit = fit(&rows, &y).or_else(|_| ridge(&rows, &y, 1e-6)).ok()?;
-        Some(this)
-    }
-
-    fn row(&self, at: usize, n: usize, drivers: &[Driver]) -> Vec<f64> {
-        let mut row = vec![1.0];
-        if self.trend {
-            row.push((at as f64 - (n as f64 - 1.0) / 2.0) / n as f64);
-        }
-        for wave in 1..=self.waves {
-            let angle = std::f64::consts::TAU * wave as f64 * (at % self.season) as f64
-                / self.season as f64;
-            row.extend([angle.sin(), angle.cos()]);
-        }
-        let free = drivers.iter().filter(|driver| driver.coefficient.is_none());
-        row.extend(free.map(|driver| driver.values[at]));
-        row
-    }
-
-    fn at(&self, at: usize, drivers: &[Driver]) -> f64 {
-        let row = self.row(at, self.fit.residuals.len(), drivers);
-        let estimated: f64 = row.iter().zip(&self.fit.coefficients).map(|(a, b)| a * b).sum();
-        estimated + known(at, drivers)
-    }
-
-    fn of_drivers(&self, drivers: &[Driver]) -> Vec<(String, f64)> {
-        let first = 1 + usize::from(self.trend) + 2 * self.waves;
-        let mut estimated = self.fit.coefficients[first..].iter();
-        drivers
-            .iter()
-            .filter_map(|driver| {
-                let value = driver.coefficient.or_else(|| estimated.next().copied())?;
-                Some((driver.name.clone(), value))
+fn terms(question: &Question, regression: &Regression) -> Vec<(String, f64)> {
+    let length = question.history.len() as f64;
+    let name =
+        |at: usize| question.calendar.map_or_else(|| at.to_string(), |calendar| calendar.name(at));
+    let pairs = regression.terms.iter().zip(&regression.coefficients);
+    pairs
+        .filter_map(|(term, &size)| {
+            Some(match term {
+                Term::Trend => ("trend".to_owned(), size / length),
+                Term::Days => ("days of the month".to_owned(), size),
+                Term::WorkingDays => ("working days".to_owned(), size),
+                Term::MonthBegin => ("first of the month".to_owned(), size),
+                Term::Shift(from) => (format!("level from {}", name(*from)), size),
+                Term::Constant | Term::Wave(_) | Term::Driver(_) => return None,
             })
-            .collect()
-    }
-}
-
-/// What drivers with a given coefficient bring.
-fn known(at: usize, drivers: &[Driver]) -> f64 {
-    drivers.iter().filter_map(|driver| Some(driver.coefficient? * driver.values[at])).sum()
+        })
+        .collect()
 }

@@ -13,6 +13,7 @@
 //! - [`cluster`]: whose the containers of a cluster are: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
+//! - [`driver`]: what costs depend on, as people know it: a kind.
 //! - [`focus`]: lines as FOCUS writes them, shared charges among them.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
@@ -46,6 +47,7 @@ pub mod budget;
 pub mod cluster;
 pub mod commitment;
 pub mod cost;
+pub mod driver;
 pub mod focus;
 pub mod forecast;
 pub mod issuer;

@@ -93,19 +93,6 @@ pub fn ridge(rows: &[Vec<f64>], y: &[f64], penalty: f64) -> Result<Fit, FitFault
 }
 
 impl Fit {
-    /// Of no column.
-    pub(super) fn nothing() -> Self {
-        Self {
-            coefficients: Vec::new(),
-            standard_errors: Vec::new(),
-            residuals: Vec::new(),
-            deviation: 0.0,
-            degrees: 0,
-            triangle: Vec::new(),
-            scales: Vec::new(),
-        }
-    }
-
     fn of(rows: &[Vec<f64>], y: &[f64], penalty: f64) -> Result<Self, FitFault> {
         let (n, p) = (rows.len(), rows.first().map_or(0, Vec::len));
         let few = FitFault::TooFew { rows: n, columns: p };

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, allowance, cost_rules, equipment, finding, group, id, invoice, machine, new_rate, origin,
-    place, question, run, segment, settings, standing, stated_commitment, terms, time, watch,
+    place, question, run, segment, servers, settings, standing, stated_commitment, terms, time,
+    watch,
 };
 
 fn stamp() -> Stamp {
@@ -128,6 +129,15 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 }
             }
             pool.extend([("disable", json!({})), ("enable", json!({}))]);
+        }
+        "driver" => {
+            let one = json!(servers());
+            let mut other = one.clone();
+            other["values"]["2026-12"] = json!(20);
+            let mut odd = one.clone();
+            odd["values"] = json!({});
+            pool.extend([one, other, odd].map(|body| ("define", body)));
+            pool.push(("retire", json!({})));
         }
         "report" => {
             for count in [1, 2] {

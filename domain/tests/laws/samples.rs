@@ -11,8 +11,8 @@ use domain::{
         shape,
     },
     finops::{
-        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, issuer, rate_set,
-        report, rule_set, rules, tagging,
+        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, driver, issuer,
+        rate_set, report, rule_set, rules, tagging,
     },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
@@ -538,6 +538,22 @@ pub(crate) fn equipment(vcpus: u32) -> Value {
     })
 }
 
+/// A count of servers, and what one of them costs.
+pub(crate) fn servers() -> driver::Definition {
+    let quantity = |text: &str| driver::Quantity(text.parse().unwrap());
+    driver::Definition {
+        name: "servers".into(),
+        unit: "servers".into(),
+        values: [("2026-10".into(), quantity("12")), ("2026-11".into(), quantity("14.5"))].into(),
+        gaps: driver::Gaps::Last,
+        price: Some(driver::Price {
+            amount: quantity("35.5"),
+            currency: "EUR".to_owned().try_into().unwrap(),
+        }),
+        scope: [("service".to_owned(), vec!["Compute".to_owned()])].into(),
+    }
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         anomaly(),
@@ -566,6 +582,10 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             part::Event::Created { name: "retail".into() },
             part::Event::Renamed { name: "shops".into() },
             part::Event::Restored {},
+        ]),
+        of::<driver::Driver>(vec![
+            driver::Event::Defined { definition: servers() },
+            driver::Event::Retired {},
         ]),
         issuer(),
         observed(Network {

@@ -1,4 +1,4 @@
-//! Step 11: replay, the Merkle tree, and an export that somebody tampers with.
+//! Step 12: replay, the Merkle tree, and an export that somebody tampers with.
 
 use serde_json::Value;
 

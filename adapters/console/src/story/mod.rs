@@ -8,6 +8,7 @@ mod audit;
 mod bill;
 mod cloud;
 mod crash;
+mod forecast;
 mod past;
 mod start;
 mod tell;
@@ -200,6 +201,7 @@ pub async fn tell(stage: &mut impl Stage, teller: &mut Teller) -> Told<Running> 
     crash::in_the_middle(stage, &mut memory, teller).await?;
     bill::from_file_to_number(&stage.data(), &memory, teller).await?;
     watch::anomaly(&stage.data(), &memory, teller).await?;
+    forecast::what_comes_next(&stage.data(), &memory, teller).await?;
     audit::verify(stage, &memory, teller).await?;
     stage.start().await
 }
