@@ -93,6 +93,7 @@ fn from_file_to_number(store: &Store) {
     assert_eq!(unknown.code, 2, "{}", unknown.err);
     says(&unknown.err, &["1.2, 1.4"]);
     let draft = server.run(&["allocate", "costs", "--draft"]);
+    assert_eq!(draft.code, 0, "{}", draft.err);
     says(
         &draft.out,
         &["DIFFERENCE", "shop", "17.00", "halves: 4.50 USD network → lab", "by the draft"],
