@@ -225,6 +225,11 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
     }
     let progress = manner.wait.map(|_| Progress::spinner(&format!("waiting for {}", command.verb)));
     let mut outcome = client.submit(&command).await?.body;
+    if let Some(id) = outcome["id"].as_str() {
+        // The server answers this when its views show what was written: whoever asks next, from
+        // another process too, finds it. It is written whatever the answer is.
+        let _ = client.get(&format!("/v1/{}/{id}", kind.plural), &[]).await;
+    }
     if let Some(wait) = manner.wait {
         wait_on(&client, kind, &mut outcome, wait).await?;
     }
