@@ -31,7 +31,7 @@ pub struct Equipment {
     /// Virtual processors, 1…100,000.
     pub vcpus: u32,
     /// Memory in GiB, a decimal.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
     pub memory_gib: Amount,
     /// Whole graphics cards: how many of each model.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -4,7 +4,8 @@
 //! next begins. A server's processors and memory are used while it runs; its addresses, and disks,
 //! while they are there.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use core::net::IpAddr;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
