@@ -61,7 +61,8 @@ start() {
     echo $! >"$state.pid"
     url=http://127.0.0.1:$port
     for _ in $(seq 600); do
-        alive || break
+        # Not `alive`: at first the process is still this script, about to become the server.
+        kill -0 "$(cat "$state.pid")" 2>/dev/null || break
         if answers "$url"; then
             echo "$url" | tee "$state.url"
             return
