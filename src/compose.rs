@@ -16,7 +16,7 @@ use adapters_sim::SimCloud;
 use anyhow::{Context, Result, bail};
 use commands::{
     ledger::{Ledger, Ports},
-    ports::{AuditFilter, Provider, ViewFault, Views},
+    ports::{AuditFilter, BillStore, Provider, ViewFault, Views},
     run_orders::Runner,
     submit::{Submission, SubmitFault},
 };
@@ -68,12 +68,13 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
     let segments = config.data.join("segments");
     let lake = Lake::open(&segments)
         .with_context(|| format!("the bills' lines in {}", segments.display()))?;
+    let bills = bills(config, Arc::new(lake)).await?;
     let reports = config.data.join("reports");
     let answers = AnswerFolder::open(&reports)
         .with_context(|| format!("the answers to reports in {}", reports.display()))?;
     let ledger = Ledger::new(Ports {
         answers: Arc::new(answers),
-        bills: Arc::new(lake),
+        bills,
         log: store.log(),
         views: Arc::clone(&views.views),
         leases: store.leases().await.context("the leases")?,
@@ -83,6 +84,25 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
         providers: providers(config)?,
     });
     Ok(Opened { signer: Arc::new(signer), store, views, ledger })
+}
+
+/// What sums bills' lines: the lake itself, or ClickHouse before it.
+#[cfg(feature = "clickhouse")]
+async fn bills(config: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn BillStore>> {
+    let Some(url) = &config.clickhouse else { return Ok(lake) };
+    let options = adapters_clickhouse::Options {
+        url: url.clone(),
+        password: std::env::var(crate::config::CLICKHOUSE_PASSWORD_VARIABLE).ok(),
+        tags: config.clickhouse_tags.clone(),
+    };
+    let engine = adapters_clickhouse::ClickHouse::open(&options, lake).await;
+    Ok(Arc::new(engine.context("clickhouse")?))
+}
+
+/// What sums bills' lines.
+#[cfg(not(feature = "clickhouse"))]
+async fn bills(_: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn BillStore>> {
+    Ok(lake)
 }
 
 fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>> {

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 /// Environment variable with the password of the PostgreSQL user.
 pub(crate) const PASSWORD_VARIABLE: &str = "SKYLEDGER_STORE_PASSWORD";
 
+/// Environment variable with the password of the ClickHouse user.
+#[cfg(feature = "clickhouse")]
+pub(crate) const CLICKHOUSE_PASSWORD_VARIABLE: &str = "SKYLEDGER_CLICKHOUSE_PASSWORD";
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -29,6 +33,13 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
+    /// Where ClickHouse is, which then sums bills' lines: `http://user@host:8123/database`. Only a
+    /// build with the feature `clickhouse` knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clickhouse: Option<String>,
+    /// Keys of bill tags that have a column of their own in ClickHouse.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) clickhouse_tags: Vec<String>,
     /// The data folder: the embedded store, the keys.
     pub(crate) data: PathBuf,
     /// Seconds a stopping server gives requests that are being worked on.
@@ -66,6 +77,8 @@ pub(crate) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            clickhouse: None,
+            clickhouse_tags: Vec::new(),
             data: PathBuf::from("skyledger-data"),
             grace_s: 10,
             listen: SocketAddr::from(([127, 0, 0, 1], 7878)),
@@ -137,6 +150,17 @@ impl Config {
         if !self.listen.ip().is_loopback() && self.tls_cert.is_none() {
             return no("listen", "anything but loopback needs tls_cert and tls_key");
         }
+        if let Some(url) = &self.clickhouse {
+            if !cfg!(feature = "clickhouse") {
+                let why = "this build is without it: `--features clickhouse` adds it";
+                return no("clickhouse", why);
+            }
+            let user = url.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+            if user.is_some_and(|(user, _)| user.contains(':')) {
+                let why = "holds a password, which belongs in SKYLEDGER_CLICKHOUSE_PASSWORD";
+                return no("clickhouse", why);
+            }
+        }
         self.store_choice(None).map(drop)
     }
 
@@ -183,6 +207,8 @@ impl Config {
 
 /// Every key, sorted: for suggestions.
 const KEYS: &[&str] = &[
+    "clickhouse",
+    "clickhouse_tags",
     "data",
     "grace_s",
     "listen",
@@ -253,6 +279,21 @@ mod tests {
         let both = Config { store: "postgres://me:x@db/ledger".into(), ..Config::default() };
         assert!(both.store_choice(Some("y")).is_err());
         assert!(Config { store: "mysql://".into(), ..Config::default() }.check().is_err());
+    }
+
+    #[test]
+    fn clickhouse_belongs_to_a_build_with_it_and_its_password_to_the_environment() {
+        let config = |url: &str| Config { clickhouse: Some(url.to_owned()), ..Config::default() };
+        let fault = |url: &str| config(url).check().err().map(|fault| fault.to_string());
+        let with_password = fault("http://me:secret@db:8123/bills").unwrap();
+        assert!(!with_password.contains("secret"), "{with_password}");
+        let plain = fault("http://me@db:8123/bills");
+        if cfg!(feature = "clickhouse") {
+            assert!(with_password.contains("SKYLEDGER_CLICKHOUSE_PASSWORD"), "{with_password}");
+            assert_eq!(plain, None);
+        } else {
+            assert!(plain.unwrap().contains("--features clickhouse"));
+        }
     }
 
     #[test]
