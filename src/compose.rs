@@ -68,7 +68,9 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
     let segments = config.data.join("segments");
     let lake = Lake::open(&segments)
         .with_context(|| format!("the bills' lines in {}", segments.display()))?;
-    let bills = bills(config, Arc::new(lake)).await?;
+    let bills: Arc<dyn BillStore> = Arc::new(lake);
+    #[cfg(feature = "clickhouse")]
+    let bills = with_clickhouse(config, bills).await?;
     let reports = config.data.join("reports");
     let answers = AnswerFolder::open(&reports)
         .with_context(|| format!("the answers to reports in {}", reports.display()))?;
@@ -88,7 +90,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
 
 /// What sums bills' lines: the lake itself, or ClickHouse before it.
 #[cfg(feature = "clickhouse")]
-async fn bills(config: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn BillStore>> {
+async fn with_clickhouse(config: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn BillStore>> {
     let Some(url) = &config.clickhouse else { return Ok(lake) };
     let options = adapters_clickhouse::Options {
         url: url.clone(),
@@ -97,12 +99,6 @@ async fn bills(config: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn Bill
     };
     let engine = adapters_clickhouse::ClickHouse::open(&options, lake).await;
     Ok(Arc::new(engine.context("clickhouse")?))
-}
-
-/// What sums bills' lines.
-#[cfg(not(feature = "clickhouse"))]
-async fn bills(_: &Config, lake: Arc<dyn BillStore>) -> Result<Arc<dyn BillStore>> {
-    Ok(lake)
 }
 
 fn providers(config: &Config) -> Result<Vec<Arc<dyn Provider>>> {
