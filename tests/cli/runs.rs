@@ -1,5 +1,7 @@
 //! Runs that make bill lines, by the program's own commands, on both stores.
 
+use std::{process::Stdio, time::Duration};
+
 use super::{
     says,
     server::{Server, Store},
@@ -88,4 +90,64 @@ fn what_was_paid_in_advance_is_recognised_by_days_embedded() {
 #[test]
 fn what_was_paid_in_advance_is_recognised_by_days_on_postgresql() {
     paid_in_advance(&Store::postgres());
+}
+
+/// Reservations of four accounts, each over three years.
+const ACCOUNTS: [&str; 4] = ["41", "42", "43", "44"];
+
+#[test]
+fn a_server_that_is_killed_during_a_run_recognises_every_day_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let (heading, purchase) = PURCHASE.trim_end().split_once('\n').unwrap();
+    let purchases = ACCOUNTS.map(|account| purchase.replace(",42,", &format!(",{account},")));
+    let bill = folder.path().join("january.csv");
+    std::fs::write(&bill, format!("{heading}\n{}\n", purchases.join("\n"))).unwrap();
+    assert_eq!(server.run(&["bill", "import", bill.to_str().unwrap()]).code, 0);
+    for account in ACCOUNTS {
+        let terms = folder.path().join("terms.yaml");
+        let text = RESERVATION
+            .replace("'42'", &format!("'{account}'"))
+            .replace("name: database", &format!("name: database {account}"))
+            .replace("2027-01-01", "2029-01-01");
+        std::fs::write(&terms, text).unwrap();
+        let defined = server.run(&["create", "commitment", "-f", terms.to_str().unwrap()]);
+        assert_eq!(defined.code, 0, "{}", defined.err);
+    }
+    drop(server);
+    let run = ["amortise", "2026-01", "2028-12"];
+    let (mut cut, mut between) = (0, 0);
+    for round in 0..10 {
+        let server = Server::start(folder.path(), &Store::Embedded);
+        let before = server.json(&["get", "bills"]).as_array().unwrap().len();
+        if before > ACCOUNTS.len() && before < ACCOUNTS.len() * 36 {
+            between += 1;
+        }
+        let mut running = server.client(&run);
+        running.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = running.spawn().unwrap();
+        // Another moment of the run each time.
+        std::thread::sleep(Duration::from_millis(40 + round * 30));
+        // SIGKILL.
+        drop(server);
+        if !running.wait().unwrap().success() {
+            cut += 1;
+        }
+    }
+    assert!(cut >= 3 && between >= 1, "{cut} runs were cut off, {between} with bills half made");
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let done = server.run(&run);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let again = server.run(&run);
+    assert!(!again.out.contains("changed"), "{}", again.out);
+    let costs = server.json(&["costs", "--by", "billing_account", "--basis", "effective"]);
+    let accounts = costs["items"].as_array().unwrap();
+    assert_eq!(accounts.len(), ACCOUNTS.len());
+    for account in accounts {
+        assert_eq!(account["amount"], "365", "{account}");
+        // The purchase, what makes it effective at nothing, and the days of three years, one of
+        // them a leap year.
+        assert_eq!(account["lines"], 2 + 365 + 365 + 366, "{account}");
+    }
+    assert_eq!(server.stop(), 0);
 }
