@@ -14,6 +14,8 @@
 //! - [`commitment`]: what was paid in advance for a term: a kind.
 //! - [`cost`]: what lines come to, by group.
 //! - [`driver`]: what costs depend on, as people know it: a kind.
+//! - [`exchange_rate`]: what one currency is worth in another from a day on: a kind.
+//! - [`factor`]: an exact factor that people give.
 //! - [`focus`]: lines as FOCUS writes them, shared charges among them.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
@@ -22,6 +24,7 @@
 //! - [`rate_set`]: our own prices, and for whom they are: a kind.
 //! - [`rating`]: what was used, priced by them.
 //! - [`ratio`]: exact ratios and how they round.
+//! - [`repricing`]: a factor on costs, from a day on: a kind.
 //! - [`rules`]: whose a line is, and how what is shared is spread.
 //! - [`report`]: a question that is kept and answered on schedule: a kind.
 //! - [`rule_set`]: such rules, drafted and published: a kind.
@@ -32,6 +35,7 @@
 //! - [`amortise`]: a prepaid amount over the days of its term; what a cancellation leaves.
 //! - [`tagging`]: an entry of the tag list: a kind.
 //! - [`tags`]: which tags a line has in effect, and where each comes from.
+//! - [`terms`]: what applies to sums: a re-pricing's factor, and an exchange rate.
 //! - [`rate`]: tiers and prorating.
 //! - [`regression`]: least squares that keep their digits, with prediction limits.
 
@@ -48,6 +52,8 @@ pub mod cluster;
 pub mod commitment;
 pub mod cost;
 pub mod driver;
+pub mod exchange_rate;
+pub mod factor;
 pub mod focus;
 pub mod forecast;
 pub mod issuer;
@@ -59,6 +65,7 @@ pub mod rating;
 pub mod ratio;
 pub mod regression;
 pub mod report;
+pub mod repricing;
 pub mod rule_set;
 pub mod rules;
 pub mod scope;
@@ -66,3 +73,4 @@ pub mod shown;
 pub mod split;
 pub mod tagging;
 pub mod tags;
+pub mod terms;

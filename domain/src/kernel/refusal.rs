@@ -82,6 +82,8 @@ codes! {
     MALFORMED_COMMAND = "malformed-command" 400 "the body does not read as this command";
     /// Only what is drifted, muted or has a counterpart can be answered; read the resource first.
     NO_DRIFT = "no-drift" 409 "there is no drift to answer";
+    /// Define the exchange rate named in the detail, or ask in the currency of the bills.
+    NO_EXCHANGE_RATE = "no-exchange-rate" 422 "there is no exchange rate for these costs";
     /// Check the id; add `at` if it was there at another time.
     NOT_FOUND = "not-found" 404 "there is no such resource";
     /// Look at the resource: its order is done, or still being worked on.
@@ -96,6 +98,8 @@ codes! {
     PROVIDER_LIMIT = "provider-limit" 422 "the provider does not allow this";
     /// End the rate with `end-rate`, and set another that begins then.
     RATE_IN_EFFECT = "rate-in-effect" 409 "only what has not begun can be changed";
+    /// End the re-pricing with `end`, and define another one that begins then.
+    REPRICING_IN_EFFECT = "repricing-in-effect" 409 "a re-pricing that has begun cannot be changed";
     /// Ask for a token with a higher role.
     ROLE_TOO_LOW = "role-too-low" 403 "this token's role does not allow it";
     /// Keep one of the rules named in the detail, with the description that is to be.

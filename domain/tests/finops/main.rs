@@ -9,3 +9,4 @@ mod golden;
 mod properties;
 mod rating;
 mod strd;
+mod terms;

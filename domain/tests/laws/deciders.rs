@@ -16,9 +16,9 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, allowance, cost_rules, equipment, finding, group, id, invoice, machine, new_rate, origin,
-    place, question, run, segment, servers, settings, standing, stated_commitment, terms, time,
-    watch,
+    ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, id, invoice, machine,
+    new_rate, origin, place, question, repricing, run, segment, servers, settings, standing,
+    stated_commitment, terms, time, watch,
 };
 
 fn stamp() -> Stamp {
@@ -138,6 +138,29 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             odd["values"] = json!({});
             pool.extend([one, other, odd].map(|body| ("define", body)));
             pool.push(("retire", json!({})));
+        }
+        "exchange-rate" => {
+            for (day, rate) in [("2026-10-31", "0.9"), ("2026-10-31", "1/3"), ("2026-11-30", "0")] {
+                pool.push(("define", exchange_rate(day, rate)));
+            }
+            pool.push(("retire", json!({})));
+        }
+        "repricing" => {
+            for (scope, from) in
+                [(json!("all"), "2030-01-01"), (json!({"project": id(2)}), "2031-01-01")]
+            {
+                for price in [json!({"factor": "1.15"}), json!({"discount-percent": "10"})] {
+                    pool.push(("define", repricing(&scope, &price, from)));
+                }
+            }
+            let (all, price) = (json!("all"), json!({"factor": 2}));
+            let mut today = repricing(&all, &price, "2030-01-01");
+            today["from"] = json!(null);
+            pool.extend([
+                ("define", today),
+                ("end", json!({})),
+                ("end", json!({"day": "2032-01-01"})),
+            ]);
         }
         "report" => {
             for count in [1, 2] {

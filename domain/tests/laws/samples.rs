@@ -11,8 +11,8 @@ use domain::{
         shape,
     },
     finops::{
-        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, driver, issuer,
-        rate_set, report, rule_set, rules, tagging,
+        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, driver,
+        exchange_rate, issuer, rate_set, report, repricing, rule_set, rules, tagging,
     },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
@@ -554,6 +554,21 @@ pub(crate) fn servers() -> driver::Definition {
     }
 }
 
+/// What a dollar is worth.
+pub(crate) fn exchange_rate(day: &str, rate: &str) -> Value {
+    json!({"from": "USD", "to": "EUR", "day": day, "rate": rate, "source": "ECB"})
+}
+
+/// A factor on what is used.
+pub(crate) fn repricing(scope: &Value, price: &Value, from: &str) -> Value {
+    let conditions =
+        json!([{"dimension": "charge_category", "compare": "is", "values": ["Usage"]}]);
+    json!({
+        "name": "shop", "scope": scope, "price": price, "conditions": conditions, "from": from,
+        "to": "2032-01-01",
+    })
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         anomaly(),
@@ -587,6 +602,12 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             driver::Event::Defined { definition: servers() },
             driver::Event::Retired {},
         ]),
+        of::<exchange_rate::ExchangeRate>(vec![
+            exchange_rate::Event::Defined(
+                serde_json::from_value(exchange_rate("2026-10-31", "0.9251")).unwrap(),
+            ),
+            exchange_rate::Event::Retired {},
+        ]),
         issuer(),
         observed(Network {
             name: "web-a".into(),
@@ -610,6 +631,17 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         rates(),
         observed(Region { name: "sim-north-1".into() }),
         report(),
+        of::<repricing::Repricing>(vec![
+            repricing::Event::Defined(
+                serde_json::from_value(repricing(
+                    &json!({"project": id(2)}),
+                    &json!({"discount-percent": "12.5"}),
+                    "2026-11-01",
+                ))
+                .unwrap(),
+            ),
+            repricing::Event::Ended { day: "2026-12-01".parse().unwrap() },
+        ]),
         of::<rule_set::RuleSet>(vec![
             rule_set::Event::Defined { name: "costs".into(), rules: cost_rules("shop") },
             rule_set::Event::Published { revision: 2, rules: cost_rules("lab") },
