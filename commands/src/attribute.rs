@@ -17,8 +17,10 @@ use domain::{
         attribution::{Axis, Centres, Estate, Looked, Owned, Place, Surroundings, TagList, needs},
         cost::{Basis, Dimension, Sum, Table, TooLarge},
         line::Line,
+        repricing::Payer,
         rules::{Placing, Rules},
         tagging::Tagging,
+        terms::{Applied, Terms},
     },
     kernel::Refusal,
     log::Position,
@@ -42,6 +44,20 @@ pub struct Whose {
     pub rules: Rules,
     /// By what is known beside them.
     pub around: Surroundings,
+    /// What applies to them once they are placed.
+    pub terms: Terms,
+}
+
+impl Whose {
+    /// By these rules, and by what is known beside them; amounts stay as they are billed.
+    pub fn new(rules: Rules, around: Surroundings) -> Self {
+        Self { rules, around, terms: Terms::default() }
+    }
+
+    /// What applies to a number, which is none for quantities: they are no money.
+    fn terms(&self, basis: Basis) -> Option<&Terms> {
+        (basis != Basis::Quantity && !self.terms.is_none()).then_some(&self.terms)
+    }
 }
 
 /// What costs are asked for, by axes that lines alone do not tell.
@@ -160,8 +176,11 @@ fn questions(
     counting: &Counting,
     around: &Surroundings,
     asked: &CostQuery,
+    alike: bool,
 ) -> Result<Vec<Questions>, BillFault> {
-    let (dated, others) = known_resources(store, counting, around, asked)?;
+    // What is told apart does not depend on filters, where sums are rounded one by one.
+    let looked = if alike { CostQuery { filters: vec![], ..asked.clone() } } else { asked.clone() };
+    let (dated, others) = known_resources(store, counting, around, &looked)?;
     let with = |more: &[Dimension], filter: Option<(Dimension, Filter)>| {
         let mut dimensions = asked.groups.clone();
         dimensions.extend(more.iter().filter(|one| !asked.groups.contains(one)).cloned());
@@ -179,24 +198,55 @@ fn questions(
     Ok(questions)
 }
 
+/// What lines come to that are placed together.
+pub(crate) struct Placed {
+    /// Where.
+    pub(crate) place: Place,
+    /// On the axes that are asked for.
+    pub(crate) values: Vec<String>,
+    /// In what.
+    pub(crate) currency: Currency,
+    /// After what applies to it.
+    pub(crate) sum: Sum,
+    /// What it is billed at, and what applies to that; none where nothing is to apply.
+    pub(crate) applied: Option<(Sum, Applied)>,
+}
+
+/// The sums' dimensions: what placing them, the axes and the terms need. With terms also those that
+/// are filtered by, so that a group's number is the same where it is asked for alone.
+fn groups(
+    placing: &Placing<'_>,
+    terms: Option<&Terms>,
+    axes: &[Axis],
+    filters: &[(Dimension, Filter)],
+) -> Vec<Dimension> {
+    let mut groups = needs(placing, axes);
+    if let Some(terms) = terms {
+        groups.extend(terms.needs());
+        groups.extend(filters.iter().map(|(dimension, _)| dimension.clone()));
+        groups.sort();
+        groups.dedup();
+    }
+    groups
+}
+
 /// Hands on what lines come to, placed, with its values on some axes. Blocks the thread.
-fn placed(
+pub(crate) fn placed(
     store: &dyn BillStore,
     counting: &Counting,
     whose: &Whose,
     asked: &AxisQuery,
-    mut take: impl FnMut(Place, Vec<String>, &Currency, Sum) -> Result<(), TooLarge>,
+    mut take: impl FnMut(Placed) -> Result<(), TooLarge>,
 ) -> Result<(), AttributeFault> {
     let placing = whose.rules.placing()?;
+    let terms = whose.terms(asked.basis);
     let others = asked.others();
     let axes: Vec<Axis> =
         asked.groups.iter().cloned().chain(others.iter().map(|(axis, _)| axis.clone())).collect();
-    let of_lines = CostQuery {
-        basis: asked.basis,
-        groups: needs(&placing, &axes),
-        filters: asked.of_line_filters(),
-    };
-    for question in questions(store, counting, &whose.around, &of_lines)? {
+    let filters = asked.of_line_filters();
+    let groups = groups(&placing, terms, &axes, &filters);
+    let of_lines = CostQuery { basis: asked.basis, groups, filters };
+    for question in questions(store, counting, &whose.around, &of_lines, terms.is_some())? {
         let Questions { dimensions, filters } = question;
         let of_lines = CostQuery { basis: asked.basis, groups: dimensions.clone(), filters };
         for (values, currency, sum) in costs(store, counting, &of_lines)?.iter() {
@@ -204,9 +254,21 @@ fn placed(
             let (place, mut values) = whose.around.locate(&look, &placing, &axes);
             let own = values.split_off(asked.groups.len());
             let wanted = others.iter().zip(&own).all(|((_, filter), value)| filter.holds(value));
-            if wanted {
-                take(place, values, currency, sum)?;
+            if !wanted {
+                continue;
             }
+            let Some(terms) = terms else {
+                let currency = currency.clone();
+                take(Placed { place, values, currency, sum, applied: None })?;
+                continue;
+            };
+            let month = look.value(&Dimension::Plain("month")).parse().ok();
+            let domain = place.project.and_then(|id| whose.around.domain_of(id, month));
+            let payer = Payer { project: place.project, domain };
+            let found = terms.of(&look, payer, currency)?;
+            let (after, currency) = (found.sum(sum)?, found.currency.clone());
+            let applied = Some((sum, found.applied));
+            take(Placed { place, values, currency, sum: after, applied })?;
         }
     }
     Ok(())
@@ -219,13 +281,13 @@ pub fn attributed(
     whose: &Whose,
     asked: &AxisQuery,
 ) -> Result<Table, AttributeFault> {
-    if let Some(of_lines) = asked.of_lines() {
+    if whose.terms(asked.basis).is_none()
+        && let Some(of_lines) = asked.of_lines()
+    {
         return Ok(costs(store, counting, &of_lines)?);
     }
     let mut table = Table::default();
-    placed(store, counting, whose, asked, |_, values, currency, sum| {
-        table.take(values, currency.clone(), sum)
-    })?;
+    placed(store, counting, whose, asked, |one| table.take(one.values, one.currency, one.sum))?;
     Ok(table)
 }
 
@@ -240,8 +302,8 @@ pub(crate) fn attributed_places(
     asked: &AxisQuery,
 ) -> Result<Vec<PlacedSum>, AttributeFault> {
     let mut all = Vec::new();
-    placed(store, counting, whose, asked, |place, values, currency, sum| {
-        all.push((place, values, currency.clone(), sum));
+    placed(store, counting, whose, asked, |one| {
+        all.push((one.place, one.values, one.currency, one.sum));
         Ok(())
     })?;
     Ok(all)

@@ -17,6 +17,7 @@
 //! - [`forecast`]: what comes next.
 //! - [`rate`]: what was used, as lines by our own rates.
 //! - [`reports`]: asks reports, as of a position.
+//! - [`terms`]: what applies to sums: factors and exchange rates, and since when they are known.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
 //! - [`watch`]: what those who watch costs have in common.
@@ -46,6 +47,7 @@ pub mod reports;
 pub mod run_orders;
 pub mod states;
 pub mod submit;
+pub mod terms;
 pub mod testing;
 pub mod transfer;
 pub mod watch;

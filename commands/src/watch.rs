@@ -167,7 +167,7 @@ impl Ledger {
         active.retain(|_, one| !one.archived);
         let organisation = active.keys().next().copied().filter(|_| active.len() == 1);
         let around = self.surroundings(counting, organisation).await?;
-        Ok(Whose { rules: rules.unwrap_or_default(), around })
+        Ok(Whose::new(rules.unwrap_or_default(), around))
     }
 }
 

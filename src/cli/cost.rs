@@ -197,12 +197,15 @@ pub(super) async fn costs(costs: Costs, connection: &Connection) -> Result<Exit,
         ("filter", costs.filter),
         ("group_by", costs.by),
         ("compare", costs.compare),
+        ("currency", costs.currency),
         ("digits", digits),
         ("at", at),
     ] {
         query.extend(value.map(|value| (name, value)));
     }
-    for (name, yes) in [("allocated", costs.allocated), ("draft", costs.draft)] {
+    for (name, yes) in
+        [("allocated", costs.allocated), ("draft", costs.draft), ("repriced", costs.repriced)]
+    {
         query.extend(yes.then(|| (name, "true".to_owned())));
     }
     let path = if costs.explain { "/v1/costs:explain" } else { "/v1/costs" };

@@ -93,6 +93,7 @@ pub(crate) enum Command {
         skyledger costs --month 2026-10 --by sub_account,tags.env --basis effective\n  \
         skyledger costs --filter 'service = \"Amazon EC2\"' --explain\n  \
         skyledger costs --by node,project,month --allocated\n  \
+        skyledger costs --by project --currency EUR --repriced\n  \
         skyledger costs --filter 'project = shop' --explain\n\n\
         Dimensions: billing_account, billing_mode, charge_category, commitment, \
         commitment_status, currency, day, invoice, issuer, month, quarter, region, resource, \
@@ -420,6 +421,12 @@ pub(crate) struct Costs {
     /// Beside another period: previous, or year for the same months of the year before
     #[arg(long, value_name = "PERIOD", conflicts_with = "explain")]
     pub(crate) compare: Option<String>,
+    /// In this currency, by the exchange rates of each month
+    #[arg(long, value_name = "CODE")]
+    pub(crate) currency: Option<String>,
+    /// At the prices that re-pricings make
+    #[arg(long)]
+    pub(crate) repriced: bool,
     /// Decimals that rows are rounded to, so that they still come to the total
     #[arg(long, value_name = "N", conflicts_with = "explain")]
     pub(crate) digits: Option<u32>,

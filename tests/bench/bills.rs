@@ -104,7 +104,7 @@ pub(crate) fn run(size: Size) {
                     "method": {"proportional": {"fallback": "even"}}}],
     }))
     .expect("rules");
-    let rules = Whose { rules, around: Surroundings::default() };
+    let rules = Whose::new(rules, Surroundings::default());
     let start = Instant::now();
     let allocated = allocate(&lake, &counting, &rules, Basis::Billed).expect("it is allocated");
     let error: i128 = allocated.buckets.values().map(|share| share.after.0 - share.before.0).sum();

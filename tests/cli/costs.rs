@@ -138,6 +138,64 @@ fn a_bill_comes_from_its_file_to_an_explained_number_on_postgresql() {
 }
 
 #[test]
+fn costs_are_shown_in_another_currency_at_other_prices_and_say_by_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    let bill = folder.path().join("bill.csv");
+    // A month that is still to come: a price changes nothing that has been.
+    let next = chrono::Utc::now().date_naive() + chrono::Months::new(2);
+    let after = next + chrono::Months::new(1);
+    let text = BILL.replace("2026-10", &next.format("%Y-%m").to_string());
+    let text = text.replace("2026-11", &after.format("%Y-%m").to_string()).replace("three", "3");
+    std::fs::write(&bill, text).unwrap();
+    assert_eq!(server.run(&["bill", "import", bill.to_str().unwrap()]).code, 0);
+
+    let none = server.run(&["costs", "--currency", "EUR"]);
+    assert_eq!(none.code, 3, "{}", none.out);
+    says(&none.err, &["no-exchange-rate", "from USD to EUR"]);
+    let rate = ["from=USD", "to=EUR", "day=2026-09-30", "rate=0.8", "source=ECB"];
+    let mut define = vec!["create", "exchange-rate"];
+    define.extend(rate.iter().flat_map(|one| ["--set", one]));
+    let defined = server.run(&define);
+    assert_eq!(defined.code, 0, "{}", defined.err);
+    let twice = server.run(&define);
+    assert_eq!(twice.code, 5, "{}", twice.err);
+    let price = ["create", "repricing", "--set", "name=all", "--set", "price.factor=1.5"];
+    let priced = server.run(&price);
+    assert_eq!(priced.code, 0, "{}", priced.err);
+    let costs = server.run(&["costs", "--by", "service", "--currency", "EUR", "--repriced"]);
+    says(&costs.out, &["EC2", "15.00", "EUR", "total 38.41 EUR", "billed, re-priced, of 1 bills"]);
+    let explained = server.run(&["costs", "--currency", "EUR", "--repriced", "--explain"]);
+    says(
+        &explained.out,
+        &[
+            "38.406 EUR",
+            "32.005 USD → 38.406 EUR",
+            "times 1.5 by all",
+            "times 0.8 of 2026-09-30, ECB, as known now, exchange rate",
+            "revision 1",
+        ],
+    );
+    let id = server.json(&["get", "bills"])[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.run(&["do", "bill", "close", &id]).code, 0);
+    let id = server.json(&["get", "exchange-rates"])[0]["id"].as_str().unwrap().to_owned();
+    let mut correct = vec!["do", "exchange-rate", "define", &id];
+    let other = ["from=USD", "to=EUR", "day=2026-09-30", "rate=0.9", "source=ECB"];
+    correct.extend(other.iter().flat_map(|one| ["--set", one]));
+    let corrected = server.run(&correct);
+    assert_eq!(corrected.code, 0, "{}", corrected.err);
+    let closed = server.json(&["costs", "--currency", "EUR", "--repriced"]);
+    assert_eq!(closed["totals"]["EUR"]["amount"], "38.406");
+    let explained = server.json(&["costs", "--currency", "EUR", "--explain"]);
+    let rate = &explained["terms"][0]["exchange_rate"];
+    assert_eq!((&rate["rate"], &rate["known_at_closing"]), (&"0.8".into(), &true.into()));
+    assert_eq!(explained["totals"]["EUR"], "25.604");
+    let quantity = server.run(&["costs", "--basis", "quantity", "--currency", "EUR"]);
+    assert_eq!(quantity.code, 2, "{}", quantity.out);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn the_bills_of_a_folder_are_taken_in_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &Store::Embedded);

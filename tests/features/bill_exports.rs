@@ -149,7 +149,7 @@ fn records(file: &str) -> Vec<BTreeMap<String, String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_charges_come_to_what_they_were_and_their_ratios_to_one() {
     let (world, counting) = taken(&lines()).await;
-    let whose = Whose { rules: rules(), around: Surroundings::default() };
+    let whose = Whose::new(rules(), Surroundings::default());
     let store = world.ledger.ports.bills.as_ref();
     let allocated = allocate(store, &counting, &whose, Basis::Billed).unwrap();
     let shares: PoolShares = pool_shares(&allocated.trace);

@@ -236,7 +236,7 @@ async fn what_is_allocated_is_what_was_billed_to_the_last_unit() {
     }))
     .unwrap();
     rules.check().unwrap();
-    let rules = Whose { rules, around: Surroundings::default() };
+    let rules = Whose::new(rules, Surroundings::default());
     let allocated = allocate(store(&world), &counting, &rules, Basis::Billed).unwrap();
     let mut sums: BTreeMap<String, (i128, i128)> = BTreeMap::new();
     let shares = allocated.shares().unwrap();

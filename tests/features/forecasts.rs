@@ -439,7 +439,7 @@ async fn projects_are_forecast_by_the_rules_before_and_after_what_is_shared_is_s
     let mut inputs = inputs(&world, &asked(&["project"]), None).await;
     for (shop, allocated) in [("shop", false), ("shop", true), ("store", false)] {
         let around = world.ledger.surroundings(&inputs.counting, None).await.unwrap();
-        inputs.whose = Whose { rules: rules(shop), around };
+        inputs.whose = Whose::new(rules(shop), around);
         let asked = Asked { allocated, ..asked(&["project"]) };
         let store = world.ledger.ports.bills.as_ref();
         let found = forecast(store, &inputs, &asked, 2).unwrap();

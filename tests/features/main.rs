@@ -26,5 +26,6 @@ mod reports;
 mod requests;
 mod runner;
 mod sync;
+mod terms;
 mod whose;
 mod world;

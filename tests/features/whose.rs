@@ -73,7 +73,7 @@ async fn counting(world: &World) -> Counting {
 async fn whose(world: &World, counting: &Counting, rules: Value, tree: Option<Uuid>) -> Whose {
     let rules: Rules = serde_json::from_value(rules).unwrap();
     rules.check().unwrap();
-    Whose { rules, around: world.ledger.surroundings(counting, tree).await.unwrap() }
+    Whose::new(rules, world.ledger.surroundings(counting, tree).await.unwrap())
 }
 
 fn asked(groups: &[&str]) -> AxisQuery {

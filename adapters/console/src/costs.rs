@@ -119,11 +119,57 @@ pub fn table(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
     }
     writeln!(
         out,
-        "{} of {} bills at position {}",
+        "{}{} of {} bills at position {}",
         text(answer, "basis"),
+        if answer["repriced"] == true { ", re-priced," } else { "" },
         plain(&answer["bills"]),
         plain(&answer["position"])
     )
+}
+
+/// What applies to the lines of a bill, and what it makes of them.
+fn term(out: &mut dyn Write, term: &Value) -> io::Result<()> {
+    let (rate, repricing) = (&term["exchange_rate"], &term["repricing"]);
+    let currency = if rate.is_object() { text(rate, "to") } else { text(term, "currency") };
+    writeln!(
+        out,
+        "\n{} {} → {} {currency}  {}, {} lines, bill {}",
+        plain(&term["before"]),
+        text(term, "currency"),
+        plain(&term["after"]),
+        text(term, "month"),
+        plain(&term["lines"]),
+        text(term, "bill"),
+    )?;
+    if repricing.is_object() {
+        let price = match repricing["price"]["discount-percent"].as_str() {
+            Some(percent) => format!("{percent} % less"),
+            None => format!("times {}", text(&repricing["price"], "factor")),
+        };
+        let (name, from) = (text(repricing, "name"), text(repricing, "from"));
+        let (id, revision) = (text(repricing, "id"), plain(&repricing["revision"]));
+        writeln!(out, "  {price} by {name} from {from}, re-pricing {id}, revision {revision}")?;
+    }
+    if rate.is_object() {
+        let known = match rate["known_at_closing"].as_bool() {
+            None => "as known now",
+            Some(true) => "as known when the bill was closed",
+            Some(false) => "as known now, for none was when the bill was closed",
+        };
+        let source = match text(rate, "source") {
+            "" => String::new(),
+            source => format!(", {source}"),
+        };
+        writeln!(
+            out,
+            "  times {} of {}{source}, {known}, exchange rate {}, revision {}",
+            text(rate, "rate"),
+            text(rate, "day"),
+            text(rate, "id"),
+            plain(&rate["revision"]),
+        )?;
+    }
+    Ok(())
 }
 
 /// Where a number comes from.
@@ -134,6 +180,9 @@ pub fn explained(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
     for (currency, total) in answer["totals"].as_object().into_iter().flatten() {
         let total = format!("{} {currency}", plain(total));
         writeln!(out, "{}  {}", style.bold(&total), text(answer, "formula"))?;
+    }
+    for one in items(answer, "terms") {
+        term(out, one)?;
     }
     for part in items(answer, "parts") {
         let sums = part["sums"].as_object().into_iter().flatten();

@@ -74,7 +74,7 @@ async fn allocated(call: &Call) -> Result<(Value, u64, Whose, Allocation), Probl
         let allocated = allocate(store.as_ref(), &counting, &whose, basis)?;
         let published = asked.rule_set.and_then(|(_, set)| set.published).unwrap_or_default();
         let beside = if draft {
-            let published = Whose { rules: published, around: whose.around.clone() };
+            let published = Whose { rules: published, ..whose.clone() };
             Some(allocate(store.as_ref(), &counting, &published, basis)?)
         } else {
             None
@@ -153,7 +153,7 @@ pub(crate) async fn create_after_import(
         let around = ledger.surroundings(&counting, None).await?;
         let store = Arc::clone(&ledger.ports.bills);
         let (whose, allocated) = blocking(move || {
-            let whose = Whose { rules, around };
+            let whose = Whose::new(rules, around);
             let allocated = allocate(store.as_ref(), &counting, &whose, Basis::Billed)?;
             Ok((whose, allocated))
         })

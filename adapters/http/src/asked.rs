@@ -8,7 +8,7 @@ use ::commands::{
 };
 use domain::{
     finops::{
-        amount::BillingMonth,
+        amount::{BillingMonth, Currency},
         attribution::Axis,
         cost::{Basis, Dimension, GROUPS_MAX},
         rule_set::RuleSet,
@@ -25,7 +25,10 @@ use crate::{
     filter,
     params::Parameter,
     problem::{INTERNAL, INVALID_FILTER, Problem},
-    routes::{BASIS, DRAFT, FILTER, FROM_MONTH, GROUP_BY, ORGANISATION, RULE_SET, TO_MONTH},
+    routes::{
+        BASIS, CURRENCY, DRAFT, FILTER, FROM_MONTH, GROUP_BY, ORGANISATION, REPRICED, RULE_SET,
+        TO_MONTH,
+    },
 };
 
 /// Runs what blocks the thread where that does no harm.
@@ -160,6 +163,18 @@ fn one_of<T>(
     }
 }
 
+/// The currency that is asked for, and whether re-pricings apply.
+fn terms(call: &Call) -> Result<(Option<Currency>, bool), Problem> {
+    let currency = call.params.text(&CURRENCY).map(|code| Currency::try_from(code.to_owned()));
+    let currency = currency.transpose().map_err(|what| Problem::parameter(CURRENCY.name, what))?;
+    let repriced = call.params.flag(&REPRICED);
+    if (currency.is_some() || repriced) && basis(call)? == Basis::Quantity {
+        let name = if repriced { REPRICED.name } else { CURRENCY.name };
+        return Err(Problem::parameter(name, "says nothing of quantities: they are no money"));
+    }
+    Ok((currency, repriced))
+}
+
 /// Whose costs are, as the call asks for it: by the rule set it names, or by the only one that is
 /// published; by the organisation it names, or by the only one that is active. Nothing of it is read
 /// when the axes are told by lines alone.
@@ -169,10 +184,15 @@ pub(crate) async fn whose(
     axes: &[&Axis],
 ) -> Result<Asked, Problem> {
     let named = call.params.uuid(&RULE_SET);
-    if named.is_none() && axes.iter().all(|axis| axis.is_of_line()) {
-        return Ok(Asked::default());
-    }
     let ledger = Arc::clone(&call.service.ledger);
+    let (currency, repriced) = terms(call)?;
+    let terms = ledger.terms(counting, currency, repriced).await?;
+    // A price is a project's.
+    let mut axes = axes.to_vec();
+    axes.extend(repriced.then_some(&Axis::Project));
+    if named.is_none() && axes.iter().all(|axis| axis.is_of_line()) {
+        return Ok(Asked { whose: Whose { terms, ..Whose::default() }, rule_set: None });
+    }
     let at = Some(counting.position);
     let draft = call.params.flag(&DRAFT);
     let (mut sets, _) = ledger.states::<RuleSet>(at).await?;
@@ -190,5 +210,5 @@ pub(crate) async fn whose(
     let organisation =
         one_of(organisations, call.params.uuid(&ORGANISATION), &ORGANISATION, in_tree)?;
     let around = ledger.surroundings(counting, organisation.map(|(id, _)| id)).await?;
-    Ok(Asked { whose: Whose { rules: rules.unwrap_or_default(), around }, rule_set })
+    Ok(Asked { whose: Whose { rules: rules.unwrap_or_default(), around, terms }, rule_set })
 }

@@ -13,6 +13,7 @@ use ::commands::{
     bills::{self, Booked, Counting, Import, OnRepeats},
     compare::{self, Compare, Row},
     ports::{BillFault, BillStore, ReadBill, Reading},
+    terms::{Effect, effects},
 };
 use axum::{body::Body, http::StatusCode};
 use bytes::{Buf, Bytes};
@@ -23,6 +24,8 @@ use domain::{
         bill::Manner,
         cost::{Basis, Table},
         line::Line,
+        repricing::Repricings,
+        terms::Terms,
     },
     kernel::{Role, canonical_bytes, sha256},
     log::{Position, hex},
@@ -195,14 +198,18 @@ pub(crate) async fn import(mut call: Call) -> Answer {
 
 /// What was asked, and of what: the same digest and the same question give the same numbers.
 fn asked_of(counting: &Counting, query: &AxisQuery, asked: &Asked) -> Value {
-    let by_lines = asked.rule_set.is_none() && query.of_lines().is_some();
+    let terms = &asked.whose.terms;
+    let by_lines = asked.rule_set.is_none() && query.of_lines().is_some() && terms.is_none();
     let digest = if by_lines {
         counting.digest()
     } else {
-        let whose = (counting.digest(), &asked.whose.rules, asked.whose.around.digest());
+        let terms = (!terms.is_none()).then(|| terms.digest());
+        let whose = (counting.digest(), &asked.whose.rules, asked.whose.around.digest(), terms);
         hex(&sha256(&canonical_bytes(&whose)))
     };
     json!({
+        "currency": terms.currency,
+        "repriced": terms.repricings.is_some(),
         "basis": query.basis.name(),
         "group_by": query.groups.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "inputs": digest,
@@ -352,6 +359,59 @@ fn line(digest: &str, line: &Line, basis: Basis) -> Value {
     })
 }
 
+/// What was said of prices and currencies, and what it made of the lines of a bill.
+fn effect(effect: &Effect, terms: &Terms) -> Value {
+    let Effect { applied, lines, before, after } = effect;
+    let repricing = applied.repricing.and_then(|(id, revision)| {
+        let mut all = terms.repricings.iter().flat_map(Repricings::all);
+        all.find(|one| (one.id, one.revision) == (id, revision))
+    });
+    let repricing = repricing.map(|one| {
+        json!({
+            "id": one.id, "name": one.definition.name, "revision": one.revision,
+            "price": one.definition.price, "scope": one.definition.scope,
+            "from": one.definition.from, "position": one.position,
+            "as_of": applied.repriced_at,
+        })
+    });
+    let rate = applied.exchange_rate.and_then(|(id, revision)| {
+        let mut all = terms.rates.all();
+        all.find(|(_, one)| (one.id, one.revision) == (id, revision))
+    });
+    let closing = terms.closed.get(&applied.bill);
+    let rate = rate.map(|((from, to), one)| {
+        json!({
+            "id": one.id, "revision": one.revision, "from": from, "to": to, "day": one.day,
+            "rate": one.rate, "source": one.source, "position": one.position,
+            "as_of": applied.converted_at,
+            "known_at_closing": closing.map(|position| *position == applied.converted_at),
+        })
+    });
+    json!({
+        "bill": applied.bill,
+        "month": applied.month,
+        "closed_at": closing,
+        "currency": applied.currency,
+        "lines": lines,
+        "before": before,
+        "after": after,
+        "repricing": repricing,
+        "exchange_rate": rate,
+    })
+}
+
+/// How the number is made of the lines.
+fn formula(basis: Basis, terms: &Terms) -> String {
+    let mut formula = format!("sum of {} over the lines", basis.column());
+    if terms.repricings.is_some() {
+        formula.push_str(", times the re-pricing's factor");
+    }
+    if terms.currency.is_some() {
+        formula.push_str(", times the exchange rate of the month");
+    }
+    formula
+}
+
 /// Where a number comes from: segments, the events that brought them, and the largest lines.
 pub(crate) async fn explain(call: Call) -> Answer {
     let query = asked::query(&call)?;
@@ -382,7 +442,20 @@ pub(crate) async fn explain(call: Call) -> Answer {
             })
             .collect();
         let mut body = asked_of(&counting, &query, &asked);
-        body["formula"] = json!(format!("sum of {} over the lines", query.basis.column()));
+        let terms = &asked.whose.terms;
+        body["formula"] = json!(formula(query.basis, terms));
+        body["totals"] = json!(explained.totals);
+        if !terms.is_none() {
+            let query = AxisQuery { groups: vec![], ..query };
+            let effects = effects(store.as_ref(), &counting, &asked.whose, &query)?;
+            let table = attributed(store.as_ref(), &counting, &asked.whose, &query)?;
+            let totals = table.totals().map_err(BillFault::from)?.into_iter();
+            let totals: BTreeMap<_, _> =
+                totals.map(|(currency, sum)| (currency, sum.amount)).collect();
+            body["totals"] = json!(totals);
+            let effects: Vec<Value> = effects.iter().map(|one| effect(one, terms)).collect();
+            body["terms"] = json!(effects);
+        }
         Ok((explained, shown, body))
     })
     .await?;
@@ -408,7 +481,6 @@ pub(crate) async fn explain(call: Call) -> Answer {
             "event": event,
         }));
     }
-    body["totals"] = json!(explained.totals);
     body["parts"] = json!(parts);
     body["lines"] = json!(shown);
     Ok(at_position(answer(StatusCode::OK, &body), position))

@@ -100,6 +100,7 @@ parameters! {
     COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
+    CURRENCY = "currency" Query Shape::Text(16), "In this currency, by the exchange rates of each month; of a closed bill's, by those known when it was closed.";
     DIGITS = "digits" Query Shape::Integer(0, 12), "Decimals that are shown; rows still come to the total. All of them when it is left out.";
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
     DRIVER = "driver" Query Shape::Text(100), "What a unit is called, for instance orders.";
@@ -136,6 +137,7 @@ parameters! {
     QUANTITY = "quantity" Query Shape::Text(40), "How many units of the driver there were; a decimal.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
     REPEATS = "repeats" Query Shape::Text(10), "What becomes of lines that the bill has already, word for word: refuse the file (when it is left out), skip them, or count them.";
+    REPRICED = "repriced" Query Shape::Flag, "At the prices that re-pricings make: the most specific one's factor from its day on.";
     RULE_SET = "rule_set" Query Shape::Uuid, "The rule set that says whose costs are; the only published one when it is left out.";
     RUNNING = "running" Query Shape::Flag, "Also count the newest month, although it still runs.";
     SHIFTS = "shifts" Query Shape::Text(500), "Steps of the history, such as 2026-03, from which another level is known to count.";
@@ -184,6 +186,7 @@ static COSTS: &[&Parameter] = &[
     &AT,
     &BASIS,
     &COMPARE,
+    &CURRENCY,
     &DIGITS,
     &DRAFT,
     &FILTER,
@@ -191,6 +194,7 @@ static COSTS: &[&Parameter] = &[
     &GROUP_BY,
     &ORGANISATION,
     &PAGE_SIZE,
+    &REPRICED,
     &RULE_SET,
     &MIN_POSITION,
     &TO_MONTH,
@@ -198,11 +202,13 @@ static COSTS: &[&Parameter] = &[
 static EXPLAIN: &[&Parameter] = &[
     &AT,
     &BASIS,
+    &CURRENCY,
     &DRAFT,
     &FILTER,
     &FROM_MONTH,
     &ORGANISATION,
     &PAGE_SIZE,
+    &REPRICED,
     &RULE_SET,
     &MIN_POSITION,
     &TO_MONTH,

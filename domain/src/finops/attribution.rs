@@ -343,6 +343,11 @@ impl Surroundings {
         (place, values)
     }
 
+    /// The domain that a project was in at the end of a month.
+    pub fn domain_of(&self, id: Uuid, month: Option<BillingMonth>) -> Option<Uuid> {
+        self.project(month, id).and_then(|project| project.domain)
+    }
+
     /// What a project's costs have on an axis that depends on the project alone.
     pub fn of_project(&self, axis: &Axis, id: Uuid, month: Option<BillingMonth>) -> String {
         let Some(project) = self.project(month, id) else { return String::new() };

@@ -212,11 +212,14 @@ pub struct KnownRate {
     pub source: String,
 }
 
+/// What was known of the rates of a pair: by day, in the order of positions; none where it was
+/// retired.
+type Days = BTreeMap<NaiveDate, Vec<(Position, Option<KnownRate>)>>;
+
 /// What was known of exchange rates, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// By pair and day, in the order of positions; none where the rate was retired.
-    days: BTreeMap<(Currency, Currency), BTreeMap<NaiveDate, Vec<(Position, Option<KnownRate>)>>>,
+    pairs: BTreeMap<(Currency, Currency), Days>,
 }
 
 impl Rates {
@@ -233,7 +236,7 @@ impl Rates {
             rate: number.clone(),
             source: source.clone(),
         });
-        let pair = self.days.entry((from.clone(), to.clone())).or_default();
+        let pair = self.pairs.entry((from.clone(), to.clone())).or_default();
         pair.entry(*day).or_default().push((position, known));
     }
 
@@ -245,7 +248,7 @@ impl Rates {
         day: NaiveDate,
         at: Position,
     ) -> Option<&KnownRate> {
-        let days = self.days.get(&(from.clone(), to.clone()))?;
+        let days = self.pairs.get(&(from.clone(), to.clone()))?;
         days.range(..=day).rev().find_map(|(_, known)| {
             let known = known.iter().rev().find(|(position, _)| *position <= at);
             known.and_then(|(_, rate)| rate.as_ref())
@@ -254,7 +257,7 @@ impl Rates {
 
     /// All of it, for a digest.
     pub fn all(&self) -> impl Iterator<Item = (&(Currency, Currency), &KnownRate)> {
-        self.days.iter().flat_map(|(pair, days)| {
+        self.pairs.iter().flat_map(|(pair, days)| {
             let known = days.values().flatten().filter_map(|(_, rate)| rate.as_ref());
             known.map(move |rate| (pair, rate))
         })

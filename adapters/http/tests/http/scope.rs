@@ -106,6 +106,11 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let question = json!({"months": {"last": {"count": 1}}});
     let body = json!({"name": format!("{name}-report"), "question": question});
     all.push(("report", world.system("report", None, "define", body).await.id));
+    let code = name.to_uppercase();
+    let body = json!({"from": code, "to": "EUR", "day": "2026-10-31", "rate": 1, "source": name});
+    all.push(("exchange-rate", world.system("exchange-rate", None, "define", body).await.id));
+    let body = json!({"name": format!("{name}-price"), "price": {"factor": 2}});
+    all.push(("repricing", world.system("repricing", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-driver"), "unit": "u", "values": {"2026-10": 1}});
     all.push(("driver", world.system("driver", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
@@ -355,6 +360,11 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ("/v1/domains", json!({"name": "new"})),
         ("/v1/organisations", json!({"name": "new", "levels": ["team"]})),
         ("/v1/drivers", json!({"name": "new", "unit": "u", "values": {"2026-10": 1}})),
+        (
+            "/v1/exchange-rates",
+            json!({"from": "USD", "to": "EUR", "day": "2026-10-31", "rate": "0.9"}),
+        ),
+        ("/v1/repricings", json!({"name": "new", "price": {"factor": "1.1"}})),
         ("/v1/rule-sets", json!({"name": "new", "rules": {}})),
         (
             "/v1/commitments",
