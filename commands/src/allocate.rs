@@ -82,8 +82,9 @@ pub struct Allocation {
     pub placed: Vec<PlacedBy>,
     /// In the order of rules.
     pub movements: Vec<Movement>,
-    /// The same for each stratum (`USD 2026-10 Usage`), with each part of the whole.
-    pub trace: Vec<Moved>,
+    /// The same month by month in the order of rules, with each part of the whole; each with the
+    /// source's bucket.
+    pub trace: Vec<(Moved, Bucket)>,
     /// Centres that a rule with `create_project` has placed lines in.
     pub to_create: BTreeSet<String>,
     /// Names bills, rules, estate and basis: the same digest, the same numbers.
@@ -104,6 +105,16 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// Whether all filters hold.
+    pub(crate) fn is_wanted(&self, whose: &Whose, asked: &AxisQuery) -> Result<bool, Refusal> {
+        for (axis, filter) in &asked.filters {
+            if !filter.holds(&self.value(axis, whose)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn stratum(&self) -> String {
         format!("{} {} {}", self.currency, self.month, self.category)
     }
@@ -185,7 +196,8 @@ fn spread(
         }
         for moved in allocated.trace {
             let Some(bucket) = strata.get(&moved.stratum) else { continue };
-            allocation.trace.push(moved.clone());
+            let from = Bucket { centre: moved.source.clone(), ..bucket.clone() };
+            allocation.trace.push((moved.clone(), from));
             take_movement(&mut allocation.movements, &mut places, moved, &bucket.currency)?;
         }
     }
@@ -277,16 +289,17 @@ impl Allocation {
 }
 
 impl Allocation {
+    /// Every movement, without its bucket.
+    pub fn moves(&self) -> impl Iterator<Item = &Moved> {
+        self.trace.iter().map(|(moved, _)| moved)
+    }
+
     /// What each group has after the rules. Spread costs are known by what they are spread by:
     /// project, what follows from the project, month and charge category.
     pub fn costs(&self, whose: &Whose, asked: &AxisQuery) -> Result<Table, AttributeFault> {
         let mut table = Table::default();
         for (bucket, share) in &self.buckets {
-            let filters = asked.filters.iter().map(|(axis, filter)| {
-                Ok::<bool, Refusal>(filter.holds(&bucket.value(axis, whose)?))
-            });
-            let wanted = filters.collect::<Result<Vec<_>, _>>()?.into_iter().all(|yes| yes);
-            if !wanted || share.after == Amount::ZERO {
+            if !bucket.is_wanted(whose, asked)? || share.after == Amount::ZERO {
                 continue;
             }
             let values = asked.groups.iter().map(|axis| bucket.value(axis, whose));
@@ -298,7 +311,8 @@ impl Allocation {
 }
 
 impl Bucket {
-    fn value(&self, axis: &Axis, whose: &Whose) -> Result<String, Refusal> {
+    /// What the costs in it have on an axis.
+    pub(crate) fn value(&self, axis: &Axis, whose: &Whose) -> Result<String, Refusal> {
         let month: Option<BillingMonth> = self.month.parse().ok();
         let centre = || whose.around.centres.project(&self.centre);
         let plain = |name: &'static str| {

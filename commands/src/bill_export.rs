@@ -50,7 +50,7 @@ pub fn stratum(line: &Line) -> String {
 
 /// Where the charges of each pool end, from the movements of rules; what a pool gives to another
 /// pool ends where that one's charges do.
-pub fn pool_shares(trace: &[Moved]) -> PoolShares {
+pub fn pool_shares<'t>(trace: impl IntoIterator<Item = &'t Moved>) -> PoolShares {
     type Given<'t> = Vec<(&'t str, &'t str, &'t Ratio)>;
     let mut given: BTreeMap<(&str, &str), Given<'_>> = BTreeMap::new();
     for moved in trace {

@@ -15,6 +15,7 @@
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
+//! - [`origin`]: where what a centre has after the rules comes from.
 //! - [`rate`]: what was used, as lines by our own rates.
 //! - [`reports`]: asks reports, as of a position.
 //! - [`terms`]: what applies to sums: factors and exchange rates, and since when they are known.
@@ -38,6 +39,7 @@ pub mod gather;
 pub mod kpis;
 pub mod ledger;
 pub mod observe;
+pub mod origin;
 pub mod pace;
 pub mod plan;
 pub mod ports;

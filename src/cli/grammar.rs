@@ -430,8 +430,8 @@ pub(crate) struct Costs {
     /// Decimals that rows are rounded to, so that they still come to the total
     #[arg(long, value_name = "N", conflicts_with = "explain")]
     pub(crate) digits: Option<u32>,
-    /// Where the number comes from: files, events, and the largest lines
-    #[arg(long, conflicts_with = "allocated")]
+    /// Where the number comes from: files, events, rules, and the largest lines
+    #[arg(long)]
     pub(crate) explain: bool,
     /// After what is shared is spread by the rules
     #[arg(long)]

@@ -109,6 +109,21 @@ fn from_file_to_number(store: &Store) {
         .map(|item| format!("{} {}", item["centre"], item["after"]).replace('"', ""))
         .collect();
     assert_eq!(after, ["lab 12.005", "network 0", "shop 17"]);
+    let of_shop = ["costs", "--allocated", "--filter", "project = shop", "--explain"];
+    let explained = server.run(&of_shop);
+    assert_eq!(explained.code, 0, "{}", explained.err);
+    says(
+        &explained.out,
+        &[
+            "17 USD",
+            "12.5 of its own, 4.5 received, 0 given, USD",
+            "4.5 USD halves: network → shop, 50 % of 9, 2026-10",
+            "lines-imported at position",
+            "largest lines",
+        ],
+    );
+    let number = server.json(&["costs", "--allocated", "--filter", "project = shop"]);
+    assert_eq!(number["totals"]["USD"]["amount"], server.json(&of_shop)["totals"]["USD"]);
 
     let id = server.json(&["get", "bills"])[0]["id"].as_str().unwrap().to_owned();
     let wrong = server.run(&["do", "bill", "close", &id, "--set", "invoiced.USD=\"30\""]);

@@ -152,7 +152,7 @@ async fn shared_charges_come_to_what_they_were_and_their_ratios_to_one() {
     let whose = Whose::new(rules(), Surroundings::default());
     let store = world.ledger.ports.bills.as_ref();
     let allocated = allocate(store, &counting, &whose, Basis::Billed).unwrap();
-    let shares: PoolShares = pool_shares(&allocated.trace);
+    let shares: PoolShares = pool_shares(allocated.moves());
     let placer = Placer::new(&whose, vec![]).unwrap();
     let place = |line: &Line| placer.place(line).0.centre;
     let shared = Shared { place: &place, shares: &shares, method: "costs/1" };

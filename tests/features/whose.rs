@@ -279,6 +279,90 @@ async fn a_pool_is_spread_by_what_was_used_month_by_month() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_centre_has_after_the_rules_goes_back_to_the_lines_of_every_pool_on_the_way() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let one = |day, billed, tags| One { day, billed, resource: "", quantity: "1", tags };
+    let team = |name: &str| format!(r#"{{"team": "{name}"}}"#);
+    let teams = ["a", "b", "network", "office"].map(team);
+    import(
+        &world,
+        &[
+            one("2026-10-01", "10", &teams[0]),
+            one("2026-10-01", "20", &teams[1]),
+            one("2026-10-01", "30", &teams[2]),
+            one("2026-10-01", "-1", &teams[2]),
+            one("2026-10-01", "1", &teams[3]),
+            one("2026-11-01", "5", &teams[3]),
+        ],
+    )
+    .await;
+    let all = counting(&world).await;
+    let rules = json!({
+        "attribution": [{"name": "teams", "conditions": [], "centre_of": "tags.team"}],
+        "shared": [
+            {"name": "rent", "pool": "office", "targets": ["a", "network"], "method": {"even": {}}},
+            {"name": "traffic", "pool": "network", "targets": ["a", "b"],
+             "method": {"fixed": {"percent": {"a": "25", "b": "50"}}}},
+        ],
+    });
+    let whose = whose(&world, &all, rules, None).await;
+    let store = world.ledger.ports.bills.as_ref();
+    let allocated = allocate(store, &all, &whose, Basis::Billed).unwrap();
+    let explain = |project: &str, month: &str| {
+        let mut question = asked(&[]);
+        for (axis, value) in [("project", project), ("month", month)] {
+            let filter = Filter { column: axis.into(), op: Op::In, values: vec![value.into()] };
+            question.filters.push((axis.parse().unwrap(), filter));
+        }
+        let table = allocated.costs(&whose, &question).unwrap();
+        let origin = allocated.explain(store, &all, &whose, &question, 10).unwrap();
+        let flow = *origin.flows.values().next().unwrap();
+        let shown = table.totals().unwrap().values().next().unwrap().amount;
+        assert_eq!(flow.after, shown, "it explains the number that is shown");
+        assert_eq!(flow.before.0 + flow.received.0 - flow.given.0, flow.after.0);
+        origin
+    };
+    let steps = |origin: &commands::origin::Origin| -> Vec<String> {
+        let step = |one: &commands::origin::Step| {
+            let (rule, from, to) = (&one.rule, &one.source, &one.target);
+            format!("{rule}: {from} → {to} {} = {} % of {}", one.amount, one.percent(), one.of)
+        };
+        origin.steps.iter().map(step).collect()
+    };
+    let a = explain("a", "2026-10");
+    assert_eq!(
+        steps(&a),
+        [
+            "rent: office → a 0.5 = 50 % of 1",
+            "rent: office → network 0.5 = 50 % of 1",
+            "traffic: network → a 7.375 = 25 % of 29.5",
+        ]
+    );
+    let numbers = |origin: &commands::origin::Origin| -> Vec<u64> {
+        let mut numbers: Vec<u64> =
+            origin.explained.lines.iter().map(|(_, line)| line.number).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(numbers(&a), [2, 4, 5, 6], "its own line and those of both pools");
+    let network = explain("network", "2026-10");
+    assert_eq!(
+        steps(&network),
+        [
+            "rent: office → network 0.5 = 50 % of 1",
+            "traffic: network → a 7.375 = 25 % of 29.5",
+            "traffic: network → b 14.75 = 50 % of 29.5",
+            "traffic: network → network 7.375 = 25 % of 29.5",
+        ]
+    );
+    let november = explain("b", "2026-11");
+    assert_eq!(
+        steps(&november),
+        ["rent: office → network 2.5 = 50 % of 5", "traffic: network → b 1.25 = 50 % of 2.5"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn projects_that_rules_create_are_created_once() {
     let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
     create(&world, "project", "create", json!({"name": "a"})).await;

@@ -184,6 +184,30 @@ pub fn explained(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resul
     for one in items(answer, "terms") {
         term(out, one)?;
     }
+    for (currency, flow) in answer["flows"].as_object().into_iter().flatten() {
+        writeln!(
+            out,
+            "  {} of its own, {} received, {} given, {currency}",
+            text(flow, "before"),
+            text(flow, "received"),
+            text(flow, "given")
+        )?;
+    }
+    for moved in items(answer, "movements") {
+        writeln!(
+            out,
+            "  {} {} {}: {} → {}, {} % of {}, {} {}",
+            text(moved, "amount"),
+            text(moved, "currency"),
+            text(moved, "rule"),
+            text(moved, "source"),
+            text(moved, "target"),
+            text(moved, "percent"),
+            text(moved, "of"),
+            text(moved, "month"),
+            text(moved, "charge_category"),
+        )?;
+    }
     for part in items(answer, "parts") {
         let sums = part["sums"].as_object().into_iter().flatten();
         let sums: Vec<String> =

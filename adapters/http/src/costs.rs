@@ -12,6 +12,7 @@ use ::commands::{
     attribute::{AxisQuery, Placer, attributed, explain_attributed},
     bills::{self, Booked, Counting, Import, OnRepeats},
     compare::{self, Compare, Row},
+    origin::{Flow, Step},
     ports::{BillFault, BillStore, ReadBill, Reading},
     terms::{Effect, effects},
 };
@@ -412,18 +413,56 @@ fn formula(basis: Basis, terms: &Terms) -> String {
     formula
 }
 
+fn flow(flow: &Flow) -> Value {
+    json!({
+        "before": flow.before,
+        "received": flow.received,
+        "given": flow.given,
+        "after": flow.after,
+    })
+}
+
+fn step(step: &Step) -> Value {
+    json!({
+        "rule": step.rule,
+        "source": step.source,
+        "target": step.target,
+        "currency": step.currency,
+        "month": step.month,
+        "charge_category": step.category,
+        "of": step.of,
+        "amount": step.amount,
+        "share": step.share.to_string(),
+        "percent": step.percent(),
+    })
+}
+
 /// Where a number comes from: segments, the events that brought them, and the largest lines.
 pub(crate) async fn explain(call: Call) -> Answer {
     let query = asked::query(&call)?;
     let counting = asked::counting(&call).await?;
-    let asked = asked::whose(&call, &counting, &axes(&query)).await?;
+    let spread = call.params.flag(&ALLOCATED);
+    let mut axes = axes(&query);
+    if spread {
+        axes.push(&Axis::Project);
+    }
+    let asked = asked::whose(&call, &counting, &axes).await?;
     let most = page_size(&call);
     let ledger = Arc::clone(&call.service.ledger);
     let store = Arc::clone(&ledger.ports.bills);
     let position = counting.position;
     let (explained, shown, mut body) = blocking(move || {
+        let (mut origin, mut of_lines) = (None, query.clone());
         let explained = match query.of_lines() {
-            Some(of_lines) => bills::explain(store.as_ref(), &counting, &of_lines, most)?,
+            _ if spread => {
+                let allocated = allocate(store.as_ref(), &counting, &asked.whose, query.basis)?;
+                let whose = &asked.whose;
+                let found = allocated.explain(store.as_ref(), &counting, whose, &query, most)?;
+                origin = Some((allocated.digest, found.flows, found.steps));
+                of_lines = found.asked;
+                found.explained
+            }
+            Some(plain) => bills::explain(store.as_ref(), &counting, &plain, most)?,
             None => explain_attributed(store.as_ref(), &counting, &asked.whose, &query, most)?,
         };
         let placer = Placer::new(&asked.whose, vec![])?;
@@ -446,7 +485,7 @@ pub(crate) async fn explain(call: Call) -> Answer {
         body["formula"] = json!(formula(query.basis, terms));
         body["totals"] = json!(explained.totals);
         if !terms.is_none() {
-            let query = AxisQuery { groups: vec![], ..query };
+            let query = AxisQuery { groups: vec![], ..of_lines };
             let effects = effects(store.as_ref(), &counting, &asked.whose, &query)?;
             let table = attributed(store.as_ref(), &counting, &asked.whose, &query)?;
             let totals = table.totals().map_err(BillFault::from)?.into_iter();
@@ -455,6 +494,15 @@ pub(crate) async fn explain(call: Call) -> Answer {
             body["totals"] = json!(totals);
             let effects: Vec<Value> = effects.iter().map(|one| effect(one, terms)).collect();
             body["terms"] = json!(effects);
+        }
+        body["allocated"] = json!(spread);
+        if let Some((digest, flows, steps)) = origin {
+            body["formula"] = json!("before + received - given, of lines that rules have placed");
+            body["totals"] =
+                flows.iter().map(|(of, flow)| (of.to_string(), json!(flow.after))).collect();
+            body["flows"] = flows.iter().map(|(of, one)| (of.to_string(), flow(one))).collect();
+            body["movements"] = steps.iter().map(step).collect();
+            body["digest"] = json!(digest);
         }
         Ok((explained, shown, body))
     })

@@ -65,7 +65,7 @@ fn run(
         write(store, counting, version, None, &mut send)?;
         return Ok(());
     };
-    let shares = pool_shares(&allocate(store, counting, &by.asked.whose, by.basis)?.trace);
+    let shares = pool_shares(allocate(store, counting, &by.asked.whose, by.basis)?.moves());
     let placer = Placer::new(&by.asked.whose, vec![])?;
     let place = |line: &Line| placer.place(line).0.centre;
     let shared = Shared { place: &place, shares: &shares, method: &by.method };

@@ -200,6 +200,7 @@ static COSTS: &[&Parameter] = &[
     &TO_MONTH,
 ];
 static EXPLAIN: &[&Parameter] = &[
+    &ALLOCATED,
     &AT,
     &BASIS,
     &CURRENCY,
