@@ -1,4 +1,5 @@
-//! What is done by the clock: looks at clouds, and once a day the bill lines that are made here.
+//! What is done by the clock: looks at clouds, pulls of bills, and once a day the bill lines that are
+//! made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
@@ -73,6 +74,23 @@ async fn order(ledger: &Ledger, account: Uuid) {
         // Somebody else was first, or the account is not ready: the next look will tell.
         Ok(_) | Err(SubmitFault::Refused(_)) => {}
         Err(fault) => tracing::warn!(%account, %fault, "a look could not be ordered"),
+    }
+}
+
+/// How often it is looked whether a bill source is due.
+const SOURCE_LOOK: Duration = Duration::from_secs(30);
+
+/// Orders the pulls that are due until `stop` comes back. Of several servers that do, one is first.
+pub(crate) async fn run_pulls(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        if let Err(fault) = ledger.order_due_pulls().await {
+            tracing::warn!(%fault, "the bill sources cannot be listed");
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(SOURCE_LOOK) => {}
+        }
     }
 }
 

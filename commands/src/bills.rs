@@ -276,7 +276,7 @@ fn stating(read: &ReadBill, import: &Import) -> Result<Vec<Submission>, SubmitFa
 }
 
 /// Does what blocks on a thread of its own.
-async fn apart<T: Send + 'static>(
+pub(crate) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BillFault> + Send + 'static,
 ) -> Result<T, BillFault> {
     let (done, waiting) = oneshot::channel();

@@ -236,6 +236,11 @@ impl Ledger {
     }
 }
 
+/// What a bill source's own credential is sealed for.
+pub(crate) fn source_context(source: Uuid) -> String {
+    format!("bill-source/{source}")
+}
+
 /// What a cloud account's credential is sealed for.
 pub(crate) fn credential_context(account: Uuid) -> String {
     format!("cloud-account/{account}")

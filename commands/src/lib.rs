@@ -16,6 +16,7 @@
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
 //! - [`origin`]: where what a centre has after the rules comes from.
+//! - [`pull`]: takes in the bills that lie in object storage.
 //! - [`rate`]: what was used, as lines by our own rates.
 //! - [`reports`]: asks reports, as of a position.
 //! - [`terms`]: what applies to sums: factors and exchange rates, and since when they are known.
@@ -43,6 +44,7 @@ pub mod origin;
 pub mod pace;
 pub mod plan;
 pub mod ports;
+pub mod pull;
 pub mod rate;
 pub mod reconcile;
 pub mod reports;

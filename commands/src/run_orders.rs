@@ -16,7 +16,8 @@ use std::{
 };
 
 use domain::{
-    kernel::{Kind, OrderKey, Outstanding, Refusal, StreamId, codes},
+    finops::bill_source::BillSource,
+    kernel::{Decider, Kind, OrderKey, Outstanding, Refusal, StreamId, codes},
     kinds,
     observation::Origin,
     tenancy::cloud_account::CloudAccount,
@@ -30,6 +31,7 @@ use crate::{
     ledger::{Ledger, LoadFault},
     observe::{Look, chain, inventory_position, outstanding},
     ports::{DriverFault, Lease, LogFault, Report, Task, ViewFault},
+    pull::{self, PullFault},
     submit::{Submission, SubmitFault},
 };
 
@@ -61,6 +63,10 @@ pub enum Step {
     AfterCall,
     /// The report is in the log; the lease is still held.
     AfterReport,
+    /// A pull has booked a delivery; nothing says that it was taken in.
+    DeliveryBooked,
+    /// A pull has said that a delivery was taken in; others are still to come.
+    DeliveryTaken,
 }
 
 /// Asked at every step of every order.
@@ -335,6 +341,7 @@ impl Runner {
                     Report { verb: "park", body: json!({"number": out.number, "reason": reason}) }
                 }
             },
+            Err(Failure::Died) => return Ok(Tried::Died),
             Err(Failure::Log(fault)) => return Err(fault.into()),
         };
         match self.report(kind, id, out.number, report, chain_of).await {
@@ -406,6 +413,9 @@ impl Runner {
         if kind.name == "cloud-account" {
             return self.work_account(id, out, correlation_id).await;
         }
+        if kind.name == BillSource::KIND {
+            return self.work_source(id, key).await;
+        }
         let account_id = facets.account.ok_or(Failure::NotReady)?;
         let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
         if !account.is_ready() {
@@ -424,6 +434,25 @@ impl Runner {
             },
         };
         provider.carry_out(&access, &task).await.map_err(Failure::Driver)
+    }
+
+    /// A bill source's order: take in what is new or has changed.
+    async fn work_source(&self, id: &str, key: &OrderKey) -> Result<Report, Failure> {
+        let id: Uuid = id.parse().map_err(|_| Failure::NotReady)?;
+        let dies = |step: pull::Step| {
+            let step = match step {
+                pull::Step::Booked => Step::DeliveryBooked,
+                pull::Step::Taken => Step::DeliveryTaken,
+            };
+            self.probe.dies(step, key)
+        };
+        // Apart, so that every other order does not carry the room of a pull.
+        Box::pin(pull::pull(&self.ledger, id, &dies)).await.map_err(|fault| match fault {
+            PullFault::Died => Failure::Died,
+            PullFault::NotReady => Failure::NotReady,
+            PullFault::Driver(fault) => Failure::Driver(fault),
+            PullFault::Load(fault) => fault.into(),
+        })
     }
 
     /// An account's own orders: who does the credential belong to, and what is in the cloud.
@@ -548,6 +577,8 @@ enum Judgement {
 }
 
 enum Failure {
+    /// A probe let the runner die.
+    Died,
     /// The account cannot be used now; the order waits.
     NotReady,
     Driver(DriverFault),

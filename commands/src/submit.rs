@@ -9,9 +9,10 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
+    finops::bill_source::BillSource,
     kernel::{
-        Caller, Decided, Kind, Outstanding, Principal, Refusal, Role, Stamp, State, StreamId,
-        canonical_bytes, canonical_value, codes, fields, sha256,
+        Caller, Decided, Decider, Kind, Outstanding, Principal, Refusal, Role, Stamp, State,
+        StreamId, canonical_bytes, canonical_value, codes, fields, sha256,
     },
     kinds::KINDS,
     log::{Position, RequestStamp},
@@ -446,6 +447,10 @@ impl Ledger {
                 format!("the account {account_id} is not ready")
             };
             return Err(Refusal::new(&codes::ACCOUNT_NOT_READY, detail).into());
+        }
+        // The account lends its credential: whether its provider has files was asked before.
+        if kind.name == BillSource::KIND {
+            return Ok(());
         }
         let tag = out.order["type"].as_str().unwrap_or_default();
         let unsupported = || {

@@ -9,9 +9,12 @@ use adapters_console::{
     costs as show, exit::Exit, format, input, names::resolve, progress::Progress, style::Style,
 };
 
+use commands::pull::ENDINGS;
+
 use super::{
     Failure,
     grammar::{Allocate, Bill, Costs, ExportBills, ImportBill, Months, ReconcileBills, Span},
+    pull,
 };
 use crate::connection::Connection;
 
@@ -89,9 +92,6 @@ async fn reconcile_bills(
     Ok(Exit::Ok)
 }
 
-/// What a folder's files are called that are taken for bills.
-const ENDINGS: [&str; 4] = [".csv", ".csv.gz", ".csv.zst", ".parquet"];
-
 /// The files that are named, each with what it is called, and the bills of the folders that are and
 /// of those in them, by name.
 fn files(named: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, Failure> {
@@ -145,11 +145,14 @@ fn own_mapping(path: &Path) -> Result<String, Failure> {
 }
 
 async fn import_bill(import: ImportBill, connection: &Connection) -> Result<Exit, Failure> {
-    let client = connection.client()?;
     let mapping = match &import.mapping_file {
         Some(path) => Some(own_mapping(path)?),
         None => import.mapping.clone(),
     };
+    if import.files.iter().any(|path| pull::is_bucket(path)) {
+        return pull::import(&import, mapping, connection).await;
+    }
+    let client = connection.client()?;
     for (path, name) in &files(&import.files)? {
         let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
         let file = tokio::fs::File::open(path).await.map_err(cannot)?;

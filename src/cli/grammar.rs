@@ -72,6 +72,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Bill,
     },
+    /// Places where bills lie as files; `get bill-sources` lists them
+    BillSource {
+        #[command(subcommand)]
+        command: BillSources,
+    },
     /// Where budgets stand: spent, forecast, alerts
     #[command(
         after_help = "Examples:\n  skyledger create budget -f shop.yaml\n  skyledger budgets\n  \
@@ -344,10 +349,31 @@ pub(crate) enum Bill {
     /// Take a bill's files in: CSV by FOCUS, AWS CUR or OCI, plain or compressed
     #[command(after_help = "Examples:\n  skyledger bill import october.csv.gz\n  \
         skyledger bill import late.csv --reason 'late lines of the 31st'\n  \
-        skyledger bill import october-again.csv --replace --strict")]
+        skyledger bill import october-again.csv --replace --strict\n  \
+        skyledger bill import s3://our-bills/focus/ --account prod")]
     Import(ImportBill),
     /// Show bills beside what their issuers say of invoices and months
     Reconcile(ReconcileBills),
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum BillSources {
+    /// Take in what is new or has changed, and wait until that is done
+    #[command(after_help = "Examples:\n  skyledger create bill-source -f aws.yaml\n  \
+        skyledger bill-source pull aws\n  \
+        skyledger bill-source pull aws --reason 'the issuer corrects October'\n\n\
+        Example (aws.yaml):\n  name: aws\n  place:\n    account: 7d0c…        # or a credential \
+        beside place, as an account has it\n    bucket: our-bills\n    prefix: focus/\n    \
+        schedule: {every: day, hour: 6}")]
+    Pull {
+        /// Which, by id or name
+        source: String,
+        /// Why closed months get further versions
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Args, Clone, Debug)]
@@ -383,7 +409,7 @@ pub(crate) struct ReconcileBills {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ImportBill {
     /// The files; of a folder and those in it all that end in .csv, .csv.gz, .csv.zst or .parquet, by
-    /// name
+    /// name; or s3://BUCKET/PREFIX
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
     /// How they are written: focus, aws-cur, aws-cur-2, oci; told by the heading when it is left out
@@ -404,6 +430,16 @@ pub(crate) struct ImportBill {
     /// Why a closed month gets a further version
     #[arg(long)]
     pub(crate) reason: Option<String>,
+    /// The cloud account that reads a bucket; the environment's AWS_ACCESS_KEY_ID and its like when
+    /// it is left out
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) account: Option<String>,
+    /// The bucket's region
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Base URL of a store that speaks as S3 does
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

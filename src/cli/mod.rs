@@ -5,6 +5,7 @@ mod command;
 mod cost;
 mod forecast;
 mod grammar;
+mod pull;
 mod query;
 mod run;
 mod serve;
@@ -126,6 +127,7 @@ async fn serve_client(
         Command::Amortise(months) => run::run("/v1/amortisations", months, &connection).await,
         Command::Audit { command } => audit::run(command, &connection).await,
         Command::Bill { command } => cost::bill(command, &connection).await,
+        Command::BillSource { command } => pull::run(command, &connection).await,
         Command::Budgets(budgets) => watch::budgets(&budgets, &connection).await,
         Command::Check(place) => upkeep::check(place).await,
         Command::Export(export) => upkeep::export(export).await,

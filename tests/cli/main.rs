@@ -8,6 +8,7 @@ mod costs;
 mod demo;
 mod first_start;
 mod forecasts;
+mod pulls;
 mod runs;
 mod server;
 mod telemetry;
@@ -39,7 +40,17 @@ impl From<Output> for Ran {
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skyledger"));
     // Nothing of the person who runs the tests.
-    for variable in ["SKYLEDGER_CA_FILE", "SKYLEDGER_SERVER", "SKYLEDGER_TOKEN", "NO_COLOR"] {
+    for variable in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "NO_COLOR",
+        "SKYLEDGER_CA_FILE",
+        "SKYLEDGER_SERVER",
+        "SKYLEDGER_TOKEN",
+    ] {
         command.env_remove(variable);
     }
     command.env("XDG_CONFIG_HOME", "/nonexistent").stdin(Stdio::null());

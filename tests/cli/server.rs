@@ -246,6 +246,11 @@ impl Server {
         self.client(words).output().unwrap().into()
     }
 
+    /// The same, with something in its environment.
+    pub(crate) fn run_with(&self, words: &[&str], environment: &[(&str, &str)]) -> Ran {
+        self.client(words).envs(environment.iter().copied()).output().unwrap().into()
+    }
+
     /// What a command answers in JSON.
     #[track_caller]
     pub(crate) fn json(&self, words: &[&str]) -> Value {

@@ -29,14 +29,14 @@ const OTHER_REGION: &str = "eu-west-1";
 /// Pages of five: a handful of servers is a listing of two.
 const PAGE_SIZE: usize = 5;
 
-fn server_at(variable: &str) -> String {
+pub(crate) fn server_at(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is the URL of a moto server; run ./test, which starts one")
     })
 }
 
 /// The number of an account that no other test has, also where the stand-in is older than this run.
-fn new_account() -> String {
+pub(crate) fn new_account() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let number = since.as_micros() as u64 + (NEXT.fetch_add(1, Ordering::Relaxed) << 32);
@@ -493,11 +493,15 @@ async fn what_a_credential_may_not_do_is_denied_by_kind_and_a_wrong_one_altogeth
         "Effect": "Allow", "Resource": "*", "Action": [
             "ec2:DescribeAvailabilityZones", "ec2:DescribeInstances", "ec2:DescribeRegions",
             "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
+            "s3:ListBucket",
         ],
     }]})
     .to_string();
     let fields = [("UserName", user.as_str()), ("PolicyName", "p"), ("PolicyDocument", &policy)];
     iam("PutUserPolicy", &fields).await;
+    let bucket = format!("bills-{}", new_account());
+    hand.object("PUT", &bucket, vec![]).await.unwrap();
+    hand.object("PUT", &format!("{bucket}/a b+ü=1.csv"), b"x".to_vec()).await.unwrap();
     hand.unchecked_calls(0).await.unwrap();
 
     let connected = async |secret: &str| {
@@ -520,6 +524,26 @@ async fn what_a_credential_may_not_do_is_denied_by_kind_and_a_wrong_one_altogeth
         assert_eq!(row["complete"], row["kind"] != "disk", "{row}");
     }
     assert!(!world.rows("vpc").await.is_empty());
-    let (_, status) = connected("wrong/wrong/wrong/wrong/wrong/wrong/1234").await;
+    let wrong = "wrong/wrong/wrong/wrong/wrong/wrong/1234";
+    let (_, status) = connected(wrong).await;
     assert_eq!(status, "denied");
+
+    // Of bills it may see what lies there, and read none of it; with a wrong secret not even that.
+    for (secret, call, code) in
+        [(secret.as_str(), "GetObject", "AccessDenied"), (wrong, "ListObjectsV2", "Signature")]
+    {
+        let credential = json!({
+            "access_key_id": key.first("AccessKeyId").unwrap(), "secret_access_key": secret,
+        });
+        let place = json!({"bucket": bucket, "endpoint": url, "prefix": "a b+"});
+        let body = json!({"name": "bills", "place": place, "credential": credential});
+        let source = world.send("bill-source", None, "define", body).await.unwrap().id;
+        world.send("bill-source", source, "pull", json!({})).await.unwrap();
+        world.settle().await;
+        let last = world.row(source).await["state"]["last_pull"].clone();
+        assert_eq!(last["failed"], "denied", "{last}");
+        let reason = last["reason"].as_str().unwrap();
+        assert!(reason.contains(call) && reason.contains(code), "{reason}");
+        assert!(!reason.contains(secret), "{reason}");
+    }
 }

@@ -161,6 +161,13 @@ impl Server {
         let body = json!({"name": "days", "question": question, "shared": true});
         let report = self.send("reports", "", "define", body).await;
         self.send("clusters", "", "define", json!({"name": "edge"})).await;
+        let credential = json!({
+            "access_key_id": "AKIDEXAMPLE012345",
+            "secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+        });
+        let place = json!({"bucket": "bills", "endpoint": "http://127.0.0.1:1"});
+        let body = json!({"name": "aws", "place": place, "credential": credential});
+        self.send("bill-sources", "", "define", body).await;
         let settings = json!({"name": "own", "currency": "EUR"});
         self.send("rate-sets", "", "define", json!({"settings": settings})).await;
         let equipment = json!({"vcpus": 2, "memory_gib": "4"});

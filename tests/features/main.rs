@@ -20,6 +20,7 @@ mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
 mod plans;
+mod pulls;
 mod rating;
 mod replay;
 mod reports;

@@ -12,6 +12,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest body that is read: a page of 1,000 instances is some 8 MB of XML.
 const BODY_BYTES_MAX: usize = 64 << 20;
+/// Longest time that a body may take that is read piece by piece: a day of a terabyte.
+const BODY_TIMEOUT: Duration = Duration::from_hours(24);
 /// Tries of one call whose connection was refused: nothing was sent, so nothing can happen twice.
 const CONNECT_TRIES: u32 = 3;
 
@@ -24,6 +26,33 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// The whole body.
     pub body: Vec<u8>,
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct Coming {
+    /// HTTP status.
+    pub status: u16,
+    response: reqwest::Response,
+}
+
+impl Coming {
+    /// The next piece of the body; none at its end.
+    ///
+    /// # Errors
+    /// [`DriverFault::Transient`] when it breaks off.
+    pub async fn piece(&mut self) -> Result<Option<Vec<u8>>, DriverFault> {
+        Ok(self.response.chunk().await.map_err(transient)?.map(|piece| piece.to_vec()))
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// [`DriverFault::Transient`] when it breaks off, [`DriverFault::Unexpected`] when it is too
+    /// large.
+    pub async fn whole(self) -> Result<Answer, DriverFault> {
+        read(self.response).await
+    }
 }
 
 /// A client without cookies, redirects or proxies. Cheap to share.
@@ -86,6 +115,26 @@ impl HttpClient {
     /// [`DriverFault::Transient`] when the connection fails or the time is over,
     /// [`DriverFault::Unexpected`] when the answer is too large.
     pub async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Answer, DriverFault> {
+        let coming = self.begin(request, self.answer_timeout).await?;
+        coming.whole().await
+    }
+
+    /// Sends one request, and leaves it to the caller how long its body may take.
+    ///
+    /// # Errors
+    /// [`DriverFault::Transient`] when the connection fails, or nothing is answered in time.
+    pub async fn open(&self, request: http::Request<Vec<u8>>) -> Result<Coming, DriverFault> {
+        let begun = self.begin(request, BODY_TIMEOUT);
+        tokio::time::timeout(self.answer_timeout, begun)
+            .await
+            .unwrap_or_else(|_| Err(DriverFault::Transient("no answer in time".into())))
+    }
+
+    async fn begin(
+        &self,
+        request: http::Request<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Coming, DriverFault> {
         let (parts, body) = request.into_parts();
         let url = parts.uri.to_string();
         let client = self.client(&url)?;
@@ -96,6 +145,7 @@ impl HttpClient {
                 .request(parts.method.clone(), &url)
                 .headers(parts.headers.clone())
                 .body(body.clone())
+                .timeout(patience)
                 .send()
                 .await;
             match sent {
@@ -108,7 +158,7 @@ impl HttpClient {
                 Err(error) => return Err(transient(error)),
             }
         };
-        read(response).await
+        Ok(Coming { status: response.status().as_u16(), response })
     }
 }
 

@@ -28,7 +28,7 @@ const CALL_BYTES_MAX: usize = 4 << 20;
 pub struct Seen {
     /// From 1, over all calls since the script was set.
     pub number: usize,
-    /// For instance `DescribeVpcs`.
+    /// For instance `DescribeVpcs`, or `GetObject`.
     pub action: String,
     /// From the scope of its signature.
     pub region: String,
@@ -234,6 +234,18 @@ fn header(head: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// What a call of S3 is called that says it by its method and path.
+fn object_action(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let first = head.lines().next().unwrap_or_default();
+    let action = match first {
+        get if get.starts_with("GET") && get.contains("list-type=2") => "ListObjectsV2",
+        get if get.starts_with("GET") => "GetObject",
+        _ => "",
+    };
+    action.to_owned()
+}
+
 fn judge(head: &[u8], body: &[u8], state: &Mutex<State>) -> Fate {
     let form: BTreeMap<String, String> = String::from_utf8_lossy(body)
         .split('&')
@@ -243,7 +255,7 @@ fn judge(head: &[u8], body: &[u8], state: &Mutex<State>) -> Fate {
     // Credential=<key>/<date>/<region>/<service>/aws4_request
     let scope = header(head, "authorization").unwrap_or_default();
     let region = scope.split('/').nth(2).unwrap_or_default().to_owned();
-    let action = form.get("Action").cloned().unwrap_or_default();
+    let action = form.get("Action").cloned().unwrap_or_else(|| object_action(head));
     let mut state = lock(state);
     state.since_script += 1;
     let seen = Seen { number: state.since_script, action, region, form };

@@ -409,6 +409,32 @@ pub fn reconciled(out: &mut dyn Write, answer: &Value, style: Style) -> io::Resu
     Ok(())
 }
 
+/// What a pull of bills came to.
+///
+/// # Errors
+/// What the output says.
+pub fn pulled(out: &mut dyn Write, last: &Value, style: Style) -> io::Result<()> {
+    if let Some(code) = last["failed"].as_str() {
+        let why = text(last, "reason");
+        return writeln!(out, "{} the pull came to nothing ({code}): {why}", style.red("!"));
+    }
+    let sum = &last["sum"];
+    let count = |name: &str| plain(&sum[name]);
+    writeln!(
+        out,
+        "{} files, taken in {}, unchanged {}, refused {}",
+        count("listed"),
+        count("taken"),
+        count("unchanged"),
+        items(sum, "refused").len(),
+    )?;
+    for one in items(sum, "refused") {
+        let (what, code, why) = (text(one, "delivery"), text(one, "code"), text(one, "reason"));
+        writeln!(out, "  {} {what}  {code}: {why}", style.red("!"))?;
+    }
+    Ok(())
+}
+
 /// What came of a bill's file.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! into the command's body, and says what it looked at.
 
 mod account;
+mod bill_source;
 mod mapping;
 mod project;
 mod token;
@@ -47,6 +48,8 @@ pub(crate) struct Gathering<'a> {
 /// Looks up what this command needs.
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
+        ("bill-source", "define") => bill_source::seal(gathering).await?,
+        ("bill-source", "retire") => {}
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
         ("cloud-account", "configure") => account::settings(gathering).await?,
         ("token", "issue") => token::mint(gathering)?,

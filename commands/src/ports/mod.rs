@@ -3,6 +3,7 @@
 mod answers;
 mod bills;
 mod clock;
+mod files;
 mod leases;
 mod log;
 mod provider;
@@ -15,6 +16,7 @@ pub use bills::{
     Statement,
 };
 pub use clock::{Clock, NewId};
+pub use files::{Bucket, FilePage, Files, Pieces};
 pub use leases::{Lease, Leases};
 pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::Files;
+
 /// One row of a provider's table: what it has of a kind. What is not in the table is refused
 /// before anything is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +208,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Most calls at once to one account.
     fn concurrency(&self) -> usize {
         4
+    }
+
+    /// Its store of files, where it has one that is read here.
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 
     /// Who the credential belongs to.

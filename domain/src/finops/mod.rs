@@ -9,6 +9,7 @@
 //! - [`anomaly`]: which days cost what they should not.
 //! - [`attribution`]: whose costs are, and what they are grouped by beyond a line's own dimensions.
 //! - [`bill`]: what one account is billed for one month: a kind.
+//! - [`bill_source`]: where bills lie as files: a kind.
 //! - [`budget`]: what may be spent: a kind.
 //! - [`cluster`]: whose the containers of a cluster are: a kind.
 //! - [`commitment`]: what was paid in advance for a term: a kind.
@@ -47,6 +48,7 @@ pub mod anomaly_found;
 pub mod anomaly_rule;
 pub mod attribution;
 pub mod bill;
+pub mod bill_source;
 pub mod budget;
 pub mod cluster;
 pub mod commitment;

@@ -224,7 +224,7 @@ impl Question {
 }
 
 impl Schedule {
-    fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         let days = match self.every {
             Every::Day => 1,
             Every::Week => 7,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, id, invoice, machine,
     new_rate, origin, place, question, repricing, run, segment, servers, settings, standing,
-    stated_commitment, terms, time, watch,
+    stated_commitment, taken, terms, time, watch,
 };
 
 fn stamp() -> Stamp {
@@ -83,6 +83,29 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.push(("close", json!({})));
             pool.push(("close", json!({"accept_difference": true})));
             pool.push(("close", json!({"invoiced": {"EUR": "3.25"}})));
+        }
+        "bill-source" => {
+            for prefix in ["focus/", "cur/"] {
+                let place = json!({"bucket": "bills", "prefix": prefix});
+                pool.push(("define", json!({"name": "aws", "place": place, "credential": "s"})));
+                pool.push(("define", json!({"place": place})));
+            }
+            pool.push(("pull", json!({"reason": "late lines"})));
+            for number in 1..4 {
+                pool.push(("pull", json!({"due": format!("2026-11-0{number}T06:00:00Z")})));
+                for etag in ["a", "b"] {
+                    pool.push(("take", json!({"number": number, "taken": taken(etag)})));
+                }
+                let refused = json!({
+                    "delivery": "x", "fingerprint": "00", "code": "bill-closed", "reason": "r",
+                });
+                let sum = json!({"listed": 1, "taken": 0, "unchanged": 0, "refused": [refused]});
+                pool.push(("finish-pull", json!({"number": number, "sum": sum})));
+                let why = json!({"number": number, "code": "denied", "reason": "no"});
+                pool.push(("fail-pull", why));
+                pool.push(("park", json!({"number": number, "reason": "no answer in time"})));
+            }
+            pool.extend(["pause", "resume", "retire"].map(|verb| (verb, json!({}))));
         }
         "cluster" => {
             for namespace in ["web", "db"] {

@@ -11,8 +11,8 @@ use domain::{
         shape,
     },
     finops::{
-        amount, anomaly_found, anomaly_rule, bill, budget, cluster, commitment, driver,
-        exchange_rate, issuer, rate_set, report, repricing, rule_set, rules, tagging,
+        amount, anomaly_found, anomaly_rule, bill, bill_source, budget, cluster, commitment,
+        driver, exchange_rate, issuer, rate_set, report, repricing, rule_set, rules, tagging,
     },
     kernel::{Decider, Reach, Role},
     mapping::{self, FieldDrift, Mute},
@@ -399,6 +399,51 @@ pub(crate) fn run(day: u32) -> Value {
     })
 }
 
+/// A delivery of one file that was taken in.
+pub(crate) fn taken(etag: &str) -> serde_json::Value {
+    json!({
+        "delivery": "s3://bills/focus/october.csv",
+        "files": [{"key": "focus/october.csv", "bytes": 4096, "etag": etag}],
+        "source_digest": "5d".repeat(32),
+        "bills": [{
+            "billing_account": "123456789012", "month": "2026-10", "segment": "0a".repeat(32),
+            "lines": 7,
+        }],
+        "quarantined": 1,
+    })
+}
+
+fn bill_source() -> Samples {
+    use bill_source::Event as E;
+    let place = json!({
+        "account": id(3), "bucket": "bills", "prefix": "focus/", "region": "eu-central-1",
+        "endpoint": "https://storage.example.com", "mapping": "focus", "strict": true,
+        "repeats": "skip", "schedule": {"every": "day", "hour": 6},
+    });
+    let sum = json!({
+        "listed": 2, "taken": 1, "unchanged": 0,
+        "refused": [{
+            "delivery": "s3://bills/focus/september.csv", "fingerprint": "0b".repeat(32),
+            "code": "bill-closed", "reason": "the bill of 123456789012 for 2026-09 is closed",
+        }],
+    });
+    of::<bill_source::BillSource>(vec![
+        E::Defined {
+            name: "aws".into(),
+            place: serde_json::from_value(place).unwrap(),
+            credential: Some("sealed".into()),
+            at: time(),
+        },
+        E::Paused {},
+        E::PullFailed { number: 2, at: time(), code: "denied".into(), reason: "no".into() },
+        E::PullFinished { number: 1, at: time(), sum: serde_json::from_value(sum).unwrap() },
+        E::PullOrdered { reason: "late lines".into(), due: Some(time()) },
+        E::Resumed {},
+        E::Retired {},
+        E::DeliveryTaken { number: 1, taken: serde_json::from_value(taken("e")).unwrap() },
+    ])
+}
+
 fn report() -> Samples {
     use report::Event as E;
     let schedule = json!({"every": "week", "day": 5, "hour": 6});
@@ -574,6 +619,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         anomaly(),
         anomaly_rule(),
         bill(),
+        bill_source(),
         budget(),
         account(),
         of::<cluster::Cluster>(vec![cluster::Event::Defined {

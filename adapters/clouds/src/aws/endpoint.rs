@@ -1,9 +1,10 @@
 //! Where a service of a region answers.
 
-/// Services of the Query protocol that are used here.
+/// Services that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     Ec2,
+    S3,
     Sts,
 }
 
@@ -12,14 +13,16 @@ impl Service {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
+            Self::S3 => "s3",
             Self::Sts => "sts",
         }
     }
 
-    /// Version of its API.
+    /// Version of its API, where calls name it.
     pub(super) const fn version(self) -> &'static str {
         match self {
             Self::Ec2 => "2016-11-15",
+            Self::S3 => "2006-03-01",
             Self::Sts => "2011-06-15",
         }
     }

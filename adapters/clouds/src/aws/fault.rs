@@ -109,7 +109,7 @@ fn class(code: &str, status: u16) -> Class {
         | "RequestTimeout"
         | "ServiceUnavailable"
         | "Unavailable" => Class::Transient,
-        "NoSuchEntity" => Class::NotFound,
+        "NoSuchBucket" | "NoSuchEntity" | "NoSuchKey" => Class::NotFound,
         code if code.ends_with("NotFound") || code.ends_with("NotFoundException") => {
             Class::NotFound
         }
@@ -120,7 +120,7 @@ fn class(code: &str, status: u16) -> Class {
     }
 }
 
-/// Code and message of the first `Error` of EC2's or STS's answer.
+/// Code and message of the first `Error` of EC2's, STS's or S3's answer.
 fn read(body: &[u8]) -> Option<(String, String)> {
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
     let (mut inside, mut field) = (false, None);

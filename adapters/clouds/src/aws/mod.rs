@@ -1,9 +1,10 @@
-//! Amazon Web Services, by the Query protocol of EC2 and STS.
+//! Amazon Web Services, by the Query protocol of EC2 and STS, and S3's own.
 //!
 //! The map: [`credential`] and [`endpoint`] say who calls where; [`query`] makes one signed call
 //! and [`fault`] reads its refusals; [`wire`] is what AWS answers, [`sightings`] and [`rules`] turn
 //! that into our shapes; [`listing`] walks pages; [`server`] and [`security_group`] carry orders
-//! out, the latter by [`group_changes`]; [`limits`] refuses what AWS would refuse.
+//! out, the latter by [`group_changes`]; [`limits`] refuses what AWS would refuse. [`s3`] reads
+//! buckets.
 
 mod credential;
 mod endpoint;
@@ -14,6 +15,7 @@ mod listing;
 mod query;
 mod roles;
 mod rules;
+mod s3;
 mod security_group;
 mod server;
 mod sightings;
@@ -21,7 +23,8 @@ mod wire;
 
 use async_trait::async_trait;
 use commands::ports::{
-    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Call, DriverFault, Files, Identity, Intent, Listing, Provider, Report, Sighting,
+    Support, Task,
 };
 use domain::network::security_group::SecurityGroup;
 use serde_json::{Map, Value};
@@ -189,6 +192,10 @@ impl Provider for Aws {
 
     fn concurrency(&self) -> usize {
         8
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 
     async fn identity(&self, access: &Access) -> Result<Identity, DriverFault> {

@@ -53,7 +53,7 @@ impl Form {
 }
 
 /// The name of a document's outermost element.
-fn root(xml: &str) -> Option<String> {
+pub(super) fn root(xml: &str) -> Option<String> {
     let mut reader = Reader::from_str(xml);
     loop {
         match reader.read_event().ok()? {
@@ -152,7 +152,8 @@ impl Session<'_> {
         })
     }
 
-    fn redacted(&self, call: CallFault) -> CallFault {
+    /// Without our secrets.
+    pub(super) fn redacted(&self, call: CallFault) -> CallFault {
         let clean = |text: String| self.keys.redact(&text);
         let fault = match call.fault {
             DriverFault::Transient(text) => DriverFault::Transient(clean(text)),
@@ -174,7 +175,26 @@ fn signed(
     url: &str,
     body: String,
 ) -> Result<http::Request<Vec<u8>>, DriverFault> {
-    let cannot = |why: String| DriverFault::Unexpected(format!("the call cannot be signed: {why}"));
+    let request = http::Request::post(url)
+        .header(http::header::CONTENT_TYPE, CONTENT_TYPE)
+        .body(body.into_bytes())
+        .map_err(|error| cannot(&error))?;
+    let (scope, settings) = ((service, region), SigningSettings::default());
+    sign_request(keys, scope, settings, SystemTime::now(), request)
+}
+
+fn cannot(why: &dyn std::error::Error) -> DriverFault {
+    DriverFault::Unexpected(format!("the call cannot be signed: {why}"))
+}
+
+/// Signs a request, its content type if it has one, and its body for a service in a region.
+pub(super) fn sign_request(
+    keys: &Keys,
+    (service, region): (Service, &str),
+    settings: SigningSettings,
+    time: SystemTime,
+    mut request: http::Request<Vec<u8>>,
+) -> Result<http::Request<Vec<u8>>, DriverFault> {
     let identity = Credentials::new(
         &keys.access_key_id,
         &keys.secret_access_key,
@@ -187,25 +207,20 @@ fn signed(
         .identity(&identity)
         .region(region)
         .name(service.name())
-        .time(SystemTime::now())
-        .settings(SigningSettings::default())
+        .time(time)
+        .settings(settings)
         .build()
-        .map_err(|error| cannot(error.to_string()))?
+        .map_err(|error| cannot(&error))?
         .into();
-    let headers = [("content-type", CONTENT_TYPE)];
-    let signable = SignableRequest::new(
-        "POST",
-        url,
-        headers.into_iter(),
-        SignableBody::Bytes(body.as_bytes()),
-    )
-    .map_err(|error| cannot(error.to_string()))?;
-    let (instructions, _) =
-        sign(signable, &params).map_err(|error| cannot(error.to_string()))?.into_parts();
-    let mut request = http::Request::post(url)
-        .header(http::header::CONTENT_TYPE, CONTENT_TYPE)
-        .body(body.into_bytes())
-        .map_err(|error| cannot(error.to_string()))?;
+    let url = request.uri().to_string();
+    let headers = request
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let body = SignableBody::Bytes(request.body());
+    let signable = SignableRequest::new(request.method().as_str(), url, headers, body)
+        .map_err(|error| cannot(&error))?;
+    let (instructions, _) = sign(signable, &params).map_err(|error| cannot(&error))?.into_parts();
     instructions.apply_to_request_http1x(&mut request);
     Ok(request)
 }

@@ -72,6 +72,45 @@ impl Hand {
         }
     }
 
+    /// Does something to a path of the object storage: `PUT` a bucket or an object, `DELETE` one.
+    ///
+    /// # Errors
+    /// When no answer comes. One that says no is an answer.
+    pub async fn object(
+        &self,
+        method: &str,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Answered, DriverFault> {
+        let mut url = format!("{}/", self.url);
+        for byte in path.bytes() {
+            match byte {
+                b'/' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                    url.push(char::from(byte));
+                }
+                // Writing to a text does not fail.
+                _ => drop(write!(url, "%{byte:02X}")),
+            }
+        }
+        let request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header("authorization", self.signature("us-east-1", "s3"))
+            .body(bytes)
+            .map_err(|error| DriverFault::Rejected(error.to_string()))?;
+        let answer = self.http.send(request).await?;
+        let xml = String::from_utf8_lossy(&answer.body).into_owned();
+        Ok(Answered { status: answer.status, xml })
+    }
+
+    fn signature(&self, region: &str, service: &str) -> String {
+        format!(
+            "AWS4-HMAC-SHA256 Credential={}/20260101/{region}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0",
+            self.access_key_id
+        )
+    }
+
     /// Makes a call of a service in a region.
     ///
     /// # Errors
@@ -99,14 +138,7 @@ impl Hand {
         }
         let request = Request::post(format!("{}/", self.url))
             .header("content-type", "application/x-www-form-urlencoded")
-            .header(
-                "authorization",
-                format!(
-                    "AWS4-HMAC-SHA256 Credential={}/20260101/{region}/{service}/aws4_request, \
-                     SignedHeaders=host, Signature=0",
-                    self.access_key_id
-                ),
-            )
+            .header("authorization", self.signature(region, service))
             .body(body.into_bytes())
             .map_err(|error| DriverFault::Rejected(error.to_string()))?;
         let answer = self.http.send(request).await?;

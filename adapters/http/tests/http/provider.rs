@@ -1,9 +1,11 @@
 //! A provider that says yes to everything and does nothing.
 
 use ::commands::ports::{
-    Access, Call, DriverFault, Identity, Intent, Listing, Provider, Report, Sighting, Support, Task,
+    Access, Bucket, Call, DriverFault, FilePage, Files, Identity, Intent, Listing, Pieces,
+    Provider, Report, Sighting, Support, Task,
 };
 use async_trait::async_trait;
+use domain::finops::bill_source::File;
 use serde_json::Value;
 
 pub(crate) struct Still;
@@ -26,6 +28,22 @@ static TABLE: &[Support] = &[
 ];
 
 #[async_trait]
+impl Files for Still {
+    async fn list(
+        &self,
+        _: &Access,
+        _: &Bucket,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<FilePage, DriverFault> {
+        Ok(FilePage::default())
+    }
+    async fn open(&self, _: &Access, _: &Bucket, _: &File) -> Result<Pieces, DriverFault> {
+        Err(DriverFault::NotFound("it has no file".into()))
+    }
+}
+
+#[async_trait]
 impl Provider for Still {
     fn name(&self) -> &'static str {
         "still"
@@ -44,6 +62,9 @@ impl Provider for Still {
     }
     fn calls(&self, task: &Task) -> Vec<Call> {
         vec![Call { call: "still:Nothing".into(), effect: task.kind.into() }]
+    }
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
     async fn identity(&self, _: &Access) -> Result<Identity, DriverFault> {
         Ok(Identity { external_account: "1".into(), principal: "root".into() })

@@ -76,6 +76,9 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("issuer", world.system("issuer", None, "state", body).await.id));
     let body = json!({"settings": {"name": format!("{name}-rates"), "currency": "EUR"}});
     all.push(("rate-set", world.system("rate-set", None, "define", body).await.id));
+    let place = json!({"account": account, "bucket": format!("{name}-bills")});
+    let body = json!({"name": format!("{name}-source"), "place": place});
+    all.push(("bill-source", world.system("bill-source", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-cluster")});
     all.push(("cluster", world.system("cluster", None, "define", body).await.id));
     let equipment = json!({"vcpus": 1, "memory_gib": "1"});
@@ -383,6 +386,10 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         (
             "/v1/anomaly-rules",
             json!({"name": "new", "watch": {"detector": {"daily": {"amount": "1"}}}}),
+        ),
+        (
+            "/v1/bill-sources",
+            json!({"name": "x", "place": {"account": account, "bucket": "bills"}}),
         ),
         ("/v1/clusters", json!({"name": "edge"})),
         ("/v1/rate-sets", json!({"settings": {"name": "own", "currency": "EUR"}})),
