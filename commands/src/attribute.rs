@@ -13,8 +13,9 @@ use std::{
 use chrono::NaiveTime;
 use domain::{
     finops::{
-        amount::{Amount, BillingMonth, Currency},
+        amount::{BillingMonth, Currency},
         attribution::{Axis, Centres, Estate, Looked, Owned, Place, Surroundings, TagList, needs},
+        bill::Segment,
         cost::{Basis, Dimension, Sum, Table, TooLarge},
         line::Line,
         repricing::Payer,
@@ -29,9 +30,9 @@ use domain::{
 use uuid::Uuid;
 
 use crate::{
-    bills::{Contribution, Counting, Explained, costs},
+    bills::{Counting, Explained, costs, explained},
     ledger::Ledger,
-    ports::{BillFault, BillStore, Cell, CostQuery, Filter, Op, Query, Row, ViewFault},
+    ports::{BillFault, BillStore, Cell, CostQuery, Filter, Op, Origins, Query, Row, ViewFault},
 };
 
 /// Most resources that are asked for at once.
@@ -116,15 +117,15 @@ impl From<TooLarge> for AttributeFault {
 }
 
 /// A sum's values, by dimension.
-struct Values<'a> {
+struct Values<'a, T> {
     dimensions: &'a [Dimension],
-    values: &'a [String],
+    values: &'a [T],
 }
 
-impl Looked for Values<'_> {
+impl<T: AsRef<str>> Looked for Values<'_, T> {
     fn value(&self, dimension: &Dimension) -> &str {
         let at = self.dimensions.iter().position(|one| one == dimension);
-        at.and_then(|at| self.values.get(at)).map_or("", String::as_str)
+        at.and_then(|at| self.values.get(at)).map_or("", AsRef::as_ref)
     }
 }
 
@@ -353,50 +354,28 @@ pub fn explain_attributed(
     asked: &AxisQuery,
     most: usize,
 ) -> Result<Explained, AttributeFault> {
+    let placing = whose.rules.placing()?;
     let others = asked.others();
-    let placer = Placer::new(whose, others.iter().map(|(axis, _)| axis.clone()).collect())?;
-    let of_lines =
-        CostQuery { basis: asked.basis, groups: vec![], filters: asked.of_line_filters() };
-    let mut explained = Explained::default();
-    let magnitude = |line: &Line| asked.basis.of(line).0.unsigned_abs();
-    for counted in &counting.bills {
-        for segment in &counted.bill.segments {
-            let mut part = Contribution {
-                bill: counted.id,
-                version: counted.bill.versions.last().map_or(0, |version| version.version),
-                segment: segment.clone(),
-                lines: 0,
-                sums: BTreeMap::new(),
-            };
-            for line in store.lines(&segment.digest)? {
-                let line = line?;
-                if !of_lines.wants(&line) {
-                    continue;
-                }
-                let (_, values) = placer.place(&line);
-                if !others.iter().zip(&values).all(|((_, filter), value)| filter.holds(value)) {
-                    continue;
-                }
-                part.lines += 1;
-                let amount = asked.basis.of(&line);
-                let sum = part.sums.entry(line.currency.clone()).or_insert(Amount::ZERO);
-                *sum = sum.checked_add(amount).ok_or(TooLarge)?;
-                let total = explained.totals.entry(line.currency.clone()).or_default();
-                *total = total.checked_add(amount).ok_or(TooLarge)?;
-                explained.lines.push((segment.digest.clone(), line));
-                if explained.lines.len() >= 2 * most.max(1) {
-                    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
-                    explained.lines.truncate(most);
-                }
-            }
-            if part.lines > 0 {
-                explained.parts.push(part);
-            }
-        }
+    let axes: Vec<Axis> = others.iter().map(|(axis, _)| axis.clone()).collect();
+    let of_lines = CostQuery {
+        basis: asked.basis,
+        groups: needs(&placing, &axes),
+        filters: asked.of_line_filters(),
+    };
+    let segments: Vec<&Segment> = counting.segments().map(|(_, segment)| segment).collect();
+    let mut origins = Origins::default();
+    // Lines are placed by what they have in common, as for their sum.
+    for Questions { dimensions, filters } in questions(store, counting, &whose.around, &of_lines)? {
+        let of_lines = CostQuery { basis: asked.basis, groups: dimensions, filters };
+        let wanted = |values: &[&str]| {
+            let look = Values { dimensions: &of_lines.groups, values };
+            let (_, own) = whose.around.locate(&look, &placing, &axes);
+            others.iter().zip(&own).all(|((_, filter), value)| filter.holds(value))
+        };
+        origins.add(store.origins(&segments, &of_lines, &wanted, most)?)?;
     }
-    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
-    explained.lines.truncate(most);
-    Ok(explained)
+    origins.cut(asked.basis, most);
+    Ok(explained(counting, origins)?)
 }
 
 /// A row of the inventory as costs see it.

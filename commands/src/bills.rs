@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     ledger::{Ledger, LoadFault},
-    ports::{BillFault, BillStore, CostQuery, Part, ReadBill, Repeats, ViewFault},
+    ports::{BillFault, BillStore, CostQuery, Origins, Part, ReadBill, Repeats, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
 
@@ -152,20 +152,6 @@ pub fn costs(
     store.sums(&segments, asked)
 }
 
-fn add(
-    sums: &mut BTreeMap<Currency, Amount>,
-    currency: &Currency,
-    amount: Amount,
-) -> Result<(), TooLarge> {
-    match sums.get_mut(currency) {
-        Some(sum) => *sum = sum.checked_add(amount).ok_or(TooLarge)?,
-        None => {
-            sums.insert(currency.clone(), amount);
-        }
-    }
-    Ok(())
-}
-
 /// Where a number comes from, with at most so many of its lines. Blocks the thread.
 pub fn explain(
     store: &dyn BillStore,
@@ -173,29 +159,22 @@ pub fn explain(
     asked: &CostQuery,
     most: usize,
 ) -> Result<Explained, BillFault> {
+    let segments: Vec<&Segment> = counting.segments().map(|(_, segment)| segment).collect();
+    let asked = CostQuery { groups: vec![], ..asked.clone() };
+    let origins = store.origins(&segments, &asked, &|_| true, most)?;
+    Ok(explained(counting, origins)?)
+}
+
+/// The same for the segments of these bills, in their order.
+pub(crate) fn explained(counting: &Counting, origins: Origins) -> Result<Explained, TooLarge> {
     let mut explained = Explained::default();
-    let magnitude = |line: &Line| asked.basis.of(line).0.unsigned_abs();
-    for (counted, segment) in counting.segments() {
-        let (mut lines, mut sums) = (0, BTreeMap::new());
-        for line in store.lines(&segment.digest)? {
-            let line = line?;
-            if !asked.wants(&line) {
-                continue;
-            }
-            lines += 1;
-            add(&mut sums, &line.currency, asked.basis.of(&line))?;
-            explained.lines.push((segment.digest.clone(), line));
-            // Twice as many are kept as are shown, so that sorting is rare.
-            if explained.lines.len() >= 2 * most.max(1) {
-                explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
-                explained.lines.truncate(most);
-            }
-        }
+    for ((counted, segment), (lines, sums)) in counting.segments().zip(origins.parts) {
         if lines == 0 {
             continue;
         }
         for (currency, sum) in &sums {
-            add(&mut explained.totals, currency, *sum)?;
+            let total = explained.totals.entry(currency.clone()).or_default();
+            *total = total.checked_add(*sum).ok_or(TooLarge)?;
         }
         explained.parts.push(Contribution {
             bill: counted.id,
@@ -205,8 +184,9 @@ pub fn explain(
             sums,
         });
     }
-    explained.lines.sort_by_key(|(_, line)| std::cmp::Reverse(magnitude(line)));
-    explained.lines.truncate(most);
+    let digests: Vec<&str> = counting.segments().map(|(_, one)| one.digest.as_str()).collect();
+    let lines = origins.lines.into_iter();
+    explained.lines = lines.map(|found| (digests[found.segment].to_owned(), found.line)).collect();
     Ok(explained)
 }
 

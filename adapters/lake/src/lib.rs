@@ -11,6 +11,7 @@
 
 mod answers;
 mod bill;
+mod cube;
 mod repeats;
 mod segment;
 mod store;

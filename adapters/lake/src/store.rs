@@ -5,17 +5,21 @@ use std::{
     io::{self, Read},
 };
 
-use commands::ports::{BillFault, BillStore, Lines, Part, Quarantined, ReadBill, Reading, Repeats};
+use commands::ports::{
+    BillFault, BillStore, CostQuery, Lines, Origins, Part, Quarantined, ReadBill, Reading, Repeats,
+    Wanted,
+};
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
-    bill::{ByCurrency, InvoiceTotal, Sums},
+    bill::{ByCurrency, InvoiceTotal, Segment, Sums},
+    cost::Table,
     line::Line,
 };
 use sha2::{Digest, Sha256};
 
 use crate::{
-    BadLine, Bill, Lake, LakeFault, Mapping, Opened, SegmentWriter, Stated, bill, repeats::Digests,
-    segment::hex,
+    BadLine, Bill, Lake, LakeFault, Mapping, Opened, SegmentWriter, Stated, bill, cube::Builder,
+    repeats::Digests, segment::hex,
 };
 
 /// Most accounts and months in one file: each has a segment that is being written, and a few
@@ -62,6 +66,7 @@ struct Open {
     sums: ByCurrency,
     invoices: Invoices,
     digests: Digests,
+    cube: Builder,
 }
 
 /// What lines come to by invoice, issuer and currency; none once there are too many.
@@ -118,7 +123,9 @@ impl Open {
     fn new(lake: &Lake) -> Result<Self, BillFault> {
         let (writer, digests) = (lake.writer()?, Digests::new(lake)?);
         let (sums, invoices) = (ByCurrency::new(), Invoices::new());
-        Ok(Self { writer, lines: 0, sums, invoices, digests })
+        let cube = Builder::new(lake.folder(), lake.cubes.limits)
+            .map_err(|error| BillFault::Unavailable(error.to_string()))?;
+        Ok(Self { writer, lines: 0, sums, invoices, digests, cube })
     }
 
     fn push(&mut self, line: &Line) -> Result<(), BillFault> {
@@ -129,6 +136,7 @@ impl Open {
         self.invoices.add(line).ok_or_else(beyond)?;
         let unwritten = |error: io::Error| BillFault::Unavailable(error.to_string());
         self.digests.push(line).map_err(unwritten)?;
+        self.cube.push(line).map_err(unwritten)?;
         self.lines += 1;
         Ok(self.writer.push(line)?)
     }
@@ -141,8 +149,11 @@ impl Open {
         lake: &Lake,
         (billing_account, month): (String, BillingMonth),
     ) -> Result<(Part, (u64, u64)), BillFault> {
-        let Self { writer, lines, sums, invoices, digests } = self;
+        let Self { writer, lines, sums, invoices, digests, cube } = self;
         let digest = writer.finish()?.digest;
+        let bytes = lake.written(&digest)?;
+        cube.finish(&lake.cube_path(&digest)?, bytes, &sums)
+            .map_err(|error| BillFault::Unavailable(error.to_string()))?;
         let repeated = digests.finish(lake, &digest)?;
         let invoices = invoices.totals();
         Ok((Part { billing_account, month, digest, lines, sums, invoices }, repeated))
@@ -342,6 +353,20 @@ impl BillStore for Lake {
     fn lines(&self, digest: &str) -> Result<Lines, BillFault> {
         let lines = self.lines(digest)?;
         Ok(Box::new(lines.map(|line| line.map_err(BillFault::from))))
+    }
+
+    fn sums(&self, segments: &[&Segment], asked: &CostQuery) -> Result<Table, BillFault> {
+        self.cube_sums(segments, asked)
+    }
+
+    fn origins(
+        &self,
+        segments: &[&Segment],
+        asked: &CostQuery,
+        wanted: &Wanted<'_>,
+        most: usize,
+    ) -> Result<Origins, BillFault> {
+        self.cube_origins(segments, asked, wanted, most)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where bills are read, and where their lines lie.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{cmp::Reverse, collections::BTreeMap, io::Read};
 
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
@@ -195,22 +195,132 @@ pub trait BillStore: Send + Sync {
     /// What the lines of these segments come to that are asked for. Each segment must come to what
     /// its import said: it is [`BillFault::Damaged`] when it does not.
     fn sums(&self, segments: &[&Segment], asked: &CostQuery) -> Result<Table, BillFault> {
-        let mut table = Table::default();
-        for segment in segments {
-            let mut all = ByCurrency::new();
-            for line in self.lines(&segment.digest)? {
-                let line = line?;
-                let sum = all.entry(line.currency.clone()).or_default();
-                *sum = sum.checked_add(Sums::of(&line)).ok_or(TooLarge)?;
-                if asked.wants(&line) {
-                    table.add(&line, asked.basis, &asked.groups)?;
-                }
-            }
-            if all != segment.sums {
-                let reason = "it does not come to what its import said".to_owned();
-                return Err(BillFault::Damaged { digest: segment.digest.clone(), reason });
+        sums_by_line(&|digest| self.lines(digest), segments, asked)
+    }
+
+    /// Where what is asked of these segments comes from, with at most so many of its lines. Of the
+    /// groups those that are not `wanted` are left out.
+    fn origins(
+        &self,
+        segments: &[&Segment],
+        asked: &CostQuery,
+        wanted: &Wanted<'_>,
+        most: usize,
+    ) -> Result<Origins, BillFault> {
+        origins_by_line(&|digest| self.lines(digest), segments, asked, wanted, most)
+    }
+}
+
+/// Whether a group is asked for, by the texts of its dimensions.
+pub type Wanted<'a> = dyn Fn(&[&str]) -> bool + Sync + 'a;
+
+/// Where a number comes from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origins {
+    /// For each segment how many of its lines are asked for, and what these come to.
+    pub parts: Vec<(u64, BTreeMap<Currency, Amount>)>,
+    /// The largest lines by magnitude; of equal ones the first.
+    pub lines: Vec<Found>,
+}
+
+/// A line of one of several segments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The segment's place among those that were asked.
+    pub segment: usize,
+    /// The line's place in the segment, from 0.
+    pub row: u64,
+    /// The line.
+    pub line: Line,
+}
+
+impl Origins {
+    /// Keeps the largest lines.
+    pub fn cut(&mut self, basis: Basis, most: usize) {
+        let magnitude = |line: &Line| basis.of(line).0.unsigned_abs();
+        self.lines.sort_by_key(|found| (Reverse(magnitude(&found.line)), found.segment, found.row));
+        self.lines.truncate(most);
+    }
+
+    /// Takes in where other lines of the same segments come from.
+    pub fn add(&mut self, other: Self) -> Result<(), TooLarge> {
+        self.parts.resize(self.parts.len().max(other.parts.len()), Default::default());
+        for ((lines, sums), (more, amounts)) in self.parts.iter_mut().zip(other.parts) {
+            *lines += more;
+            for (currency, amount) in amounts {
+                let sum = sums.entry(currency).or_default();
+                *sum = sum.checked_add(amount).ok_or(TooLarge)?;
             }
         }
-        Ok(table)
+        self.lines.extend(other.lines);
+        Ok(())
     }
+}
+
+/// Tells the lines of a segment.
+type Tell<'a> = dyn Fn(&str) -> Result<Lines, BillFault> + 'a;
+
+/// [`BillStore::sums`], line by line.
+pub fn sums_by_line(
+    lines: &Tell<'_>,
+    segments: &[&Segment],
+    asked: &CostQuery,
+) -> Result<Table, BillFault> {
+    let mut table = Table::default();
+    for segment in segments {
+        let mut all = ByCurrency::new();
+        for line in lines(&segment.digest)? {
+            let line = line?;
+            let sum = all.entry(line.currency.clone()).or_default();
+            *sum = sum.checked_add(Sums::of(&line)).ok_or(TooLarge)?;
+            if asked.wants(&line) {
+                table.add(&line, asked.basis, &asked.groups)?;
+            }
+        }
+        if all != segment.sums {
+            let reason = "it does not come to what its import said".to_owned();
+            return Err(BillFault::Damaged { digest: segment.digest.clone(), reason });
+        }
+    }
+    Ok(table)
+}
+
+/// [`BillStore::origins`], line by line.
+pub fn origins_by_line(
+    lines: &Tell<'_>,
+    segments: &[&Segment],
+    asked: &CostQuery,
+    wanted: &Wanted<'_>,
+    most: usize,
+) -> Result<Origins, BillFault> {
+    let mut origins = Origins::default();
+    for (place, segment) in segments.iter().enumerate() {
+        let (mut count, mut sums) = (0, BTreeMap::<Currency, Amount>::new());
+        for (line, row) in lines(&segment.digest)?.zip(0..) {
+            let line = line?;
+            if !asked.wants(&line) {
+                continue;
+            }
+            let group: Vec<_> = asked.groups.iter().map(|group| group.of(&line)).collect();
+            if !wanted(&group.iter().map(AsRef::as_ref).collect::<Vec<_>>()) {
+                continue;
+            }
+            count += 1;
+            let amount = asked.basis.of(&line);
+            match sums.get_mut(&line.currency) {
+                Some(sum) => *sum = sum.checked_add(amount).ok_or(TooLarge)?,
+                None => {
+                    sums.insert(line.currency.clone(), amount);
+                }
+            }
+            origins.lines.push(Found { segment: place, row, line });
+            // Twice as many are kept as are shown, so that sorting is rare.
+            if origins.lines.len() >= 2 * most.max(1) {
+                origins.cut(asked.basis, most);
+            }
+        }
+        origins.parts.push((count, sums));
+    }
+    origins.cut(asked.basis, most);
+    Ok(origins)
 }

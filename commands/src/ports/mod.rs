@@ -12,8 +12,8 @@ mod views;
 
 pub use answers::{AnswerFault, AnswerTable, Answers, Holds, Value};
 pub use bills::{
-    BillFault, BillStore, CostQuery, Lines, Part, Quarantined, ReadBill, Reading, Repeats,
-    Statement,
+    BillFault, BillStore, CostQuery, Found, Lines, Origins, Part, Quarantined, ReadBill, Reading,
+    Repeats, Statement, Wanted, origins_by_line, sums_by_line,
 };
 pub use clock::{Clock, NewId};
 pub use files::{Bucket, FilePage, Files, Pieces};

@@ -252,6 +252,13 @@ impl Table {
     }
 }
 
+impl FromIterator<((Vec<String>, Currency), Sum)> for Table {
+    /// Of groups that are each there once.
+    fn from_iter<I: IntoIterator<Item = ((Vec<String>, Currency), Sum)>>(rows: I) -> Self {
+        Self { rows: rows.into_iter().collect() }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -12,11 +12,16 @@ mod writer;
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Seek},
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use domain::finops::line::Line;
 use parquet::errors::ParquetError;
 use sha2::{Digest, Sha256};
+
+use crate::cube::Cubes;
 
 pub(crate) use columns::{COLUMNS, Kind, blank};
 pub use reader::Lines;
@@ -30,6 +35,7 @@ const PART: (&str, &str) = (".segment-", ".part");
 #[derive(Clone, Debug)]
 pub struct Lake {
     folder: PathBuf,
+    pub(crate) cubes: Arc<Cubes>,
 }
 
 /// Lines that were written and never change.
@@ -90,12 +96,26 @@ pub enum LakeFault {
 }
 
 impl Lake {
+    /// Bytes of cubes' columns in memory, unless another number is asked for: those that some ten
+    /// million lines are asked of.
+    pub const CACHE_BYTES: usize = 512 << 20;
+
     /// Opens the folder, makes it when it is missing, and removes what killed writers left.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, LakeFault> {
+        Self::open_with(folder, Self::CACHE_BYTES)
+    }
+
+    /// The same, with at most so many bytes of cubes' columns in memory between questions.
+    pub fn open_with(folder: impl Into<PathBuf>, cache_bytes: usize) -> Result<Self, LakeFault> {
         let folder = folder.into();
         let made = fs::create_dir_all(&folder).and_then(|()| sweep(&folder));
         made.map_err(|source| LakeFault::Folder { folder: folder.clone(), source })?;
-        Ok(Self { folder })
+        Ok(Self { folder, cubes: Arc::new(Cubes::new(cache_bytes)) })
+    }
+
+    /// Bytes of cubes' columns that are in memory now.
+    pub fn cached_bytes(&self) -> usize {
+        self.cubes.bytes()
     }
 
     /// Where the segments lie.
@@ -119,12 +139,28 @@ impl Lake {
         Lines::new(file, digest)
     }
 
+    /// What rows each row group of a segment has. The segment must have been verified.
+    pub(crate) fn groups(&self, digest: &str) -> Result<Vec<Range<u64>>, LakeFault> {
+        reader::groups(self.file(digest)?, digest)
+    }
+
+    /// Some lines of a row group, by their places in it, which are sorted. The segment must have
+    /// been verified.
+    pub(crate) fn rows_of_group(
+        &self,
+        digest: &str,
+        group: usize,
+        places: &[usize],
+    ) -> Result<Vec<Line>, LakeFault> {
+        reader::rows(self.file(digest)?, digest, group, places)
+    }
+
     /// Whether the file is still what was written: reads all of it.
     pub fn verify(&self, digest: &str) -> Result<(), LakeFault> {
         self.verified(digest).map(drop)
     }
 
-    fn verified(&self, digest: &str) -> Result<File, LakeFault> {
+    pub(crate) fn verified(&self, digest: &str) -> Result<File, LakeFault> {
         let unreadable = |source| LakeFault::Unreadable { digest: digest.to_owned(), source };
         let mut file = self.file(digest)?;
         let (mut sha, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
@@ -151,7 +187,7 @@ impl Lake {
         Ok(self.folder.join(format!("{digest}.parquet")))
     }
 
-    fn file(&self, digest: &str) -> Result<File, LakeFault> {
+    pub(crate) fn file(&self, digest: &str) -> Result<File, LakeFault> {
         File::open(self.path(digest)?).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => LakeFault::Missing(digest.to_owned()),
             _ => LakeFault::Unreadable { digest: digest.to_owned(), source },

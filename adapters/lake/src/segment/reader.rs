@@ -1,6 +1,6 @@
 //! Reading a segment, a batch of lines at a time.
 
-use std::{fs::File, vec};
+use std::{fs::File, ops::Range, vec};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -11,7 +11,10 @@ use domain::finops::{
 use parquet::{
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArrayType},
-    file::reader::{FileReader, SerializedFileReader},
+    file::{
+        metadata::RowGroupMetaData,
+        reader::{FileReader, SerializedFileReader},
+    },
 };
 
 use super::{
@@ -80,6 +83,58 @@ impl Lines {
         }
         self.left -= rows;
         Ok(lines)
+    }
+}
+
+/// What rows of the segment each of its row groups has.
+pub(super) fn groups(file: File, digest: &str) -> Result<Vec<Range<u64>>, LakeFault> {
+    let lines = Lines::new(file, digest)?;
+    let mut start = 0;
+    let span = |group: &RowGroupMetaData| {
+        let span = start..start + group.num_rows().unsigned_abs();
+        start = span.end;
+        span
+    };
+    Ok(lines.file.metadata().row_groups().iter().map(span).collect())
+}
+
+/// Some lines of a row group, by their places in it, which are sorted.
+pub(super) fn rows(
+    file: File,
+    digest: &str,
+    group: usize,
+    places: &[usize],
+) -> Result<Vec<Line>, LakeFault> {
+    let file = Lines::new(file, digest)?.file;
+    let read = || {
+        let group = file.get_row_group(group).map_err(text)?;
+        let mut lines = vec![blank(Currency::none()); places.len()];
+        for (at, column) in COLUMNS.iter().enumerate() {
+            let mut reader = group.get_column_reader(at).map_err(text)?;
+            let mut next = 0;
+            for (line, place) in lines.iter_mut().zip(places) {
+                skip(&mut reader, place - next)?;
+                column
+                    .fill(std::slice::from_mut(line), &mut reader)
+                    .map_err(|reason| format!("{}: {reason}", column.name))?;
+                next = place + 1;
+            }
+        }
+        Ok(lines)
+    };
+    read().map_err(|reason: Reason| LakeFault::Damaged { digest: digest.to_owned(), reason })
+}
+
+fn skip(reader: &mut ColumnReader, rows: usize) -> Result<(), Reason> {
+    let skipped = match reader {
+        ColumnReader::Int64ColumnReader(reader) => reader.skip_records(rows),
+        ColumnReader::FixedLenByteArrayColumnReader(reader) => reader.skip_records(rows),
+        ColumnReader::ByteArrayColumnReader(reader) => reader.skip_records(rows),
+        _ => return Err("another type than its own".to_owned()),
+    };
+    match skipped.map_err(text)? {
+        all if all == rows => Ok(()),
+        some => Err(format!("{some} lines for {rows}")),
     }
 }
 

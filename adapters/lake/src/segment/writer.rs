@@ -258,6 +258,12 @@ impl Part {
         part.persist(path).map(drop).map_err(|fault| fault.error)
     }
 
+    /// Names it. It is not made durable: whoever reads it compares checksums that are in it.
+    pub(crate) fn keep_as(self, path: &Path) -> io::Result<()> {
+        let part = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        part.persist(path).map(drop).map_err(|fault| fault.error)
+    }
+
     /// Syncs it, names it by its digest and syncs the name.
     fn keep(self, folder: &Path) -> io::Result<(String, u64)> {
         let part = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
