@@ -5,6 +5,7 @@
 //! cargo bench --bench ledger -- append lists  some of it
 //! cargo bench --bench ledger -- --quick       everything, smaller: does it run at all?
 //! cargo bench --bench ledger -- replay --events=200000
+//! cargo bench --bench ledger -- cube --bill-generator=gen_bill.py --rows=10000000
 //! ```
 //!
 //! PostgreSQL is started by the bench itself, in a folder of its own, with its defaults (fsync on).
@@ -18,6 +19,7 @@
 
 mod append;
 mod bills;
+mod cube;
 mod forecasts;
 mod http;
 mod resync;
@@ -36,6 +38,7 @@ type Bench = (&'static str, fn(Size));
 static BENCHES: &[Bench] = &[
     ("append", append::run),
     ("bills", bills::run),
+    ("cube", cube::run),
     ("forecasts", forecasts::run),
     ("http", http::run),
     ("lists", views::run_lists),

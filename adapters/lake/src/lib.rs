@@ -21,4 +21,4 @@ pub use bill::{
     BadLine, Bill, BillFault, DataSet, Finding, Mapping, MappingFault, Opened, Rule, Source,
     Stated, Term, open, read,
 };
-pub use segment::{Lake, LakeFault, Lines, Segment, SegmentWriter};
+pub use segment::{Lake, LakeFault, Lines, Options, Segment, SegmentWriter};

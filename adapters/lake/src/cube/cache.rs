@@ -21,7 +21,7 @@ use super::{
     column::{CodeColumn, CostColumn, TagColumn},
     file::{Directory, Reader, Unfit},
 };
-use crate::{Lake, LakeFault};
+use crate::{Lake, LakeFault, Options};
 
 /// What a segment's file looked like when it was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,13 +136,13 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cubes {
-    pub(crate) fn new(most: usize) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         Self {
             cache: Mutex::default(),
             verified: Mutex::default(),
             making: Mutex::default(),
-            most,
-            limits: Limits::default(),
+            most: options.cache_bytes,
+            limits: Limits { promoted: options.promoted_tags, ..Limits::default() },
         }
     }
 

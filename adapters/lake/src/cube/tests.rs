@@ -16,7 +16,7 @@ use proptest::{prelude::*, sample::select};
 use tempfile::TempDir;
 
 use super::{DIMENSIONS, Limits, Source};
-use crate::Lake;
+use crate::{Lake, Options};
 
 fn line(account: &str, month: &str) -> Line {
     Line::new(account, month.parse().unwrap(), Currency::try_from("EUR".to_owned()).unwrap())
@@ -40,7 +40,7 @@ fn segment(part: Part) -> Segment {
 fn lake(lines: &[Line], limits: Limits) -> (TempDir, Lake, Vec<Segment>) {
     let folder = tempfile::tempdir().unwrap();
     // So little is kept that most of a question's columns are read again.
-    let mut lake = Lake::open_with(folder.path(), 20_000).unwrap();
+    let mut lake = Lake::open_with(folder.path(), Options { cache_bytes: 20_000, ..Options::default() }).unwrap();
     Arc::get_mut(&mut lake.cubes).unwrap().limits = limits;
     let mut lines = lines.to_vec();
     lines.sort_by_key(|line| (line.billing_account.clone(), line.month));

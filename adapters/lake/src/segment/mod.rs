@@ -31,6 +31,23 @@ pub use writer::SegmentWriter;
 /// How the name of a segment that is being written begins and ends.
 const PART: (&str, &str) = (".segment-", ".part");
 
+/// How a lake is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Most bytes of cubes' columns in memory between questions.
+    pub cache_bytes: usize,
+    /// Keys of tags that have a column of their own in a cube that is made, for each million of
+    /// lines; the others share one.
+    pub promoted_tags: usize,
+}
+
+impl Default for Options {
+    /// 512 MiB, what some ten million lines are asked of; 64 keys.
+    fn default() -> Self {
+        Self { cache_bytes: 512 << 20, promoted_tags: 64 }
+    }
+}
+
 /// A folder of segments.
 #[derive(Clone, Debug)]
 pub struct Lake {
@@ -96,21 +113,17 @@ pub enum LakeFault {
 }
 
 impl Lake {
-    /// Bytes of cubes' columns in memory, unless another number is asked for: those that some ten
-    /// million lines are asked of.
-    pub const CACHE_BYTES: usize = 512 << 20;
-
     /// Opens the folder, makes it when it is missing, and removes what killed writers left.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, LakeFault> {
-        Self::open_with(folder, Self::CACHE_BYTES)
+        Self::open_with(folder, Options::default())
     }
 
-    /// The same, with at most so many bytes of cubes' columns in memory between questions.
-    pub fn open_with(folder: impl Into<PathBuf>, cache_bytes: usize) -> Result<Self, LakeFault> {
+    /// The same, with other options than the usual ones.
+    pub fn open_with(folder: impl Into<PathBuf>, options: Options) -> Result<Self, LakeFault> {
         let folder = folder.into();
         let made = fs::create_dir_all(&folder).and_then(|()| sweep(&folder));
         made.map_err(|source| LakeFault::Folder { folder: folder.clone(), source })?;
-        Ok(Self { folder, cubes: Arc::new(Cubes::new(cache_bytes)) })
+        Ok(Self { folder, cubes: Arc::new(Cubes::new(options)) })
     }
 
     /// Bytes of cubes' columns that are in memory now.
