@@ -11,7 +11,7 @@ use std::{
 
 use adapters_http as http;
 use adapters_keys::{Keys, Witness, WitnessFault, verify_signature};
-use adapters_lake::{AnswerFolder, Lake};
+use adapters_lake::{AnswerFolder, Lake, Options};
 use adapters_sim::SimCloud;
 use anyhow::{Context, Result, bail};
 use commands::{
@@ -66,7 +66,8 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
     let views = store.start_views(config).await.context("the views")?;
     let clock = Arc::new(SystemClock);
     let segments = config.data.join("segments");
-    let lake = Lake::open(&segments)
+    let options = Options { cache_bytes: config.cost_cache_mib << 20, ..Options::default() };
+    let lake = Lake::open_with(&segments, options)
         .with_context(|| format!("the bills' lines in {}", segments.display()))?;
     let bills: Arc<dyn BillStore> = Arc::new(lake);
     #[cfg(feature = "clickhouse")]

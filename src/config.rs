@@ -9,6 +9,7 @@ use std::{
 };
 
 use adapters_console::suggest::nearest;
+use adapters_lake::Options;
 use serde::{Deserialize, Serialize};
 
 /// Environment variable with the password of the PostgreSQL user.
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     /// Keys of bill tags that have a column of their own in ClickHouse.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) clickhouse_tags: Vec<String>,
+    /// MiB of bills' columns that are kept in memory between questions of costs.
+    pub(crate) cost_cache_mib: usize,
     /// The data folder: the embedded store, the keys.
     pub(crate) data: PathBuf,
     /// Seconds a stopping server gives requests that are being worked on.
@@ -79,6 +82,7 @@ impl Default for Config {
         Self {
             clickhouse: None,
             clickhouse_tags: Vec::new(),
+            cost_cache_mib: Options::default().cache_bytes >> 20,
             data: PathBuf::from("skyledger-data"),
             grace_s: 10,
             listen: SocketAddr::from(([127, 0, 0, 1], 7878)),
@@ -147,6 +151,9 @@ impl Config {
         if self.runner_concurrency == 0 || self.runner_concurrency > 1_024 {
             return no("runner_concurrency", "lies within 1 and 1024");
         }
+        if self.cost_cache_mib > 1 << 20 {
+            return no("cost_cache_mib", "is at most 1048576");
+        }
         if !self.listen.ip().is_loopback() && self.tls_cert.is_none() {
             return no("listen", "anything but loopback needs tls_cert and tls_key");
         }
@@ -209,6 +216,7 @@ impl Config {
 const KEYS: &[&str] = &[
     "clickhouse",
     "clickhouse_tags",
+    "cost_cache_mib",
     "data",
     "grace_s",
     "listen",
