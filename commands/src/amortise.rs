@@ -295,6 +295,7 @@ fn tally(
             basis,
             groups: vec![Dimension::Plain(dimension), Dimension::Plain("charge_category")],
             filters: vec![(Dimension::Plain(dimension), filter.clone())],
+            alike: None,
         };
         for (group, currency, sum) in store.sums(&[segment], &asked)?.iter() {
             wanted |= group[1] != ChargeCategory::Usage.name();

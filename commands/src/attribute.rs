@@ -82,7 +82,7 @@ impl AxisQuery {
         let groups = groups.collect::<Option<Vec<_>>>()?;
         let filters = self.of_line_filters();
         let all = filters.len() == self.filters.len();
-        all.then_some(CostQuery { basis: self.basis, groups, filters })
+        all.then_some(CostQuery { basis: self.basis, groups, filters, alike: None })
     }
 
     fn of_line_filters(&self) -> Vec<(Dimension, Filter)> {
@@ -129,12 +129,6 @@ impl<T: AsRef<str>> Looked for Values<'_, T> {
     }
 }
 
-/// The sums that placing is done by, one question of the store after the other.
-struct Questions {
-    dimensions: Vec<Dimension>,
-    filters: Vec<(Dimension, Filter)>,
-}
-
 fn resource() -> Dimension {
     Dimension::Plain("resource")
 }
@@ -144,59 +138,41 @@ fn among<'a>(op: Op, resources: impl IntoIterator<Item = &'a str>) -> (Dimension
     (resource(), Filter { column: "resource".to_owned(), op, values })
 }
 
-/// Resources that must be looked at one by one: those whose entry changes with the day, and whether
-/// there are others that are known.
-fn known_resources(
-    store: &dyn BillStore,
-    counting: &Counting,
-    around: &Surroundings,
-    asked: &CostQuery,
-) -> Result<(BTreeSet<String>, bool), BillFault> {
-    let listed: BTreeMap<&str, bool> = around.tag_list.resources().collect();
-    let estates = || around.then.values().chain([&around.now]);
-    if listed.is_empty() && estates().all(|estate| estate.resources.is_empty()) {
-        return Ok((BTreeSet::new(), false));
-    }
-    let asked = CostQuery { groups: vec![resource()], ..asked.clone() };
-    let (mut dated, mut others) = (BTreeSet::new(), false);
-    for (group, _, _) in costs(store, counting, &asked)?.iter() {
-        let Some(resource) = group.first() else { continue };
-        match listed.get(resource.as_str()) {
-            Some(true) => {
-                dated.insert(resource.clone());
-            }
-            Some(false) => others = true,
-            None => others |= estates().any(|estate| estate.resources.contains_key(resource)),
-        }
-    }
-    Ok((dated, others))
-}
-
+/// What is asked of lines, in these groups. Resources are looked at one by one only where what the
+/// tag list says of them changes with the day, or where it matters which they are: those that are
+/// alike for these places and axes are one group. With terms they are not, for sums are rounded one
+/// by one.
 fn questions(
-    store: &dyn BillStore,
-    counting: &Counting,
     around: &Surroundings,
+    placing: &Placing<'_>,
+    axes: &[Axis],
     asked: &CostQuery,
-    alike: bool,
-) -> Result<Vec<Questions>, BillFault> {
-    // What is told apart does not depend on filters, where sums are rounded one by one.
-    let looked = if alike { CostQuery { filters: vec![], ..asked.clone() } } else { asked.clone() };
-    let (dated, others) = known_resources(store, counting, around, &looked)?;
+    terms: bool,
+) -> Vec<CostQuery> {
+    let dated = around.tag_list.resources().filter(|(_, dated)| *dated);
+    let dated: Vec<&str> = dated.map(|(resource, _)| resource).collect();
+    let known = around.tag_list.resources().next().is_some()
+        || around.then.values().chain([&around.now]).any(|one| !one.resources.is_empty());
     let with = |more: &[Dimension], filter: Option<(Dimension, Filter)>| {
-        let mut dimensions = asked.groups.clone();
-        dimensions.extend(more.iter().filter(|one| !asked.groups.contains(one)).cloned());
-        let filters = asked.filters.iter().cloned().chain(filter).collect();
-        Questions { dimensions, filters }
+        let mut asked = asked.clone();
+        let more = more.iter().filter(|one| !asked.groups.contains(one));
+        let more: Vec<Dimension> = more.cloned().collect();
+        asked.groups.extend(more);
+        asked.filters.extend(filter);
+        asked
     };
-    let names = || dated.iter().map(String::as_str);
-    let rest = (!dated.is_empty()).then(|| among(Op::NotIn, names()));
+    let rest = (!dated.is_empty()).then(|| among(Op::NotIn, dated.iter().copied()));
     let by_resource = [resource()];
-    let mut questions = vec![with(if others { &by_resource } else { &[] }, rest)];
+    let mut undated = with(if known { &by_resource } else { &[] }, rest);
+    if known && !terms {
+        undated.alike = around.alike(placing, axes).map(Arc::new);
+    }
+    let mut questions = vec![undated];
     if !dated.is_empty() {
         let by_day = [resource(), Dimension::Plain("day")];
-        questions.push(with(&by_day, Some(among(Op::In, names()))));
+        questions.push(with(&by_day, Some(among(Op::In, dated.iter().copied()))));
     }
-    Ok(questions)
+    questions
 }
 
 /// What lines come to that are placed together.
@@ -246,12 +222,10 @@ pub(crate) fn placed(
         asked.groups.iter().cloned().chain(others.iter().map(|(axis, _)| axis.clone())).collect();
     let filters = asked.of_line_filters();
     let groups = groups(&placing, terms, &axes, &filters);
-    let of_lines = CostQuery { basis: asked.basis, groups, filters };
-    for question in questions(store, counting, &whose.around, &of_lines, terms.is_some())? {
-        let Questions { dimensions, filters } = question;
-        let of_lines = CostQuery { basis: asked.basis, groups: dimensions.clone(), filters };
+    let of_lines = CostQuery { basis: asked.basis, groups, filters, alike: None };
+    for of_lines in questions(&whose.around, &placing, &axes, &of_lines, terms.is_some()) {
         for (values, currency, sum) in costs(store, counting, &of_lines)?.iter() {
-            let look = Values { dimensions: &dimensions, values };
+            let look = Values { dimensions: &of_lines.groups, values };
             let (place, mut values) = whose.around.locate(&look, &placing, &axes);
             let own = values.split_off(asked.groups.len());
             let wanted = others.iter().zip(&own).all(|((_, filter), value)| filter.holds(value));
@@ -361,12 +335,12 @@ pub fn explain_attributed(
         basis: asked.basis,
         groups: needs(&placing, &axes),
         filters: asked.of_line_filters(),
+        alike: None,
     };
     let segments: Vec<&Segment> = counting.segments().map(|(_, segment)| segment).collect();
     let mut origins = Origins::default();
     // Lines are placed by what they have in common, as for their sum.
-    for Questions { dimensions, filters } in questions(store, counting, &whose.around, &of_lines)? {
-        let of_lines = CostQuery { basis: asked.basis, groups: dimensions, filters };
+    for of_lines in questions(&whose.around, &placing, &axes, &of_lines, false) {
         let wanted = |values: &[&str]| {
             let look = Values { dimensions: &of_lines.groups, values };
             let (_, own) = whose.around.locate(&look, &placing, &axes);

@@ -139,7 +139,7 @@ impl Desk<'_> {
     ) -> Result<Answered, BillFault> {
         let filters: Vec<_> = self.filters.iter().cloned().chain(more).collect();
         let text = filter_text(&filters);
-        let asked = CostQuery { basis, groups: vec![], filters };
+        let asked = CostQuery { basis, groups: vec![], filters, alike: None };
         Ok((costs(self.store, self.counting, &asked)?.totals()?, basis.name(), text))
     }
 
@@ -326,7 +326,7 @@ fn forecast_error(desk: &Desk<'_>) -> Result<Vec<Kpi>, BillFault> {
     );
     let filters = desk.filters.to_vec();
     let groups = vec![Dimension::Plain("month")];
-    let asked = CostQuery { basis: Basis::Effective, groups, filters };
+    let asked = CostQuery { basis: Basis::Effective, groups, filters, alike: None };
     let text = filter_text(&asked.filters);
     let table = costs(desk.store, desk.counting, &asked)?;
     let Some((first, last)) = desk.counting.months() else { return Ok(vec![]) };

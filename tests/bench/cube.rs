@@ -90,7 +90,7 @@ fn filter(name: &str, op: Op, values: &[&str]) -> (Dimension, Filter) {
 
 fn question(groups: &[&str], filters: Vec<(Dimension, Filter)>) -> CostQuery {
     let groups = groups.iter().map(|name| dimension(name)).collect();
-    CostQuery { basis: Basis::Effective, groups, filters }
+    CostQuery { basis: Basis::Effective, groups, filters, alike: None }
 }
 
 fn answer(table: &Table, before: &[&str], into: &mut Answer) {
@@ -127,7 +127,7 @@ fn sharing() -> Whose {
         "shared": [{"name": "by cost", "pool": "shared",
                     "method": {"proportional": {"fallback": "even"}}}],
     }));
-    Whose { rules: rules.expect("rules"), around: Surroundings::default() }
+    Whose { rules: rules.expect("rules"), ..Whose::default() }
 }
 
 /// One question of ours, by its number.

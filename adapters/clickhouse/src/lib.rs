@@ -19,11 +19,13 @@ use std::{
 };
 
 use clickhouse::{Client, Compression, Row, error::Error};
-use commands::ports::{BillFault, BillStore, CostQuery, Lines, Part, ReadBill, Reading, Repeats};
+use commands::ports::{
+    BillFault, BillStore, CostQuery, Lines, Origins, Part, ReadBill, Reading, Repeats, Wanted,
+};
 use domain::finops::{
     amount::{Amount, Currency},
     bill::Segment,
-    cost::{Sum, Table, TooLarge},
+    cost::{Dimension, Sum, Table, TooLarge},
     line::Line,
 };
 use serde::Deserialize;
@@ -180,7 +182,15 @@ impl BillStore for ClickHouse {
             }
             for group in self.runtime.block_on(self.ask(some, asked))? {
                 let (currency, sum) = read(&group)?;
-                table.take(group.keys, currency, sum)?;
+                let keys = group.keys.into_iter().zip(&asked.groups).map(|(key, group)| {
+                    match (&asked.alike, group) {
+                        (Some(alike), Dimension::Plain("resource")) => {
+                            alike.stands_for(&key).to_owned()
+                        }
+                        _ => key,
+                    }
+                });
+                table.take(keys.collect(), currency, sum)?;
             }
         }
         Ok(table)
@@ -208,6 +218,16 @@ impl BillStore for ClickHouse {
 
     fn rest(&self, segment: &str, others: &[&str]) -> Result<Option<Part>, BillFault> {
         self.behind.rest(segment, others)
+    }
+
+    fn origins(
+        &self,
+        segments: &[&Segment],
+        asked: &CostQuery,
+        wanted: &Wanted<'_>,
+        most: usize,
+    ) -> Result<Origins, BillFault> {
+        self.behind.origins(segments, asked, wanted, most)
     }
 
     fn lines(&self, digest: &str) -> Result<Lines, BillFault> {

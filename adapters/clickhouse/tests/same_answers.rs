@@ -180,7 +180,7 @@ fn any_question() -> impl Strategy<Value = CostQuery> {
     let groups = proptest::collection::vec(any_dimension(), 0..5);
     let filters = proptest::collection::vec(any_filter(), 0..3);
     (proptest::sample::select(&Basis::ALL[..]), groups, filters)
-        .prop_map(|(basis, groups, filters)| CostQuery { basis, groups, filters })
+        .prop_map(|(basis, groups, filters)| CostQuery { basis, groups, filters, alike: None })
 }
 
 #[test]

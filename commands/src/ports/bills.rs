@@ -1,11 +1,12 @@
 //! Where bills are read, and where their lines lie.
 
-use std::{cmp::Reverse, collections::BTreeMap, io::Read};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, io::Read, sync::Arc};
 
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency},
+    attribution::Alike,
     bill::{ByCurrency, InvoiceTotal, Segment, Sums},
-    cost::{Basis, Dimension, Table, TooLarge},
+    cost::{Basis, Dimension, Sum, Table, TooLarge},
     issuer::{Commitment, Period},
     line::Line,
 };
@@ -134,9 +135,21 @@ pub struct CostQuery {
     pub groups: Vec<Dimension>,
     /// All must hold.
     pub filters: Vec<(Dimension, Filter)>,
+    /// Resources that are one group, called as the one that stands for them. Filters ask of the
+    /// resources themselves.
+    pub alike: Option<Arc<Alike>>,
 }
 
 impl CostQuery {
+    /// What a line has for each group.
+    pub fn group_of<'a>(&'a self, line: &'a Line) -> Vec<Cow<'a, str>> {
+        let own = self.groups.iter().map(|group| match (&self.alike, group) {
+            (Some(alike), Dimension::Plain("resource")) => alike.stands_for(&line.resource).into(),
+            _ => group.of(line),
+        });
+        own.collect()
+    }
+
     /// Whether the line is asked for.
     pub fn wants(&self, line: &Line) -> bool {
         self.filters.iter().all(|(dimension, filter)| filter.holds(&dimension.of(line)))
@@ -274,7 +287,8 @@ pub fn sums_by_line(
             let sum = all.entry(line.currency.clone()).or_default();
             *sum = sum.checked_add(Sums::of(&line)).ok_or(TooLarge)?;
             if asked.wants(&line) {
-                table.add(&line, asked.basis, &asked.groups)?;
+                let group = asked.group_of(&line).into_iter().map(Cow::into_owned).collect();
+                table.take(group, line.currency.clone(), Sum::of(asked.basis.of(&line))?)?;
             }
         }
         if all != segment.sums {
@@ -301,7 +315,7 @@ pub fn origins_by_line(
             if !asked.wants(&line) {
                 continue;
             }
-            let group: Vec<_> = asked.groups.iter().map(|group| group.of(&line)).collect();
+            let group = asked.group_of(&line);
             if !wanted(&group.iter().map(AsRef::as_ref).collect::<Vec<_>>()) {
                 continue;
             }

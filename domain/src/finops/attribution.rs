@@ -6,7 +6,7 @@
 //! asked of. A project is the same one all the time: it is called what it is called at that moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     str::FromStr,
     sync::Arc,
@@ -236,6 +236,41 @@ pub struct Surroundings {
     pub then: BTreeMap<BillingMonth, Arc<Estate>>,
 }
 
+/// Resources that may be taken for each other: all that a question asks of them is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alike {
+    of: HashMap<String, u32>,
+    names: Vec<String>,
+}
+
+impl Alike {
+    /// Which of [`Self::name`] stands for a resource; none when nothing is known of it.
+    pub fn of(&self, resource: &str) -> Option<u32> {
+        self.of.get(resource).copied()
+    }
+
+    /// A resource that stands for others.
+    pub fn name(&self, of: u32) -> &str {
+        self.names.get(of as usize).map_or("", String::as_str)
+    }
+
+    /// The resource that stands for this one; empty when nothing is known of it.
+    pub fn stands_for(&self, resource: &str) -> &str {
+        self.of(resource).map_or("", |of| self.name(of))
+    }
+}
+
+/// A project, and some texts.
+type Told<'a, T> = (Option<Uuid>, Vec<Option<&'a T>>);
+
+/// What a question asks of a resource: what the tag list says whatever the day, and what each estate
+/// knows.
+#[derive(PartialEq, Eq, Hash)]
+struct Traits<'a> {
+    entry: Option<Told<'a, Option<String>>>,
+    owned: Vec<Option<Told<'a, String>>>,
+}
+
 /// What is told of lines that have much in common: their values, by dimension.
 pub trait Looked {
     /// The value; empty when they have none.
@@ -369,6 +404,56 @@ impl Surroundings {
             Axis::ProjectTag(key) => text(project.tags.get(key)),
             _ => String::new(),
         }
+    }
+
+    /// Which resources may be taken for each other for these places and axes, whatever the month;
+    /// days aside. None when it matters which resource it is.
+    pub fn alike(&self, placing: &Placing<'_>, axes: &[Axis]) -> Option<Alike> {
+        let resource = Dimension::Plain("resource");
+        if placing.dimensions().contains(&resource) || axes.contains(&Axis::Line(resource)) {
+            return None;
+        }
+        let of_places = placing.dimensions().iter().filter_map(|dimension| match dimension {
+            Dimension::Tag(key) => Some(key.as_str()),
+            Dimension::Plain(_) => None,
+        });
+        let of_axes = axes.iter().filter_map(|axis| match axis {
+            Axis::EffectiveTag(key) | Axis::ResourceTag(key) => Some(key.as_str()),
+            _ => None,
+        });
+        let keys: BTreeSet<&str> = of_places.chain(of_axes).collect();
+        let columns: BTreeSet<&str> = axes
+            .iter()
+            .filter_map(
+                |axis| if let Axis::Inventory(column) = axis { Some(*column) } else { None },
+            )
+            .collect();
+        let estates = || self.then.values().chain([&self.now]);
+        let mut resources: BTreeSet<&str> =
+            self.tag_list.entries.keys().map(String::as_str).collect();
+        resources.extend(estates().flat_map(|one| one.resources.keys().map(String::as_str)));
+        let (mut alike, mut known) = (Alike::default(), HashMap::new());
+        // What changes with the day is told apart by resource and day.
+        let dated: BTreeSet<&str> =
+            self.tag_list.resources().filter(|(_, dated)| *dated).map(|(one, _)| one).collect();
+        for resource in resources.difference(&dated).copied() {
+            let entry = self.tag_list.of(resource, None).map(|entry| {
+                (entry.project, keys.iter().map(|key| entry.tags.get(*key)).collect())
+            });
+            let owned = estates().map(|estate| {
+                let owned = estate.resources.get(resource)?;
+                let tags = keys.iter().map(|key| owned.tags.get(*key));
+                let columns = columns.iter().map(|column| owned.columns.get(*column));
+                Some((owned.project, tags.chain(columns).collect()))
+            });
+            let traits = Traits { entry, owned: owned.collect() };
+            let of = *known.entry(traits).or_insert_with(|| {
+                alike.names.push(resource.to_owned());
+                alike.names.len() as u32 - 1
+            });
+            alike.of.insert(resource.to_owned(), of);
+        }
+        Some(alike)
     }
 
     fn axis(&self, axis: &Axis, look: &impl Looked, place: &Place, around: &Around<'_>) -> String {
@@ -550,5 +635,41 @@ mod tests {
         assert_ne!(centres.name(id(1)), centres.name(id(2)));
         assert_eq!(centres.project("shop"), None, "nobody can tell which is meant");
         assert_eq!(centres.project(&id(2).to_string()), Some(id(2)));
+    }
+
+    #[test]
+    fn resources_are_alike_when_all_that_is_asked_of_them_is_the_same() {
+        let id = Uuid::from_u128(7);
+        let owned = |project, env: &str, name: &str| Owned {
+            project,
+            tags: BTreeMap::from([("env".to_owned(), env.to_owned())]),
+            columns: BTreeMap::from([("name", name.to_owned())]),
+        };
+        let estate = |resources: &[(&str, Owned)]| {
+            let resources = resources.iter().cloned();
+            let resources = resources.map(|(resource, owned)| (resource.to_owned(), owned));
+            Arc::new(Estate { resources: resources.collect(), ..Estate::default() })
+        };
+        let month: BillingMonth = "2026-10".parse().unwrap();
+        let around = Surroundings {
+            now: estate(&[
+                ("a", owned(Some(id), "prod", "1")),
+                ("b", owned(Some(id), "prod", "2")),
+                ("c", owned(None, "prod", "3")),
+                ("d", owned(Some(id), "prod", "4")),
+            ]),
+            then: BTreeMap::from([(month, estate(&[("d", owned(None, "dev", "4"))]))]),
+            ..Surroundings::default()
+        };
+        let rules = Rules::default();
+        let placing = rules.placing().unwrap();
+        let groups = |axes: &[Axis]| {
+            let alike = around.alike(&placing, axes).unwrap();
+            ["a", "b", "c", "d", "e"].map(|resource| alike.stands_for(resource).to_owned())
+        };
+        assert_eq!(groups(&[Axis::ResourceTag("env".into())]), ["a", "a", "c", "d", ""]);
+        assert_eq!(groups(&[Axis::Inventory("name")]), ["a", "b", "c", "d", ""]);
+        let which = [Axis::Line(Dimension::Plain("resource"))];
+        assert_eq!(around.alike(&placing, &which), None);
     }
 }

@@ -113,7 +113,9 @@ impl Cache {
     fn forget_all(&mut self, digest: &str) {
         let gone: Vec<Key> =
             self.held.keys().filter(|key| *key.digest == *digest).cloned().collect();
-        gone.iter().for_each(|key| self.forget(key));
+        for key in &gone {
+            self.forget(key);
+        }
     }
 }
 

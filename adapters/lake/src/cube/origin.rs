@@ -187,12 +187,11 @@ fn largest(
         if let Some(exponent) = exponent {
             narrow_costs(costs, exponent, batch, &mut values);
         }
-        for at in 0..batch.picked.len() {
+        for (at, value) in values[..batch.picked.len()].iter().enumerate() {
             let row = batch.from + batch.picked.at(at);
             let size = match exponent {
                 Some(exponent) => {
-                    u128::from(values[at].unsigned_abs())
-                        * u128::from(power(exponent).unsigned_abs())
+                    u128::from(value.unsigned_abs()) * u128::from(power(exponent).unsigned_abs())
                 }
                 None => costs.at(row).unsigned_abs().checked_mul(scale).ok_or(TooLarge)?,
             };

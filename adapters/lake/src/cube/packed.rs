@@ -182,7 +182,9 @@ impl Costs {
             _ => spread::<8>(bytes, out),
         }
         if width > 0 && factor != 1 {
-            out.iter_mut().for_each(|cost| *cost *= factor);
+            for cost in out {
+                *cost *= factor;
+            }
         }
     }
 

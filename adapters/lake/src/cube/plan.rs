@@ -1,10 +1,13 @@
 //! What a question needs of a slab: which columns, which of their texts are asked for, and what its
 //! groups are called.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use commands::ports::{Cell, CostQuery, Filter, Op};
-use domain::finops::cost::Dimension;
+use domain::finops::{attribution::Alike, cost::Dimension};
 
 use super::{
     DIMENSIONS,
@@ -24,6 +27,15 @@ pub(super) enum View {
         ids: Vec<u32>,
         /// Codes of values; none is the empty text.
         values: Vec<Option<u32>>,
+    },
+    /// Resources, called as those that stand for them.
+    Alike {
+        column: Arc<CodeColumn>,
+        /// For each resource, which of the names.
+        ids: Vec<u32>,
+        /// Those that stand for others here; none for those that nothing is known of.
+        names: Vec<Option<u32>>,
+        alike: Arc<Alike>,
     },
     /// No line has it.
     Nothing,
@@ -69,11 +81,37 @@ impl View {
         Ok(Self::Others { column, ids, values })
     }
 
+    /// A group's: the same, but for resources that are one group.
+    fn of_group(
+        cube: &Cube<'_>,
+        slab: usize,
+        dimension: &Dimension,
+        alike: Option<&Arc<Alike>>,
+    ) -> Result<Self, CubeFault> {
+        let (Some(alike), Dimension::Plain("resource")) = (alike, dimension) else {
+            return Self::of(cube, slab, dimension);
+        };
+        let Self::Codes(column) = Self::of(cube, slab, dimension)? else {
+            return Ok(Self::Nothing);
+        };
+        let (mut names, mut known) = (Vec::new(), HashMap::new());
+        let ids = (0..column.texts.len() as u32).map(|code| {
+            let name = alike.of(column.texts.text(code));
+            *known.entry(name).or_insert_with(|| {
+                names.push(name);
+                names.len() as u32 - 1
+            })
+        });
+        let ids = ids.collect();
+        Ok(Self::Alike { column, ids, names, alike: Arc::clone(alike) })
+    }
+
     /// How many different texts there may be.
     pub(super) fn count(&self) -> usize {
         match self {
             Self::Codes(column) => column.texts.len(),
             Self::Others { values, .. } => values.len(),
+            Self::Alike { names, .. } => names.len(),
             Self::Nothing => 1,
         }
     }
@@ -85,6 +123,9 @@ impl View {
             Self::Others { column, values, .. } => {
                 values[id as usize].map_or("", |value| column.values.text(value))
             }
+            Self::Alike { names, alike, .. } => {
+                names[id as usize].map_or("", |name| alike.name(name))
+            }
             Self::Nothing => "",
         }
     }
@@ -92,7 +133,7 @@ impl View {
     /// The codes of a chunk's lines.
     pub(super) fn chunk(&self, chunk: usize) -> &Codes {
         match self {
-            Self::Codes(column) => &column.chunks[chunk],
+            Self::Codes(column) | Self::Alike { column, .. } => &column.chunks[chunk],
             Self::Others { column, .. } => &column.chunks[chunk],
             Self::Nothing => &NOTHING,
         }
@@ -102,7 +143,9 @@ impl View {
     pub(super) fn table<T: Clone>(&self, mut of: impl FnMut(u32) -> T) -> Vec<T> {
         let texts: Vec<T> = (0..self.count() as u32).map(&mut of).collect();
         match self {
-            Self::Others { ids, .. } => ids.iter().map(|id| texts[*id as usize].clone()).collect(),
+            Self::Others { ids, .. } | Self::Alike { ids, .. } => {
+                ids.iter().map(|id| texts[*id as usize].clone()).collect()
+            }
             Self::Codes(_) | Self::Nothing => texts,
         }
     }
@@ -187,7 +230,9 @@ impl Plan {
         filters.sort_by_key(|(share, _, _)| *share);
         let currency = Dimension::Plain("currency");
         let groups = question.asked.groups.iter().chain([&currency]);
-        let groups = groups.map(|group| View::of(cube, slab, group)).collect::<Result<_, _>>()?;
+        let alike = question.asked.alike.as_ref();
+        let groups = groups.map(|group| View::of_group(cube, slab, group, alike));
+        let groups = groups.collect::<Result<_, _>>()?;
         Ok(Some(Self {
             rows: cube.directory.slabs[slab].rows as usize,
             chunk_rows: cube.directory.chunk_rows.max(1) as usize,

@@ -179,7 +179,9 @@ fn add_keys<K: Copy + AddAssign>(codes: &Codes, batch: Batch<'_>, table: &[K], k
         codes,
         one => {
             let part = table[*one as usize];
-            keys.iter_mut().for_each(|key| *key += part);
+            for key in keys {
+                *key += part;
+            }
         },
         codes => add(&codes[span], batch.picked, table, keys)
     );

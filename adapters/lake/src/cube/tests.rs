@@ -8,9 +8,11 @@ use commands::ports::{
 };
 use domain::finops::{
     amount::{Amount, Currency},
+    attribution::{Alike, Axis, Estate, Owned, Surroundings},
     bill::Segment,
     cost::{Basis, Dimension, Table},
     line::{ChargeCategory, Line},
+    rules::Rules,
 };
 use proptest::{prelude::*, sample::select};
 use tempfile::TempDir;
@@ -40,7 +42,9 @@ fn segment(part: Part) -> Segment {
 fn lake(lines: &[Line], limits: Limits) -> (TempDir, Lake, Vec<Segment>) {
     let folder = tempfile::tempdir().unwrap();
     // So little is kept that most of a question's columns are read again.
-    let mut lake = Lake::open_with(folder.path(), Options { cache_bytes: 20_000, ..Options::default() }).unwrap();
+    let mut lake =
+        Lake::open_with(folder.path(), Options { cache_bytes: 20_000, ..Options::default() })
+            .unwrap();
     Arc::get_mut(&mut lake.cubes).unwrap().limits = limits;
     let mut lines = lines.to_vec();
     lines.sort_by_key(|line| (line.billing_account.clone(), line.month));
@@ -118,6 +122,19 @@ fn any_filter() -> impl Strategy<Value = Filter> {
     (op, prop::collection::vec(cell, 0..4)).prop_map(|(op, values)| filter(op, values))
 }
 
+/// Resources of which two are alike, and some are not known.
+fn alike_words() -> Alike {
+    let owned =
+        |env: &str| Owned { tags: [("env".to_owned(), env.to_owned())].into(), ..Owned::default() };
+    let resources = [("a", owned("x")), ("b", owned("x")), ("Ä", owned("y"))];
+    let resources = resources.map(|(resource, owned)| (resource.to_owned(), owned)).into();
+    let now = Arc::new(Estate { resources, ..Estate::default() });
+    let around = Surroundings { now, ..Surroundings::default() };
+    let rules = Rules::default();
+    let axes = [Axis::ResourceTag("env".to_owned())];
+    around.alike(&rules.placing().unwrap(), &axes).unwrap()
+}
+
 prop_compose! {
     fn any_question()(
         basis in select(&Basis::ALL[..]),
@@ -127,8 +144,9 @@ prop_compose! {
             1 => prop::collection::vec(any_dimension(), 30..60),
         ],
         filters in prop::collection::vec((any_dimension(), any_filter()), 0..3),
+        alike in any::<bool>(),
     ) -> CostQuery {
-        CostQuery { basis, groups, filters }
+        CostQuery { basis, groups, filters, alike: alike.then(|| Arc::new(alike_words())) }
     }
 }
 
