@@ -1,6 +1,6 @@
 //! A cube answers as the lines do, and one that is lost or damaged is made again.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
 use commands::ports::{
@@ -31,7 +31,7 @@ fn segment(part: Part) -> Segment {
         sums: part.sums,
         source: String::new(),
         source_digest: String::new(),
-        findings: Default::default(),
+        findings: BTreeMap::new(),
         quarantined: 0,
         imported_by: String::new(),
         invoices: part.invoices,
