@@ -10,6 +10,7 @@ use domain::{
         attribution::{Axis, Place},
         cost::{Basis, Dimension, Sum, Table, TooLarge},
         line::Line,
+        parts::{self, Parts, PartsFault},
         ratio::whole,
         rule_set::RuleSet,
         rules::{Attribution, By, Known, Match, Method, Rules, Usage},
@@ -29,6 +30,9 @@ use crate::{
     ports::{BillStore, ViewFault},
     submit::{Submission, SubmitFault},
 };
+
+/// Most parts that shared costs are told by: some hundred megabytes of them.
+const PARTS_MAX: usize = 2_000_000;
 
 /// What a centre has in one currency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +89,10 @@ pub struct Allocation {
     /// The same month by month in the order of rules, with each part of the whole; each with the
     /// source's bucket.
     pub trace: Vec<(Moved, Bucket)>,
+    /// What else of the lines is told apart.
+    by: Vec<Axis>,
+    /// What each centre has after the rules, by the values of that; empty when it is nothing.
+    parts: BTreeMap<Bucket, BTreeMap<Vec<String>, Amount>>,
     /// Centres that a rule with `create_project` has placed lines in.
     pub to_create: BTreeSet<String>,
     /// Names bills, rules, estate and basis: the same digest, the same numbers.
@@ -107,12 +115,17 @@ pub struct Bucket {
 impl Bucket {
     /// Whether all filters hold.
     pub(crate) fn is_wanted(&self, whose: &Whose, asked: &AxisQuery) -> Result<bool, Refusal> {
-        for (axis, filter) in &asked.filters {
-            if !filter.holds(&self.value(axis, whose)?) {
-                return Ok(false);
-            }
+        if let Some((other, _)) = asked.filters.iter().find(|(axis, _)| !is_of_bucket(axis, whose))
+        {
+            let known = "project, domain, node, level.<name>, project_tags.<key>, charge_category, \
+                         currency, month, quarter and year";
+            let detail = format!(
+                "filter: how a spread cost came about is told by {known}, not by {other}; group the \
+                 costs by {other}, or explain them before they are spread"
+            );
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
-        Ok(true)
+        Ok(asked.filters.iter().all(|(axis, filter)| filter.holds(&self.value(axis, whose))))
     }
 
     fn stratum(&self) -> String {
@@ -128,10 +141,24 @@ pub fn allocate(
     whose: &Whose,
     basis: Basis,
 ) -> Result<Allocation, AttributeFault> {
-    let mut allocation = Allocation::default();
+    allocate_by(store, counting, whose, &AxisQuery { basis, ..AxisQuery::default() })
+}
+
+/// The same so that this question can be asked of it: also by what of the lines is neither the
+/// centre's nor kept apart anyway. Blocks the thread.
+pub fn allocate_by(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    query: &AxisQuery,
+) -> Result<Allocation, AttributeFault> {
+    let mut allocation = Allocation { by: of_origin(whose, query), ..Allocation::default() };
     let mut placed: BTreeMap<(By, String), PlacedBy> = BTreeMap::new();
-    let groups = ["month", "charge_category"].map(|name| Axis::Line(Dimension::Plain(name)));
-    let asked = AxisQuery { basis, groups: groups.into(), filters: vec![] };
+    let mut parts: BTreeMap<Bucket, BTreeMap<Vec<String>, i128>> = BTreeMap::new();
+    let mut groups =
+        ["month", "charge_category"].map(|name| Axis::Line(Dimension::Plain(name))).to_vec();
+    groups.extend(allocation.by.iter().cloned());
+    let asked = AxisQuery { basis: query.basis, groups, filters: vec![] };
     for (place, values, currency, sum) in attributed_places(store, counting, whose, &asked)? {
         let by = (place.by, place.rule.clone().unwrap_or_default());
         let by = placed.entry(by).or_insert_with(|| PlacedBy::new(&place));
@@ -147,8 +174,12 @@ pub fn allocate(
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or_default();
         let bucket = Bucket { centre: place.centre, currency, month: next(), category: next() };
-        let share = allocation.buckets.entry(bucket).or_default();
+        let share = allocation.buckets.entry(bucket.clone()).or_default();
         share.before = share.before.checked_add(sum.amount).ok_or(TooLarge)?;
+        if !allocation.by.is_empty() {
+            let own = parts.entry(bucket).or_default().entry(values.collect()).or_default();
+            *own = own.checked_add(sum.amount.0).ok_or(TooLarge)?;
+        }
     }
     allocation.placed = placed.into_values().collect();
     let name = |centre: &str| {
@@ -156,8 +187,65 @@ pub fn allocate(
         project.and_then(|id| whose.around.centres.name(id)).unwrap_or(centre).to_owned()
     };
     spread(&mut allocation, store, counting, whose, &whose.rules.called(name))?;
-    allocation.digest = digest(counting, whose, basis);
+    if !allocation.by.is_empty() {
+        allocation.parts = spread_parts(parts, allocation.moves())?;
+    }
+    allocation.digest = digest(counting, whose, query.basis);
     Ok(allocation)
+}
+
+/// What of a question's axes is told by the lines a cost comes from, and by nothing else.
+fn of_origin(whose: &Whose, query: &AxisQuery) -> Vec<Axis> {
+    let mut axes: Vec<Axis> = Vec::new();
+    let asked = query.groups.iter().chain(query.filters.iter().map(|(axis, _)| axis));
+    for axis in asked.filter(|axis| !is_of_bucket(axis, whose)) {
+        if !axes.contains(axis) {
+            axes.push(axis.clone());
+        }
+    }
+    axes
+}
+
+/// Whether the centre, or what is kept apart anyway, tells the value.
+fn is_of_bucket(axis: &Axis, whose: &Whose) -> bool {
+    match axis {
+        Axis::Project | Axis::Domain | Axis::Node | Axis::Level(_) | Axis::ProjectTag(_) => true,
+        // The bucket's currency is the one that costs are converted into.
+        Axis::Line(Dimension::Plain("currency")) => whose.terms.is_none(),
+        Axis::Line(Dimension::Plain(name)) => {
+            ["charge_category", "month", "quarter", "year"].contains(name)
+        }
+        _ => false,
+    }
+}
+
+/// The parts of every centre after the movements.
+fn spread_parts<'t>(
+    before: BTreeMap<Bucket, BTreeMap<Vec<String>, i128>>,
+    trace: impl IntoIterator<Item = &'t Moved>,
+) -> Result<BTreeMap<Bucket, BTreeMap<Vec<String>, Amount>>, AttributeFault> {
+    let strata: BTreeMap<String, Bucket> =
+        before.keys().map(|bucket| (bucket.stratum(), bucket.clone())).collect();
+    let before: Parts<Vec<String>> = before
+        .into_iter()
+        .map(|(bucket, parts)| ((bucket.centre.clone(), bucket.stratum()), parts))
+        .collect();
+    let after = parts::moved(before, trace, PARTS_MAX).map_err(|fault| match fault {
+        PartsFault::TooMany(most) => {
+            let detail = format!(
+                "group_by: what is shared comes to more than {most} parts by these dimensions; \
+                 group and filter by fewer or coarser ones"
+            );
+            Refusal::new(&codes::INVALID_FIELD, detail)
+        }
+        PartsFault::Split(fault) => Refusal::new(&codes::RULES_INVALID, fault.to_string()),
+    })?;
+    let named = after.into_iter().filter_map(|((centre, stratum), parts)| {
+        let bucket = Bucket { centre, ..strata.get(&stratum)?.clone() };
+        let parts = parts.into_iter().map(|(values, amount)| (values, Amount(amount)));
+        Some((bucket, parts.collect()))
+    });
+    Ok(named.collect())
 }
 
 /// Spreads month by month: what weighs may differ from one to the next.
@@ -294,49 +382,68 @@ impl Allocation {
         self.trace.iter().map(|(moved, _)| moved)
     }
 
-    /// What each group has after the rules. Spread costs are known by what they are spread by:
-    /// project, what follows from the project, month and charge category.
+    /// What each group has after the rules. A spread cost has the project that got it, with what
+    /// follows from that; everything else is what the lines have that it comes from, which is told
+    /// when it was allocated for this question.
     pub fn costs(&self, whose: &Whose, asked: &AxisQuery) -> Result<Table, AttributeFault> {
         let mut table = Table::default();
-        for (bucket, share) in &self.buckets {
-            if !bucket.is_wanted(whose, asked)? || share.after == Amount::ZERO {
-                continue;
+        let mut take = |bucket: &Bucket, own: &[String], amount: Amount| {
+            if amount == Amount::ZERO {
+                return Ok(());
             }
-            let values = asked.groups.iter().map(|axis| bucket.value(axis, whose));
-            let sum = Sum { lines: 0, ..Sum::of(share.after)? };
-            table.take(values.collect::<Result<_, _>>()?, bucket.currency.clone(), sum)?;
+            let value = |axis: &Axis| self.value(bucket, own, axis, whose);
+            for (axis, filter) in &asked.filters {
+                if !filter.holds(&value(axis)?) {
+                    return Ok(());
+                }
+            }
+            let values = asked.groups.iter().map(value).collect::<Result<_, _>>()?;
+            let sum = Sum { lines: 0, ..Sum::of(amount)? };
+            Ok::<_, AttributeFault>(table.take(values, bucket.currency.clone(), sum)?)
+        };
+        if self.by.is_empty() {
+            self.buckets.iter().try_for_each(|(bucket, share)| take(bucket, &[], share.after))?;
+        }
+        for (bucket, parts) in &self.parts {
+            parts.iter().try_for_each(|(own, amount)| take(bucket, own, *amount))?;
         }
         Ok(table)
+    }
+
+    fn value(
+        &self,
+        bucket: &Bucket,
+        own: &[String],
+        axis: &Axis,
+        whose: &Whose,
+    ) -> Result<String, Refusal> {
+        if is_of_bucket(axis, whose) {
+            return Ok(bucket.value(axis, whose));
+        }
+        let at = self.by.iter().position(|one| one == axis);
+        at.and_then(|at| own.get(at)).cloned().ok_or_else(|| {
+            let detail = format!("it was not allocated by {axis}");
+            Refusal::new(&codes::INVALID_FIELD, detail)
+        })
     }
 }
 
 impl Bucket {
-    /// What the costs in it have on an axis.
-    pub(crate) fn value(&self, axis: &Axis, whose: &Whose) -> Result<String, Refusal> {
+    fn value(&self, axis: &Axis, whose: &Whose) -> String {
         let month: Option<BillingMonth> = self.month.parse().ok();
-        let centre = || whose.around.centres.project(&self.centre);
-        let plain = |name: &'static str| {
-            // A line that has this bucket's month says what its quarter and year are.
-            let line = month.map(|month| Line::new("", month, self.currency.clone()));
-            line.map_or_else(String::new, |line| Dimension::Plain(name).of(&line).into_owned())
-        };
-        Ok(match axis {
+        match axis {
             Axis::Project => self.centre.clone(),
-            Axis::Domain | Axis::Node | Axis::Level(_) | Axis::ProjectTag(_) => {
-                let id = centre();
+            Axis::Line(Dimension::Plain("charge_category")) => self.category.clone(),
+            Axis::Line(dimension) => {
+                // A line that has this bucket's month says what its quarter and year are.
+                let line = month.map(|month| Line::new("", month, self.currency.clone()));
+                line.map_or_else(String::new, |line| dimension.of(&line).into_owned())
+            }
+            _ => {
+                let id = whose.around.centres.project(&self.centre);
                 id.map_or_else(String::new, |id| whose.around.of_project(axis, id, month))
             }
-            Axis::Line(Dimension::Plain("charge_category")) => self.category.clone(),
-            Axis::Line(Dimension::Plain(name @ ("currency" | "month" | "quarter" | "year"))) => {
-                plain(name)
-            }
-            other => {
-                let known = "project, domain, node, level.<name>, project_tags.<key>, \
-                             charge_category, currency, month, quarter and year";
-                let detail = format!("what is allocated is known by {known}, not by {other}");
-                return Err(Refusal::new(&codes::INVALID_FIELD, detail));
-            }
-        })
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    allocate::allocate,
+    allocate::allocate_by,
     attribute::{AttributeFault, AxisQuery, Whose, attributed},
     bills::Counting,
     ledger::Ledger,
@@ -437,7 +437,7 @@ fn table(
     query.groups.push(Axis::Line(Dimension::Plain(asked.step.name())));
     let (counting, whose) = (&inputs.counting, &inputs.whose);
     let found = if asked.allocated {
-        allocate(store, counting, whose, query.basis)?.costs(whose, &query)?
+        allocate_by(store, counting, whose, &query)?.costs(whose, &query)?
     } else {
         attributed(store, counting, whose, &query)?
     };

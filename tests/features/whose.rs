@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use adapters_sim::Population;
 use commands::{
-    allocate::allocate,
+    allocate::{allocate, allocate_by},
     attribute::{AxisQuery, Placer, Whose, attributed, explain_attributed},
     bills::{Counting, Import},
     ports::{Clock, Filter, Op, Reading},
@@ -275,7 +275,86 @@ async fn a_pool_is_spread_by_what_was_used_month_by_month() {
     let rows: Vec<_> =
         table.iter().map(|(key, _, sum)| format!("{} {}", key.join("|"), sum.amount)).collect();
     assert_eq!(rows, ["a|2026-Q3 51", "a|2026-Q4 201", "b|2026-Q3 51", "b|2026-Q4 1"]);
-    assert!(allocated.costs(&heads, &asked(&["service"])).is_err());
+    assert!(allocated.costs(&heads, &asked(&["service"])).is_err(), "it was not asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_spread_is_known_by_the_lines_it_comes_from() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let one = |day, billed, resource, tags| One { day, billed, resource, quantity: "1", tags };
+    let (a, b, shared) = (r#"{"team": "a"}"#, r#"{"team": "b"}"#, r#"{"team": "pool"}"#);
+    import(
+        &world,
+        &[
+            one("2026-10-01", "1", "i-1", a),
+            one("2026-10-02", "1", "i-2", b),
+            one("2026-10-01", "0.000000000001", "nat", shared),
+            one("2026-10-02", "10", "nat", shared),
+            one("2026-10-02", "-0.000000000003", "vpn", shared),
+            one("2026-11-02", "7", "vpn", shared),
+        ],
+    )
+    .await;
+    let counting = counting(&world).await;
+    let rules = json!({
+        "attribution": [{"name": "teams", "conditions": [], "centre_of": "tags.team"}],
+        "shared": [{"name": "thirds", "pool": "pool", "targets": ["a", "b", "c"],
+            "method": {"even": {}}}],
+    });
+    let whose = whose(&world, &counting, rules, None).await;
+    let store = world.ledger.ports.bills.as_ref();
+    let spread = |query: &AxisQuery| {
+        let allocated = allocate_by(store, &counting, &whose, query).unwrap();
+        let table = allocated.costs(&whose, query).unwrap();
+        let rows = table.iter().map(|(key, _, sum)| (key.join("|"), sum.amount.to_string()));
+        rows.collect::<BTreeMap<_, _>>()
+    };
+    let rows = |rows: &[(&str, &str)]| -> BTreeMap<String, String> {
+        rows.iter().map(|(group, amount)| ((*group).to_owned(), (*amount).to_owned())).collect()
+    };
+    assert_eq!(
+        spread(&asked(&["project", "resource", "month"])),
+        rows(&[
+            ("a|i-1|2026-10", "1"),
+            ("a|nat|2026-10", "3.333333333334"),
+            ("a|vpn|2026-10", "-0.000000000001"),
+            ("a|vpn|2026-11", "2.333333333334"),
+            ("b|i-2|2026-10", "1"),
+            ("b|nat|2026-10", "3.333333333334"),
+            ("b|vpn|2026-10", "-0.000000000001"),
+            ("b|vpn|2026-11", "2.333333333333"),
+            ("c|nat|2026-10", "3.333333333333"),
+            ("c|vpn|2026-10", "-0.000000000001"),
+            ("c|vpn|2026-11", "2.333333333333"),
+        ])
+    );
+    // Before is after, by whatever the lines say; and each centre has what it has without it.
+    for groups in [
+        &["resource"][..],
+        &["day"],
+        &["tags.team"],
+        &["placed_by", "rule"],
+        &["resource", "day", "quarter", "charge_category"],
+    ] {
+        let before = attributed(store, &counting, &whose, &asked(groups)).unwrap();
+        let before = before.iter().map(|(key, _, sum)| (key.join("|"), sum.amount.to_string()));
+        assert_eq!(spread(&asked(groups)), before.collect(), "{groups:?}");
+        let mut of_a = asked(&["project"]);
+        let filter = Filter { column: "resource".into(), op: Op::NotIn, values: vec!["x".into()] };
+        of_a.filters.push(("resource".parse().unwrap(), filter));
+        assert_eq!(spread(&of_a), spread(&asked(&["project"])));
+    }
+    let mut nat = asked(&["project", "tags.team"]);
+    let filter = Filter { column: "resource".into(), op: Op::In, values: vec!["nat".into()] };
+    nat.filters.push(("resource".parse().unwrap(), filter));
+    assert_eq!(
+        spread(&nat),
+        rows(&[
+            ("a|pool", "3.333333333334"),
+            ("b|pool", "3.333333333334"),
+            ("c|pool", "3.333333333333"),
+        ])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::commands::{
-    allocate::allocate,
+    allocate::{allocate, allocate_by},
     attribute::{AxisQuery, Placer, attributed, explain_attributed},
     bills::{self, Booked, Counting, Import, OnRepeats},
     compare::{self, Compare, Row},
@@ -279,7 +279,7 @@ fn table(
     spread: bool,
 ) -> Result<Table, Problem> {
     Ok(if spread {
-        let allocated = allocate(store, counting, &asked.whose, query.basis)?;
+        let allocated = allocate_by(store, counting, &asked.whose, query)?;
         allocated.costs(&asked.whose, query)?
     } else {
         attributed(store, counting, &asked.whose, query)?

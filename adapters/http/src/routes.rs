@@ -93,7 +93,7 @@ macro_rules! parameters {
 parameters! {
     ACTOR = "actor" Query Shape::Text(200), "Only what this principal did, for instance token:ci.";
     AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
-    ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules; by project, domain, node, month and charge category.";
+    ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules: the project is the one that got it, everything else that of the lines it comes from.";
     BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
     CLUSTER = "cluster" Query Shape::Uuid, "The cluster whose use it is.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";

@@ -22,6 +22,7 @@
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
 //! - [`line`]: one line of a bill.
 //! - [`meter`]: what was used, and from when to when.
+//! - [`parts`]: what centres have, by the parts it was made of.
 //! - [`rate_set`]: our own prices, and for whom they are: a kind.
 //! - [`rating`]: what was used, priced by them.
 //! - [`ratio`]: exact ratios and how they round.
@@ -61,6 +62,7 @@ pub mod forecast;
 pub mod issuer;
 pub mod line;
 pub mod meter;
+pub mod parts;
 pub mod rate;
 pub mod rate_set;
 pub mod rating;
