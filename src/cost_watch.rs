@@ -6,7 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use commands::{anomalies::detect_all, budgets::standings, ledger::Ledger, reports};
+use commands::{
+    anomalies::detect_all, budgets::standings, ledger::Ledger, reports, watch::digests,
+};
 use domain::kernel::{canonical_bytes, sha256};
 
 /// Between two looks at whether something has changed.
@@ -37,7 +39,7 @@ async fn pass(ledger: &Ledger, seen: &mut Option<[u8; 32]>) -> Result<()> {
     // Alerts are what comes of a look, and nothing to look again for.
     let limits: Vec<_> =
         budgeting.budgets.values().map(|one| (&one.name, &one.allowance)).collect();
-    let whose = [&watching.whose, &budgeting.whose].map(|one| (&one.rules, one.around.digest()));
+    let whose = [&watching.whose, &budgeting.whose].map(digests);
     let inputs = (watching.counting.digest(), &watching.rules, limits, whose);
     let inputs = sha256(&canonical_bytes(&inputs));
     if *seen == Some(inputs) {

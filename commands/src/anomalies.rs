@@ -23,12 +23,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    attribute::{AttributeFault, AxisQuery, Whose, attributed},
+    attribute::{AttributeFault, AxisQuery, attributed},
     bills::Counting,
     ledger::{Ledger, LoadFault},
     ports::{BillFault, BillStore, ViewFault},
     submit::{Submission, SubmitFault},
-    watch::{Unknown, axes, basis, daily, filters},
+    watch::{By, Unknown, WatchedBy, axes, basis, daily, filters},
 };
 
 /// Most groups of a rule: each is a series of days in memory, and beyond it nobody reads what is
@@ -43,7 +43,7 @@ pub struct Watching {
     /// The bills.
     pub counting: Arc<Counting>,
     /// What says whose costs are.
-    pub whose: Arc<Whose>,
+    pub whose: WatchedBy,
     /// The rules that are enabled.
     pub rules: BTreeMap<Uuid, AnomalyRule>,
     /// What is known.
@@ -111,6 +111,14 @@ impl From<TooLarge> for RuleFault {
     }
 }
 
+/// By what a rule says whose costs are.
+fn by(watch: &Watch) -> By {
+    let conditions = watch.conditions.iter().map(|one| &one.dimension);
+    let named = watch.group_by.iter().chain(conditions);
+    let axes: Vec<Axis> = named.filter_map(|name| name.parse().ok()).collect();
+    By::of(&axes, watch.rule_set, watch.organisation)
+}
+
 fn detect_by(
     store: &dyn BillStore,
     watching: &Watching,
@@ -124,7 +132,12 @@ fn detect_by(
     groups.push(Axis::Line(Dimension::Plain("day")));
     let asked =
         AxisQuery { basis: basis(&watch.basis)?, groups, filters: filters(&watch.conditions)? };
-    let series = daily(&attributed(store, counting, &watching.whose, &asked)?, months)?;
+    let whose = match watching.whose.get(&by(watch)) {
+        Some(Ok(whose)) => whose,
+        Some(Err(unknown)) => return Err(unknown.clone().into()),
+        None => return Ok(BTreeMap::new()),
+    };
+    let series = daily(&attributed(store, counting, whose, &asked)?, months)?;
     if series.len() > GROUPS_MAX {
         let what = format!("{} groups are more than {GROUPS_MAX}", series.len());
         return Err(RuleFault::Refused(what));
@@ -219,13 +232,10 @@ impl Ledger {
         } else {
             self.all_of::<Anomaly>(counting.position).await?
         };
-        let named = rules.values().filter_map(|rule| rule.watch.as_ref()).flat_map(|watch| {
-            let conditions = watch.conditions.iter().map(|one| &one.dimension);
-            watch.group_by.iter().chain(conditions)
-        });
-        let axes: Vec<Axis> = named.filter_map(|name| name.parse().ok()).collect();
-        let whose = self.watched_whose(&counting, &axes).await?;
-        Ok(Watching { counting: Arc::new(counting), whose: Arc::new(whose), rules, known })
+        let watches = rules.values().filter_map(|rule| rule.watch.as_ref());
+        let questions: Vec<By> = watches.map(by).collect();
+        let whose = self.watched_by(&counting, questions).await?;
+        Ok(Watching { counting: Arc::new(counting), whose, rules, known })
     }
 
     /// Tells what a look has found.

@@ -38,7 +38,7 @@ use crate::{
     ledger::{Ledger, LoadFault},
     ports::{BillFault, BillStore, ViewFault},
     submit::{Submission, SubmitFault},
-    watch::{Unknown, basis, daily, filters},
+    watch::{By, Unknown, WatchedBy, basis, daily, filters},
 };
 
 /// Days that the days to come are estimated from.
@@ -50,7 +50,7 @@ pub struct Budgeting {
     /// The bills.
     pub counting: Arc<Counting>,
     /// What says whose costs are.
-    pub whose: Arc<Whose>,
+    pub whose: WatchedBy,
     /// Budgets that are enabled.
     pub budgets: BTreeMap<Uuid, Budget>,
 }
@@ -84,6 +84,13 @@ pub fn question(allowance: &Allowance) -> Result<AxisQuery, Unknown> {
     filters.push((Axis::Line(Dimension::Plain("currency")), currency));
     let groups = ["month", "day"].map(|name| Axis::Line(Dimension::Plain(name))).into();
     Ok(AxisQuery { basis: basis(&allowance.basis)?, groups, filters })
+}
+
+/// By what a budget says whose costs are.
+fn by(allowance: &Allowance) -> By {
+    let axes = allowance.conditions.iter().filter_map(|one| one.dimension.parse().ok());
+    let axes: Vec<Axis> = axes.collect();
+    By::of(&axes, allowance.rule_set, allowance.organisation)
 }
 
 fn units(amount: Amount) -> f64 {
@@ -200,7 +207,15 @@ pub fn standings(
     let Some(months) = budgeting.counting.months() else { return Ok((all, refused)) };
     for (id, budget) in &budgeting.budgets {
         let Some(allowance) = &budget.allowance else { continue };
-        match Months::of(store, &budgeting.counting, &budgeting.whose, months, allowance)? {
+        let whose = match budgeting.whose.get(&by(allowance)) {
+            Some(Ok(whose)) => whose,
+            Some(Err(unknown)) => {
+                refused.insert(*id, unknown.0.clone());
+                continue;
+            }
+            None => continue,
+        };
+        match Months::of(store, &budgeting.counting, whose, months, allowance)? {
             Err(unknown) => {
                 refused.insert(*id, unknown.0);
             }
@@ -220,11 +235,10 @@ impl Ledger {
         let counting = self.all_bills(at).await?;
         let mut budgets = self.all_of::<Budget>(counting.position).await?;
         budgets.retain(|_, budget| budget.allowance.is_some() && !budget.disabled);
-        let conditions = budgets.values().filter_map(|budget| budget.allowance.as_ref());
-        let conditions = conditions.flat_map(|allowance| &allowance.conditions);
-        let axes: Vec<Axis> = conditions.filter_map(|one| one.dimension.parse().ok()).collect();
-        let whose = self.watched_whose(&counting, &axes).await?;
-        Ok(Budgeting { counting: Arc::new(counting), whose: Arc::new(whose), budgets })
+        let allowances = budgets.values().filter_map(|budget| budget.allowance.as_ref());
+        let questions: Vec<By> = allowances.map(by).collect();
+        let whose = self.watched_by(&counting, questions).await?;
+        Ok(Budgeting { counting: Arc::new(counting), whose, budgets })
     }
 
     /// Tells budgets where they stand.

@@ -696,7 +696,7 @@ fn digest(
     let filters = asked.costs.filters.iter().map(|(axis, filter)| {
         json!({"dimension": axis.to_string(), "op": filter.op, "values": filter.values})
     });
-    let question = json!({
+    let mut question = json!({
         "method": METHOD,
         "bills": inputs.counting.digest(),
         "whose": whose,
@@ -713,6 +713,9 @@ fn digest(
         "most": asked.most,
         "look_back": asked.look_back,
     });
+    if !inputs.whose.terms.is_none() {
+        question["terms"] = json!(inputs.whose.terms.digest());
+    }
     hex(&sha256(&canonical_bytes(&question)))
 }
 

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 
 use domain::finops::{
     amount::{Amount, BillingMonth, Currency, SCALE},
-    cost::{Basis, Dimension, Sum, TooLarge},
+    attribution::Axis,
+    cost::{Basis, Dimension, Sum},
+    driver::Driver,
     forecast::{Calendar, Question, Step, look_back},
     line::ChargeCategory,
     ratio::{Ratio, round_half_even},
@@ -22,10 +24,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    allocate::allocate,
-    attribute::{AttributeFault, Whose},
-    bills::{Counting, costs},
-    ports::{BillFault, BillStore, Cell, CostQuery, Filter, Op},
+    attribute::{AttributeFault, AxisQuery, Whose, attributed},
+    bills::Counting,
+    ports::{BillStore, Cell, Filter, Op},
     watch::filter_text,
 };
 
@@ -34,17 +35,61 @@ const TRIED_MAX: usize = 6;
 /// Fewest months before one that is forecast.
 const HISTORY_MIN: usize = 3;
 
+/// Conditions of a question.
+pub type Filters = Vec<(Axis, Filter)>;
+
 /// What is asked.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// All must hold, in every number.
-    pub filters: Vec<(Dimension, Filter)>,
+    pub filters: Filters,
     /// Keys that every line must have that can have tags.
     pub tag_keys: Vec<String>,
-    /// What a unit is called, and how many there were.
-    pub driver: Option<(String, Amount)>,
-    /// The rules that say what is allocated, and their rule set and its revision.
-    pub rules: Option<(Uuid, u64, Whose)>,
+    /// By what cost is divided.
+    pub units: Option<Units>,
+    /// The rule set that says whose costs are, and its revision.
+    pub rules: Option<(Uuid, u64)>,
+    /// Whose costs are.
+    pub whose: Whose,
+}
+
+/// By what cost is divided.
+#[derive(Clone, Debug)]
+pub struct Units {
+    /// What they are, as formulas say it.
+    pub name: String,
+    /// How many there were, or why nobody knows.
+    pub count: Result<Amount, String>,
+    /// Of the cost only what depends on them.
+    pub filters: Filters,
+}
+
+impl Units {
+    /// So many of what the caller counts.
+    pub fn given(name: &str, count: Amount) -> Self {
+        Self { name: name.to_owned(), count: Ok(count), filters: vec![] }
+    }
+
+    /// Those of a driver, over the months that bills are counted of.
+    pub fn of(id: Uuid, driver: &Driver, counting: &Counting) -> Result<Self, String> {
+        let definition = &driver.definition;
+        let count = match counting.months() {
+            Some((first, last)) => definition.count(first, last).map_err(|what| what.to_string()),
+            None => Err("no bill is counted".to_owned()),
+        };
+        let filter = |(name, values): (&String, &Vec<String>)| {
+            let values = values.iter().map(|value| match value.as_str() {
+                "" => Cell::Null,
+                text => Cell::Text(text.to_owned()),
+            });
+            let values = values.collect();
+            Ok((name.parse()?, Filter { column: name.clone(), op: Op::In, values }))
+        };
+        let filters = definition.scope.iter().map(filter).collect::<Result<_, String>>()?;
+        let (unit, revision) = (&definition.unit, driver.revision);
+        let name = format!("{unit}, by revision {revision} of the driver {id}");
+        Ok(Self { name, count, filters })
+    }
 }
 
 /// Which lines a part of a number is about.
@@ -110,22 +155,23 @@ impl Take {
     }
 }
 
-fn is(dimension: &'static str, values: &[&str]) -> (Dimension, Filter) {
+fn is(dimension: &'static str, values: &[&str]) -> (Axis, Filter) {
     let values = values.iter().map(|&value| value.into()).collect();
     let filter = Filter { column: dimension.to_owned(), op: Op::In, values };
-    (Dimension::Plain(dimension), filter)
+    (Axis::Line(Dimension::Plain(dimension)), filter)
 }
 
-fn has(dimension: Dimension) -> (Dimension, Filter) {
+fn has(dimension: Dimension) -> (Axis, Filter) {
     let filter = Filter { column: dimension.to_string(), op: Op::NotIn, values: vec![Cell::Null] };
-    (dimension, filter)
+    (Axis::Line(dimension), filter)
 }
 
 /// Asks costs, and keeps what was asked.
 struct Desk<'a> {
     store: &'a dyn BillStore,
     counting: &'a Counting,
-    filters: &'a [(Dimension, Filter)],
+    whose: &'a Whose,
+    filters: &'a [(Axis, Filter)],
 }
 
 /// Sums by currency, and the question they answer.
@@ -135,12 +181,13 @@ impl Desk<'_> {
     fn sums(
         &self,
         basis: Basis,
-        more: impl IntoIterator<Item = (Dimension, Filter)>,
-    ) -> Result<Answered, BillFault> {
+        more: impl IntoIterator<Item = (Axis, Filter)>,
+    ) -> Result<Answered, AttributeFault> {
         let filters: Vec<_> = self.filters.iter().cloned().chain(more).collect();
         let text = filter_text(&filters);
-        let asked = CostQuery { basis, groups: vec![], filters, alike: None };
-        Ok((costs(self.store, self.counting, &asked)?.totals()?, basis.name(), text))
+        let asked = AxisQuery { basis, groups: vec![], filters };
+        let table = attributed(self.store, self.counting, self.whose, &asked)?;
+        Ok((table.totals()?, basis.name(), text))
     }
 
     /// A share in percent, for each currency that there is below.
@@ -180,7 +227,7 @@ pub fn kpis(
     counting: &Counting,
     asked: &Asked,
 ) -> Result<Vec<Kpi>, AttributeFault> {
-    let desk = Desk { store, counting, filters: &asked.filters };
+    let desk = Desk { store, counting, whose: &asked.whose, filters: &asked.filters };
     let mut all = Vec::new();
     let usage = || is("charge_category", &[ChargeCategory::Usage.name()]);
     let used = desk.sums(Basis::Effective, [usage()])?;
@@ -208,7 +255,7 @@ pub fn kpis(
     Ok(all)
 }
 
-fn tags(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), BillFault> {
+fn tags(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), AttributeFault> {
     let can = || {
         let usage = is("charge_category", &[ChargeCategory::Usage.name()]);
         vec![usage, has(Dimension::Plain("resource"))]
@@ -242,13 +289,22 @@ fn tags(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), BillFa
     Ok(())
 }
 
-fn unit_cost(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), BillFault> {
-    let Some((name, count)) = &asked.driver else {
-        let why = "no driver and quantity are named";
+fn unit_cost(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), AttributeFault> {
+    let Some(units) = &asked.units else {
+        let why = "no driver is named, and no quantity";
         all.push(unsaid("unit-cost", Unit::PerUnit, "EffectiveCost / quantity of a driver", why));
         return Ok(());
     };
-    let (sums, basis, filter) = desk.sums(Basis::Effective, [])?;
+    let Units { name, count, filters } = units;
+    let count = match count {
+        Ok(count) => *count,
+        Err(why) => {
+            let formula = format!("EffectiveCost / {name}");
+            all.push(unsaid("unit-cost", Unit::PerUnit, &formula, why));
+            return Ok(());
+        }
+    };
+    let (sums, basis, filter) = desk.sums(Basis::Effective, filters.iter().cloned())?;
     for (currency, sum) in sums {
         let value = (count.0 > 0).then(|| {
             let exact = Ratio::new(sum.amount.0.into(), count.0.into());
@@ -274,61 +330,32 @@ fn unit_cost(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), B
 fn unallocated(desk: &Desk<'_>, asked: &Asked, all: &mut Vec<Kpi>) -> Result<(), AttributeFault> {
     let (name, unit) = ("unallocated-share", Unit::Percent);
     let formula = "EffectiveCost that no rule places / EffectiveCost of all lines";
-    let (id, revision, rules) = match &asked.rules {
-        Some(rules) if asked.filters.is_empty() => rules,
-        Some(_) => {
-            all.push(unsaid(name, unit, formula, "rules place all lines: ask without a filter"));
-            return Ok(());
-        }
-        None => {
-            all.push(unsaid(name, unit, formula, "no rule set is named"));
-            return Ok(());
-        }
+    let Some((id, revision)) = &asked.rules else {
+        all.push(unsaid(name, unit, formula, "no rule set is named"));
+        return Ok(());
     };
-    let allocation = allocate(desk.store, desk.counting, rules, Basis::Effective)?;
-    let mut sums: BTreeMap<Currency, (Amount, Amount)> = BTreeMap::new();
-    for ((centre, currency), share) in &allocation.shares()? {
-        let (part, whole) = sums.entry(currency.clone()).or_default();
-        *whole = whole.checked_add(share.before).ok_or(TooLarge)?;
-        if centre == UNALLOCATED {
-            *part = part.checked_add(share.before).ok_or(TooLarge)?;
-        }
-    }
-    for (currency, (part, whole)) in sums {
-        let lines = |sum: Amount| Lines {
-            sum: sum.to_string(),
-            basis: Basis::Effective.name(),
-            filter: String::new(),
-        };
-        let value = percent(part, whole);
-        let reason = value.is_none().then(|| "what stands below is not above zero".to_owned());
-        all.push(Kpi {
-            name,
-            value,
-            reason,
-            unit,
-            currency: Some(currency),
-            formula: format!("{formula}, by revision {revision} of the rule set {id}"),
-            above: Some(lines(part)),
-            below: Some(lines(whole)),
-        });
-    }
+    let nowhere =
+        Filter { column: "project".to_owned(), op: Op::In, values: vec![UNALLOCATED.into()] };
+    let above = desk.sums(Basis::Effective, [(Axis::Project, nowhere)])?;
+    let below = desk.sums(Basis::Effective, [])?;
+    let formula = format!("{formula}, by revision {revision} of the rule set {id}");
+    all.extend(Desk::share(name, &formula, Take::Amount, &above, &below));
     Ok(())
 }
 
 /// Each of the last months is forecast from those before it, and compared with what it came to. The
 /// newest month is left out while its bill is open: it may not be all of it.
-fn forecast_error(desk: &Desk<'_>) -> Result<Vec<Kpi>, BillFault> {
+fn forecast_error(desk: &Desk<'_>) -> Result<Vec<Kpi>, AttributeFault> {
     let name = "forecast-error";
     let formula = format!(
         "Σ |EffectiveCost of a month - its forecast from the months before| / Σ EffectiveCost, over \
          at most {TRIED_MAX} months"
     );
     let filters = desk.filters.to_vec();
-    let groups = vec![Dimension::Plain("month")];
-    let asked = CostQuery { basis: Basis::Effective, groups, filters, alike: None };
+    let groups = vec![Axis::Line(Dimension::Plain("month"))];
+    let asked = AxisQuery { basis: Basis::Effective, groups, filters };
     let text = filter_text(&asked.filters);
-    let table = costs(desk.store, desk.counting, &asked)?;
+    let table = attributed(desk.store, desk.counting, desk.whose, &asked)?;
     let Some((first, last)) = desk.counting.months() else { return Ok(vec![]) };
     let of = |month| move |one: &&crate::bills::Counted| one.bill.month == Some(month);
     let open = desk.counting.bills.iter().filter(of(last)).any(|one| !one.bill.closed);

@@ -25,7 +25,7 @@ use crate::{
         AnswerFault, AnswerTable, Answers, BillFault, BillStore, Holds, LogFault, Value, ViewFault,
     },
     submit::{Outcome, Submission, SubmitFault},
-    watch::{Unknown, axes, basis, filters},
+    watch::{By, Unknown, axes, basis, filters},
 };
 
 /// Most rows of an answer: it lies in memory as a whole.
@@ -180,10 +180,14 @@ pub fn answer(
         })
         .collect();
     let table = AnswerTable { columns, rows };
-    let whose = (&asking.whose.rules, asking.whose.around.digest());
+    let Whose { rules, around, terms } = &asking.whose;
     let other = asking.other.as_ref().map(|(other, _)| other.digest());
-    let digests = (asking.now.digest(), other, whose);
-    let inputs = hex(&sha256(&canonical_bytes(&(&asking.question, digests))));
+    let digests = (asking.now.digest(), other, (rules, around.digest()));
+    let inputs = match terms.is_none() {
+        true => canonical_bytes(&(&asking.question, digests)),
+        false => canonical_bytes(&(&asking.question, digests, terms.digest())),
+    };
+    let inputs = hex(&sha256(&inputs));
     let bytes = answers.write(&table, format)?;
     Ok(Answered { bytes, rows: table.rows.len() as u64, inputs })
 }
@@ -218,7 +222,15 @@ impl Ledger {
         let mut both = asking.now.clone();
         let other = asking.other.iter().flat_map(|(other, _)| other.bills.iter().cloned());
         both.bills.extend(other);
-        asking.whose = self.watched_whose(&both, &axes).await?;
+        let Question { currency, repriced, rule_set, organisation, .. } = &asking.question;
+        // A price is a project's.
+        let priced = repriced.then_some(&Axis::Project);
+        let by = By::of(axes.iter().chain(priced), *rule_set, *organisation);
+        let terms = self.terms(&both, currency.clone(), *repriced).await?;
+        asking.whose = match self.watched_whose(&both, by).await? {
+            Ok(whose) => Whose { terms, ..whose },
+            Err(unknown) => return Ok(Err(unknown)),
+        };
         Ok(Ok(asking))
     }
 

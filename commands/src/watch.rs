@@ -1,7 +1,11 @@
 //! What those who watch costs have in common: what they ask, by the conditions of their kinds, and
 //! days one after the other.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use chrono::{Days, NaiveDate};
 use domain::{
@@ -11,10 +15,11 @@ use domain::{
         attribution::Axis,
         cost::{Basis, Table, TooLarge},
         rule_set::RuleSet,
+        rules::Rules,
         scope::{Comparison, LineCondition},
     },
-    kernel::Decider,
-    log::Position,
+    kernel::{Decider, canonical_bytes, sha256},
+    log::{Position, hex},
     tenancy::organisation::Organisation,
 };
 use serde_json::Value;
@@ -31,6 +36,84 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unknown(pub String);
+
+/// What a question's axes need to be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// The lines alone.
+    #[default]
+    Lines,
+    /// The estate as well.
+    Estate,
+    /// Rules as well.
+    Rules,
+    /// An organisation's tree as well.
+    Tree,
+}
+
+/// By what a saved question says whose costs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct By {
+    rule_set: Option<Uuid>,
+    organisation: Option<Uuid>,
+    need: Need,
+}
+
+impl By {
+    /// By what it names, as far as these axes need it.
+    pub fn of<'a>(
+        axes: impl IntoIterator<Item = &'a Axis>,
+        rule_set: Option<Uuid>,
+        organisation: Option<Uuid>,
+    ) -> Self {
+        let need = |axis: &Axis| match axis {
+            Axis::Line(_) => Need::Lines,
+            axis if axis.is_of_tree() => Need::Tree,
+            axis if axis.is_placed() => Need::Rules,
+            _ => Need::Estate,
+        };
+        match axes.into_iter().map(need).max().unwrap_or_default() {
+            Need::Lines => Self::default(),
+            need => Self { rule_set, organisation, need },
+        }
+    }
+}
+
+/// What says whose costs are, or why that cannot be said.
+pub type WatchedBy = BTreeMap<By, Result<Arc<Whose>, Unknown>>;
+
+/// What names each of them: the same texts, the same places.
+pub fn digests(all: &WatchedBy) -> Vec<String> {
+    let digest = |whose: &Result<Arc<Whose>, Unknown>| match whose {
+        Ok(whose) => hex(&sha256(&canonical_bytes(&(&whose.rules, whose.around.digest())))),
+        Err(unknown) => unknown.0.clone(),
+    };
+    all.values().map(digest).collect()
+}
+
+/// The one that is named, or the only one there is.
+fn one_of<T>(
+    mut found: BTreeMap<Uuid, T>,
+    named: Option<Uuid>,
+    field: &str,
+    what: &str,
+    needed: bool,
+) -> Result<Option<(Uuid, T)>, Unknown> {
+    match named {
+        Some(id) => match found.remove_entry(&id) {
+            None => Err(Unknown(format!("{field}: there is no {what} with the id {id}"))),
+            one => Ok(one),
+        },
+        None if found.len() > 1 && needed => {
+            let several = found.len();
+            Err(Unknown(format!(
+                "{field}: says which counts, for there is more than one {what}: {several}"
+            )))
+        }
+        None if found.len() > 1 => Ok(None),
+        None => Ok(found.pop_first()),
+    }
+}
 
 /// The axes of these names.
 pub fn axes(names: &[String]) -> Result<Vec<Axis>, Unknown> {
@@ -149,25 +232,52 @@ impl Ledger {
         Ok(self.states::<D>(Some(at)).await?.0.into_iter().collect())
     }
 
-    /// What says whose costs are, when one of these axes needs it: the only rule set that is
-    /// published, and the only organisation that is active. Of several none counts.
+    /// What says whose costs are, as a question needs it: the rule set that it names, or the only one
+    /// that is published; the organisation that it names, or the only one that is active. Where rules
+    /// or a tree are needed and there are several of which none is named, or where the one that is
+    /// named does not count, there is no answer but why: no number is whose it is by chance.
     pub async fn watched_whose(
         &self,
         counting: &Counting,
-        axes: &[Axis],
-    ) -> Result<Whose, ViewFault> {
-        if axes.iter().all(Axis::is_of_line) {
-            return Ok(Whose::default());
+        by: By,
+    ) -> Result<Result<Whose, Unknown>, ViewFault> {
+        if by.need == Need::Lines {
+            return Ok(Ok(Whose::default()));
         }
         let at = counting.position;
-        let sets = self.all_of::<RuleSet>(at).await?;
-        let mut published: Vec<_> = sets.into_values().filter_map(|set| set.published).collect();
-        let rules = if published.len() == 1 { published.pop() } else { None };
+        let sets = self.all_of::<RuleSet>(at).await?.into_iter();
+        let published: BTreeMap<Uuid, Rules> =
+            sets.filter_map(|(id, set)| Some((id, set.published?))).collect();
+        let needed = by.need >= Need::Rules;
+        let rules = match one_of(published, by.rule_set, "rule_set", "rule set published", needed) {
+            Ok(rules) => rules.map(|(_, rules)| rules).unwrap_or_default(),
+            Err(unknown) => return Ok(Err(unknown)),
+        };
         let mut active = self.all_of::<Organisation>(at).await?;
         active.retain(|_, one| !one.archived);
-        let organisation = active.keys().next().copied().filter(|_| active.len() == 1);
+        let needed = by.need >= Need::Tree;
+        let what = "organisation active";
+        let organisation = match one_of(active, by.organisation, "organisation", what, needed) {
+            Ok(organisation) => organisation.map(|(id, _)| id),
+            Err(unknown) => return Ok(Err(unknown)),
+        };
         let around = self.surroundings(counting, organisation).await?;
-        Ok(Whose::new(rules.unwrap_or_default(), around))
+        Ok(Ok(Whose::new(rules, around)))
+    }
+
+    /// The same for several questions.
+    pub async fn watched_by(
+        &self,
+        counting: &Counting,
+        questions: impl IntoIterator<Item = By> + Send,
+    ) -> Result<WatchedBy, ViewFault> {
+        let questions: BTreeSet<By> = questions.into_iter().collect();
+        let mut all = WatchedBy::new();
+        for by in questions {
+            let whose = self.watched_whose(counting, by).await?;
+            all.insert(by, whose.map(Arc::new));
+        }
+        Ok(all)
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn run(forecast: Forecast, connection: &Connection) -> Result<E
     for (name, yes) in [
         ("allocated", forecast.allocated),
         ("draft", forecast.draft),
+        ("repriced", forecast.repriced),
         ("running", forecast.running),
     ] {
         query.extend(yes.then(|| (name, "true".to_owned())));
@@ -45,6 +46,7 @@ pub(super) async fn run(forecast: Forecast, connection: &Connection) -> Result<E
         ("from_month", forecast.from_month),
         ("to_month", forecast.to_month),
         ("filter", forecast.filter),
+        ("currency", forecast.currency),
         ("drivers", drivers),
         ("shifts", shifts),
         ("look_back", forecast.look_back.map(|steps| steps.to_string())),

@@ -521,8 +521,8 @@ pub(crate) struct Kpis {
     /// Keys that every line must have that can have tags, for instance env,team
     #[arg(long, value_name = "KEYS")]
     pub(crate) tag_keys: Option<String>,
-    /// What a unit is called, for instance orders
-    #[arg(long, requires = "quantity")]
+    /// A driver, by id or name; with --quantity, what a unit is called
+    #[arg(long)]
     pub(crate) driver: Option<String>,
     /// How many units there were
     #[arg(long)]
@@ -606,6 +606,12 @@ pub(crate) struct Forecast {
     /// Conditions on dimensions, for instance 'service = "Amazon*" AND tags.env = prod'
     #[arg(long, value_name = "CONDITIONS")]
     pub(crate) filter: Option<String>,
+    /// In this currency, by the exchange rates of each month
+    #[arg(long, value_name = "CODE")]
+    pub(crate) currency: Option<String>,
+    /// At the prices that re-pricings make
+    #[arg(long)]
+    pub(crate) repriced: bool,
     /// After what is shared is spread by the rules
     #[arg(long)]
     pub(crate) allocated: bool,

@@ -124,6 +124,18 @@ fn from_file_to_number(store: &Store) {
     );
     let number = server.json(&["costs", "--allocated", "--filter", "project = shop"]);
     assert_eq!(number["totals"]["USD"]["amount"], server.json(&of_shop)["totals"]["USD"]);
+    let spread = ["costs", "--by", "project,service", "--allocated", "--filter", "service = VPC"];
+    let spread = server.json(&spread);
+    let spread: Vec<String> = spread["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| format!("{} {}", item["group"]["project"], item["amount"]).replace('"', ""))
+        .collect();
+    assert_eq!(spread, ["lab 4.5", "shop 4.5"], "what was the pool's is known by its lines");
+    let how = server.run(&["costs", "--allocated", "--filter", "service = VPC", "--explain"]);
+    assert_eq!(how.code, 3, "{}", how.out);
+    says(&how.err, &["not by service", "before they are spread"]);
 
     let id = server.json(&["get", "bills"])[0]["id"].as_str().unwrap().to_owned();
     let wrong = server.run(&["do", "bill", "close", &id, "--set", "invoiced.USD=\"30\""]);
@@ -180,6 +192,9 @@ fn costs_are_shown_in_another_currency_at_other_prices_and_say_by_which() {
     assert_eq!(priced.code, 0, "{}", priced.err);
     let costs = server.run(&["costs", "--by", "service", "--currency", "EUR", "--repriced"]);
     says(&costs.out, &["EC2", "15.00", "EUR", "total 38.41 EUR", "billed, re-priced, of 1 bills"]);
+    let forecast = server.run(&["forecast", "--total", "--running", "--currency", "EUR"]);
+    assert_eq!(forecast.code, 0, "{}", forecast.err);
+    says(&forecast.out, &["EUR"]);
     let explained = server.run(&["costs", "--currency", "EUR", "--repriced", "--explain"]);
     says(
         &explained.out,

@@ -101,7 +101,19 @@ fn budgets_and_numbers(store: &Store) {
         &server.run(&numbers).out,
         &["unit-cost", "2.5", "EffectiveCost / 148 orders", "no rule set is named"],
     );
-    assert_eq!(server.run(&["kpis", "--driver", "orders"]).code, 2);
+    let unknown = server.run(&["kpis", "--driver", "orders"]);
+    assert_eq!(unknown.code, 2);
+    says(&unknown.err, &["no driver", "quantity"]);
+    let driver = folder.path().join("orders.yaml");
+    std::fs::write(&driver, "name: orders\nunit: orders\nvalues: {2026-10: 74}\n").unwrap();
+    assert_eq!(server.run(&["create", "driver", "-f", driver.to_str().unwrap()]).code, 0);
+    let numbers = ["kpis", "--month", "2026-10", "--driver", "orders"];
+    says(
+        &server.run(&numbers).out,
+        &["unit-cost", "5", "EffectiveCost / 74 orders, by revision 1"],
+    );
+    let placed = server.run(&["kpis", "--filter", "project = unallocated AND service = EC2"]);
+    assert_eq!(placed.code, 0, "{}", placed.err);
     assert_eq!(server.stop(), 0);
 }
 

@@ -8,12 +8,14 @@ use commands::{
     attribute::Whose,
     bills::{Import, OnRepeats, explain},
     budgets::{Evaluation, standings},
-    kpis::{Asked, Kpi, kpis},
-    ports::{CostQuery, Reading},
+    kpis::{Asked, Kpi, Units, kpis},
+    ports::{CostQuery, Filter, Op, Reading},
 };
 use domain::finops::{
+    attribution::Axis,
     bill::{Bill, Manner},
     cost::Basis,
+    driver::Driver,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -64,8 +66,8 @@ async fn evaluate(world: &World) -> Evaluation {
     let budgeting = world.ledger.budgeting(None).await.unwrap();
     let store = world.ledger.ports.bills.as_ref();
     let (standings, refused) = standings(store, &budgeting).unwrap();
-    assert_eq!(refused, BTreeMap::new());
-    world.ledger.tell_budgets(&budgeting, standings).await.unwrap()
+    let evaluation = world.ledger.tell_budgets(&budgeting, standings).await.unwrap();
+    Evaluation { refused, ..evaluation }
 }
 
 /// What was told, in short.
@@ -152,7 +154,11 @@ async fn a_budget_is_a_project_s_by_the_rules_that_say_whose_costs_are() {
     let world = world();
     let conditions = json!([{"dimension": "project", "values": ["shop"]}]);
     let alerts = json!([{"on": "actual", "percent": 50}]);
-    define(&world, json!({"conditions": conditions, "alerts": alerts})).await;
+    let allowance = json!({
+        "amount": "300", "currency": "USD", "from": "2026-09", "conditions": conditions,
+        "alerts": alerts,
+    });
+    let budget = define(&world, allowance.clone()).await;
     book(&world, &days(10, 16, "10")).await;
     assert_eq!(told(&evaluate(&world).await), Vec::<String>::new());
     let conditions = json!([{"dimension": "service", "values": ["EC2"]}]);
@@ -162,6 +168,30 @@ async fn a_budget_is_a_project_s_by_the_rules_that_say_whose_costs_are() {
     let set = world.send("rule-set", None, "define", body).await.unwrap().id;
     world.send("rule-set", set, "publish", json!({})).await.unwrap();
     assert_eq!(told(&evaluate(&world).await), ["alerted 2026-10 150"]);
+
+    // Of several rule sets the budget says which counts.
+    let body = json!({"name": "others", "rules": {}});
+    let others = world.send("rule-set", None, "define", body).await.unwrap().id;
+    world.send("rule-set", others, "publish", json!({})).await.unwrap();
+    let why =
+        |evaluation: &Evaluation| evaluation.refused.values().next().cloned().unwrap_or_default();
+    let evaluation = evaluate(&world).await;
+    assert!(why(&evaluation).contains("more than one rule set published"), "{evaluation:?}");
+    let mut by = allowance;
+    for (rule_set, told_then) in [(set, vec![]), (others, vec!["withdrawn 2026-10 150"])] {
+        by["rule_set"] = json!(rule_set);
+        world.send("budget", budget, "define", json!({"allowance": by})).await.unwrap();
+        let evaluation = evaluate(&world).await;
+        assert_eq!((why(&evaluation), told(&evaluation)), (String::new(), owned(&told_then)));
+    }
+    by["rule_set"] = json!(budget);
+    world.send("budget", budget, "define", json!({"allowance": by})).await.unwrap();
+    let evaluation = evaluate(&world).await;
+    assert!(why(&evaluation).contains("no rule set published with the id"), "{evaluation:?}");
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
 }
 
 fn line(effective: &str, more: &str) -> String {
@@ -200,8 +230,9 @@ async fn every_number_is_its_formula_over_lines_that_can_be_asked_for() {
     .unwrap();
     let asked = Asked {
         tag_keys: vec!["env".into(), "team".into()],
-        driver: Some(("orders".into(), "44".parse().unwrap())),
-        rules: Some((Uuid::nil(), 1, Whose { rules, ..Whose::default() })),
+        units: Some(Units::given("orders", "44".parse().unwrap())),
+        rules: Some((Uuid::nil(), 1)),
+        whose: Whose { rules, ..Whose::default() },
         ..Asked::default()
     };
     let all = kpis(store, &counting, &asked).unwrap();
@@ -243,6 +274,43 @@ async fn every_number_is_its_formula_over_lines_that_can_be_asked_for() {
             assert_eq!(domain::finops::amount::Amount(sum).to_string(), part.sum, "{kpi:?}");
         }
     }
+
+    // Of a project, and by a driver that is kept.
+    let body = json!({
+        "name": "orders", "unit": "orders", "values": {"2026-10": "30"},
+        "scope": {"service": ["EC2"]},
+    });
+    let id = world.send("driver", None, "define", body).await.unwrap().id;
+    world.caught_up().await;
+    let (drivers, _) = world.ledger.states::<Driver>(None).await.unwrap();
+    let units = Units::of(id, &drivers[0].1, &counting).unwrap();
+    let shop = Filter { column: "project".into(), op: Op::In, values: vec!["shop".into()] };
+    let asked = Asked { filters: vec![(Axis::Project, shop)], units: Some(units), ..asked };
+    let all = kpis(store, &counting, &asked).unwrap();
+    let wanted = [
+        ("commitment-share", "100"),
+        ("commitment-use", "80"),
+        ("tag-coverage-by-cost", "100"),
+        ("tag-coverage-by-count", "100"),
+        ("taggable-share", "100"),
+        ("unallocated-share", "0"),
+        ("unit-cost", "2.5"), // 75 / 30
+    ];
+    let wanted: BTreeMap<&str, String> =
+        wanted.map(|(name, value)| (name, value.to_owned())).into();
+    assert_eq!(values(&all), wanted);
+    let unit_cost = all.iter().find(|kpi| kpi.name == "unit-cost").unwrap();
+    assert!(unit_cost.formula.contains("revision 1 of the driver"), "{unit_cost:?}");
+    let above = &unit_cost.above.as_ref().unwrap().filter;
+    assert_eq!(above, "project = \"shop\" AND service = \"EC2\"");
+    let unknown = json!({"name": "orders", "unit": "orders", "values": {"2026-09": "30"}});
+    world.send("driver", id, "define", unknown).await.unwrap();
+    world.caught_up().await;
+    let (drivers, _) = world.ledger.states::<Driver>(None).await.unwrap();
+    let units = Units::of(id, &drivers[0].1, &counting).unwrap();
+    let all = kpis(store, &counting, &Asked { units: Some(units), ..asked }).unwrap();
+    let unit_cost = all.iter().find(|kpi| kpi.name == "unit-cost").unwrap();
+    assert!(unit_cost.reason.as_ref().unwrap().contains("2026-10"), "{unit_cost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

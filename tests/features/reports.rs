@@ -88,6 +88,27 @@ async fn a_report_has_the_same_bytes_as_of_the_same_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_in_its_own_currency_and_at_its_own_prices() {
+    let world = world();
+    let question = json!({"currency": "EUR", "repriced": true, "months": {"last": {"count": 2}}});
+    let id = define(&world, question, Value::Null).await;
+    book(&world, &bill("2032-10", "10", "-1")).await;
+    let report = world.ledger.kept_report(id, None).await.unwrap().unwrap();
+    let asking = world.ledger.asking(&report.question.unwrap(), None).await.unwrap().unwrap();
+    let ports = &world.ledger.ports;
+    let refused = answer(ports.bills.as_ref(), ports.answers.as_ref(), &asking, Format::Csv);
+    assert!(refused.unwrap_err().to_string().contains("no exchange rate from USD to EUR"));
+    let rate = json!({"from": "USD", "to": "EUR", "day": "2026-10-01", "rate": "0.5"});
+    world.send("exchange-rate", None, "define", rate).await.unwrap();
+    let price = json!({"name": "all", "price": {"discount-percent": 20}});
+    world.send("repricing", None, "define", price).await.unwrap();
+    world.caught_up().await;
+    let heading = "service,currency,amount,lines\n";
+    let text = text(&world, id, None, Format::Csv).await;
+    assert_eq!(text, format!("{heading}EC2,EUR,4,1\nS3,EUR,-0.4,1\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_compares_and_rounds() {
     let world = world();
     let question = json!({"compare": "previous", "digits": 2});

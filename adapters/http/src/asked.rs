@@ -13,7 +13,8 @@ use domain::{
         cost::{Basis, Dimension, GROUPS_MAX},
         rule_set::RuleSet,
     },
-    kernel::{Refusal, codes},
+    kernel::{Refusal, canonical_bytes, codes, sha256},
+    log::hex,
     tenancy::organisation::Organisation,
 };
 use projections::view::{Column, ColumnType, Indexing};
@@ -130,6 +131,19 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Names what an answer is made of: the same digest and the same question, the same numbers.
+    pub(crate) fn inputs(&self, counting: &Counting, by_lines: bool) -> String {
+        let Whose { rules, around, terms } = &self.whose;
+        if self.rule_set.is_none() && by_lines && terms.is_none() {
+            return counting.digest();
+        }
+        let inputs = match terms.is_none() {
+            true => canonical_bytes(&(counting.digest(), rules, around.digest())),
+            false => canonical_bytes(&(counting.digest(), rules, around.digest(), terms.digest())),
+        };
+        hex(&sha256(&inputs))
+    }
+
     /// As in answers.
     pub(crate) fn shown(&self) -> Value {
         match &self.rule_set {

@@ -28,8 +28,8 @@ use domain::{
         repricing::Repricings,
         terms::Terms,
     },
-    kernel::{Role, canonical_bytes, sha256},
-    log::{Position, hex},
+    kernel::Role,
+    log::Position,
 };
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
@@ -200,20 +200,12 @@ pub(crate) async fn import(mut call: Call) -> Answer {
 /// What was asked, and of what: the same digest and the same question give the same numbers.
 fn asked_of(counting: &Counting, query: &AxisQuery, asked: &Asked) -> Value {
     let terms = &asked.whose.terms;
-    let by_lines = asked.rule_set.is_none() && query.of_lines().is_some() && terms.is_none();
-    let digest = if by_lines {
-        counting.digest()
-    } else {
-        let terms = (!terms.is_none()).then(|| terms.digest());
-        let whose = (counting.digest(), &asked.whose.rules, asked.whose.around.digest(), terms);
-        hex(&sha256(&canonical_bytes(&whose)))
-    };
     json!({
         "currency": terms.currency,
         "repriced": terms.repricings.is_some(),
         "basis": query.basis.name(),
         "group_by": query.groups.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "inputs": digest,
+        "inputs": asked.inputs(counting, query.of_lines().is_some()),
         "bills": counting.bills.len(),
         "rule_set": asked.shown(),
         "position": counting.position,

@@ -103,7 +103,7 @@ parameters! {
     CURRENCY = "currency" Query Shape::Text(16), "In this currency, by the exchange rates of each month; of a closed bill's, by those known when it was closed.";
     DIGITS = "digits" Query Shape::Integer(0, 12), "Decimals that are shown; rows still come to the total. All of them when it is left out.";
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
-    DRIVER = "driver" Query Shape::Text(100), "What a unit is called, for instance orders.";
+    DRIVER = "driver" Query Shape::Text(100), "A driver, by id or name; with quantity, what a unit is called, for instance orders.";
     DRIVERS = "drivers" Query Shape::Text(4000), "Ids of drivers, or none; every active one that fits when it is left out.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
@@ -165,6 +165,7 @@ static FORECASTS: &[&Parameter] = &[
     &ALLOCATED,
     &AT,
     &BASIS,
+    &CURRENCY,
     &DRAFT,
     &DRIVERS,
     &FILTER,
@@ -174,6 +175,7 @@ static FORECASTS: &[&Parameter] = &[
     &LOOK_BACK,
     &ORGANISATION,
     &PAGE_SIZE,
+    &REPRICED,
     &RULE_SET,
     &RUNNING,
     &SHIFTS,
@@ -271,7 +273,7 @@ routes! {
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/forecasts" Once Estate "forecasts" FORECASTS, forecasts::forecasts, "What comes next, by group, with limits and how models did on the past.";
-    Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
+    Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
     Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";

@@ -11,6 +11,7 @@
 use chrono::NaiveDate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     amount::Currency,
@@ -51,6 +52,12 @@ pub struct Watch {
     /// What was before is not told; it still says what is usual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<NaiveDate>,
+    /// The rule set that says whose costs are; the only published one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_set: Option<Uuid>,
+    /// The organisation that nodes and levels are of; the only active one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Uuid>,
 }
 
 fn effective() -> String {

@@ -65,6 +65,25 @@ impl Axis {
     pub const FAMILIES: [&'static str; 6] =
         ["effective_tags", "inventory", "level", "project_tags", "resource_tags", "tags"];
 
+    /// Whether rules decide it.
+    pub fn is_placed(&self) -> bool {
+        matches!(
+            self,
+            Self::Project
+                | Self::Domain
+                | Self::Node
+                | Self::Level(_)
+                | Self::PlacedBy
+                | Self::Rule
+                | Self::ProjectTag(_)
+        )
+    }
+
+    /// Whether an organisation's tree decides it.
+    pub fn is_of_tree(&self) -> bool {
+        matches!(self, Self::Node | Self::Level(_))
+    }
+
     /// Whether it is told by a line alone.
     pub fn is_of_line(&self) -> bool {
         matches!(self, Self::Line(_))

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, fmt};
 use chrono::Datelike;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     amount::{Amount, BillingMonth, Currency},
@@ -154,6 +155,12 @@ pub struct Allowance {
     /// When somebody is told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<Threshold>,
+    /// The rule set that says whose costs are; the only published one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_set: Option<Uuid>,
+    /// The organisation that nodes and levels are of; the only active one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Uuid>,
 }
 
 fn billed() -> String {

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{
-    amount::{Amount, Currency, Money, SCALE},
+    amount::{Amount, BillingMonth, Currency, Money, SCALE},
     attribution::Axis,
     forecast::{Calendar, Step},
 };
@@ -228,7 +228,7 @@ impl Definition {
                     sum
                 }
                 (Step::Day, Step::Month) => {
-                    let month = super::amount::BillingMonth::of(from);
+                    let month = BillingMonth::of(from);
                     self.of(&month.to_string())? / f64::from(month.days() as u32)
                 }
             };
@@ -237,7 +237,25 @@ impl Definition {
         Ok(out)
     }
 
-    fn of(&self, period: &str) -> Result<f64, Unknown> {
+    /// How many there are over months, both included, to the last digit.
+    pub fn count(&self, first: BillingMonth, last: BillingMonth) -> Result<Amount, Unknown> {
+        let months = std::iter::successors(Some(first), |month| Some(month.next()));
+        let periods: Vec<String> = match self.step() {
+            Step::Month => {
+                months.take_while(|month| *month <= last).map(|month| month.to_string()).collect()
+            }
+            Step::Day => {
+                let days = first.first().iter_days().take_while(|day| *day < last.end());
+                days.map(|day| day.to_string()).collect()
+            }
+        };
+        periods.iter().try_fold(Amount::ZERO, |sum, period| {
+            let own = self.quantity(period)?.0;
+            sum.checked_add(own).ok_or_else(|| Unknown(period.clone()))
+        })
+    }
+
+    fn quantity(&self, period: &str) -> Result<Quantity, Unknown> {
         let found = match (self.values.get(period), self.gaps) {
             (Some(value), _) => Some(*value),
             (None, Gaps::Unknown) => None,
@@ -246,7 +264,11 @@ impl Definition {
                 self.values.range(..period.to_owned()).next_back().map(|(_, value)| *value)
             }
         };
-        found.map(Quantity::to_f64).ok_or_else(|| Unknown(period.to_owned()))
+        found.ok_or_else(|| Unknown(period.to_owned()))
+    }
+
+    fn of(&self, period: &str) -> Result<f64, Unknown> {
+        self.quantity(period).map(Quantity::to_f64)
     }
 }
 
@@ -465,6 +487,16 @@ mod tests {
         assert_eq!(over("zero").unwrap(), [2.0, 0.0, 0.0, 5.0, 0.0]);
         assert_eq!(over("last").unwrap(), [2.0, 2.0, 2.0, 5.0, 5.0]);
         assert_eq!(over("unknown").unwrap_err(), "it has no value for 2026-02");
+        let month = |text: &str| text.parse::<BillingMonth>().unwrap();
+        let count = |gaps: &str| {
+            let one = definition(json!({"values": values, "gaps": gaps}));
+            one.count(month("2026-01"), month("2026-05")).map(|count| count.to_string())
+        };
+        assert_eq!([count("zero").unwrap(), count("last").unwrap()], ["7", "16"]);
+        assert!(count("unknown").is_err());
+        let daily = definition(json!({"values": {"2026-02-01": "0.1"}, "gaps": "last"}));
+        let february = daily.count(month("2026-02"), month("2026-02")).unwrap();
+        assert_eq!(february.to_string(), "2.8");
         let late = definition(json!({"values": values, "gaps": "last"}));
         assert!(late.over(months("2025-12-01"), 2).is_err(), "nothing is before the first");
     }

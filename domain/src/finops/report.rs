@@ -12,9 +12,10 @@
 use chrono::{DateTime, Datelike, Days, Months as Calendar, NaiveDate, NaiveTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    amount::{BillingMonth, SCALE},
+    amount::{BillingMonth, Currency, SCALE},
     cost::Basis,
     scope::{LineCondition, check_basis, check_conditions, check_groups},
 };
@@ -137,6 +138,18 @@ pub struct Question {
     /// How the answer is written.
     #[serde(default)]
     pub format: Format,
+    /// In this currency, by the exchange rates of each month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
+    /// Whether at the prices that re-pricings make.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repriced: bool,
+    /// The rule set that says whose costs are; the only published one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_set: Option<Uuid>,
+    /// The organisation that nodes and levels are of; the only active one when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Uuid>,
 }
 
 fn billed() -> String {
@@ -203,7 +216,10 @@ fn invalid(detail: impl Into<String>) -> Refusal {
 
 impl Question {
     fn check(&self) -> Result<(), Refusal> {
-        check_basis(&self.basis)?;
+        let quantity = check_basis(&self.basis)? == Basis::Quantity;
+        if quantity && (self.currency.is_some() || self.repriced) {
+            return Err(invalid("currency: a quantity is no money, and has no price"));
+        }
         check_conditions(&self.conditions)?;
         let taken: &[&str] =
             if self.compare.is_some() { &["day", "currency"] } else { &["currency"] };
