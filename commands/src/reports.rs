@@ -183,9 +183,10 @@ pub fn answer(
     let Whose { rules, around, terms } = &asking.whose;
     let other = asking.other.as_ref().map(|(other, _)| other.digest());
     let digests = (asking.now.digest(), other, (rules, around.digest()));
-    let inputs = match terms.is_none() {
-        true => canonical_bytes(&(&asking.question, digests)),
-        false => canonical_bytes(&(&asking.question, digests, terms.digest())),
+    let inputs = if terms.is_none() {
+        canonical_bytes(&(&asking.question, digests))
+    } else {
+        canonical_bytes(&(&asking.question, digests, terms.digest()))
     };
     let inputs = hex(&sha256(&inputs));
     let bytes = answers.write(&table, format)?;

@@ -137,9 +137,11 @@ impl Asked {
         if self.rule_set.is_none() && by_lines && terms.is_none() {
             return counting.digest();
         }
-        let inputs = match terms.is_none() {
-            true => canonical_bytes(&(counting.digest(), rules, around.digest())),
-            false => canonical_bytes(&(counting.digest(), rules, around.digest(), terms.digest())),
+        let inputs = (counting.digest(), rules, around.digest());
+        let inputs = if terms.is_none() {
+            canonical_bytes(&inputs)
+        } else {
+            canonical_bytes(&(inputs, terms.digest()))
         };
         hex(&sha256(&inputs))
     }
