@@ -13,6 +13,7 @@
 //! - [`compare`]: costs beside those of another period.
 //! - [`containers`]: what containers used, out of files as Prometheus writes them.
 //! - [`derive`]: lines that are worked out here into bills.
+//! - [`hints`]: where money can be saved.
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
 //! - [`origin`]: where what a centre has after the rules comes from.
@@ -37,6 +38,7 @@ pub mod containers;
 pub mod derive;
 pub mod forecast;
 pub mod gather;
+pub mod hints;
 pub mod kpis;
 pub mod ledger;
 pub mod observe;

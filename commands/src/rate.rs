@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use domain::{
     compute::{disk::Disk, server::Server, shape::Shape},
     finops::{
-        amount::BillingMonth,
+        amount::{Amount, BillingMonth, Currency},
+        cost::TooLarge,
         line::Line,
         meter::{Metered, Quantities, Timeline, Usage, of_disk, of_server, runs},
         rate_set::{Meter, RateSet, Scope},
@@ -271,6 +272,25 @@ impl UsageFile {
 }
 
 impl Ledger {
+    /// What a month costs by our own rates when everything stays as it is at a position, by our ids.
+    pub(crate) async fn at_our_rates(
+        &self,
+        at: Position,
+        month: BillingMonth,
+    ) -> Result<BTreeMap<String, BTreeMap<Currency, Amount>>, RunFault> {
+        let folding = self.folded(at).await.map_err(SubmitFault::from)?;
+        let end = month.next().first().and_time(NaiveTime::MIN).and_utc() + TimeDelta::days(2);
+        let (usages, sets, scopes) = folding.until(end);
+        let prices = Prices { sets: &sets, scopes: &scopes };
+        let rated = rate(prices, &usages, month, end).map_err(BillFault::from)?;
+        let mut all: BTreeMap<String, BTreeMap<Currency, Amount>> = BTreeMap::new();
+        for line in rated.lines {
+            let sum = all.entry(line.resource).or_default().entry(line.currency).or_default();
+            *sum = sum.checked_add(line.effective).ok_or(TooLarge).map_err(BillFault::from)?;
+        }
+        Ok(all)
+    }
+
     /// Every record of the kinds that say what was used and for whom, up to a position.
     async fn folded(&self, head: Position) -> Result<Folding, LoadFault> {
         let mut records: Vec<Record> = Vec::new();

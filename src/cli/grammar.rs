@@ -178,6 +178,13 @@ pub(crate) enum Command {
     History(History),
     /// Take an export over into an empty store, verified before the first record is written
     Import(Import),
+    /// Where money can be saved: what costs and is not used, what it rests on, and what to do
+    #[command(
+        after_help = "Examples:\n  skyledger hints\n  skyledger hints --unattached-days 30 -o csv\n  \
+        skyledger hints --at 2026-10-01 -o json\n\nHints: commitment-ending, commitment-unused, \
+        old-snapshot, stopped-server, unattached-disk, unused-address"
+    )]
+    Hints(Hints),
     /// Numbers by which costs are judged: commitments, tags, unit cost, what is unallocated
     #[command(after_help = "Examples:\n  skyledger kpis --month 2026-10 --tag-keys env,team\n  \
         skyledger kpis --month 2026-10 --driver orders --quantity 120000 --rules costs")]
@@ -498,6 +505,32 @@ pub(crate) struct Budgets {
     /// Also the periods before
     #[arg(long)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Hints {
+    /// Days before a commitment's end from which it is told [default: 60]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) commitment_days: Option<u32>,
+    /// Days from which a snapshot is old [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) snapshot_days: Option<u32>,
+    /// Days from which a stopped server is told [default: 7]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) stopped_days: Option<u32>,
+    /// Days from which a disk that is attached to nothing is told [default: 7]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) unattached_days: Option<u32>,
+    /// Percent of a commitment's month that are not used, from which it is told [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) unused_percent: Option<u32>,
+    /// Most hints that are shown
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) limit: usize,
     #[command(flatten)]
     pub(crate) at: At,
     #[command(flatten)]

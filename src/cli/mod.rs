@@ -143,6 +143,7 @@ async fn serve_client(
         Command::Forecast(forecast) => forecast::run(forecast, &connection).await,
         Command::Get(get) => query::get(get, &connection).await,
         Command::History(history) => query::history(history, &connection).await,
+        Command::Hints(hints) => watch::hints(&hints, &connection).await,
         Command::Kpis(kpis) => watch::kpis(&kpis, &connection).await,
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,

@@ -8,7 +8,7 @@ use adapters_console::{
 
 use super::{
     Failure,
-    grammar::{Budgets, Kpis, Output, Report},
+    grammar::{Budgets, Hints, Kpis, Output, Report},
 };
 use crate::connection::Connection;
 
@@ -40,6 +40,29 @@ pub(super) async fn budgets(budgets: &Budgets, connection: &Connection) -> Resul
         show::budgets(out, &answer, budgets.all, style)?;
     } else {
         format::document(out, budgets.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn hints(hints: &Hints, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let mut query = vec![("page_size", hints.limit.clamp(1, 1000).to_string())];
+    for (name, number) in [
+        ("commitment_days", hints.commitment_days),
+        ("snapshot_days", hints.snapshot_days),
+        ("stopped_days", hints.stopped_days),
+        ("unattached_days", hints.unattached_days),
+        ("unused_percent", hints.unused_percent),
+    ] {
+        query.extend(number.map(|number| (name, number.to_string())));
+    }
+    query.extend(hints.at.moment()?.map(|at| ("at", at)));
+    let answer = client.get("/v1/hints", &query).await?.body;
+    let (out, style) = (&mut std::io::stdout().lock(), Style::stdout());
+    match hints.output.output {
+        output if output.is_for_people() => show::hints(out, &answer, style)?,
+        format::Format::Csv => show::hints_csv(out, &answer)?,
+        output => format::document(out, output, &answer)?,
     }
     Ok(Exit::Ok)
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use chrono::Datelike as _;
+
 use super::{
     says,
     server::{Server, Store},
@@ -126,6 +128,39 @@ question:
 schedule: {every: day, hour: 6}
 ";
 
+fn hinted(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), store);
+    says(&server.run(&["hints"]).out, &["no hint at position"]);
+    let today = chrono::Utc::now().date_naive();
+    let last = today.with_day(1).unwrap() - chrono::Days::new(1);
+    let month = last.format("%Y-%m");
+    let heading = "BilledCost,EffectiveCost,ListCost,ContractedCost,BillingAccountId,\
+        BillingCurrency,BillingPeriodStart,ChargeCategory,ChargePeriodStart,ChargePeriodEnd,\
+        ServiceName,ResourceId,ChargeDescription";
+    let text = format!(
+        "{heading}\n3.605,3.605,4,3.605,42,USD,{month}-01T00:00:00Z,Usage,{month}-01T00:00:00Z,\
+         {month}-02T00:00:00Z,VPC,eip-1,Idle public IPv4 address\n"
+    );
+    let file = folder.path().join("bill.csv");
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(server.run(&["bill", "import", file.to_str().unwrap()]).code, 0);
+    let table = server.run(&["hints"]);
+    says(
+        &table.out,
+        &["unused-address", "eip-1", "3.60", "USD", "bill", "1 hints, 3.60 USD a month"],
+    );
+    let csv = server.run(&["hints", "-o", "csv"]);
+    says(&csv.out, &["code,kind,id,resource", "unused-address,,,eip-1,,,3.605,USD,bill"]);
+    let json = server.json(&["hints", "--unattached-days", "30"]);
+    assert_eq!(json["thresholds"]["unattached_days"], 30);
+    assert_eq!(json["items"][0]["monthly"][0]["amount"], "3.605");
+    assert_eq!(json["sums"]["unused-address"]["monthly"]["USD"], "3.605");
+    assert_eq!(json["items"][0]["evidence"]["segments"].as_object().unwrap().len(), 1);
+    assert_eq!(server.run(&["hints", "--unused-percent", "101"]).code, 2);
+    assert_eq!(server.stop(), 0);
+}
+
 fn reported_and_fetched(store: &Store) {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), store);
@@ -161,6 +196,16 @@ fn reported_and_fetched(store: &Store) {
     assert_eq!(std::fs::read(&to).unwrap()[..4], *b"PAR1");
     assert_eq!(server.run(&["report", "answer", "services", "--format", "xls"]).code, 2);
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn hints_are_told_with_their_money_embedded() {
+    hinted(&Store::Embedded);
+}
+
+#[test]
+fn hints_are_told_with_their_money_on_postgresql() {
+    hinted(&Store::postgres());
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod crash_at_every_step;
 mod few_connections;
 mod forecasts;
 mod fuzz;
+mod hints;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;

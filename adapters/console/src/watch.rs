@@ -156,6 +156,92 @@ pub fn kpis(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()>
     writeln!(out, "{table}\nat position {}", plain(&answer["position"]))
 }
 
+/// A hint's money, one text for each currency: amount, currency, and who says so.
+fn monthly(hint: &Value) -> Vec<[String; 3]> {
+    let one = |one: &Value| {
+        let by = format!("{} {}", plain(&one["by"]), plain(&one["month"]));
+        [plain(&one["amount"]), plain(&one["currency"]), by]
+    };
+    items(hint, "monthly").iter().map(one).collect()
+}
+
+/// Where money can be saved.
+///
+/// # Errors
+/// What the output says.
+pub fn hints(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let hints = items(answer, "items");
+    if hints.is_empty() {
+        return writeln!(out, "no hint at position {}", plain(&answer["position"]));
+    }
+    let mut table = bare(style);
+    table.set_header(["hint", "resource", "name", "a month", "", "by", "why"].map(heading));
+    for hint in hints {
+        let monthly = monthly(hint);
+        let column = |at: usize| {
+            let texts = monthly.iter().map(|one| match at {
+                0 => amount(&one[0]),
+                at => one[at].clone(),
+            });
+            texts.collect::<Vec<_>>().join("\n")
+        };
+        table.add_row(vec![
+            Cell::new(plain(&hint["code"])),
+            Cell::new(plain(&hint["resource"])),
+            Cell::new(plain(&hint["name"])),
+            right(if monthly.is_empty() { "–".to_owned() } else { column(0) }),
+            Cell::new(column(1)),
+            Cell::new(column(2)),
+            Cell::new(plain(&hint["evidence"]["threshold"])),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}")?;
+    for (code, sum) in answer["sums"].as_object().into_iter().flatten() {
+        let sums = sum["monthly"].as_object().into_iter().flatten();
+        let sums: Vec<String> =
+            sums.map(|(currency, sum)| format!("{} {currency}", money(sum))).collect();
+        let sums = if sums.is_empty() { "–".to_owned() } else { sums.join(", ") };
+        writeln!(out, "{code}: {} hints, {sums} a month", plain(&sum["hints"]))?;
+    }
+    writeln!(out, "at position {}", plain(&answer["position"]))
+}
+
+/// The same as comma-separated values: one row for each hint and currency.
+///
+/// # Errors
+/// What the output says.
+pub fn hints_csv(out: &mut dyn Write, answer: &Value) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record([
+        "code", "kind", "id", "resource", "name", "project", "amount", "currency", "by", "why",
+        "advice",
+    ])?;
+    for hint in items(answer, "items") {
+        let mut monthly = monthly(hint);
+        if monthly.is_empty() {
+            monthly.push(Default::default());
+        }
+        for [amount, currency, by] in monthly {
+            let text = |name: &str| plain(&hint[name]);
+            writer.write_record([
+                text("code"),
+                text("kind"),
+                text("id"),
+                text("resource"),
+                text("name"),
+                text("project"),
+                amount,
+                currency,
+                by,
+                plain(&hint["evidence"]["threshold"]),
+                text("advice"),
+            ])?;
+        }
+    }
+    writer.flush()
+}
+
 /// What a run of a report gave.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ mod costs;
 mod exports;
 pub mod filter;
 mod forecasts;
+mod hints;
 mod history;
 mod kpis;
 mod metrics;

@@ -197,6 +197,7 @@ impl Document {
                     | "/v1/budget-evaluations"
                     | "/v1/budgets:status"
                     | "/v1/forecasts"
+                    | "/v1/hints"
                     | "/v1/kpis"
                     | "/v1/ratings"
                     | "/v1/usage-imports" => "costs",

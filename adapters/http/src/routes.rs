@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, costs, exports, forecasts, history, kpis,
+    commands, costs, exports, forecasts, hints, history, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, watch,
 };
@@ -97,6 +97,7 @@ parameters! {
     BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
     CLUSTER = "cluster" Query Shape::Uuid, "The cluster whose use it is.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
+    COMMITMENT_DAYS = "commitment_days" Query Shape::Integer(1, 3_660), "Days before a commitment's end from which it is told; 60 when it is left out.";
     COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
@@ -144,17 +145,21 @@ parameters! {
     SHOW_GONE = "show_gone" Query Shape::Flag, "Also show what is not there any more.";
     SINCE = "since" Query Shape::Time, "Only records committed at or after this time.";
     SIZE = "size" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the tree's size; the head's when it is left out.";
+    SNAPSHOT_DAYS = "snapshot_days" Query Shape::Integer(0, 3_660), "Days from which a snapshot is old; 90 when it is left out.";
     SOURCE = "source" Query Shape::Text(500), "The file's name, for whoever asks where a number comes from.";
     START = "from" Query Shape::Integer(0, i64::MAX as u64), "Begin after this position (before it, with newest_first).";
     STEP = "step" Query Shape::Text(10), "How far apart values are: month (when it is left out) or day.";
     STEP_S = "step_s" Query Shape::Integer(1, 86_400), "For how many seconds a sample holds at most; as far as two samples are apart when it is left out.";
+    STOPPED_DAYS = "stopped_days" Query Shape::Integer(0, 3_660), "Days from which a server that is stopped is told; 7 when it is left out.";
     STRICT = "strict" Query Shape::Flag, "Refuse the whole file for one line that cannot be booked.";
     TAG_KEYS = "tag_keys" Query Shape::Text(1000), "Keys that every line must have that can have tags, for instance env,team.";
     TO = "to" Query Shape::Moment, "The later moment: a time, or a position; now when it is left out.";
     TO_MONTH = "to_month" Query Shape::Text(7), "The last billing month, itself included; from_month when it is left out.";
     TO_SIZE = "to" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the newer tree; the head's when it is left out.";
     TYPE = "type" Query Shape::Text(100), "Only events with this tag.";
+    UNATTACHED_DAYS = "unattached_days" Query Shape::Integer(0, 3_660), "Days from which a disk that is attached to nothing is told; 7 when it is left out.";
     UNTIL = "until" Query Shape::Time, "Only records committed before this time.";
+    UNUSED_PERCENT = "unused_percent" Query Shape::Integer(1, 100), "Percent of a commitment's month that are not used, from which it is told; 10 when it is left out.";
     VALIDATE_ONLY = "validate_only" Query Shape::Flag, "Write nothing, answer what would be done.";
     VIEW = "view" Query Shape::Text(100), "A view or lens; inventory when it is left out.";
 }
@@ -273,6 +278,7 @@ routes! {
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/forecasts" Once Estate "forecasts" FORECASTS, forecasts::forecasts, "What comes next, by group, with limits and how models did on the past.";
+    Get "/v1/hints" Once Token "hints" &[&AT, &COMMITMENT_DAYS, &PAGE_SIZE, &MIN_POSITION, &SNAPSHOT_DAYS, &STOPPED_DAYS, &UNATTACHED_DAYS, &UNUSED_PERCENT], hints::list, "Where money can be saved: each hint with what it costs in a month, what that rests on, and what one can do.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";

@@ -343,7 +343,7 @@ impl Commitment {
     }
 
     /// The first day after the term as it is now.
-    fn end(&self) -> NaiveDate {
+    pub fn end(&self) -> NaiveDate {
         let of = |change: &Change| match change {
             Change::Cancelled { day, .. } => *day,
             Change::Upgraded { end, .. } => *end,

@@ -19,6 +19,7 @@
 //! - [`factor`]: an exact factor that people give.
 //! - [`focus`]: lines as FOCUS writes them, shared charges among them.
 //! - [`forecast`]: what comes next, and how far that can be trusted.
+//! - [`hint`]: where money can be saved.
 //! - [`issuer`]: who sends invoices, and what it says of months and commitments: a kind.
 //! - [`line`]: one line of a bill.
 //! - [`meter`]: what was used, and from when to when.
@@ -59,6 +60,7 @@ pub mod exchange_rate;
 pub mod factor;
 pub mod focus;
 pub mod forecast;
+pub mod hint;
 pub mod issuer;
 pub mod line;
 pub mod meter;

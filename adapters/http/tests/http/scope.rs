@@ -179,6 +179,9 @@ fn reads(resources: &[(&str, Uuid)], past: u64, record: u64) -> Vec<Read> {
                 queries.push("show_gone=true&count=true&".into());
                 queries.push(format!("filter=name%3A{THEIRS}&count=true&"));
             }
+            if takes("unattached_days") {
+                queries.push("unattached_days=0&stopped_days=0&".into());
+            }
             if takes("newest_first") {
                 queries.push("newest_first=true&".into());
             }
@@ -256,6 +259,11 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
         // What is its own it does see, so the test above is not about an empty answer.
         let names = world.send(get("/v1/servers").token(&token)).await;
         assert_eq!(names.names(), ["alpha-thing"]);
+        // Its disk, before that changed hands, is attached to nothing.
+        let path = format!("/v1/hints?unattached_days=0&at={past}");
+        let hints = world.send(get(&path).token(&token)).await.ok(200);
+        assert_eq!(hints["items"][0]["id"], moved.to_string(), "{hints}");
+        assert_eq!(hints["sums"]["unattached-disk"]["hints"], 1, "{hints}");
         // The disk that moved: gone now, there before, and what it is now is not told.
         let disk = format!("/v1/disks/{moved}");
         world.send(get(&disk).token(&token)).await.problem(404, "not-found");
