@@ -113,22 +113,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Whether all filters hold.
-    pub(crate) fn is_wanted(&self, whose: &Whose, asked: &AxisQuery) -> Result<bool, Refusal> {
-        if let Some((other, _)) = asked.filters.iter().find(|(axis, _)| !is_of_bucket(axis, whose))
-        {
-            let known = "project, domain, node, level.<name>, project_tags.<key>, charge_category, \
-                         currency, month, quarter and year";
-            let detail = format!(
-                "filter: how a spread cost came about is told by {known}, not by {other}; group the \
-                 costs by {other}, or explain them before they are spread"
-            );
-            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
-        }
-        Ok(asked.filters.iter().all(|(axis, filter)| filter.holds(&self.value(axis, whose))))
-    }
-
-    fn stratum(&self) -> String {
+    pub(crate) fn stratum(&self) -> String {
         format!("{} {} {}", self.currency, self.month, self.category)
     }
 }
@@ -152,9 +137,26 @@ pub fn allocate_by(
     whose: &Whose,
     query: &AxisQuery,
 ) -> Result<Allocation, AttributeFault> {
+    let (mut allocation, parts) = run(store, counting, whose, query)?;
+    if !allocation.by.is_empty() {
+        allocation.parts = spread_parts(parts, allocation.moves())?;
+    }
+    Ok(allocation)
+}
+
+/// What each centre has before the rules, by the values of what else is told apart.
+pub(crate) type PartsBefore = BTreeMap<Bucket, BTreeMap<Vec<String>, i128>>;
+
+/// The allocation without its parts, and these as they were before the rules.
+pub(crate) fn run(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    query: &AxisQuery,
+) -> Result<(Allocation, PartsBefore), AttributeFault> {
     let mut allocation = Allocation { by: of_origin(whose, query), ..Allocation::default() };
     let mut placed: BTreeMap<(By, String), PlacedBy> = BTreeMap::new();
-    let mut parts: BTreeMap<Bucket, BTreeMap<Vec<String>, i128>> = BTreeMap::new();
+    let mut parts = PartsBefore::new();
     let mut groups =
         ["month", "charge_category"].map(|name| Axis::Line(Dimension::Plain(name))).to_vec();
     groups.extend(allocation.by.iter().cloned());
@@ -176,10 +178,8 @@ pub fn allocate_by(
         let bucket = Bucket { centre: place.centre, currency, month: next(), category: next() };
         let share = allocation.buckets.entry(bucket.clone()).or_default();
         share.before = share.before.checked_add(sum.amount).ok_or(TooLarge)?;
-        if !allocation.by.is_empty() {
-            let own = parts.entry(bucket).or_default().entry(values.collect()).or_default();
-            *own = own.checked_add(sum.amount.0).ok_or(TooLarge)?;
-        }
+        let own = parts.entry(bucket).or_default().entry(values.collect()).or_default();
+        *own = own.checked_add(sum.amount.0).ok_or(TooLarge)?;
     }
     allocation.placed = placed.into_values().collect();
     let name = |centre: &str| {
@@ -187,11 +187,8 @@ pub fn allocate_by(
         project.and_then(|id| whose.around.centres.name(id)).unwrap_or(centre).to_owned()
     };
     spread(&mut allocation, store, counting, whose, &whose.rules.called(name))?;
-    if !allocation.by.is_empty() {
-        allocation.parts = spread_parts(parts, allocation.moves())?;
-    }
     allocation.digest = digest(counting, whose, query.basis);
-    Ok(allocation)
+    Ok((allocation, parts))
 }
 
 /// What of a question's axes is told by the lines a cost comes from, and by nothing else.
@@ -203,11 +200,13 @@ fn of_origin(whose: &Whose, query: &AxisQuery) -> Vec<Axis> {
             axes.push(axis.clone());
         }
     }
+    // The same in whatever order it is asked: how a unit that does not divide falls depends on it.
+    axes.sort_by_key(ToString::to_string);
     axes
 }
 
 /// Whether the centre, or what is kept apart anyway, tells the value.
-fn is_of_bucket(axis: &Axis, whose: &Whose) -> bool {
+pub(crate) fn is_of_bucket(axis: &Axis, whose: &Whose) -> bool {
     match axis {
         Axis::Project | Axis::Domain | Axis::Node | Axis::Level(_) | Axis::ProjectTag(_) => true,
         // The bucket's currency is the one that costs are converted into.
@@ -221,16 +220,32 @@ fn is_of_bucket(axis: &Axis, whose: &Whose) -> bool {
 
 /// The parts of every centre after the movements.
 fn spread_parts<'t>(
-    before: BTreeMap<Bucket, BTreeMap<Vec<String>, i128>>,
+    before: PartsBefore,
     trace: impl IntoIterator<Item = &'t Moved>,
 ) -> Result<BTreeMap<Bucket, BTreeMap<Vec<String>, Amount>>, AttributeFault> {
     let strata: BTreeMap<String, Bucket> =
         before.keys().map(|bucket| (bucket.stratum(), bucket.clone())).collect();
+    let after = moved_parts(before, trace, |_, _, _| {})?;
+    let named = after.into_iter().filter_map(|((centre, stratum), parts)| {
+        let bucket = Bucket { centre, ..strata.get(&stratum)?.clone() };
+        let parts = parts.into_iter().map(|(values, amount)| (values, Amount(amount)));
+        Some((bucket, parts.collect()))
+    });
+    Ok(named.collect())
+}
+
+/// The parts after the movements; tells what of each part every movement is, by its place.
+pub(crate) fn moved_parts<'t>(
+    before: PartsBefore,
+    trace: impl IntoIterator<Item = &'t Moved>,
+    tell: impl FnMut(usize, &Vec<String>, i128),
+) -> Result<Parts<Vec<String>>, AttributeFault> {
     let before: Parts<Vec<String>> = before
         .into_iter()
         .map(|(bucket, parts)| ((bucket.centre.clone(), bucket.stratum()), parts))
         .collect();
-    let after = parts::moved(before, trace, PARTS_MAX).map_err(|fault| match fault {
+    let after = parts::moved_each(before, trace, PARTS_MAX, tell);
+    Ok(after.map_err(|fault| match fault {
         PartsFault::TooMany(most) => {
             let detail = format!(
                 "group_by: what is shared comes to more than {most} parts by these dimensions; \
@@ -239,13 +254,7 @@ fn spread_parts<'t>(
             Refusal::new(&codes::INVALID_FIELD, detail)
         }
         PartsFault::Split(fault) => Refusal::new(&codes::RULES_INVALID, fault.to_string()),
-    })?;
-    let named = after.into_iter().filter_map(|((centre, stratum), parts)| {
-        let bucket = Bucket { centre, ..strata.get(&stratum)?.clone() };
-        let parts = parts.into_iter().map(|(values, amount)| (values, Amount(amount)));
-        Some((bucket, parts.collect()))
-    });
-    Ok(named.collect())
+    })?)
 }
 
 /// Spreads month by month: what weighs may differ from one to the next.
@@ -410,7 +419,8 @@ impl Allocation {
         Ok(table)
     }
 
-    fn value(
+    /// What a part of a bucket has on an axis.
+    pub(crate) fn value(
         &self,
         bucket: &Bucket,
         own: &[String],

@@ -12,7 +12,7 @@ use domain::finops::{
 };
 
 use crate::{
-    allocate::{Allocation, Bucket},
+    allocate::{Allocation, Bucket, is_of_bucket, moved_parts, run},
     attribute::{AttributeFault, AxisQuery, Whose, explain_attributed},
     bills::{Counting, Explained},
     ports::{BillStore, Cell, Filter, Op},
@@ -49,7 +49,7 @@ pub struct Step {
     pub month: String,
     /// `ChargeCategory`.
     pub category: String,
-    /// What the source had to give.
+    /// What the source had to give of what is asked for.
     pub of: Amount,
     /// How much of it moved.
     pub amount: Amount,
@@ -69,6 +69,8 @@ impl Step {
 /// Where amounts after the rules come from.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
+    /// The allocation's digest.
+    pub digest: String,
     /// By currency.
     pub flows: BTreeMap<Currency, Flow>,
     /// In the order of months and rules.
@@ -79,66 +81,154 @@ pub struct Origin {
     pub asked: AxisQuery,
 }
 
-impl Allocation {
-    /// Where what these centres have comes from, with at most so many lines. Blocks the thread.
-    pub fn explain(
-        &self,
-        store: &dyn BillStore,
-        counting: &Counting,
-        whose: &Whose,
-        asked: &AxisQuery,
-        most: usize,
-    ) -> Result<Origin, AttributeFault> {
-        let (mut origin, mut wanted) = (Origin::default(), BTreeSet::new());
-        for (bucket, share) in &self.buckets {
-            if !bucket.is_wanted(whose, asked)? {
-                continue;
-            }
-            let flow = origin.flows.entry(bucket.currency.clone()).or_default();
-            flow.before = flow.before.checked_add(share.before).ok_or(TooLarge)?;
-            flow.after = flow.after.checked_add(share.after).ok_or(TooLarge)?;
-            wanted.insert(bucket.clone());
+/// Where what centres have after the rules comes from, with at most so many lines. Blocks the
+/// thread.
+pub fn explain_allocated(
+    store: &dyn BillStore,
+    counting: &Counting,
+    whose: &Whose,
+    asked: &AxisQuery,
+    most: usize,
+) -> Result<Origin, AttributeFault> {
+    let of_parts = AxisQuery { groups: vec![], ..asked.clone() };
+    let (allocation, before) = run(store, counting, whose, &of_parts)?;
+    let ask = Ask { allocation: &allocation, whose, asked };
+    let mut origin = Origin { digest: allocation.digest.clone(), ..Origin::default() };
+    let strata: BTreeMap<String, Bucket> =
+        before.keys().map(|bucket| (bucket.stratum(), bucket.clone())).collect();
+    for (bucket, parts) in &before {
+        for (_, amount) in parts.iter().filter(|(own, _)| ask.wants(bucket, own)) {
+            add(&mut origin.flow(bucket).before, *amount)?;
         }
-        let whole = self.given()?;
-        // Backwards through each month's rules, so that what filled a pool comes after the pool.
-        let mut on_the_way = wanted.clone();
-        for (moved, bucket) in self.trace.iter().rev() {
-            let to = Bucket { centre: moved.target.clone(), ..bucket.clone() };
-            let from = Bucket { centre: moved.source.clone(), ..bucket.clone() };
-            let stays = moved.source == moved.target;
-            let flow = origin.flows.entry(bucket.currency.clone()).or_default();
-            if wanted.contains(&to) && !stays {
-                flow.received = flow.received.checked_add(Amount(moved.amount)).ok_or(TooLarge)?;
-            }
-            if wanted.contains(&from) && !stays {
-                flow.given = flow.given.checked_add(Amount(moved.amount)).ok_or(TooLarge)?;
-            }
-            if on_the_way.contains(&to) || wanted.contains(&from) {
-                let of = whole.get(&(moved.rule.as_str(), from.clone())).copied();
-                origin.steps.push(step(moved, bucket, of.unwrap_or_default()));
-                on_the_way.insert(from);
-            }
-        }
-        origin.steps.reverse();
-        origin.flows.retain(|_, flow| *flow != Flow::default());
-        origin.asked = of_lines(asked, &on_the_way);
-        origin.explained = explain_attributed(store, counting, whose, &origin.asked, most)?;
-        Ok(origin)
     }
-
-    /// What each rule had to give, by source.
-    fn given(&self) -> Result<BTreeMap<(&str, Bucket), Amount>, TooLarge> {
-        let mut given: BTreeMap<(&str, Bucket), Amount> = BTreeMap::new();
-        for (moved, bucket) in &self.trace {
-            let from = Bucket { centre: moved.source.clone(), ..bucket.clone() };
-            let sum = given.entry((moved.rule.as_str(), from)).or_default();
-            *sum = sum.checked_add(Amount(moved.amount)).ok_or(TooLarge)?;
+    // What of each movement is asked for, and what its source had of that.
+    let trace = &allocation.trace;
+    let (mut amounts, mut of) = (vec![0; trace.len()], BTreeMap::<(&str, Bucket), i128>::new());
+    let mut overflown = false;
+    let after = moved_parts(before, allocation.moves(), |place, own, amount| {
+        let Some((moved, bucket)) = trace.get(place) else { return };
+        if !ask.wants_part(bucket, own) {
+            return;
         }
-        Ok(given)
+        let (to, from) = ends(moved, bucket);
+        let had = of.entry((moved.rule.as_str(), from.clone())).or_default();
+        let mut sums = vec![&mut amounts[place], had];
+        let flow = origin.flow(bucket);
+        if moved.source != moved.target && ask.wants(&to, own) {
+            sums.push(&mut flow.received.0);
+        }
+        if moved.source != moved.target && ask.wants(&from, own) {
+            sums.push(&mut flow.given.0);
+        }
+        for sum in sums {
+            match sum.checked_add(amount) {
+                Some(more) => *sum = more,
+                None => overflown = true,
+            }
+        }
+    })?;
+    if overflown {
+        return Err(TooLarge.into());
+    }
+    for ((centre, stratum), parts) in &after {
+        let Some(bucket) = strata.get(stratum) else { continue };
+        let bucket = Bucket { centre: centre.clone(), ..bucket.clone() };
+        for (_, amount) in parts.iter().filter(|(own, _)| ask.wants(&bucket, own)) {
+            add(&mut origin.flow(&bucket).after, *amount)?;
+        }
+    }
+    // Backwards through each month's rules, so that what filled a pool comes after the pool.
+    let buckets = allocation.buckets.keys();
+    let wanted: BTreeSet<Bucket> =
+        buckets.filter(|bucket| ask.wants_bucket(bucket)).cloned().collect();
+    let mut on_the_way = wanted.clone();
+    for ((moved, bucket), amount) in trace.iter().zip(&amounts).rev() {
+        let (to, from) = ends(moved, bucket);
+        if on_the_way.contains(&to) || wanted.contains(&from) {
+            let of = of.get(&(moved.rule.as_str(), from.clone())).copied().unwrap_or_default();
+            if of != 0 || *amount != 0 {
+                origin.steps.push(step(moved, bucket, Amount(of), Amount(*amount)));
+            }
+            on_the_way.insert(from);
+        }
+    }
+    origin.steps.reverse();
+    origin.flows.retain(|_, flow| *flow != Flow::default());
+    origin.asked = ask.of_lines(&on_the_way);
+    origin.explained = explain_attributed(store, counting, whose, &origin.asked, most)?;
+    Ok(origin)
+}
+
+impl Origin {
+    fn flow(&mut self, bucket: &Bucket) -> &mut Flow {
+        self.flows.entry(bucket.currency.clone()).or_default()
     }
 }
 
-fn step(moved: &Moved, bucket: &Bucket, of: Amount) -> Step {
+fn add(sum: &mut Amount, amount: i128) -> Result<(), TooLarge> {
+    *sum = sum.checked_add(Amount(amount)).ok_or(TooLarge)?;
+    Ok(())
+}
+
+/// Where a movement goes, and where it comes from.
+fn ends(moved: &Moved, bucket: &Bucket) -> (Bucket, Bucket) {
+    let of = |centre: &String| Bucket { centre: centre.clone(), ..bucket.clone() };
+    (of(&moved.target), of(&moved.source))
+}
+
+/// What is asked of an allocation.
+struct Ask<'a> {
+    allocation: &'a Allocation,
+    whose: &'a Whose,
+    asked: &'a AxisQuery,
+}
+
+impl Ask<'_> {
+    /// The filters that a centre decides, or those that lines do.
+    fn filters(&self, of_bucket: bool) -> impl Iterator<Item = &(Axis, Filter)> {
+        let filters = self.asked.filters.iter();
+        filters.filter(move |(axis, _)| is_of_bucket(axis, self.whose) == of_bucket)
+    }
+
+    fn hold(&self, of_bucket: bool, bucket: &Bucket, own: &[String]) -> bool {
+        self.filters(of_bucket).all(|(axis, filter)| {
+            let value = self.allocation.value(bucket, own, axis, self.whose);
+            value.is_ok_and(|value| filter.holds(&value))
+        })
+    }
+
+    fn wants_bucket(&self, bucket: &Bucket) -> bool {
+        self.hold(true, bucket, &[])
+    }
+
+    fn wants_part(&self, bucket: &Bucket, own: &[String]) -> bool {
+        self.hold(false, bucket, own)
+    }
+
+    fn wants(&self, bucket: &Bucket, own: &[String]) -> bool {
+        self.wants_part(bucket, own) && self.wants_bucket(bucket)
+    }
+
+    /// The lines that were placed in these buckets' centres, of those that are asked for.
+    fn of_lines(&self, buckets: &BTreeSet<Bucket>) -> AxisQuery {
+        let centres: BTreeSet<&str> = buckets.iter().map(|one| one.centre.as_str()).collect();
+        let centres = Filter {
+            column: Axis::Project.to_string(),
+            op: Op::In,
+            values: centres.into_iter().map(Cell::from).collect(),
+        };
+        // What says which centres are meant has been decided: pools have other values there.
+        let of_lines = self
+            .asked
+            .filters
+            .iter()
+            .filter(|(axis, _)| axis.is_of_line() || !is_of_bucket(axis, self.whose));
+        let filters = of_lines.cloned().chain([(Axis::Project, centres)]).collect();
+        AxisQuery { basis: self.asked.basis, groups: vec![], filters }
+    }
+}
+
+fn step(moved: &Moved, bucket: &Bucket, of: Amount, amount: Amount) -> Step {
     Step {
         rule: moved.rule.clone(),
         source: moved.source.clone(),
@@ -147,21 +237,7 @@ fn step(moved: &Moved, bucket: &Bucket, of: Amount) -> Step {
         month: bucket.month.clone(),
         category: bucket.category.clone(),
         of,
-        amount: Amount(moved.amount),
+        amount,
         share: moved.share.clone(),
     }
-}
-
-/// The lines that were placed in these buckets' centres, of those that are asked for.
-fn of_lines(asked: &AxisQuery, buckets: &BTreeSet<Bucket>) -> AxisQuery {
-    let centres: BTreeSet<&str> = buckets.iter().map(|bucket| bucket.centre.as_str()).collect();
-    let centres = Filter {
-        column: Axis::Project.to_string(),
-        op: Op::In,
-        values: centres.into_iter().map(Cell::from).collect(),
-    };
-    // What says which centres are meant has been decided: pools have other values there.
-    let of_lines = asked.filters.iter().filter(|(axis, _)| axis.is_of_line()).cloned();
-    let filters = of_lines.chain([(Axis::Project, centres)]).collect();
-    AxisQuery { basis: asked.basis, groups: vec![], filters }
 }

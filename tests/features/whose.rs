@@ -8,6 +8,7 @@ use commands::{
     allocate::{allocate, allocate_by},
     attribute::{AxisQuery, Placer, Whose, attributed, explain_attributed},
     bills::{Counting, Import},
+    origin::explain_allocated,
     ports::{Clock, Filter, Op, Reading},
     submit::SubmitFault,
 };
@@ -394,7 +395,7 @@ async fn what_a_centre_has_after_the_rules_goes_back_to_the_lines_of_every_pool_
             question.filters.push((axis.parse().unwrap(), filter));
         }
         let table = allocated.costs(&whose, &question).unwrap();
-        let origin = allocated.explain(store, &all, &whose, &question, 10).unwrap();
+        let origin = explain_allocated(store, &all, &whose, &question, 10).unwrap();
         let flow = *origin.flows.values().next().unwrap();
         let shown = table.totals().unwrap().values().next().unwrap().amount;
         assert_eq!(flow.after, shown, "it explains the number that is shown");
@@ -439,6 +440,54 @@ async fn what_a_centre_has_after_the_rules_goes_back_to_the_lines_of_every_pool_
         steps(&november),
         ["rent: office → network 2.5 = 50 % of 5", "traffic: network → b 1.25 = 50 % of 2.5"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_number_of_spread_costs_is_explained_to_the_last_unit_also_by_what_lines_have() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    let one =
+        |billed, resource, tags| One { day: "2026-10-01", billed, resource, quantity: "1", tags };
+    let (a, b, pool) = (r#"{"team": "a"}"#, r#"{"team": "b"}"#, r#"{"team": "pool"}"#);
+    import(
+        &world,
+        &[
+            one("1", "disk", a),
+            one("2", "server", b),
+            one("0.000000000001", "disk", pool),
+            one("10", "server", pool),
+            one("-0.1", "server", pool),
+            one("7.77", "network", pool),
+        ],
+    )
+    .await;
+    let all = counting(&world).await;
+    let rules = json!({
+        "attribution": [{"name": "teams", "conditions": [], "centre_of": "tags.team"}],
+        "shared": [{"name": "by cost", "pool": "pool",
+                    "method": {"proportional": {"fallback": "even"}}}],
+    });
+    let whose = whose(&world, &all, rules, None).await;
+    let store = world.ledger.ports.bills.as_ref();
+    let asking = asked(&["project", "resource"]);
+    let allocated = allocate_by(store, &all, &whose, &asking).unwrap();
+    let table = allocated.costs(&whose, &asking).unwrap();
+    assert_eq!(table.iter().count(), 6, "both have a part of all three");
+    for (group, currency, sum) in table.iter() {
+        let mut question = asked(&[]);
+        for (axis, value) in ["project", "resource"].into_iter().zip(group) {
+            let values = vec![value.as_str().into()];
+            let filter = Filter { column: axis.into(), op: Op::In, values };
+            question.filters.push((axis.parse().unwrap(), filter));
+        }
+        let origin = explain_allocated(store, &all, &whose, &question, 10).unwrap();
+        let flow = origin.flows[currency];
+        assert_eq!(flow.after, sum.amount, "{group:?}");
+        assert_eq!(flow.before.0 + flow.received.0 - flow.given.0, flow.after.0, "{group:?}");
+        let steps: i128 = origin.steps.iter().map(|step| step.amount.0).sum();
+        assert_eq!(steps, flow.received.0, "{group:?}");
+        let lines: Vec<_> = origin.explained.lines.iter().map(|(_, line)| line).collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.resource == group[1]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,11 +8,11 @@ use std::{
 };
 
 use ::commands::{
-    allocate::{allocate, allocate_by},
+    allocate::allocate_by,
     attribute::{AxisQuery, Placer, attributed, explain_attributed},
     bills::{self, Booked, Counting, Import, OnRepeats},
     compare::{self, Compare, Row},
-    origin::{Flow, Step},
+    origin::{Flow, Step, explain_allocated},
     ports::{BillFault, BillStore, ReadBill, Reading},
     terms::{Effect, effects},
 };
@@ -447,10 +447,9 @@ pub(crate) async fn explain(call: Call) -> Answer {
         let (mut origin, mut of_lines) = (None, query.clone());
         let explained = match query.of_lines() {
             _ if spread => {
-                let allocated = allocate(store.as_ref(), &counting, &asked.whose, query.basis)?;
                 let whose = &asked.whose;
-                let found = allocated.explain(store.as_ref(), &counting, whose, &query, most)?;
-                origin = Some((allocated.digest, found.flows, found.steps));
+                let found = explain_allocated(store.as_ref(), &counting, whose, &query, most)?;
+                origin = Some((found.digest, found.flows, found.steps));
                 of_lines = found.asked;
                 found.explained
             }

@@ -37,11 +37,28 @@ pub fn moved<'t, K: Ord + Clone>(
     trace: impl IntoIterator<Item = &'t Moved>,
     most: usize,
 ) -> Result<Parts<K>, PartsFault> {
+    moved_each(before, trace, most, |_, _, _| {})
+}
+
+/// The same, and tells what of each part every movement is, by the movement's place.
+///
+/// # Errors
+/// [`PartsFault`].
+pub fn moved_each<'t, K: Ord + Clone>(
+    before: Parts<K>,
+    trace: impl IntoIterator<Item = &'t Moved>,
+    most: usize,
+    mut tell: impl FnMut(usize, &K, i128),
+) -> Result<Parts<K>, PartsFault> {
     let trace: Vec<&Moved> = trace.into_iter().collect();
+    let mut next = 0;
     let mut now = before;
     let mut count: usize = now.values().map(BTreeMap::len).sum();
     for moves in trace.chunk_by(|a, b| (&a.rule, &a.stratum) == (&b.rule, &b.stratum)) {
         let Some(first) = moves.first() else { continue };
+        let places: BTreeMap<&str, usize> =
+            moves.iter().zip(next..).map(|(one, place)| (one.target.as_str(), place)).collect();
+        next += moves.len();
         let source = (first.source.clone(), first.stratum.clone());
         let Some(parts) = now.remove(&source) else { continue };
         let shares: BTreeMap<String, Ratio> =
@@ -57,6 +74,9 @@ pub fn moved<'t, K: Ord + Clone>(
             let until = weights.split(sum);
             for ((target, until), given) in weights.keys().iter().zip(&until).zip(&given) {
                 if until != given {
+                    if let Some(place) = places.get(target.as_str()) {
+                        tell(*place, &part, until - given);
+                    }
                     let bucket = (target.clone(), first.stratum.clone());
                     let own = now.entry(bucket).or_default();
                     *own.entry(part.clone()).or_default() += until - given;
