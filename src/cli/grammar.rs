@@ -174,10 +174,6 @@ pub(crate) enum Command {
         skyledger get freshness"
     )]
     Get(Get),
-    /// A resource's events, oldest first
-    History(History),
-    /// Take an export over into an empty store, verified before the first record is written
-    Import(Import),
     /// Where money can be saved: what costs and is not used, what it rests on, and what to do
     #[command(
         after_help = "Examples:\n  skyledger hints\n  skyledger hints --unattached-days 30 -o csv\n  \
@@ -185,6 +181,10 @@ pub(crate) enum Command {
         old-snapshot, stopped-server, unattached-disk, unused-address"
     )]
     Hints(Hints),
+    /// A resource's events, oldest first
+    History(History),
+    /// Take an export over into an empty store, verified before the first record is written
+    Import(Import),
     /// Numbers by which costs are judged: commitments, tags, unit cost, what is unallocated
     #[command(after_help = "Examples:\n  skyledger kpis --month 2026-10 --tag-keys env,team\n  \
         skyledger kpis --month 2026-10 --driver orders --quantity 120000 --rules costs")]

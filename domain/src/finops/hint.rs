@@ -14,6 +14,7 @@ use super::{
     amount::{Amount, BillingMonth, Currency},
     commitment::Commitment,
     line::Line,
+    ratio::whole,
 };
 use crate::compute::{
     disk::{Disk, DiskState},
@@ -217,11 +218,8 @@ pub fn remaining(commitment: &Commitment, today: NaiveDate) -> Option<Amount> {
 
 /// Whether so many percent of a whole are unused.
 pub fn is_unused(unused: Amount, used: Amount, percent: u32) -> bool {
-    let Some(whole) = unused.checked_add(used) else { return false };
-    unused.0 > 0
-        && whole.0.checked_mul(i128::from(percent)).is_some_and(|least| {
-            unused.0.checked_mul(100).is_none_or(|hundredfold| hundredfold >= least)
-        })
+    let least = (whole(unused.0) + whole(used.0)) * whole(i128::from(percent));
+    unused.0 > 0 && whole(unused.0) * whole(100) >= least
 }
 
 #[cfg(test)]
