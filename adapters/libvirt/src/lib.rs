@@ -3,7 +3,8 @@
 //!
 //! The map: [`Connection`] is one socket on which any number of calls wait at once, each with a
 //! deadline; `xdr` and `message` are the wire (RFC 4506, and libvirt's frames around it); `domain`
-//! and `host` have a method for each procedure that is used. libvirt calls its protocol its own
+//! and `host` have a method for each procedure that is used; [`description`] is what a domain is
+//! defined by, to and from XML. libvirt calls its protocol its own
 //! affair, and has never given a procedure another number: what is said here is checked against a
 //! real daemon, with `virsh` as the second opinion.
 //!
@@ -11,6 +12,7 @@
 #![warn(missing_docs)]
 
 mod connection;
+pub mod description;
 mod domain;
 mod fault;
 mod host;
