@@ -257,7 +257,7 @@ fn what_says_too_little_of_a_server_is_refused_with_what_is_missing() {
 /// What a driver for tests does not keep, or picks for itself.
 fn as_the_driver_has_it(mut server: Description) -> Description {
     server.virtualisation = Virtualisation::Test;
-    server.architecture = "i686".to_owned();
+    "i686".clone_into(&mut server.architecture);
     server.machine = None;
     server.firmware = Firmware::Bios;
     server.spare_slots = 0;
