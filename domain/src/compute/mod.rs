@@ -3,3 +3,4 @@
 pub mod disk;
 pub mod server;
 pub mod shape;
+pub mod utilisation;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    compute::utilisation::{News, Utilisation, Utilisations},
     kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb},
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::check_tags,
@@ -126,6 +127,11 @@ pub enum Command {
         /// What is there now.
         seen: Machine,
     },
+    /// Say how much of it was used on a day.
+    Measure {
+        /// The day, and what is known of it.
+        utilisation: Utilisation,
+    },
     /// The observer saw it.
     Observe {
         /// Where.
@@ -193,6 +199,11 @@ pub enum Event {
         /// What it is.
         seen: Machine,
     },
+    /// So much of it was used on a day.
+    Measured {
+        /// The day, and what is known of it.
+        utilisation: Utilisation,
+    },
     /// It was seen to be different.
     Observed {
         /// What it is now.
@@ -216,6 +227,11 @@ pub enum Event {
     Reappeared {
         /// What it is now.
         seen: Machine,
+    },
+    /// More became known of how much of it was used on a day; this takes the place of what was known.
+    Remeasured {
+        /// The day, and what is known of it.
+        utilisation: Utilisation,
     },
     /// A parked order goes on.
     RetryOrdered {},
@@ -242,6 +258,9 @@ pub struct Server {
     pub observation: Observation<Machine>,
     /// What is wanted of it.
     pub orders: Orders<Order>,
+    /// How much of it was used.
+    #[serde(default, skip_serializing_if = "Utilisations::is_empty")]
+    pub utilisation: Utilisations,
 }
 
 const fn operator(name: &'static str, summary: &'static str) -> Verb {
@@ -261,6 +280,7 @@ static VERBS: &[Verb] = &[
         summary: "Gives it to another project.",
     },
     system("confirm", false, "Reports that an order was carried out."),
+    operator("measure", "Says how much of it was used on a day."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
     operator("reboot", "Restarts a running server."),
@@ -300,7 +320,7 @@ impl Decider for Server {
         VERBS
     }
 
-    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+    fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         Ok(match command {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
@@ -319,6 +339,17 @@ impl Decider for Server {
             }
             // A report about an order that is settled already says nothing new.
             Command::Confirm { .. } | Command::Park { .. } => vec![],
+            Command::Measure { .. } if self.observation.seen.is_none() => {
+                return Err(Refusal::wrong_state("measure", self.status()));
+            }
+            // Also of what is gone by now: numbers of a day come after it.
+            Command::Measure { utilisation } => {
+                match self.utilisation.news(&utilisation, stamp)? {
+                    News::None => vec![],
+                    News::Day => vec![Event::Measured { utilisation }],
+                    News::More => vec![Event::Remeasured { utilisation }],
+                }
+            }
             Command::Observe { origin, project, seen, actor } => {
                 match self.observation.notice(&origin, &seen)? {
                     Noticed::Same => vec![],
@@ -371,6 +402,9 @@ impl Decider for Server {
                 self.observation.origin = Some(origin);
                 self.observation.project = project;
                 self.see(seen);
+            }
+            Event::Measured { utilisation } | Event::Remeasured { utilisation } => {
+                self.utilisation.take(utilisation);
             }
             Event::Observed { seen, .. } | Event::Reappeared { seen } => self.see(seen),
             Event::Parked { reason, .. } => self.orders.park(reason),

@@ -76,6 +76,8 @@ codes! {
     BILL_REPEATS = "bill-repeats" 409 "the bill has lines of this file already";
     /// Send the credential of the same account, or connect the other account as a new one.
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
+    /// Only the newest 31 days of a server take numbers: send them as the days go by.
+    DAY_SETTLED = "day-settled" 409 "the day is too long ago";
     /// Change the field named in the detail.
     INVALID_FIELD = "invalid-field" 422 "a field breaks a rule";
     /// Compare the body with the schema of the command in `/openapi.json`.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, id, invoice, machine,
     new_rate, origin, place, question, repricing, run, segment, servers, settings, standing,
-    stated_commitment, taken, terms, time, watch,
+    stated_commitment, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -312,6 +312,9 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.extend(
                     numbers.clone().map(|n| ("confirm", json!({"number": n, "seen": seen}))),
                 );
+            }
+            for (day, samples) in [(1, 144), (1, 288), (2, 288)] {
+                pool.push(("measure", json!({"utilisation": utilisation(day, samples)})));
             }
             pool.extend(["start", "stop", "reboot"].map(|verb| (verb, json!({}))));
             pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));

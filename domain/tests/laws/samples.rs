@@ -9,6 +9,7 @@ use domain::{
         disk::{Disk, DiskState},
         server::{self, Machine, Power},
         shape,
+        utilisation::Utilisation,
     },
     finops::{
         amount, anomaly_found, anomaly_rule, bill, bill_source, budget, cluster, commitment,
@@ -64,6 +65,17 @@ pub(crate) fn machine(power: Power) -> Machine {
         disks: vec!["vol-1".into()],
         tags: tags(),
     }
+}
+
+/// A day's use of a server.
+pub(crate) fn utilisation(day: u32, samples: u32) -> Utilisation {
+    serde_json::from_value(json!({
+        "day": format!("2026-01-{day:02}"), "vcpus": 2, "cpu_mean_percent": "3.5",
+        "cpu_p95_percent": "4.75", "cpu_peak_percent": "12.25", "memory_peak_percent": "40",
+        "network_in_bytes": 1_048_576, "network_out_bytes": 2_097_152, "samples": samples,
+        "step_s": 300, "source": "node-exporter",
+    }))
+    .unwrap()
 }
 
 pub(crate) fn group(ports: &[&str]) -> SecurityGroup {
@@ -169,6 +181,7 @@ fn server() -> Samples {
         E::Assigned { project: Some(id(2)) },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
+        E::Measured { utilisation: utilisation(1, 144) },
         E::Observed {
             seen: machine(Power::Stopping),
             fields: vec!["power".into()],
@@ -177,6 +190,7 @@ fn server() -> Samples {
         E::Parked { number: 1, reason: "denied: start-server".into() },
         E::RebootOrdered {},
         E::Reappeared { seen: machine(Power::Running) },
+        E::Remeasured { utilisation: utilisation(1, 288) },
         E::RetryOrdered {},
         E::StartOrdered {},
         E::StopOrdered {},

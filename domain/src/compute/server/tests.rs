@@ -4,6 +4,7 @@ use chrono::DateTime;
 use serde_json::json;
 
 use super::*;
+use crate::finops::amount::Amount;
 
 fn machine(power: Power) -> Machine {
     let json = json!({"name": "web-1", "power": power, "shape": "s2.small", "tags": {"a": "1"}});
@@ -104,6 +105,80 @@ fn tags_are_checked_and_set_only_where_they_differ() {
     }
     check(&there, tag("a", Some(&"v".repeat(257))), Err("invalid-field"));
     check(&there, Command::Tag { tags: BTreeMap::new() }, Err("invalid-field"));
+}
+
+fn used(day: u32, samples: u32, p95: i128) -> Utilisation {
+    Utilisation {
+        day: chrono::NaiveDate::from_ymd_opt(1969, 12, day).unwrap(),
+        vcpus: 2,
+        cpu_mean_percent: Amount(p95 / 2),
+        cpu_p95_percent: Amount(p95),
+        cpu_peak_percent: Amount(p95 * 2),
+        memory_peak_percent: None,
+        network_in_bytes: None,
+        network_out_bytes: Some(1),
+        samples,
+        step_s: 300,
+        source: "test".into(),
+    }
+}
+
+#[test]
+fn a_day_is_measured_once_and_again_when_more_of_it_is_known() {
+    let measure = |of: &Utilisation| Command::Measure { utilisation: of.clone() };
+    let (half, full) = (used(30, 144, 10), used(30, 288, 20));
+    let measured = Event::Measured { utilisation: half.clone() };
+    let more = Event::Remeasured { utilisation: full.clone() };
+    check(&[], measure(&half), Err("wrong-state"));
+    let there = found(Power::Running);
+    check(&[there.clone()], measure(&half), Ok(&[measured.clone()]));
+    let known = [there.clone(), measured.clone()];
+    check(&known, measure(&half), Ok(&[]));
+    check(&known, measure(&full), Ok(&[more.clone()]));
+    let corrected = [there.clone(), measured, more];
+    check(&corrected, measure(&half), Ok(&[]));
+    check(&corrected, measure(&full), Ok(&[]));
+    let state = corrected.iter().cloned().fold(Server::default(), Decider::evolve);
+    assert_eq!(state.utilisation.last, Some(full));
+    // An order that is out does not stand in the way, nor that it is gone.
+    let earlier = used(29, 288, 5);
+    let told = [Event::Measured { utilisation: earlier.clone() }];
+    let gone = Event::Vanished { evidence: Evidence::NotFoundById };
+    for more in [Event::StopOrdered {}, gone] {
+        let given = [&corrected[..], &[more]].concat();
+        check(&given, measure(&earlier), Ok(&told));
+    }
+    let state = told.iter().cloned().fold(state, Decider::evolve);
+    assert_eq!(state.utilisation.last.unwrap().day, used(30, 1, 0).day, "the newest day");
+}
+
+#[test]
+fn numbers_that_cannot_be_true_and_days_long_ago_are_refused() {
+    let there = [found(Power::Running)];
+    let refused = |of: Utilisation, code: &str, given: &[Event]| {
+        check(given, Command::Measure { utilisation: of }, Err(code));
+    };
+    let good = used(30, 288, 10);
+    refused(Utilisation { vcpus: 0, ..good.clone() }, "invalid-field", &there);
+    refused(Utilisation { samples: 0, ..good.clone() }, "invalid-field", &there);
+    refused(Utilisation { source: String::new(), ..good.clone() }, "invalid-field", &there);
+    let above = Amount(101 * 10_i128.pow(12));
+    refused(
+        Utilisation { memory_peak_percent: Some(above), ..good.clone() },
+        "invalid-field",
+        &there,
+    );
+    refused(Utilisation { cpu_peak_percent: Amount(9), ..good.clone() }, "invalid-field", &there);
+    let tomorrow = chrono::NaiveDate::from_ymd_opt(1970, 1, 2).unwrap();
+    refused(Utilisation { day: tomorrow, ..good.clone() }, "invalid-field", &there);
+    // 31 days are open: of December the first.
+    let newest = Event::Measured { utilisation: used(31, 288, 1) };
+    let given = [there[0].clone(), newest];
+    let first = used(1, 288, 1);
+    let told = [Event::Measured { utilisation: first.clone() }];
+    check(&given, Command::Measure { utilisation: first.clone() }, Ok(&told));
+    let before = first.day - chrono::Days::new(1);
+    refused(Utilisation { day: before, ..first }, "day-settled", &given);
 }
 
 #[test]
