@@ -23,6 +23,7 @@
 //! - [`terms`]: what applies to sums: factors and exchange rates, and since when they are known.
 //! - [`testing`]: a log in memory and other stand-ins, for tests.
 //! - [`transfer`]: a whole log out and in again with its proof, and proofs for auditors.
+//! - [`utilisation`]: how much of servers was used, out of files as Prometheus writes them.
 //! - [`watch`]: what those who watch costs have in common.
 #![warn(missing_docs)]
 
@@ -56,4 +57,5 @@ pub mod submit;
 pub mod terms;
 pub mod testing;
 pub mod transfer;
+pub mod utilisation;
 pub mod watch;

@@ -239,9 +239,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Token,
     },
-    /// Price what containers used: files as Prometheus writes them
+    /// Take in what was used, as Prometheus writes it: price that of containers, keep that of servers
     #[command(after_help = "Examples:\n  skyledger create cluster --set name=edge\n  \
-        skyledger usage --cluster edge october.json\n\n\
+        skyledger usage --cluster edge october.json\n  \
+        skyledger usage --servers nodes.json\n  \
+        skyledger usage --servers --label hostname nodes.prom --dry-run\n\n\
         A file is the text exposition with times, or answers of range queries in JSON.")]
     Usage(ImportUsage),
     /// The program's version
@@ -308,15 +310,21 @@ pub(crate) struct Allocate {
     pub(crate) output: Output,
 }
 
-/// Files of what a cluster used.
+/// Files of what a cluster or servers used.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ImportUsage {
     /// The files; one of the same name takes the place of what it said before
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
     /// The cluster, by id or name
-    #[arg(long)]
-    pub(crate) cluster: String,
+    #[arg(long, required_unless_present = "servers")]
+    pub(crate) cluster: Option<String>,
+    /// They are of servers, as node_exporter or libvirt's exporters tell: one summary a day is kept
+    #[arg(long, conflicts_with_all = ["cluster", "reason"])]
+    pub(crate) servers: bool,
+    /// The label that names servers [default: instance, or uuid, instance_id, domain]
+    #[arg(long, requires = "servers")]
+    pub(crate) label: Option<String>,
     /// For how many seconds a sample holds at most; as far as two are apart when it is left out
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) step_s: Option<u32>,

@@ -36,12 +36,17 @@ pub(super) async fn import_usage(
     connection: &Connection,
 ) -> Result<Exit, Failure> {
     let client = connection.client()?;
-    let cluster = resolve(&client, "cluster", "clusters", &import.cluster, None).await?;
+    let cluster = match &import.cluster {
+        Some(name) => Some(resolve(&client, "cluster", "clusters", name, None).await?),
+        None => None,
+    };
     for path in &import.files {
         let cannot = |error| Failure::usage(format!("{}: {error}", path.display()));
         let file = tokio::fs::File::open(path).await.map_err(cannot)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let mut query = vec![("cluster", cluster.clone()), ("source", name)];
+        let mut query: Vec<_> = cluster.iter().map(|id| ("cluster", id.clone())).collect();
+        query.extend(cluster.iter().map(|_| ("source", name.clone())));
+        query.extend(import.label.clone().map(|label| ("label", label)));
         query.extend(import.step_s.map(|step| ("step_s", step.to_string())));
         query.extend(import.reason.clone().map(|reason| ("reason", reason)));
         if import.dry_run {
@@ -49,7 +54,9 @@ pub(super) async fn import_usage(
         }
         let answer = client.upload("/v1/usage-imports", &query, file, |_| {}).await?.body;
         let (out, style) = (&mut std::io::stdout().lock(), Style::stdout());
-        if import.output.output.is_for_people() {
+        if import.output.output.is_for_people() && import.servers {
+            show::measured(out, &name, &answer, style)?;
+        } else if import.output.output.is_for_people() {
             show::renewed(out, &answer, style)?;
         } else {
             format::document(out, import.output.output, &answer)?;

@@ -105,6 +105,9 @@ static OWN: &[(&str, &[Column])] = &[
         "servers",
         &[
             column("shape", "state.observation.seen.shape", Shape::Text),
+            column("cpu p95 %", "state.utilisation.last.cpu_p95_percent", Shape::Text),
+            wide("memory peak %", "state.utilisation.last.memory_peak_percent", Shape::Text),
+            wide("measured", "state.utilisation.last.day", Shape::Text),
             wide("addresses", "state.observation.seen.addresses", Shape::List),
         ],
     ),

@@ -368,6 +368,46 @@ pub fn renewed(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<
     Ok(())
 }
 
+/// What came of a file of servers' use.
+///
+/// # Errors
+/// What the output says.
+pub fn measured(out: &mut dyn Write, file: &str, answer: &Value, style: Style) -> io::Result<()> {
+    let (days, left_out) = (&answer["days"], &answer["left_out"]);
+    let would = if answer["validate_only"] == true { "would be " } else { "" };
+    writeln!(
+        out,
+        "{}  {} servers: {} days {would}measured, {} {would}measured anew, {} as they were",
+        style.bold(file),
+        plain(&answer["servers"]),
+        plain(&days["measured"]),
+        plain(&days["remeasured"]),
+        plain(&days["unchanged"]),
+    )?;
+    for (count, what) in [
+        (&days["settled"], "days are too long ago"),
+        (&left_out["running_days"], "days are not over"),
+        (&left_out["gaps"], "times between samples are too long"),
+        (&left_out["resets"], "times have a counter that began anew"),
+        (&left_out["without_vcpus"], "servers have nobody who counts their processors"),
+    ] {
+        if *count != 0 {
+            writeln!(out, "  left out: {} {what}", plain(count))?;
+        }
+    }
+    for (sort, what) in [("unmatched", "no server is"), ("ambiguous", "several servers are")] {
+        let series = &left_out[format!("{sort}_series")];
+        if *series == 0 {
+            continue;
+        }
+        let names = left_out[sort].as_object().into_iter().flatten();
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        let names = names.join(", ");
+        writeln!(out, "  finding {sort}: {what} called {names}: {} series", plain(series))?;
+    }
+    Ok(())
+}
+
 /// Bills beside what their issuers say.
 ///
 /// # Errors

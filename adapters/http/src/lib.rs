@@ -42,6 +42,7 @@ mod show;
 mod source;
 mod status;
 mod tokens;
+mod usages;
 mod watch;
 
 pub use api::router;

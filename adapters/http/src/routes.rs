@@ -10,7 +10,7 @@ use crate::{
     call::{Answer, Call},
     commands, costs, exports, forecasts, hints, history, kpis,
     params::{Parameter, Place, Shape},
-    queries, reconciliations, reports, runs, status, watch,
+    queries, reconciliations, reports, runs, status, usages, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -95,7 +95,7 @@ parameters! {
     AT = "at" Query Shape::Moment, "The estate as it was then: a time, or a position.";
     ALLOCATED = "allocated" Query Shape::Flag, "After what is shared is spread by the rules: the project is the one that got it, everything else that of the lines it comes from.";
     BASIS = "basis" Query Shape::Text(20), "Which number: billed (when it is left out), contracted, effective, list or quantity.";
-    CLUSTER = "cluster" Query Shape::Uuid, "The cluster whose use it is.";
+    CLUSTER = "cluster" Query Shape::Uuid, "The cluster whose use it is; when it is left out the file is of servers.";
     COMMAND_ID = "command_id" Query Shape::Uuid, "Only what this command wrote.";
     COMMITMENT_DAYS = "commitment_days" Query Shape::Integer(1, 3_660), "Days before a commitment's end from which it is told; 60 when it is left out.";
     COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
@@ -121,6 +121,7 @@ parameters! {
     IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
     IF_NONE_MATCH = "if-none-match" Header Shape::Text(1000), "Answer 304 when the resource still has this revision.";
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
+    LABEL = "label" Query Shape::Text(200), "The label that names servers by id, id in the cloud, name or address; without one it is instance of what servers say, and uuid, instance_id or domain of what their hosts say.";
     LAST_EVENT_ID = "last-event-id" Header Shape::Integer(0, i64::MAX as u64), "Go on after this position.";
     LOOK_BACK = "look_back" Query Shape::Integer(0, 24), "Past steps to forecast as well, each one step before, beside what came.";
     MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
@@ -284,7 +285,7 @@ routes! {
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
     Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";
     Get "/v1/reports/{id}/runs/{digest}" Once Estate "report-run-answer" &[], reports::kept, "What a run of a report gave.";
-    Post "/v1/usage-imports" Once Estate "import-usage" &[&CLUSTER, &REASON, &SOURCE, &STEP_S, &VALIDATE_ONLY], runs::import_usage, "Takes in what the containers of a cluster used, as Prometheus has it, and prices it.";
+    Post "/v1/usage-imports" Once Estate "import-usage" &[&CLUSTER, &LABEL, &REASON, &SOURCE, &STEP_S, &VALIDATE_ONLY], usages::import, "Takes in what was used, as Prometheus has it: that of a cluster's containers is priced, that of servers is kept by days.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
     Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";

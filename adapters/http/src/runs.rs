@@ -1,39 +1,23 @@
 //! Runs that make bill lines: of what was paid in advance, and by our own rates.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use ::commands::{
-    containers,
-    derive::{Derived, Renewed, Run, RunFault},
-    rate::UsageFile,
-};
+use ::commands::derive::{Derived, Renewed, Run, RunFault};
 use axum::http::StatusCode;
-use chrono::TimeDelta;
-use domain::{
-    finops::{amount::BillingMonth, cluster::Cluster},
-    kernel::{Decider, Refusal, Role, codes, sha256},
-    kinds,
-    log::{Position, hex},
-};
+use domain::{finops::amount::BillingMonth, kernel::Role, log::Position};
 use serde_json::{Value, json};
 
 use crate::{
     asked::{blocking, month},
     call::{Answer, Call, answer, at_position},
-    problem::{BODY_TOO_LARGE, INTERNAL, Problem, REQUEST_TIMEOUT, USAGE_UNREADABLE},
-    routes::{CLUSTER, FIRST_MONTH, REASON, SOURCE, STEP_S, TO_MONTH, VALIDATE_ONLY},
+    problem::Problem,
+    routes::{FIRST_MONTH, REASON, TO_MONTH, VALIDATE_ONLY},
 };
 
-/// A file of usage must have come by then.
-const FILE_PATIENCE: Duration = Duration::from_mins(5);
 /// Most months of one run.
 const MONTHS_MAX: usize = 120;
 /// How long a run's answer waits for the views.
-const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
 
 fn months(call: &Call) -> Result<RangeInclusive<BillingMonth>, Problem> {
     let Some(first) = month(call, &FIRST_MONTH)? else {
@@ -62,7 +46,11 @@ fn run(call: &Call) -> Result<Run, Problem> {
 }
 
 /// Books what a run made, and tells of it.
-async fn renewed(call: &Call, derived: &Derived, run: &Run) -> Result<(Value, Position), Problem> {
+pub(crate) async fn renewed(
+    call: &Call,
+    derived: &Derived,
+    run: &Run,
+) -> Result<(Value, Position), Problem> {
     let ledger = &call.service.ledger;
     let bills = ledger.renew(derived, run).await?;
     let last = bills.iter().map(|bill| bill.position).max().unwrap_or(derived.position);
@@ -128,62 +116,6 @@ pub(crate) async fn rate(call: Call) -> Answer {
     let rating = ledger.rating(&run).await?;
     let (store, asked) = (Arc::clone(&ledger.ports.bills), run.clone());
     let (derived, unrated) = blocking(move || Ok(rating.work(store.as_ref(), &asked)?)).await?;
-    let (mut body, position) = renewed(&call, &derived, &run).await?;
-    body["unrated"] = json!(unrated);
-    Ok(at_position(answer(StatusCode::OK, &body), position))
-}
-
-/// Most bytes of a file of usage.
-const FILE_BYTES_MAX: usize = 64 << 20;
-
-/// Takes in what a cluster used, as Prometheus has it, and prices it.
-pub(crate) async fn import_usage(mut call: Call) -> Answer {
-    call.principal.authorise(Role::Admin, None)?;
-    let Some(id) = call.params.uuid(&CLUSTER) else {
-        return Err(Problem::parameter(CLUSTER.name, "names the cluster that was used"));
-    };
-    let name = call.params.text(&SOURCE).unwrap_or_default().to_owned();
-    if name.is_empty() {
-        return Err(Problem::parameter(SOURCE.name, "names the file: sent again, it counts once"));
-    }
-    let step = call.params.number(&STEP_S).map(|seconds| TimeDelta::seconds(seconds as i64));
-    let ledger = Arc::clone(&call.service.ledger);
-    let kind = kinds::by_name(Cluster::KIND).ok_or_else(|| Problem::new(&INTERNAL, "no kind"))?;
-    let loaded = ledger.load(kind, &id.to_string()).await?;
-    let cluster: Cluster = serde_json::from_slice(&loaded.state.json())
-        .map_err(|error| Problem::new(&INTERNAL, error.to_string()))?;
-    if cluster.name.is_empty() {
-        let detail = format!("there is no cluster {id}");
-        return Err(Refusal::new(&codes::NOT_FOUND, detail).into());
-    }
-    let body = std::mem::take(call.body.get_mut().unwrap_or_else(PoisonError::into_inner));
-    let read = axum::body::to_bytes(body, FILE_BYTES_MAX);
-    let bytes = tokio::time::timeout(FILE_PATIENCE, read)
-        .await
-        .map_err(|_| Problem::new(&REQUEST_TIMEOUT, "the file did not come in time"))?
-        .map_err(|error| Problem::new(&BODY_TOO_LARGE, error.to_string()))?;
-    let file = blocking(move || {
-        let no = |why: String| Problem::new(&USAGE_UNREADABLE, why);
-        let digest = hex(&sha256(&bytes));
-        let text = std::str::from_utf8(&bytes).map_err(|_| no("it is not UTF-8".to_owned()))?;
-        let series = containers::read(text).map_err(no)?;
-        let usages = containers::usages(&series, id, &cluster, step).map_err(no)?;
-        Ok(UsageFile { cluster: id, name, digest, usages })
-    })
-    .await?;
-    let Some(months) = file.months() else {
-        return Err(Problem::new(&USAGE_UNREADABLE, "nothing in it says that anything was used"));
-    };
-    let run = Run {
-        months,
-        reason: call.params.text(&REASON).unwrap_or_default().to_owned(),
-        by: call.principal.clone(),
-        validate_only: call.params.flag(&VALIDATE_ONLY),
-    };
-    let rating = ledger.rating(&run).await?;
-    let (store, asked) = (Arc::clone(&ledger.ports.bills), run.clone());
-    let (derived, unrated) =
-        blocking(move || Ok(rating.work_file(store.as_ref(), &asked, &file)?)).await?;
     let (mut body, position) = renewed(&call, &derived, &run).await?;
     body["unrated"] = json!(unrated);
     Ok(at_position(answer(StatusCode::OK, &body), position))
