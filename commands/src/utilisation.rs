@@ -121,7 +121,7 @@ fn meant(series: &Series) -> Option<(Source, Measure, &str)> {
     let outer = || {
         let is =
             |inner: &&str| device() == *inner || inner.len() > 2 && device().starts_with(*inner);
-        !INNER_DEVICES.iter().any(|inner| is(inner))
+        !INNER_DEVICES.iter().any(is)
     };
     let target = || series.label("target_device");
     Some(match series.name() {

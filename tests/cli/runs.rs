@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use super::{
     says,
-    server::{Server, Store},
+    server::{Server, Store, cloud},
 };
 
 const PURCHASE: &str = "\
@@ -150,4 +150,60 @@ fn a_server_that_is_killed_during_a_run_recognises_every_day_once() {
         assert_eq!(account["lines"], 2 + 365 + 365 + 366, "{account}");
     }
     assert_eq!(server.stop(), 0);
+}
+
+/// What a server says of yesterday: four of ten seconds busy, a sample an hour.
+fn metrics(instances: &[&str]) -> String {
+    use std::fmt::Write as _;
+    let today = chrono::Utc::now().date_naive().and_time(chrono::NaiveTime::MIN).and_utc();
+    let mut file = String::new();
+    for (instance, hour) in instances.iter().flat_map(|one| (0..=24).map(move |hour| (one, hour))) {
+        let at = (today - chrono::TimeDelta::hours(24 - hour)).timestamp_millis();
+        let of = format!("cpu=\"0\",mode=\"idle\",instance=\"{instance}\"");
+        writeln!(file, "node_cpu_seconds_total{{{of}}} {} {at}", hour * 2_160).unwrap();
+    }
+    file
+}
+
+fn servers_used(store: &Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let _cloud = cloud(folder.path());
+    let server = Server::start(folder.path(), store);
+    server.connect();
+    let servers = server.json(&["get", "servers"]);
+    let id = servers[0]["external_id"].as_str().unwrap();
+    let path = folder.path().join("nodes.prom");
+    std::fs::write(&path, metrics(&[id, "elsewhere:9100"])).unwrap();
+    let file = path.to_str().unwrap();
+    let planned = server.run(&["usage", "--servers", file, "--dry-run"]);
+    says(&planned.out, &["nodes.prom  1 servers: 1 days would be measured, 0"]);
+    let taken = server.run(&["usage", "--servers", file]);
+    says(
+        &taken.out,
+        &["1 days measured, 0", "finding unmatched: no server is called elsewhere:9100: 1 series"],
+    );
+    let again = server.json(&["usage", "--servers", file]);
+    assert_eq!((&again["days"]["measured"], &again["days"]["unchanged"]), (&0.into(), &1.into()));
+    says(&server.run(&["get", "servers"]).out, &["CPU P95 %", "40"]);
+    says(&server.run(&["events", "--type", "measured"]).out, &["measured"]);
+    let other = server.run(&["usage", "--servers", "--label", "host", file]);
+    says(&other.out, &["0 servers", "2 series"]);
+    // Containers need a cluster, and one or the other is said.
+    assert_eq!(server.run(&["usage", file]).code, 2);
+    assert_eq!(server.run(&["usage", "--servers", "--cluster", "edge", file]).code, 2);
+    std::fs::write(&path, "up 1 1700000000000\n").unwrap();
+    let nothing = server.run(&["usage", "--servers", file]);
+    assert_eq!(nothing.code, 3, "{}", nothing.err);
+    says(&nothing.err, &["nothing in it measures a server"]);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn what_servers_used_is_kept_by_days_embedded() {
+    servers_used(&Store::Embedded);
+}
+
+#[test]
+fn what_servers_used_is_kept_by_days_on_postgresql() {
+    servers_used(&Store::postgres());
 }

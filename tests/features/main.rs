@@ -29,5 +29,6 @@ mod requests;
 mod runner;
 mod sync;
 mod terms;
+mod utilisation;
 mod whose;
 mod world;
