@@ -114,7 +114,7 @@ async fn a_file_of_samples_is_an_event_for_each_server_and_day_and_again_none() 
     assert_eq!(last, expected);
     let filter = AuditFilter { id: Some(three.to_string()), ..AuditFilter::default() };
     let records = world.log.search(&filter, 0, false, 100).await.unwrap();
-    let types: Vec<&str> = records.iter().map(|record| record.event_type()).collect();
+    let types: Vec<&str> = records.iter().map(domain::log::Record::event_type).collect();
     assert_eq!(types, ["discovered", "measured", "measured", "measured", "remeasured"]);
     // What is long past is settled.
     world.clock.advance(Duration::from_hours(24 * 40));
