@@ -6,6 +6,8 @@
 //! month in which bills have lines of it, three months back at most; of what they have none, what the
 //! next full month costs by our own rates if everything stays as it is.
 
+mod used;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, Utc};
@@ -32,8 +34,10 @@ use crate::{
     derive::RunFault,
     ledger::{Ledger, LoadFault},
     ports::{BillFault, BillStore, CostQuery},
+    rate::OurCosts,
     submit::SubmitFault,
 };
+use used::Share;
 
 /// Full months that are looked back for lines of a resource.
 const MONTHS_BACK: usize = 3;
@@ -50,6 +54,8 @@ struct Candidate {
     rated_as: BTreeSet<String>,
     /// Whether it is none when it is known to cost nothing.
     only_costly: bool,
+    /// Of which part of it the money is; all of it when it is none.
+    share: Option<Share>,
 }
 
 /// Everything that hints are worked out of.
@@ -62,7 +68,7 @@ pub struct Hinting {
     /// Projects by what bills call a resource.
     owners: BTreeMap<String, Option<Uuid>>,
     counting: Counting,
-    rates: BTreeMap<String, BTreeMap<Currency, Amount>>,
+    rates: OurCosts,
     rated_month: BillingMonth,
     /// As of here.
     pub position: Position,
@@ -184,9 +190,11 @@ impl Hinting {
             self.of_bills(store, *month, read, &mut hints)?;
         }
         for candidate in &self.candidates {
-            let Candidate { hint, billed_as, rated_as, only_costly } = candidate;
+            let Candidate { hint, billed_as, rated_as, only_costly, share } = candidate;
             let mut hint = hint.clone();
-            for (month, read) in &read_months {
+            // What our rates say of two shapes is better than a part of what bills say of one.
+            let known = !hint.monthly.is_empty();
+            for (month, read) in read_months.iter().filter(|_| !known) {
                 let found: Vec<&Found> =
                     billed_as.iter().filter_map(|name| read.resources.get(name)).collect();
                 if found.is_empty() {
@@ -209,6 +217,9 @@ impl Hinting {
             if hint.monthly.is_empty() {
                 hint.monthly = self.rated(rated_as)?;
             }
+            if let Some(share) = share.filter(|_| !known) {
+                share.take(&mut hint);
+            }
             let nothing = hint.monthly.iter().all(|one| one.amount == Amount::ZERO);
             if *only_costly && nothing && !hint.monthly.is_empty() {
                 continue;
@@ -228,7 +239,9 @@ impl Hinting {
 
     fn rated(&self, names: &BTreeSet<String>) -> Result<Vec<Monthly>, BillFault> {
         let mut sums: BTreeMap<&Currency, Amount> = BTreeMap::new();
-        for (currency, amount) in names.iter().filter_map(|name| self.rates.get(name)).flatten() {
+        for (currency, amount) in
+            names.iter().filter_map(|name| self.rates.get(name)).flat_map(|one| &one.sums)
+        {
             let sum = sums.entry(currency).or_default();
             *sum = sum.checked_add(*amount).ok_or(TooLarge)?;
         }
@@ -257,8 +270,13 @@ impl Hinting {
             name: found.name.clone(),
             project: self.owners.get(resource).copied().flatten(),
             monthly: found.monthly(month),
-            evidence: Evidence { since: None, segments: found.segments.clone(), threshold },
+            evidence: Evidence {
+                segments: found.segments.clone(),
+                threshold,
+                ..Evidence::default()
+            },
             advice: code.advice(),
+            suggestion: None,
         };
         for (resource, found) in &read.addresses {
             let threshold = format!("the bill of {month} calls it idle");
@@ -336,7 +354,6 @@ impl Ledger {
         let (commitments, _) = self.states::<Commitment>(at).await?;
         let counting = self.all_bills(at).await?;
         let rated_month = BillingMonth::of(now.date_naive()).next();
-        let rates = self.at_our_rates(position, rated_month).await?;
         let mut owners = BTreeMap::new();
         let mut disks_by_name = BTreeMap::new();
         for (id, disk) in &disks {
@@ -404,6 +421,12 @@ impl Ledger {
             one.only_costly = true;
             candidates.push(one);
         }
+        self.used(&servers, (position, now), thresholds, &mut candidates).await?;
+        let instead = candidates.iter().filter_map(Candidate::instead).collect();
+        let [rates, others] = self.at_our_rates(position, rated_month, &instead).await?;
+        for candidate in &mut candidates {
+            candidate.rate_instead(&rates, &others, rated_month);
+        }
         self.ending(&commitments, (position, now), thresholds, &mut candidates).await?;
         Ok(Hinting {
             thresholds,
@@ -458,10 +481,12 @@ impl Ledger {
                     monthly: vec![Monthly { amount, currency, month: last, by: "commitment" }],
                     evidence: Evidence { since, threshold, ..Evidence::default() },
                     advice: Code::CommitmentEnding.advice(),
+                    suggestion: None,
                 },
                 billed_as: BTreeSet::new(),
                 rated_as: BTreeSet::new(),
                 only_costly: false,
+                share: None,
             });
         }
         Ok(())
@@ -548,9 +573,11 @@ fn candidate(
             monthly: vec![],
             evidence,
             advice: code.advice(),
+            suggestion: None,
         },
         billed_as,
         rated_as: BTreeSet::from([id.to_string()]),
         only_costly: false,
+        share: None,
     }
 }

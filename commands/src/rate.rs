@@ -4,7 +4,7 @@
 //! to when, projects, domains and organisations for whom it was, rate sets what it costs. Nothing
 //! is sampled, and the same log gives the same lines.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use domain::{
@@ -52,6 +52,18 @@ pub struct Rating {
     counting: Counting,
 }
 
+/// What something costs by our own rates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OurCost {
+    /// By currency.
+    pub(crate) sums: BTreeMap<Currency, Amount>,
+    /// Of which units there is a price.
+    pub(crate) units: BTreeSet<String>,
+}
+
+/// What everything costs by our own rates, by our ids.
+pub(crate) type OurCosts = BTreeMap<String, OurCost>;
+
 /// Everything that metering and pricing need, as it is folded record by record.
 #[derive(Debug, Default)]
 pub(crate) struct Folding {
@@ -64,6 +76,8 @@ pub(crate) struct Folding {
     organisations: BTreeMap<Uuid, Organisation>,
     sets: BTreeMap<Uuid, RateSet>,
     scopes: Scopes,
+    /// When the last record was recorded.
+    last: Option<DateTime<Utc>>,
 }
 
 /// Kinds whose records are folded.
@@ -87,6 +101,7 @@ impl Folding {
         let (id, at) = (record.id(), record.recorded_at());
         let (event_type, data) = (record.event_type(), record.data());
         let uuid = id.parse::<Uuid>().unwrap_or_default();
+        self.last = Some(at);
         match record.kind() {
             kind if kind == Server::KIND => {
                 let known = self.servers.entry(id.to_owned()).or_default();
@@ -156,6 +171,23 @@ impl Folding {
         let shape = self.shapes.get(&(provider.unwrap_or_default(), seen.shape.clone()));
         let used: Quantities = of_server(seen, *ran, shape.map(|shape| &shape.equipment));
         timeline.is(at, Metered::of(Server::KIND, id, Decider::facets(server)), used);
+    }
+
+    /// The same servers alone, of other shapes since the last record.
+    fn instead(&mut self, shapes: &BTreeMap<Uuid, String>) -> Self {
+        let Some(at) = self.last.filter(|_| !shapes.is_empty()) else { return Self::default() };
+        let mut others = Self { shapes: self.shapes.clone(), ..Self::default() };
+        for (id, shape) in shapes {
+            let id = id.to_string();
+            let Some((server, ran, _)) = self.servers.get(&id) else { continue };
+            let (mut server, ran) = (server.clone(), *ran);
+            if let Some(seen) = &mut server.observation.seen {
+                seen.shape.clone_from(shape);
+            }
+            others.servers.insert(id.clone(), (server, ran, Timeline::default()));
+            others.meter_server(&id, at);
+        }
+        others
     }
 
     /// In which scopes a project is from now on: itself, its domain, the nodes it hangs at.
@@ -272,23 +304,31 @@ impl UsageFile {
 }
 
 impl Ledger {
-    /// What a month costs by our own rates when everything stays as it is at a position, by our ids.
+    /// What a month costs by our own rates when everything stays as it is at a position, by our ids;
+    /// and what these servers would cost, were they of other shapes from then on.
     pub(crate) async fn at_our_rates(
         &self,
         at: Position,
         month: BillingMonth,
-    ) -> Result<BTreeMap<String, BTreeMap<Currency, Amount>>, RunFault> {
-        let folding = self.folded(at).await.map_err(SubmitFault::from)?;
+        instead: &BTreeMap<Uuid, String>,
+    ) -> Result<[OurCosts; 2], RunFault> {
+        let mut folding = self.folded(at).await.map_err(SubmitFault::from)?;
         let end = month.next().first().and_time(NaiveTime::MIN).and_utc() + TimeDelta::days(2);
+        let others = folding.instead(instead);
         let (usages, sets, scopes) = folding.until(end);
+        let (others, ..) = others.until(end);
         let prices = Prices { sets: &sets, scopes: &scopes };
-        let rated = rate(prices, &usages, month, end).map_err(BillFault::from)?;
-        let mut all: BTreeMap<String, BTreeMap<Currency, Amount>> = BTreeMap::new();
-        for line in rated.lines {
-            let sum = all.entry(line.resource).or_default().entry(line.currency).or_default();
-            *sum = sum.checked_add(line.effective).ok_or(TooLarge).map_err(BillFault::from)?;
-        }
-        Ok(all)
+        let costs = |usages: &[Usage]| -> Result<OurCosts, BillFault> {
+            let mut all = OurCosts::new();
+            for line in rate(prices, usages, month, end)?.lines {
+                let cost = all.entry(line.resource).or_default();
+                let sum = cost.sums.entry(line.currency).or_default();
+                *sum = sum.checked_add(line.effective).ok_or(TooLarge)?;
+                cost.units.insert(line.unit);
+            }
+            Ok(all)
+        };
+        Ok([costs(&usages)?, costs(&others)?])
     }
 
     /// Every record of the kinds that say what was used and for whom, up to a position.

@@ -178,7 +178,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  skyledger hints\n  skyledger hints --unattached-days 30 -o csv\n  \
         skyledger hints --at 2026-10-01 -o json\n\nHints: commitment-ending, commitment-unused, \
-        old-snapshot, stopped-server, unattached-disk, unused-address"
+        idle-server, old-snapshot, oversized-server, stopped-server, unattached-disk, unused-address"
     )]
     Hints(Hints),
     /// A resource's events, oldest first
@@ -524,6 +524,21 @@ pub(crate) struct Hints {
     /// Days before a commitment's end from which it is told [default: 60]
     #[arg(long, value_name = "DAYS")]
     pub(crate) commitment_days: Option<u32>,
+    /// MiB of network a day, in and out, below which a server is idle [default: 100]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) idle_network_mib: Option<u32>,
+    /// Percent of its processors below which a server is idle [default: 5]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) idle_percent: Option<u32>,
+    /// Full days back that are looked at of what was measured of servers [default: 14]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) measured_days: Option<u32>,
+    /// Percent of the time of these days that must be measured [default: 80]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) measured_percent: Option<u32>,
+    /// Percent of a smaller shape that a server must stay below [default: 80]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) oversized_percent: Option<u32>,
     /// Days from which a snapshot is old [default: 90]
     #[arg(long, value_name = "DAYS")]
     pub(crate) snapshot_days: Option<u32>,

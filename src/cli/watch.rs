@@ -49,6 +49,11 @@ pub(super) async fn hints(hints: &Hints, connection: &Connection) -> Result<Exit
     let mut query = vec![("page_size", hints.limit.clamp(1, 1000).to_string())];
     for (name, number) in [
         ("commitment_days", hints.commitment_days),
+        ("idle_network_mib", hints.idle_network_mib),
+        ("idle_percent", hints.idle_percent),
+        ("measured_days", hints.measured_days),
+        ("measured_percent", hints.measured_percent),
+        ("oversized_percent", hints.oversized_percent),
         ("snapshot_days", hints.snapshot_days),
         ("stopped_days", hints.stopped_days),
         ("unattached_days", hints.unattached_days),

@@ -206,3 +206,139 @@ async fn what_no_bill_knows_costs_what_our_rates_say_and_commitments_end() {
     let early = Thresholds { commitment_days: 19, ..Thresholds::default() };
     assert_eq!(hints(&world, now, early).await.len(), 1);
 }
+
+async fn sized(world: &World, number: u128, shape: &str) {
+    let seen = json!({
+        "name": format!("server-{number}"), "power": "running", "shape": shape,
+    });
+    observe(world, "server", id(number), Some(id(77)), seen).await;
+}
+
+/// Tells that a server was as busy on the days before today, by 95 of 100 samples.
+async fn measured(world: &World, number: u128, days: u64, p95: &str, mib: u64) {
+    let today = world.clock.now().date_naive();
+    for back in (1..=days).rev() {
+        let used = json!({
+            "day": today - Days::new(back), "vcpus": 8, "cpu_mean_percent": "0.5",
+            "cpu_p95_percent": p95, "cpu_peak_percent": "95", "memory_peak_percent": "15",
+            "network_in_bytes": mib << 20, "network_out_bytes": 0, "samples": 288, "step_s": 300,
+            "source": "node-exporter",
+        });
+        let body = json!({"utilisation": used});
+        world.send("server", Some(id(number)), "measure", body).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_idle_and_those_that_are_too_large_are_told_by_what_was_measured() {
+    let world = World::empty(Population { seed: 1, regions: 1, resources: 0 });
+    for (name, vcpus, memory_gib) in
+        [("s2.small", 2, "8"), ("s2.medium", 4, "16"), ("s2.large", 8, "32")]
+    {
+        let equipment = json!({"vcpus": vcpus, "memory_gib": memory_gib});
+        let body = json!({"provider": "sim", "name": name, "equipment": equipment});
+        world.send("shape", None, "define", body).await.unwrap();
+    }
+    for number in 21..=26 {
+        sized(&world, number, "s2.large").await;
+    }
+    sized(&world, 27, "s2.small").await;
+    let now = world.clock.now();
+    let month = before(BillingMonth::of(now.date_naive()));
+    let names: Vec<String> = (21..=27).map(|number| id(number).to_string()).collect();
+    let lines = names.iter().map(|name| line(month, ["80", name, "running", "", ""]));
+    bill(&world, &lines.collect::<Vec<_>>()).await;
+    world.caught_up().await;
+    let unmeasured = world.log.head().await.unwrap().position;
+
+    measured(&world, 21, 14, "1", 50).await; // Idle.
+    measured(&world, 22, 14, "30", 50).await; // 2.4 of 8 processors.
+    measured(&world, 23, 14, "45", 50).await; // 3.6 of 8: too many for 80 % of four.
+    measured(&world, 24, 11, "1", 50).await; // Idle, as far as one knows.
+    measured(&world, 26, 14, "4", 300).await; // Its network is busy, and 0.32 processors.
+    measured(&world, 27, 14, "4", 300).await; // The same, and there is nothing smaller.
+    let found = hints(&world, now, Thresholds::default()).await;
+    assert_eq!(
+        shown(&found),
+        [
+            // What it costs; and half of it, or three quarters, by processors.
+            format!("idle-server {}: 80 USD bill (1)", id(21)),
+            format!("oversized-server {}: 60 USD estimate (1)", id(26)),
+            format!("oversized-server {}: 40 USD estimate (1)", id(22)),
+        ]
+    );
+    let idle = &found[0].evidence;
+    let days = idle.measured.as_ref().unwrap();
+    assert_eq!((days.days, days.covered_percent, days.samples), (14, 100, 14 * 288));
+    assert_eq!(days.events.len(), 14);
+    for position in &days.events {
+        let record = &world.log.read(position - 1, 1).await.unwrap()[0];
+        assert_eq!((record.event_type(), record.id()), ("measured", &*id(21).to_string()));
+    }
+    assert_eq!(
+        idle.threshold,
+        "idle_percent 5: 95 of 100 samples were at most 1 % of every day; 50 MiB of network a \
+         day, idle_network_mib 100; 14 of 14 days, 100 % of their time"
+    );
+    let large = &found[2];
+    let suggestion = large.suggestion.as_ref().unwrap();
+    assert_eq!((suggestion.shape.as_str(), suggestion.vcpus), ("s2.medium", 4));
+    assert_eq!(found[1].suggestion.as_ref().unwrap().shape, "s2.small");
+    assert_eq!(large.evidence.money, "4 of 8 vCPUs of what it costs by bill: an estimate");
+    assert!(large.evidence.threshold.contains("30 % of 8 vCPUs"), "{}", large.evidence.threshold);
+
+    // Other thresholds; and as it was when nothing was measured.
+    let strict = Thresholds { idle_percent: 1, oversized_percent: 50, ..Thresholds::default() };
+    let names: Vec<String> = shown(&hints(&world, now, strict).await);
+    assert_eq!(
+        names,
+        [
+            // 15 % of 32 GiB are more than half of eight.
+            format!("oversized-server {}: 40 USD estimate (1)", id(21)),
+            format!("oversized-server {}: 40 USD estimate (1)", id(26)),
+        ]
+    );
+    let short = Thresholds { measured_days: 11, ..Thresholds::default() };
+    assert_eq!(hints(&world, now, short).await.len(), 4, "enough of 11 days is known");
+    let hinting = world.ledger.hinting(Some(unmeasured), now, Thresholds::default()).await;
+    let then = hinting.unwrap().work(world.ledger.ports.bills.as_ref()).unwrap();
+    assert_eq!(then, []);
+
+    // Our own rates say what the other shape costs.
+    prices(&world, json!("default"), &[("vcpu", "0.01"), ("memory-gib", "0.001")]).await;
+    let found = hints(&world, now, Thresholds::default()).await;
+    let next = BillingMonth::of(now.date_naive()).next();
+    // By hours of Berlin: a month in which the clock is changed has one more, or one less.
+    let hours = (next.next().first() - next.first()).num_days() * 24
+        + match next.to_string().get(5..) {
+            Some("03") => -1,
+            Some("10") => 1,
+            _ => 0,
+        };
+    let money = |thousandths: i64| {
+        let money = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        money.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    assert_eq!(
+        shown(&found),
+        [
+            format!("idle-server {}: 80 USD bill (1)", id(21)),
+            format!("oversized-server {}: {} EUR rates (0)", id(26), money(84 * hours)),
+            format!("oversized-server {}: {} EUR rates (0)", id(22), money(56 * hours)),
+        ]
+    );
+    assert_eq!(
+        found[2].evidence.money,
+        format!(
+            "by our rates {} EUR as it is, {} EUR as s2.medium",
+            money(112 * hours),
+            money(56 * hours)
+        )
+    );
+
+    // What stands still is another hint's.
+    let seen = json!({"name": "server-21", "power": "stopped", "shape": "s2.large"});
+    observe(&world, "server", id(21), None, seen).await;
+    let found = hints(&world, now, Thresholds::default()).await;
+    assert_eq!(found.len(), 2, "{:?}", shown(&found));
+}

@@ -165,6 +165,15 @@ fn monthly(hint: &Value) -> Vec<[String; 3]> {
     items(hint, "monthly").iter().map(one).collect()
 }
 
+/// Why a hint is one, and what is suggested.
+fn why(hint: &Value) -> String {
+    let why = plain(&hint["evidence"]["threshold"]);
+    match hint["suggestion"]["shape"].as_str() {
+        Some(shape) => format!("{shape} is enough: {why}"),
+        None => why,
+    }
+}
+
 /// Where money can be saved.
 ///
 /// # Errors
@@ -192,7 +201,7 @@ pub fn hints(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
             right(if monthly.is_empty() { "–".to_owned() } else { column(0) }),
             Cell::new(column(1)),
             Cell::new(column(2)),
-            Cell::new(plain(&hint["evidence"]["threshold"])),
+            Cell::new(why(hint)),
         ]);
     }
     close(&mut table);
@@ -234,7 +243,7 @@ pub fn hints_csv(out: &mut dyn Write, answer: &Value) -> io::Result<()> {
                 amount,
                 currency,
                 by,
-                plain(&hint["evidence"]["threshold"]),
+                why(hint),
                 text("advice"),
             ])?;
         }

@@ -19,7 +19,10 @@ use crate::{
     params::{Parameter, time},
     problem::Problem,
     queries::page_size,
-    routes::{AT, COMMITMENT_DAYS, SNAPSHOT_DAYS, STOPPED_DAYS, UNATTACHED_DAYS, UNUSED_PERCENT},
+    routes::{
+        AT, COMMITMENT_DAYS, IDLE_NETWORK_MIB, IDLE_PERCENT, MEASURED_DAYS, MEASURED_PERCENT,
+        OVERSIZED_PERCENT, SNAPSHOT_DAYS, STOPPED_DAYS, UNATTACHED_DAYS, UNUSED_PERCENT,
+    },
 };
 
 fn thresholds(call: &Call) -> Thresholds {
@@ -30,6 +33,11 @@ fn thresholds(call: &Call) -> Thresholds {
     };
     Thresholds {
         commitment_days: or(&COMMITMENT_DAYS, known.commitment_days),
+        idle_network_mib: or(&IDLE_NETWORK_MIB, known.idle_network_mib),
+        idle_percent: or(&IDLE_PERCENT, known.idle_percent),
+        measured_days: or(&MEASURED_DAYS, known.measured_days),
+        measured_percent: or(&MEASURED_PERCENT, known.measured_percent),
+        oversized_percent: or(&OVERSIZED_PERCENT, known.oversized_percent),
         snapshot_days: or(&SNAPSHOT_DAYS, known.snapshot_days),
         stopped_days: or(&STOPPED_DAYS, known.stopped_days),
         unattached_days: or(&UNATTACHED_DAYS, known.unattached_days),
@@ -90,6 +98,11 @@ pub(crate) async fn list(call: Call) -> Answer {
         "as_of": now,
         "thresholds": {
             "commitment_days": thresholds.commitment_days,
+            "idle_network_mib": thresholds.idle_network_mib,
+            "idle_percent": thresholds.idle_percent,
+            "measured_days": thresholds.measured_days,
+            "measured_percent": thresholds.measured_percent,
+            "oversized_percent": thresholds.oversized_percent,
             "snapshot_days": thresholds.snapshot_days,
             "stopped_days": thresholds.stopped_days,
             "unattached_days": thresholds.unattached_days,

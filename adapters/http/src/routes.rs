@@ -118,6 +118,8 @@ parameters! {
     HORIZON = "horizon" Query Shape::Integer(1, 92), "Steps to forecast: at most 36 months, or 92 days; 3 months or 30 days when it is left out.";
     ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
     IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
+    IDLE_NETWORK_MIB = "idle_network_mib" Query Shape::Integer(0, 1_000_000_000), "MiB of network a day, in and out, below which a server is idle; 100 when it is left out.";
+    IDLE_PERCENT = "idle_percent" Query Shape::Integer(0, 100), "Percent of its processors below which a server is idle, by the 95th percentile of every day; 5 when it is left out.";
     IF_MATCH = "if-match" Header Shape::Text(100), "The revision that the resource must have, in quotes.";
     IF_NONE_MATCH = "if-none-match" Header Shape::Text(1000), "Answer 304 when the resource still has this revision.";
     KIND = "kind" Query Shape::Text(100), "Only records of this kind.";
@@ -126,10 +128,13 @@ parameters! {
     LOOK_BACK = "look_back" Query Shape::Integer(0, 24), "Past steps to forecast as well, each one step before, beside what came.";
     MANNER = "manner" Query Shape::Text(10), "add (when it is left out): these are further lines; replace: these are all lines of their months.";
     MAPPING = "mapping" Query Shape::Text(16_000), "How the file is written: focus, aws-cur, aws-cur-2, oci, or a mapping as a JSON object; told by its heading when it is left out.";
+    MEASURED_DAYS = "measured_days" Query Shape::Integer(1, 366), "Full days back that are looked at of what was measured of servers; 14 when it is left out.";
+    MEASURED_PERCENT = "measured_percent" Query Shape::Integer(1, 100), "Percent of the time of these days that must be measured; 80 when it is left out.";
     MIN_POSITION = "skyledger-min-position" Header Shape::Integer(0, i64::MAX as u64), "Wait until views have seen this position (your last write's).";
     NEWEST_FIRST = "newest_first" Query Shape::Flag, "From the newest back.";
     ORDER_BY = "order_by" Query Shape::Text(200), "At most two columns, for instance name desc, updated_at.";
     ORGANISATION = "organisation" Query Shape::Uuid, "The organisation that nodes and levels are of; the only active one when it is left out.";
+    OVERSIZED_PERCENT = "oversized_percent" Query Shape::Integer(1, 100), "Percent of a smaller shape that a server must stay below for it to be suggested; 80 when it is left out.";
     PAGE_SIZE = "page_size" Query Shape::Integer(1, 1000), "Most items on the page; 100 when it is left out.";
     PAGE_TOKEN = "page_token" Query Shape::Text(8192), "The next_page_token of the page before.";
     PLAN_ID = "plan_id" Query Shape::Text(12_000), "Do it only if nothing has moved since this plan.";
@@ -279,7 +284,7 @@ routes! {
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/forecasts" Once Estate "forecasts" FORECASTS, forecasts::forecasts, "What comes next, by group, with limits and how models did on the past.";
-    Get "/v1/hints" Once Token "hints" &[&AT, &COMMITMENT_DAYS, &PAGE_SIZE, &MIN_POSITION, &SNAPSHOT_DAYS, &STOPPED_DAYS, &UNATTACHED_DAYS, &UNUSED_PERCENT], hints::list, "Where money can be saved: each hint with what it costs in a month, what that rests on, and what one can do.";
+    Get "/v1/hints" Once Token "hints" &[&AT, &COMMITMENT_DAYS, &IDLE_NETWORK_MIB, &IDLE_PERCENT, &MEASURED_DAYS, &MEASURED_PERCENT, &OVERSIZED_PERCENT, &PAGE_SIZE, &MIN_POSITION, &SNAPSHOT_DAYS, &STOPPED_DAYS, &UNATTACHED_DAYS, &UNUSED_PERCENT], hints::list, "Where money can be saved: each hint with what it costs in a month, what that rests on, and what one can do.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";

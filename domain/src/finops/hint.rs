@@ -15,6 +15,7 @@ use super::{
     commitment::Commitment,
     line::Line,
     ratio::whole,
+    sizing::Measured,
 };
 use crate::compute::{
     disk::{Disk, DiskState},
@@ -29,8 +30,12 @@ pub enum Code {
     CommitmentEnding,
     /// A commitment is paid for and not used.
     CommitmentUnused,
+    /// A server runs and does nothing.
+    IdleServer,
     /// A snapshot is kept for long.
     OldSnapshot,
+    /// A server is larger than it needs to be.
+    OversizedServer,
     /// A server is stopped and costs all the same.
     StoppedServer,
     /// A disk is attached to nothing.
@@ -45,7 +50,9 @@ impl Code {
         match self {
             Self::CommitmentEnding => "commitment-ending",
             Self::CommitmentUnused => "commitment-unused",
+            Self::IdleServer => "idle-server",
             Self::OldSnapshot => "old-snapshot",
+            Self::OversizedServer => "oversized-server",
             Self::StoppedServer => "stopped-server",
             Self::UnattachedDisk => "unattached-disk",
             Self::UnusedAddress => "unused-address",
@@ -61,7 +68,11 @@ impl Code {
             Self::CommitmentUnused => {
                 "Move use under it, exchange it, or buy less when its term is over."
             }
+            Self::IdleServer => "Stop it, or delete it, if nobody needs it.",
             Self::OldSnapshot => "Delete it, or move it to an archive, if nobody needs it.",
+            Self::OversizedServer => {
+                "Change it to the shape that is suggested, when its peaks can wait a little."
+            }
             Self::StoppedServer => {
                 "Delete it with its disks, or keep a snapshot in their place, if nobody starts it."
             }
@@ -76,6 +87,16 @@ impl Code {
 pub struct Thresholds {
     /// Days before a commitment's end.
     pub commitment_days: u32,
+    /// MiB of network a day, in and out, below which a server is idle.
+    pub idle_network_mib: u32,
+    /// Percent of its processors below which a server is idle.
+    pub idle_percent: u32,
+    /// Full days back that are looked at of what was measured.
+    pub measured_days: u32,
+    /// Percent of the time of these days that must be measured.
+    pub measured_percent: u32,
+    /// Percent of a smaller shape that a server must stay below.
+    pub oversized_percent: u32,
     /// Days that a snapshot is old.
     pub snapshot_days: u32,
     /// Days that a server is stopped.
@@ -90,6 +111,11 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             commitment_days: 60,
+            idle_network_mib: 100,
+            idle_percent: 5,
+            measured_days: 14,
+            measured_percent: 80,
+            oversized_percent: 80,
             snapshot_days: 90,
             stopped_days: 7,
             unattached_days: 7,
@@ -119,11 +145,11 @@ pub struct Monthly {
     pub currency: Currency,
     /// Which month.
     pub month: BillingMonth,
-    /// `bill`, `rates` or `commitment`.
+    /// `bill`, `rates`, `commitment`, or `estimate`: a part of one of the first two.
     pub by: &'static str,
 }
 
-/// Lines of a bill that a hint rests on.
+/// What a hint rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Evidence {
     /// The event since which it is so.
@@ -132,8 +158,25 @@ pub struct Evidence {
     /// How many lines of which segments say what it costs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub segments: BTreeMap<String, u64>,
+    /// What was measured, and which events say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+    /// How the money was worked out, when it is not what the resource costs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub money: String,
     /// The threshold that is passed, and by what.
     pub threshold: String,
+}
+
+/// A shape that is enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Suggestion {
+    /// The provider's name of it.
+    pub shape: String,
+    /// Its virtual processors.
+    pub vcpus: u32,
+    /// Its memory in GiB.
+    pub memory_gib: Amount,
 }
 
 /// One hint.
@@ -158,6 +201,9 @@ pub struct Hint {
     pub evidence: Evidence,
     /// What one can do.
     pub advice: &'static str,
+    /// The shape that is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<Suggestion>,
 }
 
 /// Whether so many days have passed since then.

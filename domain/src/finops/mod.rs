@@ -76,6 +76,7 @@ pub mod rule_set;
 pub mod rules;
 pub mod scope;
 pub mod shown;
+pub mod sizing;
 pub mod split;
 pub mod tagging;
 pub mod tags;
