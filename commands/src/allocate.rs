@@ -25,9 +25,10 @@ use uuid::Uuid;
 
 use crate::{
     attribute::{AttributeFault, AxisQuery, Whose, attributed_places},
-    bills::Counting,
+    bills::{Counting, apart},
+    derive::RunFault,
     ledger::{Ledger, LoadFault},
-    ports::{BillStore, ViewFault},
+    ports::{BillStore, ReadBill, ViewFault},
     submit::{Submission, SubmitFault},
 };
 
@@ -489,6 +490,44 @@ impl Ledger {
                 Err(SubmitFault::Refused(no)) if no.code == &codes::ALREADY_EXISTS => {}
                 Err(fault) => return Err(fault),
             }
+        }
+        Ok(created)
+    }
+
+    /// Creates the projects that published rules create for the months of what was booked. That stays
+    /// booked, whatever comes of it.
+    ///
+    /// # Errors
+    /// When rules refuse, or views, lines or the log are not to be had.
+    pub async fn create_after_booking(
+        &self,
+        read: &ReadBill,
+        by: &Principal,
+    ) -> Result<Vec<Uuid>, RunFault> {
+        let months = read.parts.iter().map(|part| part.month);
+        let (Some(from), Some(to)) = (months.clone().min(), months.max()) else {
+            return Ok(vec![]);
+        };
+        let (sets, _) = self.states::<RuleSet>(None).await?;
+        let creates = |rules: &Rules| rules.attribution.iter().any(|rule| rule.create_project);
+        let published = sets.into_iter().filter_map(|(_, set)| set.published).filter(creates);
+        let mut created = Vec::new();
+        for rules in published {
+            self.views_caught_up().await?;
+            let counting = self.bills(from, to, None).await?;
+            let around = self.surroundings(&counting, None).await?;
+            let store = self.ports.bills.clone();
+            // A refusal is an answer, not a fault of reading lines.
+            let answered = apart(move || {
+                let whose = Whose::new(rules, around);
+                match allocate(store.as_ref(), &counting, &whose, Basis::Billed) {
+                    Ok(allocated) => Ok(Ok((whose, allocated))),
+                    Err(AttributeFault::Refused(refusal)) => Ok(Err(refusal)),
+                    Err(AttributeFault::Costs(fault)) => Err(fault),
+                }
+            });
+            let (whose, allocated) = answered.await?.map_err(SubmitFault::from)?;
+            created.extend(self.create_projects(by, &whose, &allocated).await?);
         }
         Ok(created)
     }

@@ -214,6 +214,30 @@ async fn a_month_is_the_files_that_its_manifest_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pull_creates_the_projects_that_published_rules_create() {
+    let store = Store::new(json!({})).await;
+    let rules = json!({"attribution": [
+        {"name": "numbers", "conditions": [], "centre_of": "tags.n", "create_project": true}]});
+    let body = json!({"name": "costs", "rules": rules});
+    let set = store.world.send("rule-set", None, "define", body).await.unwrap().id;
+    store.put("focus/1.csv", &bill("2026-10", &["1", "2"])).await;
+    assert_eq!(store.sum().await, [1, 1, 0, 0]);
+    assert_eq!(store.world.rows("project").await.len(), 0, "a draft creates none");
+    store.world.send("rule-set", set, "publish", json!({})).await.unwrap();
+    store.put("focus/2.csv", &bill("2026-11", &["1", "2", "3"])).await;
+    assert_eq!(store.sum().await, [2, 1, 1, 0]);
+    store.world.caught_up().await;
+    let rows = store.world.rows("project").await;
+    let names: BTreeSet<&str> = rows.iter().filter_map(|row| row.body["name"].as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["0", "1", "2"]));
+    // What changes later creates what is missing, and nothing twice.
+    store.put("focus/1.csv", &bill("2026-10", &["1", "2", "3", "4"])).await;
+    assert_eq!(store.sum().await, [2, 1, 1, 0]);
+    store.world.caught_up().await;
+    assert_eq!(store.world.rows("project").await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lines_that_move_to_another_month_are_no_more_in_the_first() {
     let store = Store::new(json!({})).await;
     store.put("focus/bill.csv", &bill("2026-10", &["3"])).await;

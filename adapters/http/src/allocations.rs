@@ -5,15 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use ::commands::{
     allocate::{Allocation, Share, allocate},
     attribute::{AttributeFault, Whose},
-    ports::ReadBill,
 };
 use axum::http::StatusCode;
 use domain::{
-    finops::{amount::Amount, cost::Basis, rule_set::RuleSet},
+    finops::amount::Amount,
     kernel::{Refusal, Role, codes},
 };
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::{
     asked::{self, blocking},
@@ -132,35 +130,6 @@ pub(crate) async fn create_projects(call: Call) -> Answer {
     let created = call.service.ledger.create_projects(&call.principal, &whose, &allocated).await?;
     body["created"] = json!(created);
     Ok(at_position(answer(StatusCode::OK, &body), position))
-}
-
-/// Creates the projects that published rules create for the months of a file. What is imported
-/// stays imported, whatever comes of it.
-pub(crate) async fn create_after_import(
-    call: &Call,
-    read: &ReadBill,
-) -> Result<Vec<Uuid>, Problem> {
-    let ledger = Arc::clone(&call.service.ledger);
-    let months = read.parts.iter().map(|part| part.month);
-    let (Some(from), Some(to)) = (months.clone().min(), months.max()) else { return Ok(vec![]) };
-    let (sets, _) = ledger.states::<RuleSet>(None).await?;
-    let mut created = Vec::new();
-    for rules in sets.into_iter().filter_map(|(_, set)| set.published) {
-        if !rules.attribution.iter().any(|rule| rule.create_project) {
-            continue;
-        }
-        let counting = ledger.bills(from, to, None).await?;
-        let around = ledger.surroundings(&counting, None).await?;
-        let store = Arc::clone(&ledger.ports.bills);
-        let (whose, allocated) = blocking(move || {
-            let whose = Whose::new(rules, around);
-            let allocated = allocate(store.as_ref(), &counting, &whose, Basis::Billed)?;
-            Ok((whose, allocated))
-        })
-        .await?;
-        created.extend(ledger.create_projects(&call.principal, &whose, &allocated).await?);
-    }
-    Ok(created)
 }
 
 impl From<AttributeFault> for Problem {

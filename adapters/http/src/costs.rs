@@ -36,7 +36,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    allocations, anomalies,
+    anomalies,
     asked::{self, Asked, blocking},
     budgets,
     call::{Answer, Call, answer, at_position},
@@ -135,7 +135,7 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     // Whoever asks for costs at once, from wherever, finds what was booked. When views are late it
     // is booked all the same, and answers say which position they show.
     let _ = ledger.ports.views.reach_position(position, VIEWS_PATIENCE).await;
-    let created = allocations::create_after_import(&call, &read).await?;
+    let created = ledger.create_after_booking(&read, &call.principal).await?;
     let anomalies = anomalies::after_import(&ledger).await;
     let budgets = budgets::after_import(&ledger).await;
     let bills: Vec<Value> = parts

@@ -113,6 +113,14 @@ impl From<SubmitFault> for Flaw {
     }
 }
 
+fn flaw(fault: RunFault) -> Flaw {
+    match fault {
+        RunFault::Submit(fault) => fault.into(),
+        RunFault::Bills(fault) => fault.into(),
+        RunFault::Views(fault) => Flaw::Fault(DriverFault::Transient(fault.to_string()).into()),
+    }
+}
+
 /// The pieces of a file, for a thread that may block.
 struct Incoming {
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
@@ -372,6 +380,7 @@ impl Pull<'_> {
         if dies(Step::Booked) {
             return Err(Flaw::Fault(PullFault::Died));
         }
+        self.create_projects(delivery, &read, &import.by).await?;
         let bills = booked.parts.iter().map(|part| bill_source::Booked {
             billing_account: part.billing_account.clone(),
             month: part.month,
@@ -394,6 +403,26 @@ impl Pull<'_> {
             return Err(Flaw::Fault(PullFault::Died));
         }
         Ok(())
+    }
+
+    /// Creates the projects that rules create for what was booked. What they refuse does not unbook
+    /// it: whoever asks for allocations is told.
+    async fn create_projects(
+        &self,
+        delivery: &Delivery,
+        read: &ReadBill,
+        by: &Principal,
+    ) -> Result<(), Flaw> {
+        let created = self.ledger.create_after_booking(read, by).await;
+        match created.map_err(flaw) {
+            Err(Flaw::Refused(code, why)) => {
+                let delivery = &delivery.name;
+                tracing::warn!(source = %self.id, delivery, code, why, "no projects are created");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Reads every file of a delivery: its lines lie in one segment for each bill.
@@ -453,10 +482,7 @@ impl Pull<'_> {
 
     /// All bills, as they stand in the log now.
     async fn all_bills(&self) -> Result<Counting, Flaw> {
-        self.ledger.views_caught_up().await.map_err(|fault| match fault {
-            RunFault::Submit(fault) => fault.into(),
-            fault => Flaw::Fault(DriverFault::Transient(fault.to_string()).into()),
-        })?;
+        self.ledger.views_caught_up().await.map_err(flaw)?;
         let unseen =
             |fault: ViewFault| Flaw::Fault(DriverFault::Transient(fault.to_string()).into());
         self.ledger.all_bills(None).await.map_err(unseen)
