@@ -10,9 +10,9 @@
 //! - [`mapping`]: the life of configuration with exactly one counterpart in one cloud.
 //! - [`observation`]: the life of what is only seen in a cloud.
 //! - [`cloud`]: regions, zones, VPCs.
-//! - [`compute`]: servers and disks.
+//! - [`compute`]: servers and disks; where servers go.
 //! - [`finops`]: the arithmetic of costs.
-//! - [`network`]: networks and security groups.
+//! - [`network`]: networks, their addresses and security groups.
 //! - [`tenancy`]: projects, cloud accounts, tokens.
 #![warn(missing_docs)]
 

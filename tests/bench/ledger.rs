@@ -22,6 +22,7 @@ mod bills;
 mod cube;
 mod forecasts;
 mod http;
+mod placement;
 mod resync;
 mod subscribe;
 mod support;
@@ -42,6 +43,7 @@ static BENCHES: &[Bench] = &[
     ("forecasts", forecasts::run),
     ("http", http::run),
     ("lists", views::run_lists),
+    ("placement", placement::run),
     ("replay", views::run_replay),
     ("resync", resync::run),
     ("subscribe", subscribe::run),

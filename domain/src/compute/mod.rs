@@ -1,6 +1,7 @@
-//! Machines and their disks.
+//! Machines, where they go, and their disks.
 
 pub mod disk;
+pub mod placement;
 pub mod server;
 pub mod shape;
 pub mod utilisation;

@@ -63,6 +63,10 @@ macro_rules! codes {
 codes! {
     /// Connect the account, or wait until it is verified and not paused.
     ACCOUNT_NOT_READY = "account-not-ready" 409 "the cloud account cannot be used now";
+    /// Ask for an address of the network's ranges, or for any.
+    ADDRESS_NOT_GIVEN = "address-not-given" 422 "the network does not give this address";
+    /// Ask for another address, or for any; or release this one first.
+    ADDRESS_TAKEN = "address-taken" 409 "the address is somebody else's";
     /// Another Skyledger resource already stands for this counterpart. Look it up by its external id.
     ALREADY_CLAIMED = "already-claimed" 409 "the counterpart is already mapped";
     /// Use another id, or leave the id out and let the server mint one.
@@ -82,10 +86,14 @@ codes! {
     INVALID_FIELD = "invalid-field" 422 "a field breaks a rule";
     /// Compare the body with the schema of the command in `/openapi.json`.
     MALFORMED_COMMAND = "malformed-command" 400 "the body does not read as this command";
+    /// Release an address, widen the network's ranges, or use another network.
+    NO_ADDRESS_FREE = "no-address-free" 409 "every address is taken";
     /// Only what is drifted, muted or has a counterpart can be answered; read the resource first.
     NO_DRIFT = "no-drift" 409 "there is no drift to answer";
     /// Define the exchange rate named in the detail, or ask in the currency of the bills.
     NO_EXCHANGE_RATE = "no-exchange-rate" 422 "there is no exchange rate for these costs";
+    /// Ask for less, free some of what is named in the detail, or add a host.
+    NO_ROOM = "no-room" 409 "no host has room for this";
     /// Check the id; add `at` if it was there at another time.
     NOT_FOUND = "not-found" 404 "there is no such resource";
     /// Look at the resource: its order is done, or still being worked on.

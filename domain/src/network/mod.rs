@@ -1,5 +1,7 @@
-//! Networks and what guards them.
+//! Networks, their addresses and what guards them.
 
+pub mod addresses;
+pub mod mac;
 pub mod security_group;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,108 @@
+//! What a placed server takes of its host.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::host::ServerId;
+use crate::kernel::{Refusal, codes};
+
+/// What a placed server takes of its host: recorded when it is placed, given back exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Holding {
+    /// Who holds it.
+    pub server: ServerId,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
+    /// Its memory.
+    pub memory_mib: u64,
+    /// The size of its huge pages, when it lies in such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_kib: Option<u32>,
+    /// The cells it is bound to, sorted, its first virtual CPUs in the first unless pins say otherwise.
+    /// What is left over is bound to none: the kernel places it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellHolding>,
+    /// Which CPU each virtual CPU runs on; empty when they share CPUs with others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    /// The logical CPUs it has for itself, siblings that stay idle among them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cpus: BTreeSet<u32>,
+    /// The devices it asked for, sorted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices: BTreeSet<String>,
+    /// Devices nobody else gets because they are of the same IOMMU groups.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices_with: BTreeSet<String>,
+    /// The affinity groups it is a member of.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<Uuid>,
+}
+
+/// What it takes of one cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CellHolding {
+    /// The kernel's number of the cell.
+    pub cell: u32,
+    /// Virtual CPUs that run there.
+    pub vcpus: u32,
+    /// Memory that lies there.
+    pub memory_mib: u64,
+    /// The huge pages that are that memory; 0 when it lies in none.
+    #[serde(default)]
+    pub pages: u64,
+}
+
+/// One virtual CPU on one logical one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The virtual CPU, from 0.
+    pub vcpu: u32,
+    /// The logical CPU of the host.
+    pub cpu: u32,
+}
+
+impl Holding {
+    /// Whether its virtual CPUs share CPUs with others'.
+    pub fn shares_cpus(&self) -> bool {
+        self.pins.is_empty()
+    }
+
+    /// Whether it says one thing: sums, pages and pins agree.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        let cells = &self.cells;
+        let vcpus = cells.iter().fold(0_u64, |sum, cell| sum + u64::from(cell.vcpus));
+        let memory = cells.iter().fold(0_u128, |sum, cell| sum + u128::from(cell.memory_mib));
+        if vcpus > self.vcpus.into() || memory > self.memory_mib.into() {
+            return no("cells: have more than the server");
+        }
+        if !cells.is_sorted_by(|one, next| one.cell < next.cell) {
+            return no("cells: are sorted, each once");
+        }
+        let kib = u128::from(self.page_kib.unwrap_or(0));
+        let whole = |cell: &CellHolding| {
+            u128::from(cell.pages) * kib == u128::from(cell.memory_mib) * 1_024
+        };
+        let pages = match self.page_kib {
+            Some(_) => memory == self.memory_mib.into() && cells.iter().all(whole),
+            None => cells.iter().all(|cell| cell.pages == 0),
+        };
+        if !pages {
+            return no("cells: pages are all of the memory, or none");
+        }
+        let pinned: BTreeSet<_> = self.pins.iter().map(|pin| pin.cpu).collect();
+        let numbers = self.pins.iter().map(|pin| pin.vcpu).eq(0..self.vcpus);
+        let each = self.pins.is_empty() || (numbers && pinned.len() == self.pins.len());
+        if !each || !pinned.is_subset(&self.cpus) || pinned.is_empty() != self.cpus.is_empty() {
+            return no("pins: each virtual CPU has one of the CPUs, in turn");
+        }
+        Ok(())
+    }
+}
