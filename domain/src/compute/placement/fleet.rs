@@ -352,6 +352,9 @@ impl Fleet {
             let detail = format!("limit: {limit} is above {HOW_MANY_MAX}");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
+        if limit > 0 && self.place(request).is_err() {
+            return Ok(HowMany { count: 0, limited: false });
+        }
         let mut fleet = self.clone();
         for count in 0..limit {
             // Any id that nobody has yet.
