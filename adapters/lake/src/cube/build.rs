@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use chrono::NaiveDate;
 use domain::finops::{
-    amount::{Amount, BillingMonth},
+    amount::{Amount, BillingMonth, SCALE},
     bill::ByCurrency,
     cost::{Basis, Dimension},
     line::Line,
@@ -18,7 +18,7 @@ use super::{
     file::{CodeBlocks, CostBlocks, Directory, Slab, TagBlocks, Writer},
     texts::Interner,
 };
-use crate::segment::PartFile;
+use crate::segment::PlainPart;
 
 /// A column of texts that grows.
 #[derive(Default)]
@@ -61,6 +61,20 @@ impl Others {
     fn size(&self) -> usize {
         [&self.keys, &self.values, &self.pairs, &self.sets].map(Interner::size).iter().sum()
     }
+}
+
+/// A decimal of few digits and no sign, as most quantities are; none where there is more to it.
+fn plain(text: &str) -> Option<Amount> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.len() + part.len();
+    if digits == 0 || digits > 18 || part.len() > SCALE as usize {
+        return None;
+    }
+    let mut value = 0_u64;
+    for digit in whole.bytes().chain(part.bytes()) {
+        value = value * 10 + u64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+    }
+    Some(Amount(i128::from(value) * 10_i128.pow(SCALE - part.len() as u32)))
 }
 
 /// The slab that is being made.
@@ -140,7 +154,8 @@ impl Open {
         held.push(sets.code(set));
         set.clear();
         if self.quantity.0 != line.quantity {
-            self.quantity = (line.quantity.clone(), Basis::Quantity.of(line));
+            let amount = plain(&line.quantity).unwrap_or_else(|| Basis::Quantity.of(line));
+            self.quantity = (line.quantity.clone(), amount);
         }
         let costs = [line.billed, line.contracted, line.effective, line.list, self.quantity.1];
         for (cost, column) in costs.into_iter().zip(&mut self.costs) {
@@ -157,7 +172,7 @@ impl Open {
     }
 
     /// Writes the chunk that is held. `before` chunks are written already.
-    fn flush(&mut self, out: &mut Writer<PartFile>) -> io::Result<()> {
+    fn flush(&mut self, out: &mut Writer<PlainPart>) -> io::Result<()> {
         if self.held == 0 {
             return Ok(());
         }
@@ -182,9 +197,9 @@ impl Open {
         Ok(())
     }
 
-    fn finish(mut self, out: &mut Writer<PartFile>) -> io::Result<Slab> {
+    fn finish(mut self, out: &mut Writer<PlainPart>) -> io::Result<Slab> {
         self.flush(out)?;
-        let texts = |column: Coded, out: &mut Writer<PartFile>| {
+        let texts = |column: Coded, out: &mut Writer<PlainPart>| {
             let Coded { texts, blocks, .. } = column;
             Ok::<_, io::Error>(CodeBlocks { texts: out.texts(texts.texts())?, ..blocks })
         };
@@ -211,7 +226,7 @@ impl Open {
 
 /// Makes a cube. Dropped, it leaves nothing.
 pub(crate) struct Builder {
-    out: Writer<PartFile>,
+    out: Writer<PlainPart>,
     directory: Directory,
     open: Open,
     limits: Limits,
@@ -220,7 +235,7 @@ pub(crate) struct Builder {
 impl Builder {
     pub(crate) fn new(folder: &Path, limits: Limits) -> io::Result<Self> {
         Ok(Self {
-            out: Writer::new(PartFile::new(folder)?),
+            out: Writer::new(PlainPart::new(folder)?),
             directory: Directory { chunk_rows: limits.chunk_rows, ..Directory::default() },
             open: Open::new(),
             limits,
@@ -257,5 +272,25 @@ impl Builder {
         let Self { out, mut directory, .. } = self;
         (directory.segment_bytes, directory.sums) = (segment_bytes, sums.clone());
         out.finish(&directory)?.keep_as(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_decimal_is_what_it_is_otherwise() {
+        for text in
+            ["", ".", "1", "1.5", "0.000000000001", "123456.789012345678", "007.10", ".5", "5."]
+        {
+            if let Some(amount) = plain(text) {
+                assert_eq!(Amount::rounded(text), Ok(amount), "{text}");
+            }
+        }
+        assert_eq!(plain("1.5"), Some(Amount(1_500_000_000_000)));
+        for text in ["-1", "+1", "1e3", "1.2.3", "0.0000000000001", "1234567890123456789", "x"] {
+            assert_eq!(plain(text), None, "{text}");
+        }
     }
 }

@@ -1,10 +1,7 @@
 //! Where a number comes from: how much of it each segment has, and its largest lines. The cube says
 //! which lines those are, and only they are read from the segments.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use commands::ports::{BillFault, CostQuery, Found, Origins, Wanted};
 use domain::finops::{
@@ -22,6 +19,9 @@ use super::{
     scan::{Scanned, each_batch, narrow_costs, scan},
 };
 use crate::Lake;
+
+/// Row groups that one thread reads from in one go.
+const GROUPS_AT_ONCE: usize = 8;
 
 /// How large a line is, and where in its slab it is.
 type Sized = (u128, u64);
@@ -93,28 +93,36 @@ impl Lake {
         segments: &[&Segment],
         rows: BTreeMap<usize, Vec<u64>>,
     ) -> Result<BTreeMap<(usize, u64), Line>, BillFault> {
-        let mut groups: Vec<(usize, usize, u64, Vec<u64>)> = Vec::new();
+        // Some row groups of a segment, with the rows that are asked for.
+        let mut pieces: Vec<(usize, Vec<u64>, Vec<(usize, Vec<usize>)>)> = Vec::new();
         for (at, mut rows) in rows {
             rows.sort_unstable();
             let spans = self.groups(&segments[at].digest)?;
-            let mut own: BTreeMap<usize, (u64, Vec<u64>)> = BTreeMap::new();
+            let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
+            let mut own = Vec::new();
             for row in rows {
                 let Some(group) = spans.iter().position(|span| span.contains(&row)) else {
                     continue;
                 };
-                match own.entry(group) {
-                    Entry::Occupied(mut known) => known.get_mut().1.push(row),
-                    Entry::Vacant(free) => {
-                        free.insert((spans[group].start, vec![row]));
+                let place = (row - spans[group].start) as usize;
+                let full = groups.len() == GROUPS_AT_ONCE;
+                match groups.last_mut() {
+                    Some((last, places)) if *last == group => places.push(place),
+                    _ => {
+                        if full {
+                            let before = std::mem::take(&mut groups);
+                            pieces.push((at, std::mem::take(&mut own), before));
+                        }
+                        groups.push((group, vec![place]));
                     }
                 }
+                own.push(row);
             }
-            groups.extend(own.into_iter().map(|(group, (start, rows))| (at, group, start, rows)));
+            pieces.push((at, own, groups));
         }
-        let read = each(groups.len(), u64::MAX, |at| {
-            let (segment, group, start, rows) = &groups[at];
-            let inside: Vec<usize> = rows.iter().map(|row| (row - start) as usize).collect();
-            let lines = self.rows_of_group(&segments[*segment].digest, *group, &inside)?;
+        let read = each(pieces.len(), u64::MAX, |at| {
+            let (segment, rows, groups) = &pieces[at];
+            let lines = self.rows(&segments[*segment].digest, groups)?;
             Ok(rows.iter().map(|row| (*segment, *row)).zip(lines).collect::<Vec<_>>())
         })?;
         Ok(read.into_iter().flatten().collect())

@@ -25,8 +25,8 @@ use crate::cube::Cubes;
 
 pub(crate) use columns::{COLUMNS, Kind, blank};
 pub use reader::Lines;
-pub(crate) use writer::Part as PartFile;
 pub use writer::SegmentWriter;
+pub(crate) use writer::{Part as PartFile, PlainPart};
 
 /// How the name of a segment that is being written begins and ends.
 const PART: (&str, &str) = (".segment-", ".part");
@@ -157,15 +157,14 @@ impl Lake {
         reader::groups(self.file(digest)?, digest)
     }
 
-    /// Some lines of a row group, by their places in it, which are sorted. The segment must have
+    /// Some lines of row groups, by their places in these, which are sorted. The segment must have
     /// been verified.
-    pub(crate) fn rows_of_group(
+    pub(crate) fn rows(
         &self,
         digest: &str,
-        group: usize,
-        places: &[usize],
+        groups: &[(usize, Vec<usize>)],
     ) -> Result<Vec<Line>, LakeFault> {
-        reader::rows(self.file(digest)?, digest, group, places)
+        reader::rows(self.file(digest)?, digest, groups)
     }
 
     /// Whether the file is still what was written: reads all of it.

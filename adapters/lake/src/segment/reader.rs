@@ -98,16 +98,15 @@ pub(super) fn groups(file: File, digest: &str) -> Result<Vec<Range<u64>>, LakeFa
     Ok(lines.file.metadata().row_groups().iter().map(span).collect())
 }
 
-/// Some lines of a row group, by their places in it, which are sorted.
+/// Some lines of row groups, by their places in these, which are sorted.
 pub(super) fn rows(
     file: File,
     digest: &str,
-    group: usize,
-    places: &[usize],
+    groups: &[(usize, Vec<usize>)],
 ) -> Result<Vec<Line>, LakeFault> {
     let file = Lines::new(file, digest)?.file;
-    let read = || {
-        let group = file.get_row_group(group).map_err(text)?;
+    let read = |(group, places): &(usize, Vec<usize>)| {
+        let group = file.get_row_group(*group).map_err(text)?;
         let mut lines = vec![blank(Currency::none()); places.len()];
         for (at, column) in COLUMNS.iter().enumerate() {
             let mut reader = group.get_column_reader(at).map_err(text)?;
@@ -122,7 +121,10 @@ pub(super) fn rows(
         }
         Ok(lines)
     };
-    read().map_err(|reason: Reason| LakeFault::Damaged { digest: digest.to_owned(), reason })
+    let lines = groups.iter().map(read).collect::<Result<Vec<Vec<Line>>, Reason>>();
+    lines
+        .map(|lines| lines.into_iter().flatten().collect())
+        .map_err(|reason| LakeFault::Damaged { digest: digest.to_owned(), reason })
 }
 
 fn skip(reader: &mut ColumnReader, rows: usize) -> Result<(), Reason> {

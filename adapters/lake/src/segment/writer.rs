@@ -28,8 +28,10 @@ use super::{
     hex,
 };
 
-/// Lines of a row group: enough for dictionaries to pay, few enough to hold.
-const GROUP_ROWS: usize = 65_536;
+/// Lines of a row group: enough for dictionaries to pay, few enough to hold, and to read one of.
+const GROUP_ROWS: usize = 16_384;
+/// Lines of a page: what is unpacked where one line is read.
+const PAGE_ROWS: usize = 4_096;
 /// Bytes of texts after which a row group ends before that.
 const GROUP_BYTES: usize = 64 << 20;
 /// The longest text of a line, for a page to fit: twice what a line of a bill may be.
@@ -61,20 +63,49 @@ pub(crate) struct Part {
     bytes: u64,
 }
 
+/// A file that has checksums of its own.
+pub(crate) struct PlainPart(Part);
+
+impl PlainPart {
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+        Part::new(folder).map(Self)
+    }
+
+    /// Names it. It is not made durable: whoever reads it compares its checksums.
+    pub(crate) fn keep_as(self, path: &Path) -> io::Result<()> {
+        let part = self.0.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        part.persist(path).map(drop).map_err(|fault| fault.error)
+    }
+}
+
+impl Write for PlainPart {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.file.flush()
+    }
+}
+
 impl SegmentWriter {
     pub(super) fn new(folder: &Path) -> Result<Self, LakeFault> {
         let file = Part::new(folder)
             .map_err(|source| LakeFault::Folder { folder: folder.to_owned(), source })?;
         // Nothing in here may tell when, where or by which build it was written: that would be
         // another digest for the same lines.
-        let properties = WriterProperties::builder()
-            .set_created_by("skyledger lake 1".to_owned())
+        let mut properties = WriterProperties::builder()
+            .set_created_by("skyledger lake 2".to_owned())
             .set_compression(Compression::ZSTD(
                 ZstdLevel::try_new(1).map_err(LakeFault::Unwritten)?,
             ))
             .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_offset_index_disabled(true)
-            .build();
+            .set_data_page_row_count_limit(PAGE_ROWS)
+            .set_offset_index_disabled(true);
+        for column in COLUMNS.iter().filter(|column| column.differs()) {
+            properties = properties.set_column_dictionary_enabled(column.name.into(), false);
+        }
+        let properties = properties.build();
         let schema = schema().map_err(LakeFault::Unwritten)?;
         let file = SerializedFileWriter::new(file, schema, Arc::new(properties))
             .map_err(LakeFault::Unwritten)?;
@@ -151,6 +182,11 @@ impl std::fmt::Debug for SegmentWriter {
 }
 
 impl Column {
+    /// Whether most lines have another value than the one before, so that a dictionary is only work.
+    fn differs(&self) -> bool {
+        matches!(self.kind, Kind::Number(..) | Kind::Money(..)) || self.name == "ConsumedQuantity"
+    }
+
     /// Whether what it takes from the line comes out again as it was.
     fn holds(&self, line: &Line) -> bool {
         match self.kind {
@@ -254,12 +290,6 @@ impl Part {
     pub(crate) fn keep_with_digest(mut self, path: &Path) -> io::Result<()> {
         let digest = self.sha.clone().finalize();
         self.file.write_all(&digest)?;
-        let part = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        part.persist(path).map(drop).map_err(|fault| fault.error)
-    }
-
-    /// Names it. It is not made durable: whoever reads it compares checksums that are in it.
-    pub(crate) fn keep_as(self, path: &Path) -> io::Result<()> {
         let part = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         part.persist(path).map(drop).map_err(|fault| fault.error)
     }
