@@ -84,7 +84,7 @@ def ask(folder, runs):
             cpus, walls = [], []
             for _ in range(runs):
                 before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-                answer = db.execute(sql).fetch_arrow_table()
+                answer = db.sql(sql).to_arrow_table()
                 walls.append(time.perf_counter() - start)
                 after = resource.getrusage(resource.RUSAGE_SELF)
                 cpus.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)

@@ -73,36 +73,43 @@ struct Open {
 #[derive(Default)]
 struct Invoices {
     by: Option<BTreeMap<(String, String, Currency), Amount>>,
-    /// Lines that follow each other are of one invoice more often than not.
-    last: Option<((String, String, Currency), Amount)>,
+    /// Lines that are near each other are of few invoices more often than not.
+    last: Vec<((String, String, Currency), Amount)>,
 }
 
 impl Invoices {
+    /// So many are looked through, line by line.
+    const LAST_MAX: usize = 16;
+
     fn new() -> Self {
-        Self { by: Some(BTreeMap::new()), last: None }
+        Self { by: Some(BTreeMap::new()), last: Vec::new() }
     }
 
     fn add(&mut self, line: &Line) -> Option<()> {
-        if let Some(((invoice, issuer, currency), sum)) = &mut self.last
-            && (&*invoice, &*issuer, &*currency) == (&line.invoice, &line.issuer, &line.currency)
-        {
+        let wanted = (&line.invoice, &line.issuer, &line.currency);
+        let found = self.last.iter_mut().find(|((invoice, issuer, currency), _)| {
+            (issuer, invoice, currency) == (wanted.1, wanted.0, wanted.2)
+        });
+        if let Some((_, sum)) = found {
             *sum = sum.checked_add(line.billed)?;
             return Some(());
         }
-        self.settle()?;
+        if self.last.len() == Self::LAST_MAX {
+            self.settle()?;
+        }
         let key = (line.invoice.clone(), line.issuer.clone(), line.currency.clone());
-        self.last = Some((key, line.billed));
+        self.last.push((key, line.billed));
         Some(())
     }
 
     fn settle(&mut self) -> Option<()> {
-        let (Some(by), Some((key, billed))) = (&mut self.by, self.last.take()) else {
-            return Some(());
-        };
-        let sum = by.entry(key).or_default();
-        *sum = sum.checked_add(billed)?;
-        if by.len() > InvoiceTotal::MAX {
-            self.by = None;
+        for (key, billed) in self.last.drain(..) {
+            let Some(by) = &mut self.by else { continue };
+            let sum = by.entry(key).or_default();
+            *sum = sum.checked_add(billed)?;
+            if by.len() > InvoiceTotal::MAX {
+                self.by = None;
+            }
         }
         Some(())
     }

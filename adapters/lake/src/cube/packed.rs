@@ -230,9 +230,14 @@ impl Costs {
 
 fn spread<const WIDTH: usize>(bytes: &[u8], out: &mut [i64]) {
     for (packed, cost) in bytes.as_chunks::<WIDTH>().0.iter().zip(out) {
-        // At the upper end, so that the shift brings the sign along.
+        // At the upper end, so that the shift brings the sign along; four bytes are read as one.
         let mut whole = 0_u64;
-        for (at, byte) in packed.iter().enumerate() {
+        let mut from = 0;
+        if let Some(four) = packed.first_chunk() {
+            whole = u64::from(u32::from_le_bytes(*four)) << (64 - 8 * WIDTH);
+            from = 4;
+        }
+        for (at, byte) in packed.iter().enumerate().skip(from) {
             whole |= u64::from(*byte) << (64 - 8 * WIDTH + 8 * at);
         }
         *cost = whole.cast_signed() >> (64 - 8 * WIDTH);
