@@ -13,6 +13,7 @@ use std::{
 };
 
 use chrono::NaiveDate;
+use foldhash::fast::FixedState;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -258,7 +259,7 @@ pub struct Surroundings {
 /// Resources that may be taken for each other: all that a question asks of them is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alike {
-    of: HashMap<String, u32>,
+    of: HashMap<String, u32, FixedState>,
     names: Vec<String>,
 }
 
@@ -279,15 +280,14 @@ impl Alike {
     }
 }
 
-/// A project, and some texts.
-type Told<'a, T> = (Option<Uuid>, Vec<Option<&'a T>>);
-
-/// What a question asks of a resource: what the tag list says whatever the day, and what each estate
-/// knows.
-#[derive(PartialEq, Eq, Hash)]
-struct Traits<'a> {
-    entry: Option<Told<'a, Option<String>>>,
-    owned: Vec<Option<Told<'a, String>>>,
+/// One thing that a question asks of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Trait<'a> {
+    /// The tag list says nothing of it, or an estate does not know it.
+    Nothing,
+    Project(Option<Uuid>),
+    Listed(Option<&'a Option<String>>),
+    Text(Option<&'a String>),
 }
 
 /// What is told of lines that have much in common: their values, by dimension.
@@ -447,30 +447,52 @@ impl Surroundings {
                 |axis| if let Axis::Inventory(column) = axis { Some(*column) } else { None },
             )
             .collect();
-        let estates = || self.then.values().chain([&self.now]);
-        let mut resources: BTreeSet<&str> =
-            self.tag_list.entries.keys().map(String::as_str).collect();
-        resources.extend(estates().flat_map(|one| one.resources.keys().map(String::as_str)));
-        let (mut alike, mut known) = (Alike::default(), HashMap::new());
         // What changes with the day is told apart by resource and day.
         let dated: BTreeSet<&str> =
             self.tag_list.resources().filter(|(_, dated)| *dated).map(|(one, _)| one).collect();
-        for resource in resources.difference(&dated).copied() {
-            let entry = self.tag_list.of(resource, None).map(|entry| {
-                (entry.project, keys.iter().map(|key| entry.tags.get(*key)).collect())
-            });
-            let owned = estates().map(|estate| {
-                let owned = estate.resources.get(resource)?;
-                let tags = keys.iter().map(|key| owned.tags.get(*key));
+        let then: Vec<&Estate> =
+            self.then.values().map(Arc::as_ref).filter(|one| !one.resources.is_empty()).collect();
+        let listed = self.tag_list.entries.keys();
+        let others = then.iter().flat_map(|one| one.resources.keys()).chain(listed);
+        let others: BTreeSet<&String> =
+            others.filter(|one| !self.now.resources.contains_key(*one)).collect();
+        let others = others.into_iter().map(|resource| (resource, None));
+        let now = self.now.resources.iter().map(|(resource, owned)| (resource, Some(owned)));
+        let mut alike = Alike::default();
+        let mut known: HashMap<Vec<Trait<'_>>, u32, FixedState> = HashMap::default();
+        let mut traits = Vec::new();
+        for (resource, now) in now.chain(others) {
+            if dated.contains(resource.as_str()) {
+                continue;
+            }
+            traits.clear();
+            if let Some(entry) = self.tag_list.of(resource, None) {
+                traits.push(Trait::Project(entry.project));
+                traits.extend(keys.iter().map(|key| Trait::Listed(entry.tags.get(*key))));
+            } else {
+                traits.push(Trait::Nothing);
+            }
+            let then = then.iter().map(|estate| estate.resources.get(resource));
+            for owned in then.chain([now]) {
+                let Some(owned) = owned else {
+                    traits.push(Trait::Nothing);
+                    continue;
+                };
+                traits.push(Trait::Project(owned.project));
+                traits.extend(keys.iter().map(|key| Trait::Text(owned.tags.get(*key))));
                 let columns = columns.iter().map(|column| owned.columns.get(*column));
-                Some((owned.project, tags.chain(columns).collect()))
-            });
-            let traits = Traits { entry, owned: owned.collect() };
-            let of = *known.entry(traits).or_insert_with(|| {
-                alike.names.push(resource.to_owned());
-                alike.names.len() as u32 - 1
-            });
-            alike.of.insert(resource.to_owned(), of);
+                traits.extend(columns.map(Trait::Text));
+            }
+            let of = match known.get(traits.as_slice()) {
+                Some(of) => *of,
+                None => {
+                    let next = alike.names.len() as u32;
+                    alike.names.push(resource.clone());
+                    known.insert(traits.clone(), next);
+                    next
+                }
+            };
+            alike.of.insert(resource.clone(), of);
         }
         Some(alike)
     }

@@ -16,6 +16,8 @@ use domain::finops::{
     cost::{Basis, TooLarge},
 };
 
+use parquet::file::metadata::ParquetMetaData;
+
 use super::{
     Builder, Limits,
     column::{CodeColumn, CostColumn, TagColumn},
@@ -59,6 +61,8 @@ enum Part {
     Tag(usize, usize),
     Others(usize),
     Costs(usize, usize),
+    /// Where lines lie in the segment itself.
+    Layout,
 }
 
 /// It, in memory.
@@ -68,6 +72,7 @@ enum Held {
     Codes(Arc<CodeColumn>),
     Others(Arc<TagColumn>),
     Costs(Arc<CostColumn>),
+    Layout(Arc<ParquetMetaData>),
 }
 
 /// What was used last stays.
@@ -257,6 +262,18 @@ impl Lake {
         let size = directory.slabs.iter().map(columns).sum();
         self.cubes.put(key, Held::Directory(Arc::clone(&directory)), size);
         Ok(directory)
+    }
+
+    /// Where lines lie in a segment, which must have been verified.
+    pub(super) fn layout_of(&self, digest: &str) -> Result<Arc<ParquetMetaData>, LakeFault> {
+        let key = Key { digest: digest.into(), part: Part::Layout };
+        if let Some(Held::Layout(layout)) = self.cubes.get(&key) {
+            return Ok(layout);
+        }
+        let layout = Arc::new(self.layout(digest)?);
+        let size = layout.memory_size();
+        self.cubes.put(key, Held::Layout(Arc::clone(&layout)), size);
+        Ok(layout)
     }
 
     fn cube_file(&self, digest: &str) -> Result<File, CubeFault> {

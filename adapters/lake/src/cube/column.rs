@@ -20,8 +20,6 @@ pub(super) struct CostColumn {
     /// The power of ten that they can all be counted in so that no sum of them is beyond an `i64`;
     /// none when there is none.
     pub(super) narrow: Option<u8>,
-    /// Whether any is below zero.
-    pub(super) negative: bool,
 }
 
 /// Lines' tags that have no column of their own.
@@ -92,8 +90,7 @@ impl CostColumn {
         if total != blocks.total.0 {
             return Err(Unfit::new("its costs do not come to what they came to"));
         }
-        let negative = chunks.iter().any(|chunk| chunk.span.0 < 0);
-        Ok(Self { narrow: narrow(&chunks, slab.rows), negative, chunks })
+        Ok(Self { narrow: narrow(&chunks, slab.rows), chunks })
     }
 
     pub(super) fn size(&self) -> usize {

@@ -1,7 +1,7 @@
 //! Where a number comes from: how much of it each segment has, and its largest lines. The cube says
 //! which lines those are, and only they are read from the segments.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use commands::ports::{BillFault, CostQuery, Found, Origins, Wanted};
 use domain::finops::{
@@ -11,6 +11,8 @@ use domain::finops::{
     line::Line,
 };
 
+use parquet::file::metadata::ParquetMetaData;
+
 use super::{
     cache::{Cube, CubeFault},
     merge::{Place, each},
@@ -18,13 +20,24 @@ use super::{
     plan::{Plan, Question},
     scan::{Scanned, each_batch, narrow_costs, scan},
 };
-use crate::Lake;
+use crate::{Lake, segment::spans};
 
 /// Row groups that one thread reads from in one go.
 const GROUPS_AT_ONCE: usize = 8;
 
 /// How large a line is, and where in its slab it is.
 type Sized = (u128, u64);
+
+/// Some row groups of a segment.
+struct Piece {
+    /// The segment's place.
+    at: usize,
+    /// The rows that are asked for, in the segment,
+    rows: Vec<u64>,
+    layout: Arc<ParquetMetaData>,
+    /// and in the row groups.
+    groups: Vec<(usize, Vec<usize>)>,
+}
 
 /// What a slab has of a number.
 #[derive(Default)]
@@ -93,11 +106,11 @@ impl Lake {
         segments: &[&Segment],
         rows: BTreeMap<usize, Vec<u64>>,
     ) -> Result<BTreeMap<(usize, u64), Line>, BillFault> {
-        // Some row groups of a segment, with the rows that are asked for.
-        let mut pieces: Vec<(usize, Vec<u64>, Vec<(usize, Vec<usize>)>)> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         for (at, mut rows) in rows {
             rows.sort_unstable();
-            let spans = self.groups(&segments[at].digest)?;
+            let layout = self.layout_of(&segments[at].digest)?;
+            let spans: Vec<_> = spans(&layout).collect();
             let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
             let mut own = Vec::new();
             for row in rows {
@@ -111,19 +124,21 @@ impl Lake {
                     _ => {
                         if full {
                             let before = std::mem::take(&mut groups);
-                            pieces.push((at, std::mem::take(&mut own), before));
+                            let rows = std::mem::take(&mut own);
+                            let layout = Arc::clone(&layout);
+                            pieces.push(Piece { at, rows, layout, groups: before });
                         }
                         groups.push((group, vec![place]));
                     }
                 }
                 own.push(row);
             }
-            pieces.push((at, own, groups));
+            pieces.push(Piece { at, rows: own, layout, groups });
         }
         let read = each(pieces.len(), u64::MAX, |at| {
-            let (segment, rows, groups) = &pieces[at];
-            let lines = self.rows(&segments[*segment].digest, groups)?;
-            Ok(rows.iter().map(|row| (*segment, *row)).zip(lines).collect::<Vec<_>>())
+            let Piece { at, rows, layout, groups } = &pieces[at];
+            let lines = self.rows(&segments[*at].digest, layout, groups)?;
+            Ok(rows.iter().map(|row| (*at, *row)).zip(lines).collect::<Vec<_>>())
         })?;
         Ok(read.into_iter().flatten().collect())
     }

@@ -149,6 +149,13 @@ impl View {
             Self::Codes(_) | Self::Nothing => texts,
         }
     }
+
+    /// The same, long enough for every code of one byte.
+    pub(super) fn long_table<T: Clone + Default>(&self, of: impl FnMut(u32) -> T) -> Vec<T> {
+        let mut table = self.table(of);
+        table.resize(table.len().max(256), T::default());
+        table
+    }
 }
 
 /// A filter that is quick to ask.

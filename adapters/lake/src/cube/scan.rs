@@ -158,6 +158,11 @@ pub(super) fn each_batch(
 }
 
 fn add<C: Code, K: Copy + AddAssign>(codes: &[C], picked: Picked<'_>, table: &[K], keys: &mut [K]) {
+    // Of codes of one byte none is beyond, and nothing needs to be checked.
+    let table = match table.first_chunk::<256>() {
+        Some(all) if size_of::<C>() == 1 => all.as_slice(),
+        _ => table,
+    };
     match picked {
         Picked::All(_) => {
             for (key, code) in keys.iter_mut().zip(codes) {
@@ -277,7 +282,7 @@ impl Groups {
             let tables = plan.groups.iter().enumerate().filter_map(|(at, view)| {
                 let own = stride;
                 stride *= view.count() as u32;
-                (view.count() > 1).then(|| (at, view.table(|id| id * own)))
+                (view.count() > 1).then(|| (at, view.long_table(|id| id * own)))
             });
             return Self::Possible { tables: tables.collect(), counts, count };
         }
@@ -297,7 +302,7 @@ impl Groups {
                 (stride, first) = (plan.rows as u64 + 1, at);
             }
             if view.count() > 1 {
-                tables.push((at, view.table(|id| u64::from(id) * stride)));
+                tables.push((at, view.long_table(|id| u64::from(id) * stride)));
             }
             stride *= view.count() as u64;
         }
@@ -387,6 +392,8 @@ impl Groups {
 #[derive(Clone, Copy, Default)]
 struct Narrow {
     amount: i64,
+    /// What is below zero of it.
+    negative: i64,
     lines: u64,
 }
 
@@ -399,12 +406,7 @@ struct Wide {
 }
 
 enum Tally {
-    Narrow {
-        exponent: u8,
-        sums: Vec<Narrow>,
-        /// What is below zero of it; empty when nothing is.
-        negative: Vec<i64>,
-    },
+    Narrow { exponent: u8, sums: Vec<Narrow> },
     Wide(Vec<Wide>),
 }
 
@@ -415,24 +417,26 @@ impl Tally {
         batch: Batch<'_>,
         numbers: &[u32],
         groups: usize,
-        below_zero: bool,
     ) -> Result<(), TooLarge> {
         match self {
-            Self::Narrow { exponent, sums, negative } => {
+            Self::Narrow { exponent, sums } => {
                 sums.resize(groups.max(sums.len()), Narrow::default());
                 let mut values = [0_i64; BATCH];
                 narrow_costs(costs, *exponent, batch, &mut values);
-                for (number, value) in numbers.iter().zip(&values) {
-                    let sum = &mut sums[*number as usize];
-                    sum.amount += value;
-                    sum.lines += 1;
-                }
-                if below_zero && costs.span.0 < 0 {
-                    negative.resize(groups.max(negative.len()), 0);
-                    for (number, value) in numbers.iter().zip(&values) {
-                        if *value < 0 {
-                            negative[*number as usize] += value;
-                        }
+                let lines = numbers.iter().zip(&values);
+                if costs.span.0 < 0 {
+                    for (number, value) in lines {
+                        let sum = &mut sums[*number as usize];
+                        sum.amount += value;
+                        // The value where its sign is set, else nothing.
+                        sum.negative += value & (value >> 63);
+                        sum.lines += 1;
+                    }
+                } else {
+                    for (number, value) in lines {
+                        let sum = &mut sums[*number as usize];
+                        sum.amount += value;
+                        sum.lines += 1;
                     }
                 }
             }
@@ -455,16 +459,15 @@ impl Tally {
     }
 
     fn sums(&self) -> impl Iterator<Item = (usize, Result<Sum, TooLarge>)> {
-        let (narrow, exponent, negative, wide): (&[Narrow], _, &[i64], &[Wide]) = match self {
-            Self::Narrow { exponent, sums, negative } => (sums, *exponent, negative, &[]),
-            Self::Wide(sums) => (&[], 0, &[], sums),
+        let (narrow, exponent, wide): (&[Narrow], _, &[Wide]) = match self {
+            Self::Narrow { exponent, sums } => (sums, *exponent, &[]),
+            Self::Wide(sums) => (&[], 0, sums),
         };
         let scale = i128::from(power(exponent));
         let narrow = narrow.iter().enumerate().filter(|(_, sum)| sum.lines > 0);
         let narrow = narrow.map(move |(number, sum)| {
-            let negative = negative.get(number).copied().unwrap_or(0);
             let amount = i128::from(sum.amount);
-            let magnitude = amount - 2 * i128::from(negative);
+            let magnitude = amount - 2 * i128::from(sum.negative);
             let whole = |cost: i128| cost.checked_mul(scale).map(Amount).ok_or(TooLarge);
             let sum = whole(amount).and_then(|amount| {
                 Ok(Sum { amount, magnitude: whole(magnitude)?, lines: sum.lines })
@@ -514,14 +517,14 @@ pub(super) fn scan(plan: &Plan) -> Result<Scanned, TooLarge> {
     let costs = &plan.costs;
     let mut groups = Groups::of(plan);
     let mut tally = match costs.narrow {
-        Some(exponent) => Tally::Narrow { exponent, sums: Vec::new(), negative: Vec::new() },
+        Some(exponent) => Tally::Narrow { exponent, sums: Vec::new() },
         None => Tally::Wide(Vec::new()),
     };
     let mut numbers = [0_u32; BATCH];
     each_batch(plan, |batch| {
         let numbers = &mut numbers[..batch.picked.len()];
         let count = groups.number(plan, batch, numbers);
-        tally.add(&costs.chunks[batch.chunk], batch, numbers, count, costs.negative)
+        tally.add(&costs.chunks[batch.chunk], batch, numbers, count)
     })?;
     Ok(Scanned { groups, tally })
 }

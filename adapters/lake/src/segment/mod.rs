@@ -12,19 +12,19 @@ mod writer;
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Seek},
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use domain::finops::line::Line;
-use parquet::errors::ParquetError;
+use parquet::{errors::ParquetError, file::metadata::ParquetMetaData};
 use sha2::{Digest, Sha256};
 
 use crate::cube::Cubes;
 
 pub(crate) use columns::{COLUMNS, Kind, blank};
 pub use reader::Lines;
+pub(crate) use reader::spans;
 pub use writer::SegmentWriter;
 pub(crate) use writer::{Part as PartFile, PlainPart};
 
@@ -152,9 +152,9 @@ impl Lake {
         Lines::new(file, digest)
     }
 
-    /// What rows each row group of a segment has. The segment must have been verified.
-    pub(crate) fn groups(&self, digest: &str) -> Result<Vec<Range<u64>>, LakeFault> {
-        reader::groups(self.file(digest)?, digest)
+    /// What is where in a segment. It must have been verified.
+    pub(crate) fn layout(&self, digest: &str) -> Result<ParquetMetaData, LakeFault> {
+        reader::layout(self.file(digest)?, digest)
     }
 
     /// Some lines of row groups, by their places in these, which are sorted. The segment must have
@@ -162,9 +162,10 @@ impl Lake {
     pub(crate) fn rows(
         &self,
         digest: &str,
+        layout: &ParquetMetaData,
         groups: &[(usize, Vec<usize>)],
     ) -> Result<Vec<Line>, LakeFault> {
-        reader::rows(self.file(digest)?, digest, groups)
+        reader::rows(&self.file(digest)?, layout, digest, groups)
     }
 
     /// Whether the file is still what was written: reads all of it.

@@ -1,8 +1,8 @@
 //! Reading a segment, a batch of lines at a time.
 
-use std::{fs::File, ops::Range, vec};
+use std::{fs::File, ops::Range, os::unix::fs::FileExt, sync::Arc, vec};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use chrono::DateTime;
 use domain::finops::{
     amount::{Amount, Currency},
@@ -11,9 +11,12 @@ use domain::finops::{
 use parquet::{
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, ByteArrayType, DataType, FixedLenByteArrayType},
+    errors::ParquetError,
     file::{
-        metadata::RowGroupMetaData,
-        reader::{FileReader, SerializedFileReader},
+        metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData},
+        properties::ReaderProperties,
+        reader::{ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader},
+        serialized_reader::SerializedRowGroupReader,
     },
 };
 
@@ -86,27 +89,80 @@ impl Lines {
     }
 }
 
-/// What rows of the segment each of its row groups has.
-pub(super) fn groups(file: File, digest: &str) -> Result<Vec<Range<u64>>, LakeFault> {
-    let lines = Lines::new(file, digest)?;
+/// What is where in a segment.
+pub(super) fn layout(file: File, digest: &str) -> Result<ParquetMetaData, LakeFault> {
+    Ok(Lines::new(file, digest)?.file.metadata().clone())
+}
+
+/// The rows of each row group.
+pub(crate) fn spans(layout: &ParquetMetaData) -> impl Iterator<Item = Range<u64>> {
     let mut start = 0;
-    let span = |group: &RowGroupMetaData| {
+    layout.row_groups().iter().map(move |group| {
         let span = start..start + group.num_rows().unsigned_abs();
         start = span.end;
         span
-    };
-    Ok(lines.file.metadata().row_groups().iter().map(span).collect())
+    })
+}
+
+/// The bytes of a row group, read in one go: its pages are many and small.
+struct Window {
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Window {
+    fn read(file: &File, group: &RowGroupMetaData) -> Result<Self, Reason> {
+        let ranges = || group.columns().iter().map(ColumnChunkMetaData::byte_range);
+        let start = ranges().map(|(start, _)| start).min().unwrap_or_default();
+        let end = ranges().map(|(start, length)| start + length).max().unwrap_or_default();
+        let mut bytes = vec![0; usize::try_from(end - start).map_err(text)?];
+        file.read_exact_at(&mut bytes, start).map_err(text)?;
+        Ok(Self { start, bytes: bytes.into() })
+    }
+
+    fn from(&self, start: u64, length: Option<usize>) -> Result<Bytes, ParquetError> {
+        let beyond = || ParquetError::EOF("a page is outside of its row group".to_owned());
+        let start = start.checked_sub(self.start).and_then(|start| usize::try_from(start).ok());
+        let start = start.filter(|start| *start <= self.bytes.len()).ok_or_else(beyond)?;
+        let end = length.map_or(Some(self.bytes.len()), |length| start.checked_add(length));
+        let end = end.filter(|end| *end <= self.bytes.len()).ok_or_else(beyond)?;
+        Ok(self.bytes.slice(start..end))
+    }
+}
+
+impl Length for Window {
+    fn len(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Window {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.from(start, None)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.from(start, Some(length))
+    }
 }
 
 /// Some lines of row groups, by their places in these, which are sorted.
 pub(super) fn rows(
-    file: File,
+    file: &File,
+    layout: &ParquetMetaData,
     digest: &str,
     groups: &[(usize, Vec<usize>)],
 ) -> Result<Vec<Line>, LakeFault> {
-    let file = Lines::new(file, digest)?.file;
-    let read = |(group, places): &(usize, Vec<usize>)| {
-        let group = file.get_row_group(*group).map_err(text)?;
+    let properties = Arc::new(ReaderProperties::builder().build());
+    let read = |(at, places): &(usize, Vec<usize>)| {
+        let group = layout.row_group(*at);
+        let window = Window::read(file, group)?;
+        let pages = layout.page_index_for_row_group(*at);
+        let group =
+            SerializedRowGroupReader::new(Arc::new(window), group, pages, Arc::clone(&properties));
+        let group = group.map_err(text)?;
         let mut lines = vec![blank(Currency::none()); places.len()];
         for (at, column) in COLUMNS.iter().enumerate() {
             let mut reader = group.get_column_reader(at).map_err(text)?;
