@@ -182,9 +182,11 @@ impl std::fmt::Debug for SegmentWriter {
 }
 
 impl Column {
-    /// Whether most lines have another value than the one before, so that a dictionary is only work.
+    /// Whether many of a row group's lines have a value of their own, so that a dictionary is only
+    /// work: when it is made, and where one line is read.
     fn differs(&self) -> bool {
-        matches!(self.kind, Kind::Number(..) | Kind::Money(..)) || self.name == "ConsumedQuantity"
+        matches!(self.kind, Kind::Number(..) | Kind::Money(..) | Kind::Json(..))
+            || ["ConsumedQuantity", "ResourceId"].contains(&self.name)
     }
 
     /// Whether what it takes from the line comes out again as it was.
