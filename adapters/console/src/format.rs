@@ -91,7 +91,9 @@ fn yaml(out: &mut dyn Write, value: &Value) -> std::io::Result<()> {
 
 fn csv(out: &mut dyn Write, columns: &[Column], rows: &[Value]) -> std::io::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(columns.iter().map(|column| column.name.replace(' ', "_")))?;
+    writer.write_record(
+        columns.iter().map(|column| column.name.replace(' ', "_").replace('%', "percent")),
+    )?;
     for row in rows {
         writer.write_record(columns.iter().map(|column| column.text(row, None)))?;
     }
@@ -228,10 +230,10 @@ mod tests {
     fn csv_has_every_column_and_quotes_what_needs_it() {
         assert_eq!(
             rows_of(Format::Csv, &two()),
-            "name,status,region,zone,external_id,shape,addresses,parent,account,project,revision,\
-             updated,by,id\n\
-             web,running,eu-1,,i-1,small,10.0.0.4/32,,,,1,2026-03-01T12:00:00Z,token:ci,0199-1\n\
-             \"a, \"\"b\"\"\",stopped,eu-1,,i-2,small,10.0.0.4/32,,,,2,2026-03-01T12:00:00Z,\
+            "name,status,region,zone,external_id,shape,cpu_p95_percent,memory_peak_percent,measured,\
+             addresses,parent,account,project,revision,updated,by,id\n\
+             web,running,eu-1,,i-1,small,,,,10.0.0.4/32,,,,1,2026-03-01T12:00:00Z,token:ci,0199-1\n\
+             \"a, \"\"b\"\"\",stopped,eu-1,,i-2,small,,,,10.0.0.4/32,,,,2,2026-03-01T12:00:00Z,\
              token:ci,0199-2\n"
         );
     }
