@@ -90,6 +90,12 @@ const KINDS: [&str; 6] = [
     Shape::KIND,
 ];
 
+/// Whether a record says nothing of what was used by our own meters or for whom. Servers' days are
+/// measured by others, a record a server and day: soon most records of servers.
+fn is_beside(record: &Record) -> bool {
+    record.kind() == Server::KIND && matches!(record.event_type(), "measured" | "remeasured")
+}
+
 impl Folding {
     /// Takes one more record in; they come in the order of positions.
     pub(crate) fn take(&mut self, record: &Record) -> Result<(), LoadFault> {
@@ -342,7 +348,8 @@ impl Ledger {
                 let Some(last) = page.last() else { break };
                 after = last.position();
                 let full = page.len() == PAGE;
-                records.extend(page.into_iter().filter(|record| record.position() <= head));
+                let counts = |one: &Record| one.position() <= head && !is_beside(one);
+                records.extend(page.into_iter().filter(counts));
                 if !full || after >= head {
                     break;
                 }

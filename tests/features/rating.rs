@@ -170,6 +170,35 @@ async fn a_server_is_priced_while_it_runs_by_what_it_has_and_its_addresses_while
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_measured_of_a_server_changes_nothing_of_its_price() {
+    let world = world();
+    let begin = world.clock.now();
+    shape(&world, "small", 2, "4").await;
+    prices(&world, json!("default"), &[("vcpu", "0.02")]).await;
+    let server = Uuid::from_u128(11);
+    observe(&world, "server", server, None, machine("running", "small")).await;
+    world.clock.advance(2 * DAY);
+    let run = run(begin, world.clock.now(), "");
+    let (bills, _) = rate(&world, &run).await.unwrap();
+    assert!(!bills.is_empty() && bills.iter().all(|bill| bill.part.lines > 0), "{bills:?}");
+    for (samples, vcpus) in [(100, 2), (288, 8)] {
+        let used = json!({
+            "day": begin.date_naive(), "vcpus": vcpus, "cpu_mean_percent": "1",
+            "cpu_p95_percent": "2", "cpu_peak_percent": "3", "samples": samples, "step_s": 300,
+            "source": "node-exporter",
+        });
+        let body = json!({"utilisation": used});
+        world.send("server", Some(server), "measure", body).await.unwrap();
+    }
+    let (again, _) = rate(&world, &run).await.unwrap();
+    assert!(again.iter().all(|bill| !bill.changed));
+    let digests = |bills: &[Renewed]| -> Vec<String> {
+        bills.iter().map(|bill| bill.part.digest.clone()).collect()
+    };
+    assert_eq!(digests(&again), digests(&bills));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_past_stays_priced_as_it_was_when_rates_and_owners_change() {
     let world = world();
     let begin = world.clock.now();
