@@ -1,22 +1,17 @@
 //! A bill's file into segments, and questions of its lines: the lake itself, no server.
 
-use std::{collections::BTreeMap, fmt::Write, time::Instant};
+use std::{fmt::Write, time::Instant};
 
 use adapters_lake::Lake;
 use commands::{
     allocate::allocate,
     attribute::Whose,
-    bills::{Counted, Counting, costs, explain},
+    bills::{Counting, costs, explain},
     ports::{BillStore, CostQuery, Reading},
 };
-use domain::finops::{
-    attribution::Surroundings,
-    bill::{Bill, Segment},
-    cost::Basis,
-};
-use uuid::Uuid;
+use domain::finops::{attribution::Surroundings, cost::Basis};
 
-use crate::support::{Size, cpu_seconds, peak_mib};
+use crate::support::{Size, counting, cpu_seconds, peak_mib};
 
 /// Lines of twelve months, each resource again and again, as real bills have them.
 fn file(lines: usize) -> String {
@@ -66,22 +61,7 @@ pub(crate) fn run(size: Size) {
         lines as f64 / cpu,
         peak_mib(),
     );
-    let bills = read.parts.into_iter().map(|part| {
-        let segment = Segment {
-            digest: part.digest,
-            lines: part.lines,
-            sums: part.sums.clone(),
-            source: String::new(),
-            source_digest: String::new(),
-            findings: BTreeMap::new(),
-            quarantined: 0,
-            imported_by: String::new(),
-            invoices: part.invoices,
-        };
-        let bill = Bill { segments: vec![segment], sums: part.sums, ..Bill::default() };
-        Counted { id: Uuid::nil(), bill }
-    });
-    let counting = Counting { bills: bills.collect(), position: 0 };
+    let counting = counting(read.parts);
     let groups = ["service", "tags.env"].map(|name| name.parse().expect("a dimension"));
     let query = CostQuery { groups: groups.into(), ..CostQuery::default() };
     let start = Instant::now();

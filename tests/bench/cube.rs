@@ -19,21 +19,19 @@ use adapters_lake::{Lake, Options};
 use commands::{
     allocate::allocate,
     attribute::{AxisQuery, Whose, attributed},
-    bills::{Counted, Counting, costs, explain},
+    bills::{Counting, costs, explain},
     ports::{BillStore, Cell, CostQuery, Filter, Op, Reading},
 };
 use domain::finops::{
     amount::Amount,
     attribution::{Estate, Owned, Surroundings},
-    bill::{Bill, Segment},
     cost::{Basis, Dimension, Table},
     ratio::whole,
     split::split,
 };
 use serde::Deserialize;
-use uuid::Uuid;
 
-use crate::support::{Size, cpu_seconds, forget_peak, median, peak_mib, percentile};
+use crate::support::{Size, counting, cpu_seconds, forget_peak, median, peak_mib, percentile};
 
 /// Times that each question is asked.
 const RUNS: usize = 7;
@@ -268,27 +266,7 @@ fn import(lake: &Lake, folder: &Path, lines: u64) -> Counting {
         lines as f64 / cpu,
         peak_mib(),
     );
-    let bills = read.parts.into_iter().map(|part| {
-        let segment = Segment {
-            digest: part.digest,
-            lines: part.lines,
-            sums: part.sums.clone(),
-            source: String::new(),
-            source_digest: String::new(),
-            findings: BTreeMap::new(),
-            quarantined: 0,
-            imported_by: String::new(),
-            invoices: part.invoices,
-        };
-        let bill = Bill {
-            month: Some(part.month),
-            segments: vec![segment],
-            sums: part.sums,
-            ..Bill::default()
-        };
-        Counted { id: Uuid::nil(), bill }
-    });
-    Counting { bills: bills.collect(), position: 0 }
+    counting(read.parts)
 }
 
 pub(crate) fn run(size: Size) {

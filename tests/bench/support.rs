@@ -1,6 +1,7 @@
 //! Clocks, servers and sums that the benches share.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -9,8 +10,14 @@ use std::{
 
 use adapters_store_postgres as postgres;
 use adapters_store_sqlite as sqlite;
-use commands::ports::{Append, EventLog, Expected, NewEvent, StreamAppend};
-use domain::kernel::StreamId;
+use commands::{
+    bills::{Counted, Counting},
+    ports::{Append, EventLog, Expected, NewEvent, StreamAppend},
+};
+use domain::{
+    finops::bill::{Bill, Segment},
+    kernel::StreamId,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -203,4 +210,29 @@ where
     }
     let done: u64 = loops.join_all().await.into_iter().sum();
     done as f64 / start.elapsed().as_secs_f64()
+}
+
+/// The bills of what was read, as if each had been imported.
+pub(crate) fn counting(parts: Vec<commands::ports::Part>) -> Counting {
+    let bills = parts.into_iter().map(|part| {
+        let segment = Segment {
+            digest: part.digest,
+            lines: part.lines,
+            sums: part.sums.clone(),
+            source: String::new(),
+            source_digest: String::new(),
+            findings: BTreeMap::new(),
+            quarantined: 0,
+            imported_by: String::new(),
+            invoices: part.invoices,
+        };
+        let bill = Bill {
+            month: Some(part.month),
+            segments: vec![segment],
+            sums: part.sums,
+            ..Bill::default()
+        };
+        Counted { id: Uuid::nil(), bill }
+    });
+    Counting { bills: bills.collect(), position: 0 }
 }

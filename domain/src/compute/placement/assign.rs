@@ -18,18 +18,8 @@ type Part = (usize, u32, u64);
 pub(super) fn assign(host: &Host, request: &Request, fit: Fit) -> Option<Holding> {
     let room = host.room();
     let sort = Sort::new(room, request, fit.threads)?;
-    let mut holding = Holding {
-        server: request.server,
-        vcpus: request.vcpus,
-        memory_mib: request.memory_mib,
-        page_kib: request.page_kib,
-        cells: Vec::new(),
-        pins: Vec::new(),
-        cpus: BTreeSet::new(),
-        devices: BTreeSet::new(),
-        devices_with: BTreeSet::new(),
-        groups: request.affinities.iter().map(|affinity| affinity.group).collect(),
-    };
+    let mut holding = Holding::of(request);
+    holding.groups = request.affinities.iter().map(|affinity| affinity.group).collect();
     let parts = match (&request.pinning, fit.way) {
         (Pinning::Manual { cpus }, way) => {
             name_cpus(host, cpus, &mut holding);
@@ -205,18 +195,7 @@ pub(super) fn named_cells(
     cpus: &[u32],
     no: &mut Vec<Reason>,
 ) -> Option<Fit> {
-    let mut holding = Holding {
-        server: request.server,
-        vcpus: request.vcpus,
-        memory_mib: request.memory_mib,
-        page_kib: request.page_kib,
-        cells: Vec::new(),
-        pins: Vec::new(),
-        cpus: BTreeSet::new(),
-        devices: BTreeSet::new(),
-        devices_with: BTreeSet::new(),
-        groups: BTreeSet::new(),
-    };
+    let mut holding = Holding::of(request);
     if let Some(cpu) = cpus.iter().find(|cpu| host.cpu(**cpu).is_none()) {
         no.push(Reason::CpuUnknown { cpu: *cpu });
         return None;

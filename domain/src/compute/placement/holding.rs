@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::host::ServerId;
+use super::{host::ServerId, request::Request};
 use crate::kernel::{Refusal, codes};
 
 /// What a placed server takes of its host: recorded when it is placed, given back exactly.
@@ -69,6 +69,22 @@ pub struct Pin {
 }
 
 impl Holding {
+    /// What is asked for, bound to nothing yet and of no group.
+    pub(super) fn of(request: &Request) -> Self {
+        Self {
+            server: request.server,
+            vcpus: request.vcpus,
+            memory_mib: request.memory_mib,
+            page_kib: request.page_kib,
+            cells: Vec::new(),
+            pins: Vec::new(),
+            cpus: BTreeSet::new(),
+            devices: BTreeSet::new(),
+            devices_with: BTreeSet::new(),
+            groups: BTreeSet::new(),
+        }
+    }
+
     /// Whether its virtual CPUs share CPUs with others'.
     pub fn shares_cpus(&self) -> bool {
         self.pins.is_empty()
