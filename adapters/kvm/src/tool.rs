@@ -89,10 +89,10 @@ impl Tool {
             .chain(&self.arguments)
             .map(|word| {
                 let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
-                match !word.is_empty() && word.chars().all(plain) {
-                    true => word.clone(),
-                    false => format!("'{}'", word.replace('\'', r"'\''")),
+                if !word.is_empty() && word.chars().all(plain) {
+                    return word.clone();
                 }
+                format!("'{}'", word.replace('\'', r"'\''"))
             })
             .collect::<Vec<_>>()
             .join(" ")
