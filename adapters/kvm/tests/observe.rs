@@ -1,0 +1,425 @@
+//! What is seen of hosts: of some that are folders, and of this machine.
+
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made fails the test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::symlink,
+};
+
+use adapters_kvm::observe::{
+    ObserveFault, Observed, Tree,
+    devices::{self, Kept},
+    look, topology,
+};
+use domain::compute::placement::{
+    Architecture,
+    Availability::{self, Free, Reserved},
+    Cell, Core, Device, HostFacts, HostId, Pages,
+};
+
+/// A host that is a folder.
+struct Fixture(tempfile::TempDir);
+
+impl Fixture {
+    fn new() -> Self {
+        let fixture = Self(tempfile::tempdir().unwrap());
+        fixture.file("proc/sys/kernel/arch", "x86_64");
+        fixture
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    /// A link to another path of the host.
+    fn link(&self, path: &str, target: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::create_dir_all(self.0.path().join(target)).unwrap();
+        symlink(self.0.path().join(target), path).unwrap();
+    }
+
+    fn cpus(&self, online: &str, present: &str) {
+        self.file("sys/devices/system/cpu/online", online);
+        self.file("sys/devices/system/cpu/present", present);
+    }
+
+    /// A CPU with its siblings and the CPUs it shares the cache of the third level with.
+    fn cpu(&self, cpu: u32, siblings: &str, l3: Option<(u32, &str)>) {
+        let at = format!("sys/devices/system/cpu/cpu{cpu}");
+        self.file(&format!("{at}/topology/core_cpus_list"), siblings);
+        self.file(&format!("{at}/cache/index0/level"), "1");
+        if let Some((id, shared)) = l3 {
+            self.file(&format!("{at}/cache/index3/level"), "3");
+            self.file(&format!("{at}/cache/index3/id"), &id.to_string());
+            self.file(&format!("{at}/cache/index3/shared_cpu_list"), shared);
+        }
+    }
+
+    fn node(&self, id: u32, cpus: &str, memory_kib: u64, distances: &str, pages: &[(u32, u64)]) {
+        let at = format!("sys/devices/system/node/node{id}");
+        self.file(&format!("{at}/cpulist"), cpus);
+        self.file(&format!("{at}/distance"), distances);
+        let meminfo = format!("Node {id} MemTotal:    {memory_kib} kB\nNode {id} MemFree: 5 kB");
+        self.file(&format!("{at}/meminfo"), &meminfo);
+        for (size, count) in pages {
+            let folder = format!("{at}/hugepages/hugepages-{size}kB");
+            self.file(&format!("{folder}/nr_hugepages"), &count.to_string());
+            self.file(&format!("{folder}/free_hugepages"), "0");
+        }
+    }
+
+    /// A PCI function behind a bridge of the root.
+    fn pci(
+        &self,
+        address: &str,
+        class: &str,
+        model: &str,
+        node: i32,
+        group: Option<u32>,
+    ) -> String {
+        let at = format!("sys/devices/pci0000:00/{address}");
+        let (vendor, device) = model.split_once(':').unwrap();
+        self.file(&format!("{at}/class"), class);
+        self.file(&format!("{at}/vendor"), &format!("0x{vendor}"));
+        self.file(&format!("{at}/device"), &format!("0x{device}"));
+        self.file(&format!("{at}/numa_node"), &node.to_string());
+        if let Some(group) = group {
+            self.link(&format!("{at}/iommu_group"), &format!("sys/kernel/iommu_groups/{group}"));
+        }
+        self.link(&format!("sys/bus/pci/devices/{address}"), &at);
+        at
+    }
+
+    fn interface(&self, name: &str, device: &str) {
+        fs::create_dir_all(self.0.path().join(format!("{device}/net/{name}"))).unwrap();
+        self.link(&format!("sys/class/net/{name}"), &format!("{device}/net/{name}"));
+    }
+
+    fn disk(&self, name: &str, number: &str, at: &str) {
+        self.file(&format!("{at}/dev"), number);
+        self.link(&format!("sys/class/block/{name}"), at);
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::at(self.0.path())
+    }
+
+    fn look(&self) -> Observed {
+        look(&self.tree(), &Kept::default()).unwrap()
+    }
+
+    fn devices(&self, kept: &Kept) -> BTreeMap<String, Device> {
+        let found = devices::read(&self.tree()).unwrap().placeable(&[], kept);
+        found.into_iter().map(|device| (device.id.clone(), device)).collect()
+    }
+}
+
+fn facts(observed: Observed) -> HostFacts {
+    HostFacts {
+        id: HostId::new(uuid::Uuid::nil()),
+        enabled: true,
+        maintenance: false,
+        architecture: observed.architecture,
+        tags: BTreeSet::new(),
+        labels: BTreeSet::new(),
+        cpu_overcommit_percent: 800,
+        memory_overcommit_percent: 100,
+        cpus_reserved: BTreeSet::new(),
+        cells: observed.cells,
+        devices: observed.devices,
+    }
+}
+
+fn core(threads: &[u32], l3: u32) -> Core {
+    Core { threads: threads.to_vec(), l3: Some(l3) }
+}
+
+#[test]
+fn two_cells_with_threads_caches_and_huge_pages() {
+    let host = Fixture::new();
+    host.cpus("0-7", "0-7");
+    for cpu in 0..8 {
+        let first = cpu % 4;
+        let cache = if first < 2 { (0, "0-1,4-5") } else { (1, "2-3,6-7") };
+        host.cpu(cpu, &format!("{first},{}", first + 4), Some(cache));
+    }
+    host.node(0, "0-1,4-5", 2_097_152, "10 21", &[(2_048, 100), (1_048_576, 1)]);
+    host.node(1, "2-3,6-7", 1_048_576, "21 10", &[(2_048, 0), (1_048_576, 0)]);
+    let observed = host.look();
+    assert_eq!(observed.architecture, Architecture::X86_64);
+    let pages = |small, large| {
+        vec![Pages { size_kib: 2_048, count: small }, Pages { size_kib: 1_048_576, count: large }]
+    };
+    let cells = vec![
+        Cell {
+            id: 0,
+            memory_mib: 2_048,
+            memory_reserved_mib: 0,
+            pages: pages(100, 1),
+            cores: vec![core(&[0, 4], 0), core(&[1, 5], 0)],
+            distances: vec![10, 21],
+        },
+        Cell {
+            id: 1,
+            memory_mib: 1_024,
+            memory_reserved_mib: 0,
+            pages: pages(0, 0),
+            cores: vec![core(&[2, 6], 1), core(&[3, 7], 1)],
+            distances: vec![21, 10],
+        },
+    ];
+    assert_eq!(observed.cells, cells);
+    facts(observed).check().unwrap();
+}
+
+#[test]
+fn cells_may_lack_cpus_or_memory_and_offline_cpus_are_left_out() {
+    let host = Fixture::new();
+    // 5 is off: the kernel still lists it in its cell, and not among the siblings of 1.
+    host.cpus("0-4", "0-5");
+    for (cpu, siblings) in [(0, "0,4"), (1, "1"), (2, "2-3"), (3, "2-3"), (4, "0,4")] {
+        host.cpu(cpu, siblings, None);
+    }
+    host.node(0, "0-1,4-5", 1_024_000, "10 20 30", &[]);
+    host.node(2, "2-3", 0, "20 10 30", &[]);
+    host.node(8, "", 512_000, "30 30 10", &[]);
+    let observed = host.look();
+    let seen = |cell: &Cell| {
+        let threads: Vec<_> = cell.cores.iter().map(|core| core.threads.clone()).collect();
+        (cell.id, cell.memory_mib, threads)
+    };
+    let cells: Vec<_> = observed.cells.iter().map(seen).collect();
+    let expected =
+        vec![(0, 1_000, vec![vec![0, 4], vec![1]]), (2, 0, vec![vec![2, 3]]), (8, 500, vec![])];
+    assert_eq!(cells, expected);
+    assert_eq!(topology::read(&host.tree()).unwrap().offline, BTreeSet::from([5]));
+    facts(observed).check().unwrap();
+}
+
+#[test]
+fn a_kernel_without_numa_is_one_cell() {
+    let host = Fixture::new();
+    host.cpus("0-1", "0-1");
+    host.file("proc/meminfo", "MemTotal:  4096000 kB\nMemFree: 1 kB");
+    host.file("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "7");
+    let observed = host.look();
+    let [cell] = &observed.cells[..] else { panic!("{:?}", observed.cells) };
+    assert_eq!((cell.id, cell.memory_mib, cell.cores.len()), (0, 4_000, 2));
+    assert_eq!(cell.pages, [Pages { size_kib: 2_048, count: 7 }]);
+    facts(observed).check().unwrap();
+}
+
+#[test]
+fn caches_whose_numbers_say_nothing_are_known_by_their_first_cpu() {
+    let host = Fixture::new();
+    host.cpus("0-3", "0-3");
+    for cpu in 0..4 {
+        let shared = if cpu < 2 { "0-1" } else { "2-3" };
+        host.cpu(cpu, &cpu.to_string(), Some((0, shared)));
+    }
+    host.node(0, "0-3", 1_024, "10", &[]);
+    let l3: Vec<_> = host.look().cells[0].cores.iter().filter_map(|core| core.l3).collect();
+    assert_eq!(l3, [0, 0, 2, 2]);
+}
+
+#[test]
+fn a_host_that_placement_does_not_know_is_refused_in_words() {
+    let host = Fixture::new();
+    host.cpus("0-15", "0-15");
+    for cpu in 0..16 {
+        host.cpu(cpu, "0-15", None);
+    }
+    host.node(0, "0-15", 1_024, "10", &[]);
+    let refusal = facts(host.look()).check().unwrap_err();
+    assert_eq!(refusal.detail, "cell 0: cores: 1 to 8 threads, sorted, each once");
+
+    host.file("proc/sys/kernel/arch", "m68k");
+    let fault = look(&host.tree(), &Kept::default()).unwrap_err();
+    assert_eq!(fault.to_string(), "proc/sys/kernel/arch says `m68k`, which does not read");
+    host.file("sys/devices/system/cpu/online", "all");
+    assert!(matches!(topology::read(&host.tree()), Err(ObserveFault::Nonsense { .. })));
+}
+
+#[test]
+fn devices_have_a_kind_a_cell_and_a_group_and_bridges_are_none() {
+    let host = Fixture::new();
+    host.pci("0000:00:00.0", "0x060000", "8086:1237", -1, Some(0));
+    host.pci("0000:00:1f.4", "0x0c0500", "8086:a323", -1, Some(1));
+    host.pci("0000:3b:00.0", "0x030200", "10de:1eb8", 1, Some(31));
+    host.pci("0000:3b:00.1", "0x040300", "10de:10f8", 1, Some(31));
+    host.pci("0000:5e:00.0", "0x010802", "144d:a808", 7, Some(40));
+    host.pci("0000:5f:00.0", "0x020000", "8086:1572", -1, None);
+    let nic = host.pci("0000:60:00.0", "0x020000", "15b3:1017", 0, Some(41));
+    host.link(&format!("{nic}/driver"), "sys/bus/pci/drivers/mlx5_core");
+    let function = host.pci("0000:60:00.2", "0x020000", "15b3:1018", 0, Some(42));
+    host.file(&format!("{nic}/sriov_totalvfs"), "8");
+    host.file(&format!("{nic}/sriov_numvfs"), "1");
+    host.link(&format!("{nic}/virtfn0"), &function);
+    host.link(&format!("{function}/physfn"), &nic);
+    let found = devices::read(&host.tree()).unwrap();
+    let functions = found.pci["0000:60:00.0"].functions.clone().unwrap();
+    assert_eq!((functions.most, functions.made), (8, 1));
+    assert_eq!(functions.addresses, ["0000:60:00.2"]);
+    assert_eq!(found.pci["0000:60:00.0"].driver.as_deref(), Some("mlx5_core"));
+
+    let cells = [0, 1].map(|id| Cell {
+        id,
+        memory_mib: 0,
+        memory_reserved_mib: 0,
+        pages: Vec::new(),
+        cores: Vec::new(),
+        distances: Vec::new(),
+    });
+    let device = |id: &str, kind: &str, model: &str, cell, group, availability| Device {
+        id: id.to_owned(),
+        kind: kind.to_owned(),
+        model: model.to_owned(),
+        cell,
+        iommu_group: Some(group),
+        availability,
+    };
+    let expected = [
+        device("0000:3b:00.0", "gpu", "10de:1eb8", Some(1), 31, Free),
+        device("0000:3b:00.1", "audio", "10de:10f8", Some(1), 31, Free),
+        // The firmware names a cell that is not there.
+        device("0000:5e:00.0", "nvme", "144d:a808", None, 40, Free),
+        // It cannot be given any more: its function can.
+        device("0000:60:00.0", "nic", "15b3:1017", Some(0), 41, Reserved),
+        device("0000:60:00.2", "vf", "15b3:1018", Some(0), 42, Free),
+    ];
+    assert_eq!(found.placeable(&cells, &Kept::default()), expected);
+}
+
+#[test]
+fn the_host_keeps_what_it_lives_on() {
+    let host = Fixture::new();
+    let screen = host.pci("0000:01:00.0", "0x030000", "1a03:2000", 0, Some(1));
+    host.file(&format!("{screen}/boot_vga"), "1");
+    // The root lies on LVM on an NVMe disk, whose controller its subsystem names.
+    let nvme = host.pci("0000:02:00.0", "0x010802", "144d:a808", 0, Some(2));
+    let subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+    host.link(&format!("{subsystem}/nvme0"), &format!("{nvme}/nvme/nvme0"));
+    host.disk("nvme0n1", "259:0", &format!("{subsystem}/nvme0n1"));
+    host.file(&format!("{subsystem}/nvme0n1/holders/dm-0"), "");
+    host.disk("dm-0", "253:0", "sys/devices/virtual/block/dm-0");
+    // A file system with a number of its own names the partition of a second controller.
+    let sata = host.pci("0000:03:00.0", "0x010601", "8086:a352", 0, Some(3));
+    host.disk("sda", "8:0", &format!("{sata}/ata1/block/sda"));
+    host.disk("sda1", "8:1", &format!("{sata}/ata1/block/sda/sda1"));
+    host.file(
+        "proc/self/mountinfo",
+        "22 1 253:0 / / rw - ext4 /dev/mapper/vg-root rw\n\
+         23 22 0:40 / /home rw - btrfs /dev/sda1 rw\n\
+         24 22 0:21 / /proc rw - proc proc rw",
+    );
+    // A third is swapped to, a fourth is nobody's.
+    let swap = host.pci("0000:04:00.0", "0x010802", "144d:a808", 0, Some(4));
+    host.disk("vdb", "254:16", &format!("{swap}/virtio1/block/vdb"));
+    host.file("proc/swaps", "Filename Type Size Used Priority\n/dev/vdb partition 1 0 -2");
+    let free = host.pci("0000:05:00.0", "0x010802", "144d:a808", 0, Some(5));
+    host.disk("nvme1n1", "259:5", &format!("{free}/nvme/nvme1/nvme1n1"));
+    // One interface is in a bridge, one has an address, one is idle.
+    let bridged = host.pci("0000:06:00.0", "0x020000", "8086:1572", 0, Some(6));
+    host.interface("eth0", &bridged);
+    host.link(&format!("{bridged}/net/eth0/master"), "sys/devices/virtual/net/br0");
+    let addressed = host.pci("0000:07:00.0", "0x020000", "8086:1572", 0, Some(7));
+    host.interface("eth1", &addressed);
+    let idle = host.pci("0000:08:00.0", "0x020000", "8086:1572", 0, Some(8));
+    host.interface("eth2", &idle);
+    host.pci("0000:09:00.0", "0x120000", "1da3:1000", 0, Some(9));
+
+    let kept = Kept {
+        interfaces: BTreeSet::from(["eth1".to_owned()]),
+        devices: BTreeSet::from(["0000:09:00.0".to_owned()]),
+    };
+    let devices = host.devices(&kept);
+    let free: Vec<_> = devices
+        .values()
+        .filter(|device| device.availability == Availability::Free)
+        .map(|device| device.id.as_str())
+        .collect();
+    assert_eq!(devices.len(), 9);
+    assert_eq!(free, ["0000:05:00.0", "0000:08:00.0"]);
+}
+
+#[test]
+fn vgpus_and_usb_devices_are_devices_of_their_own() {
+    let host = Fixture::new();
+    let gpu = host.pci("0000:3b:00.0", "0x030200", "10de:1eb8", 0, Some(31));
+    for (profile, left) in [("nvidia-222", "15"), ("nvidia-230", "0")] {
+        let at = format!("{gpu}/mdev_supported_types/{profile}");
+        host.file(&format!("{at}/name"), "GRID T4-1B");
+        host.file(&format!("{at}/description"), "num_heads=4, framebuffer=1024M");
+        host.file(&format!("{at}/available_instances"), left);
+    }
+    let id = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
+    host.link(&format!("{gpu}/{id}/mdev_type"), &format!("{gpu}/mdev_supported_types/nvidia-222"));
+    host.link(&format!("{gpu}/{id}/iommu_group"), "sys/kernel/iommu_groups/90");
+    host.link(&format!("sys/bus/mdev/devices/{id}"), &format!("{gpu}/{id}"));
+    let xhci = host.pci("0000:00:14.0", "0x0c0330", "8086:a12f", 0, Some(4));
+    let place = |at: &str, name: &str, class: &str, model: &str| {
+        let (vendor, product) = model.split_once(':').unwrap();
+        let at = format!("{xhci}/usb1/{at}");
+        host.file(&format!("{at}/bDeviceClass"), class);
+        host.file(&format!("{at}/idVendor"), vendor);
+        host.file(&format!("{at}/idProduct"), product);
+        host.file(&format!("{at}/busnum"), "1");
+        host.file(&format!("{at}/devnum"), "12");
+        host.link(&format!("sys/bus/usb/devices/{name}"), &at);
+    };
+    place("1-1", "1-1", "09", "1d6b:0002");
+    place("1-1/1-1.2", "1-1.2", "00", "0529:0001");
+    place("1-1/1-1.3", "1-1.3", "00", "0781:5583");
+    // The second is a stick with a mounted file system.
+    host.disk("sdb", "8:16", &format!("{xhci}/usb1/1-1/1-1.3/1-1.3:1.0/host0/block/sdb"));
+    host.file("proc/self/mountinfo", "30 1 8:16 / /mnt rw - vfat /dev/sdb rw");
+    let found = devices::read(&host.tree()).unwrap();
+    let profiles = &found.pci["0000:3b:00.0"].profiles;
+    assert_eq!(profiles["nvidia-222"].left, 15);
+    assert_eq!(profiles["nvidia-222"].description, "num_heads=4, framebuffer=1024M");
+    assert_eq!(profiles["nvidia-230"].left, 0);
+    assert_eq!((found.usb["1-1.2"].bus, found.usb["1-1.2"].number), (1, 12));
+    assert_eq!(found.usb["1-1.2"].controller.as_deref(), Some("0000:00:14.0"));
+
+    let seen = host.devices(&Kept::default());
+    let seen: Vec<_> = seen
+        .values()
+        .map(|it| (it.id.as_str(), it.kind.as_str(), it.model.as_str(), it.availability))
+        .collect();
+    let expected = [
+        ("0000:00:14.0", "usb-controller", "8086:a12f", Reserved),
+        ("0000:3b:00.0", "gpu", "10de:1eb8", Reserved),
+        (id, "mdev", "10de:1eb8/nvidia-222", Free),
+        ("usb:1-1.2", "usb", "0529:0001", Free),
+        ("usb:1-1.3", "usb", "0781:5583", Reserved),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_host_without_buses_has_no_devices() {
+    assert_eq!(devices::read(&Fixture::new().tree()).unwrap(), devices::Devices::default());
+}
+
+#[test]
+fn this_machine_is_a_host() {
+    let tree = Tree::default();
+    let observed = look(&tree, &Kept::default()).unwrap();
+    let threads: usize =
+        observed.cells.iter().flat_map(|cell| &cell.cores).map(|core| core.threads.len()).sum();
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let online = adapters_kvm::observe::tree::cpu_list(online.trim()).unwrap();
+    assert_eq!(threads, online.len());
+    let memory: u64 = observed.cells.iter().map(|cell| cell.memory_mib).sum();
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    // Each cell is rounded down.
+    assert!((total / 1_024).abs_diff(memory) <= observed.cells.len() as u64, "{memory} of {total}");
+    facts(observed).check().unwrap();
+}
