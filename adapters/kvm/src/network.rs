@@ -1,0 +1,117 @@
+//! Networks of servers on a host: made with the host's own tools, and read back.
+//!
+//! In each module what is wanted becomes text or arguments by a function without side effects; one
+//! more function runs them and reads back what the kernel then says. All of it can be run twice.
+
+pub mod firewall;
+
+use std::{fmt, str::FromStr};
+
+use serde::de::DeserializeOwned;
+
+use crate::tool::{Tool, ToolFault};
+
+/// A network of the host is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkFault {
+    /// A tool did not do what it was asked.
+    #[error(transparent)]
+    Tool(#[from] ToolFault),
+    /// It said that it had, and the kernel says otherwise.
+    #[error("{what} should be {wanted}, and is {seen}")]
+    Differs {
+        /// Of what.
+        what: String,
+        /// What was asked for.
+        wanted: String,
+        /// What is there.
+        seen: String,
+    },
+    /// What is wanted cannot be on a host.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl NetworkFault {
+    fn differs(what: impl Into<String>, wanted: impl fmt::Debug, seen: impl fmt::Debug) -> Self {
+        let (wanted, seen) = (format!("{wanted:?}"), format!("{seen:?}"));
+        Self::Differs { what: what.into(), wanted, seen }
+    }
+}
+
+/// The name of a network interface: 1…15 letters, digits, `-`, `_` and `.`, a letter first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interface(String);
+
+impl Interface {
+    /// It.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Interface {
+    type Err = NetworkFault;
+    fn from_str(name: &str) -> Result<Self, NetworkFault> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let first = name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !first || name.len() > 15 || !name.chars().all(plain) {
+            let why = format!("`{}` is no name of an interface", name.escape_debug());
+            return Err(NetworkFault::Impossible(why));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where the tools run: on the host, or in a network namespace of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    namespace: Option<String>,
+}
+
+impl Place {
+    /// In a network namespace.
+    pub fn namespace(name: impl Into<String>) -> Self {
+        Self { namespace: Some(name.into()) }
+    }
+
+    /// A tool that runs there.
+    pub fn tool<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Tool {
+        let Some(name) = &self.namespace else { return Tool::new(program, arguments) };
+        let before = ["netns", "exec", name, program].map(str::to_owned);
+        Tool::new("ip", before.into_iter().chain(arguments.into_iter().map(str::to_owned)))
+    }
+
+    /// Runs a tool there, and reads its answer.
+    ///
+    /// # Errors
+    /// When it fails, or answers something else.
+    async fn json<T: DeserializeOwned>(
+        &self,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<T, NetworkFault> {
+        let tool = self.tool(program, arguments.iter().copied());
+        let answer = tool.run().await?;
+        serde_json::from_slice(&answer).map_err(|error| tool.nonsense(error).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_mean_something_else_to_a_tool_are_refused() {
+        assert!("vnet-a.12_3".parse::<Interface>().is_ok());
+        for wrong in ["", "-a", "0a", "a b", "a\"", "a;flush", "abcdefghijklmnop", "../a", "a/b"] {
+            assert!(wrong.parse::<Interface>().is_err(), "{wrong}");
+        }
+    }
+}
