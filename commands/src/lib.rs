@@ -37,7 +37,6 @@ pub mod budgets;
 pub mod compare;
 pub mod containers;
 pub mod derive;
-mod fleet;
 pub mod forecast;
 pub mod gather;
 pub mod hints;

@@ -17,7 +17,6 @@ mod few_connections;
 mod forecasts;
 mod fuzz;
 mod hints;
-mod hosts;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;

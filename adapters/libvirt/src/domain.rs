@@ -467,11 +467,18 @@ impl Connection {
     ) -> Result<(), Fault> {
         // What is not sent stays as it is, and what is none is not sent needlessly: a burst of
         // nothing beside a limit is refused by some drivers, as is a burst's length without one.
-        let now = self.limits(domain, disk, affects).await?;
+        let now = match affects {
+            // Both are not told in one answer.
+            Affects::Both => {
+                let mut now = self.limits(domain, disk, Affects::Live).await?;
+                now.extend(self.limits(domain, disk, Affects::Config).await?);
+                now
+            }
+            _ => self.limits(domain, disk, affects).await?,
+        };
         let sent = Limit::ALL.iter().filter_map(|(limit, name)| {
             let (wanted, now) = (limits.get(limit).copied(), now.get(limit).copied());
-            let goes = now.is_some() && !name.ends_with("_length");
-            (wanted.is_some() || goes).then(|| (*name, wanted.unwrap_or_default()))
+            (wanted.is_some() || now.is_some()).then(|| (*name, wanted.unwrap_or_default()))
         });
         let sent: Vec<_> = sent.collect();
         if sent.is_empty() {
@@ -488,7 +495,7 @@ impl Connection {
         self.call(Program::REMOTE, SET_BLOCK_IO_TUNE, arguments).await.map(drop)
     }
 
-    /// A disk's limits as they are.
+    /// A disk's limits as they are in one of its descriptions; both at once are refused.
     pub async fn limits(&self, domain: &Domain, disk: &str, of: Affects) -> Result<Limits, Fault> {
         let ask = async |most: i32| {
             let arguments = Writer::default().domain(domain);

@@ -7,4 +7,3 @@
 mod firewall;
 mod golden;
 mod lab;
-mod rates;

@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# A host for tests: a libvirt daemon with its QEMU driver, and a tiny guest to run on it.
+#
+#   tests/servers/kvm.sh start CACHE_DIR   starts it if it is not running, prints its folder
+#   tests/servers/kvm.sh stop  CACHE_DIR   stops it, and all that it runs
+#
+# CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
+# folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `log`,
+# and `disks`, which is empty.
+#
+# The host is a set of namespaces: processes, network and mounts of its own. It has a bridge, `lab`.
+# When its first process ends nothing of it is left: no guest, no tap, no mount. Guests are emulated
+# (domain type `qemu`), for a machine that is itself a guest often has no KVM that works.
+#
+# Exit status 3 says that this machine cannot have it; the reason is on stderr.
+set -euo pipefail
+
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || usage
+verb=$1
+mkdir -p "$2"
+cache=$(cd "$2" && pwd)/kvm
+mkdir -p "$cache"
+state=$cache/host
+guest=$cache/guest
+# Goes up with every change of how the guest is made.
+recipe=1
+
+cannot() { echo "kvm.sh: $*" >&2; exit 3; }
+
+# The files of a Debian package, without installing it.
+unpack() { # PACKAGE INTO
+    (
+        mkdir -p "$2.deb"
+        cd "$2.deb"
+        apt-get download -qq -o APT::Sandbox::User=root "$1" >&2
+        for file in *.deb; do dpkg-deb -x "$file" "$2"; done
+    ) || cannot "no Debian package $1 to be had"
+    rm -rf "$2.deb"
+}
+
+# What the guest does: mounts, drivers, its agent, a line on the console, and then what it is told.
+guest_init() {
+    cat <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for driver in virtio_pci virtio_blk virtio_net virtio_console button evdev; do modprobe "$driver"; done
+ip link set lo up
+agent=
+for port in /sys/class/virtio-ports/*; do
+    [ "$(cat "$port/name")" = org.qemu.guest_agent.0 ] && agent=/dev/${port##*/}
+done
+[ -z "$agent" ] || qemu-ga --daemonize --method virtio-serial --path "$agent" --statedir /run --pidfile /run/qemu-ga.pid
+# The power button: the first thing that it says turns the machine off.
+for input in /dev/input/event*; do
+    (head -c 1 "$input" >/dev/null && poweroff -f) &
+done
+echo "GUEST IS UP: $(sed 's/.*\(guest=[a-z]*\).*/\1/' /proc/cmdline)" >/dev/console
+while :; do wait; sleep 3600; done
+INIT
+}
+
+make_guest() {
+    [ "$(cat "$guest/stamp" 2>/dev/null)" != "$recipe" ] || return 0
+    echo "kvm.sh: making the guest" >&2
+    rm -rf "$guest"
+    mkdir -p "$guest"
+    command -v apt-get >/dev/null || cannot "the guest is made of Debian packages, and there is no apt-get"
+    apt-get -qq update >&2 || true
+    local package version root=$guest/root kernel=$guest/linux box=$guest/busybox agent=$guest/agent
+    package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
+    [ -n "$package" ] || cannot "no Debian package linux-image-cloud-amd64 to be had"
+    version=${package#linux-image-}
+    unpack "$package" "$kernel"
+    unpack busybox-static "$box"
+    unpack qemu-guest-agent "$agent"
+    mkdir -p "$root"/{bin,dev,proc,run,sys,tmp,lib/modules}
+    cp "$box/bin/busybox" "$root/bin/"
+    cp "$agent/usr/sbin/qemu-ga" "$root/bin/"
+    local library
+    ldd "$root/bin/qemu-ga" >"$guest/libraries"
+    ! grep -q 'not found' "$guest/libraries" || cannot "the guest's agent misses: $(grep 'not found' "$guest/libraries")"
+    for library in $(grep -o '/[^ ]*' "$guest/libraries"); do
+        mkdir -p "$root${library%/*}"
+        cp -L "$library" "$root$library"
+    done
+    # What the agent runs to shut down.
+    mkdir "$root/sbin"
+    printf '#!/bin/sh\nsync\nexec /bin/poweroff -f\n' >"$root/sbin/shutdown"
+    guest_init >"$root/init"
+    chmod +x "$root/sbin/shutdown" "$root/init"
+    # The drivers, and whatever they need: which they are is worked out among all of them.
+    "$root/bin/busybox" depmod -b "$kernel" "$version"
+    local wanted file modules=lib/modules/$version
+    wanted='virtio_pci virtio_blk virtio_net virtio_console button evdev'
+    for driver in $wanted; do
+        awk -v driver="/$driver.ko" 'index($1, driver ":") {gsub(":", ""); print; exit}' "$kernel/$modules/modules.dep"
+    done | tr ' ' '\n' | sort -u | while read -r file; do
+        [ -n "$file" ] || continue
+        mkdir -p "$root/$modules/${file%/*}"
+        cp "$kernel/$modules/$file" "$root/$modules/$file"
+    done
+    "$root/bin/busybox" depmod -b "$root" "$version"
+    cp "$kernel/boot/vmlinuz-$version" "$guest/kernel"
+    (cd "$root" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$guest/initramfs"
+    rm -rf "$root" "$kernel" "$box" "$agent" "$guest/libraries"
+    printf %s "$recipe" >"$guest/stamp"
+}
+
+# Only the process that was started counts: the pid may be somebody else's by now.
+alive() {
+    [ -s "$state.pid" ] && [ -s "$state.folder" ] || return 1
+    tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$state.pid")/cmdline" | grep -qF "$(cat "$state.folder")"
+}
+
+answers() {
+    timeout 20 virsh -q -c "qemu+unix:///system?socket=$1/socket" version >/dev/null 2>&1
+}
+
+# The host's first process. libvirt's folders are others than the machine's.
+host() { # FOLDER
+    local folder=$1 place child
+    for place in etc/libvirt var/lib/libvirt var/log/libvirt var/cache/libvirt run/libvirt; do
+        mkdir -p "$folder/own/$place"
+        [ -d "/$place" ] || { mkdir "/$place" && echo "/$place" >>"$folder/made"; }
+        mount --bind "$folder/own/$place" "/$place"
+    done
+    mkdir -p "$cache/libvirt"
+    mount --bind "$cache/libvirt" /var/cache/libvirt
+    # Debian's libvirt wants to know a user that another package makes.
+    if ! grep -q '^libvirt-qemu:' /etc/passwd; then
+        cp /etc/passwd /etc/group "$folder/own/"
+        echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' >>"$folder/own/passwd"
+        echo 'libvirt-qemu:x:64055:' >>"$folder/own/group"
+        mount --bind "$folder/own/passwd" /etc/passwd
+        mount --bind "$folder/own/group" /etc/group
+    fi
+    # None of the drivers that look around on the machine.
+    mkdir "$folder/own/drivers"
+    ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so "$folder/own/drivers/"
+    ip link set lo up
+    ip link add lab type bridge
+    ip link set lab up
+    # Nothing of the machine's: no user of its own, no cgroups, no security module.
+    cat >/etc/libvirt/qemu.conf <<'CONF'
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+CONF
+    cat >"$folder/libvirtd.conf" <<CONF
+unix_sock_dir = "$folder/sockets"
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+host_uuid = "6b1d53a4-2f0e-4c52-9a4e-0c8f4a1d7e01"
+log_outputs = "3:file:$folder/log"
+CONF
+    mkdir -p "$folder/sockets"
+    ln -s sockets/libvirt-sock "$folder/socket"
+    LIBVIRT_DRIVER_DIR=$folder/own/drivers PATH=$PATH:/usr/sbin \
+        libvirtd --config "$folder/libvirtd.conf" --pid-file "$folder/pid" &
+    child=$!
+    # As the first process it has to see off all that end; with the daemon, the host ends.
+    while kill -0 "$child" 2>/dev/null; do wait -n || true; done
+}
+
+start() {
+    if alive && answers "$(cat "$state.folder")"; then
+        cat "$state.folder"
+        return
+    fi
+    stop
+    [ "$(id -u)" = 0 ] || cannot "namespaces and bridges need root"
+    for program in qemu-system-x86_64 qemu-img virsh unshare ip; do
+        command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || cannot "no $program here"
+    done
+    ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so >/dev/null 2>&1 ||
+        cannot "libvirt has no driver for QEMU here (package libvirt-daemon-driver-qemu)"
+    unshare --mount --net --pid --fork true 2>/dev/null || cannot "no namespaces may be made here"
+    make_guest
+    # A short path, for a socket's may not be long.
+    local folder
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/skyledger-kvm.XXXXXX")
+    mkdir "$folder/disks"
+    ln -s "$guest/kernel" "$guest/initramfs" "$folder/"
+    echo "$folder" >"$state.folder"
+    unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private \
+        "$BASH" "$0" host "${cache%/kvm}" "$folder" >"$folder/host.log" 2>&1 </dev/null &
+    echo $! >"$state.pid"
+    for _ in $(seq 300); do
+        kill -0 "$(cat "$state.pid")" 2>/dev/null || break
+        if [ -S "$folder/socket" ] && answers "$folder"; then
+            echo "$folder"
+            return
+        fi
+        sleep 0.1
+    done
+    echo "the host did not start; its logs:" >&2
+    tail -n 20 "$folder/host.log" "$folder/log" >&2 || true
+    stop
+    exit 1
+}
+
+stop() {
+    if alive; then
+        local pid first
+        pid=$(cat "$state.pid")
+        first=$(cat "/proc/$pid/task/$pid/children" | tr -d ' ')
+        kill -KILL "$pid"
+        # The kernel lets the first process go when all others are gone.
+        for _ in $(seq 200); do
+            [ -n "$first" ] && kill -0 "$first" 2>/dev/null || break
+            sleep 0.05
+        done
+    fi
+    if [ -s "$state.folder" ]; then
+        local folder place
+        folder=$(cat "$state.folder")
+        for place in $(cat "$folder/made" 2>/dev/null); do rmdir "$place" 2>/dev/null || true; done
+        rm -rf "$folder"
+    fi
+    rm -f "$state.pid" "$state.folder"
+}
+
+case $verb in
+start) start ;;
+stop) stop ;;
+host) host "$3" ;;
+*) usage ;;
+esac
