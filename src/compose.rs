@@ -80,6 +80,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
         bills,
         log: store.log(),
         views: Arc::clone(&views.views),
+        hosts: Arc::new(commands::ports::NoHosts),
         leases: store.leases().await.context("the leases")?,
         vault: Arc::new(vault),
         clock: clock.clone(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    kernel::{Kind, Principal, State, StreamId},
+    kernel::{Decider, Kind, Principal, State, StreamId},
     kinds,
     tenancy::cloud_account::CloudAccount,
 };
@@ -15,10 +15,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    fleet::FleetCache,
     pace::{AccountPace, Paces},
     ports::{
-        Access, Answers, BillStore, Clock, EventLog, Leases, LogFault, NewId, Provider, Vault,
-        VaultFault, Views,
+        Access, Answers, BillStore, Clock, EventLog, Hosts, Leases, LogFault, NewId, Provider,
+        Vault, VaultFault, Views,
     },
 };
 
@@ -42,6 +43,8 @@ pub struct Ports {
     pub leases: Arc<dyn Leases>,
     /// Secrets.
     pub vault: Arc<dyn Vault>,
+    /// The hosts that this process works for.
+    pub hosts: Arc<dyn Hosts>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Ids.
@@ -115,6 +118,9 @@ pub struct Ledger {
     pub ports: Ports,
     /// How fast each account may be called.
     pub paces: Arc<Paces>,
+    /// Held by the one command that takes a place in the fleet now.
+    pub(crate) placing: futures::lock::Mutex<()>,
+    pub(crate) fleet: futures::lock::Mutex<FleetCache>,
     cache: Mutex<Cache>,
 }
 
@@ -122,7 +128,13 @@ impl Ledger {
     /// Puts a ledger together.
     pub fn new(ports: Ports) -> Arc<Self> {
         let paces = Arc::new(Paces::new(ports.clock.clone()));
-        Arc::new(Self { ports, paces, cache: Mutex::default() })
+        Arc::new(Self {
+            ports,
+            paces,
+            placing: futures::lock::Mutex::default(),
+            fleet: futures::lock::Mutex::default(),
+            cache: Mutex::default(),
+        })
     }
 
     /// The provider of this name.
@@ -184,6 +196,18 @@ impl Ledger {
     /// A cloud account's state; none when there is no such account.
     pub async fn account(&self, id: Uuid) -> Result<Option<CloudAccount>, LoadFault> {
         Ok(self.account_at(id).await?.1)
+    }
+
+    /// The newest state of a stream with its type, and its revision; 0 and the empty state when
+    /// there is none.
+    pub async fn typed<T: Decider>(&self, id: &str) -> Result<(u64, T), LoadFault> {
+        let kind = kinds::by_name(T::KIND)
+            .ok_or_else(|| LoadFault::Missing(format!("{} is not a kind", T::KIND)))?;
+        let loaded = self.load(kind, id).await?;
+        let state = loaded.state.as_any().downcast_ref::<T>();
+        let state =
+            state.ok_or_else(|| LoadFault::Missing(format!("{} has two types", T::KIND)))?;
+        Ok((loaded.revision, state.clone()))
     }
 
     /// The same with its stream's revision.

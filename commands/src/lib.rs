@@ -37,6 +37,7 @@ pub mod budgets;
 pub mod compare;
 pub mod containers;
 pub mod derive;
+mod fleet;
 pub mod forecast;
 pub mod gather;
 pub mod hints;

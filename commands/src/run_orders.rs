@@ -16,6 +16,10 @@ use std::{
 };
 
 use domain::{
+    compute::{
+        host::Host,
+        server::{Server, home},
+    },
     finops::bill_source::BillSource,
     kernel::{Decider, Kind, OrderKey, Outstanding, Refusal, StreamId, codes},
     kinds,
@@ -30,7 +34,7 @@ use uuid::Uuid;
 use crate::{
     ledger::{Ledger, LoadFault},
     observe::{Look, chain, inventory_position, outstanding},
-    ports::{DriverFault, Lease, LogFault, Report, Task, ViewFault},
+    ports::{DriverFault, HostTask, Lease, LogFault, Report, Task, ViewFault},
     pull::{self, PullFault},
     submit::{Submission, SubmitFault},
 };
@@ -416,6 +420,9 @@ impl Runner {
         if kind.name == BillSource::KIND {
             return self.work_source(id, key).await;
         }
+        if kind.name == Server::KIND && facets.provider.as_deref() == Some(home::PROVIDER) {
+            return self.work_host(id, key, out, facets).await;
+        }
         let account_id = facets.account.ok_or(Failure::NotReady)?;
         let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
         if !account.is_ready() {
@@ -434,6 +441,35 @@ impl Runner {
             },
         };
         provider.carry_out(&access, &task).await.map_err(Failure::Driver)
+    }
+
+    /// An order of a server on a host of ours. It waits while this process does not work for that
+    /// host, and while another agent has joined it.
+    async fn work_host(
+        &self,
+        id: &str,
+        key: &OrderKey,
+        out: &Outstanding<Value>,
+        facets: &domain::kernel::Facets,
+    ) -> Result<Report, Failure> {
+        let host: Uuid =
+            facets.parent.as_deref().and_then(|id| id.parse().ok()).ok_or(Failure::NotReady)?;
+        let driver = self.ledger.ports.hosts.driver(host).ok_or(Failure::NotReady)?;
+        self.check_epoch(host, driver.epoch()).await?;
+        let state = self.ledger.typed::<Server>(id).await?.1;
+        let task = HostTask { key: key.clone(), order: out.order.clone(), state };
+        let report = driver.carry_out(&task).await.map_err(Failure::Driver)?;
+        // Another agent may have joined meanwhile: what it finds counts, not what this one did.
+        self.check_epoch(host, driver.epoch()).await?;
+        Ok(report)
+    }
+
+    async fn check_epoch(&self, host: Uuid, epoch: u64) -> Result<(), Failure> {
+        let (_, state) = self.ledger.typed::<Host>(&host.to_string()).await?;
+        state.check_epoch(epoch).map_err(|refusal| {
+            tracing::info!(%host, why = refusal.detail, "an order of a host is left to its agent");
+            Failure::NotReady
+        })
     }
 
     /// A bill source's order: take in what is new or has changed.

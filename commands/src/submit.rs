@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     finops::bill_source::BillSource,
     kernel::{
-        Caller, Decided, Decider, Kind, Outstanding, Principal, Refusal, Role, Stamp, State,
+        Caller, Decided, Decider, Kind, Outstanding, Principal, Refusal, Role, Stamp, State, Step,
         StreamId, canonical_bytes, canonical_value, codes, fields, sha256,
     },
     kinds::KINDS,
@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    gather::{GatherFault, Gathering, gather, has_region, look_at_account, look_at_project},
+    gather::{
+        GatherFault, Gathering, gather, has_region, is_placed, look_at_account, look_at_project,
+    },
     ledger::{Ledger, LoadFault, Loaded},
     plan::{Bound, Fact, Looked, Moved, Plan, Saw},
     ports::{
@@ -34,6 +36,8 @@ use crate::{
 /// Times a command is decided again after losing a race. With 32 writers on one stream the last
 /// one wins at its 32nd try at the latest; nobody has that many on one resource.
 const ATTEMPTS_MAX: usize = 32;
+/// Times a command is decided again after another stream said no to what was decided on a look at it.
+const BESIDE_ATTEMPTS_MAX: usize = 4;
 /// Longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 
@@ -118,6 +122,9 @@ pub enum SubmitFault {
     /// What the command is about cannot be read.
     #[error(transparent)]
     Bill(#[from] crate::ports::BillFault),
+    /// The rule of another resource, which this command belongs to as well, said no.
+    #[error(transparent)]
+    Beside(Refusal),
     /// The resource is not at the revision of `If-Match`.
     #[error("the resource is at revision {actual}, not {expected}")]
     Precondition {
@@ -165,11 +172,23 @@ impl From<GatherFault> for SubmitFault {
 struct Ready {
     loaded: Loaded,
     decided: Decided,
+    /// What the same append does in other streams.
+    beside: Vec<Beside>,
     /// What it was decided on: the resource itself first.
     looked: Vec<Looked>,
     secret: Option<String>,
     /// Who owns the resource after the command.
     project: Option<Uuid>,
+}
+
+/// What a command's facts come to in another stream.
+struct Beside {
+    stream: StreamId,
+    /// Where that stream stands.
+    revision: u64,
+    project: Option<Uuid>,
+    steps: Vec<Step>,
+    state: Box<dyn State>,
 }
 
 impl Ready {
@@ -196,6 +215,9 @@ impl Ledger {
             (None, None) => self.ports.ids.new_id(),
         };
         let creates = verb.creates;
+        // One placement after the other, so that those of one server never get in each other's way.
+        let placed = is_placed(submission.kind, &submission.verb);
+        let _placing = if placed { Some(self.placing.lock().await) } else { None };
         for attempt in 0..ATTEMPTS_MAX {
             let ready = self.decide(&submission, id, creates, attempt > 0).await;
             if let Some(bound) = &bound {
@@ -204,7 +226,12 @@ impl Ledger {
                     return Err(SubmitFault::Stale(moved));
                 }
             }
-            let ready = ready?;
+            let ready = match ready {
+                // What it was decided on has changed between the look and the asking.
+                Err(SubmitFault::Beside(_)) if attempt < BESIDE_ATTEMPTS_MAX => continue,
+                Err(SubmitFault::Beside(refusal)) => return Err(refusal.into()),
+                ready => ready?,
+            };
             match self.append(&submission, id, ready, request.as_ref()).await? {
                 Appending::Done(outcome) => return Ok(*outcome),
                 Appending::Lost => {}
@@ -221,7 +248,10 @@ impl Ledger {
     pub async fn plan(&self, submission: &Submission) -> Result<Plan, SubmitFault> {
         let verb = Self::allowed(submission)?;
         let id = submission.id.unwrap_or_else(|| self.ports.ids.new_id());
-        let ready = self.decide(submission, id, verb.creates, true).await?;
+        let ready = match self.decide(submission, id, verb.creates, true).await {
+            Err(SubmitFault::Beside(refusal)) => return Err(refusal.into()),
+            ready => ready?,
+        };
         let kind = submission.kind;
         let bound = Bound {
             id: id.to_string(),
@@ -234,6 +264,7 @@ impl Ledger {
         let mut touches = Vec::new();
         if !ready.decided.steps.is_empty() {
             touches.push(format!("{}/{id}", kind.name));
+            touches.extend(ready.beside.iter().map(|one| one.stream.to_string()));
             touches.extend(ready.decided.claims.iter().map(|claim| format!("claim/{claim}")));
         }
         let diff =
@@ -326,6 +357,13 @@ impl Ledger {
                 }
                 ("cloud-account", Ok(account)) => Some(look_at_account(self, account).await?.0),
                 ("project", Ok(project)) => Some(look_at_project(self, project).await?),
+                (kind, Ok(id)) => match KINDS.iter().find(|one| one.name == kind) {
+                    Some(kind) => {
+                        let loaded = self.load(kind, &saw.id).await?;
+                        Some(itself(kind, id, loaded.revision))
+                    }
+                    None => None,
+                },
                 _ => None,
             };
             let found = now.map_or_else(|| "nothing".to_owned(), |now| now.saw.mark);
@@ -405,12 +443,55 @@ impl Ledger {
         let stamp = Stamp { now: self.ports.clock.now(), actor: principal.name.clone() };
         let decided = loaded.state.decide(verb, &body, &stamp)?;
         fits(&decided)?;
+        let beside = self.decide_beside(&decided, &stamp).await?;
+        for one in &beside {
+            let (kind, id) = (one.stream.kind.clone(), one.stream.id.clone());
+            let saw = Saw { kind, id, mark: one.revision.to_string() };
+            Looked { saw, revision: one.revision }.note(&mut looked);
+        }
         let project = owner(kind, id, decided.state.as_ref());
         principal.authorise(role, project)?;
         if !principal.name.starts_with("system:") {
             self.check_order(principal, kind, id, &loaded, &decided, &mut looked).await?;
         }
-        Ok(Ready { loaded, decided, looked, secret, project })
+        Ok(Ready { loaded, decided, beside, looked, secret, project })
+    }
+
+    /// What a command's facts come to in other streams; several of one stream follow each other.
+    async fn decide_beside(
+        &self,
+        decided: &Decided,
+        stamp: &Stamp,
+    ) -> Result<Vec<Beside>, SubmitFault> {
+        let mut all: Vec<Beside> = Vec::new();
+        for companion in &decided.companions {
+            let stream = StreamId::new(companion.kind, companion.id);
+            let at = match all.iter().position(|one| one.stream == stream) {
+                Some(at) => at,
+                None => {
+                    let kind = KINDS.iter().find(|kind| kind.name == companion.kind);
+                    let missing = || {
+                        let detail = format!("there is no {} {}", companion.kind, companion.id);
+                        SubmitFault::Refused(Refusal::new(&codes::NOT_FOUND, detail))
+                    };
+                    let kind = kind.ok_or_else(missing)?;
+                    let loaded = self.load(kind, &stream.id).await?;
+                    if loaded.revision == 0 {
+                        return Err(missing());
+                    }
+                    let project = owner(kind, companion.id, loaded.state.as_ref());
+                    let (revision, state) = (loaded.revision, loaded.state);
+                    all.push(Beside { stream, revision, project, steps: Vec::new(), state });
+                    all.len() - 1
+                }
+            };
+            let one = &mut all[at];
+            let answer = one.state.decide(companion.verb, &companion.body, stamp);
+            let answer = answer.map_err(SubmitFault::Beside)?;
+            one.steps.extend(answer.steps);
+            one.state = answer.state;
+        }
+        Ok(all)
     }
 
     /// An order that this command issues must be one that the account's provider can carry out,
@@ -534,7 +615,7 @@ impl Ledger {
         ready: Ready,
         request: Option<&RequestStamp>,
     ) -> Result<Appending, SubmitFault> {
-        let Ready { loaded, decided, looked, secret, project } = ready;
+        let Ready { loaded, decided, beside, looked, secret, project } = ready;
         let kind = submission.kind;
         let stream = StreamId::new(kind.name, id);
         let outcome = |position, revision, secret| {
@@ -563,15 +644,15 @@ impl Ledger {
                 stream: stream.clone(),
                 expected: expected(loaded.revision),
                 project,
-                events: decided
-                    .steps
-                    .iter()
-                    .map(|step| NewEvent {
-                        event_type: step.event_type.clone(),
-                        schema_version: 1,
-                        data: step.data.clone(),
-                    })
-                    .collect(),
+                events: new_events(&decided.steps),
+            });
+        }
+        for one in &beside {
+            streams.push(StreamAppend {
+                stream: one.stream.clone(),
+                expected: expected(one.revision),
+                project: one.project,
+                events: new_events(&one.steps),
             });
         }
         for claim in &decided.claims {
@@ -630,6 +711,10 @@ impl Ledger {
                 let revision = loaded.revision + decided.steps.len() as u64;
                 if wrote {
                     let state = decided.state.clone();
+                    self.remember(stream, Loaded { revision, state });
+                }
+                for Beside { stream, revision, steps, state, .. } in beside {
+                    let revision = revision + steps.len() as u64;
                     self.remember(stream, Loaded { revision, state });
                 }
                 Ok(outcome(appended.last, revision, secret))
@@ -724,6 +809,15 @@ fn expected(revision: u64) -> Expected {
         0 => Expected::NoStream,
         revision => Expected::Exact(revision),
     }
+}
+
+fn new_events(steps: &[Step]) -> Vec<NewEvent> {
+    let event = |step: &Step| NewEvent {
+        event_type: step.event_type.clone(),
+        schema_version: 1,
+        data: step.data.clone(),
+    };
+    steps.iter().map(event).collect()
 }
 
 /// The look at the resource that a command is for.

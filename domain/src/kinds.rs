@@ -2,7 +2,7 @@
 
 use crate::{
     cloud::{Region, Vpc, Zone},
-    compute::{disk::Disk, server::Server, shape::Shape},
+    compute::{disk::Disk, host::Host, server::Server, shape::Shape},
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
         budget::Budget, cluster::Cluster, commitment::Commitment, driver::Driver,
@@ -33,6 +33,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Domain>(),
     kind::<Driver>(),
     kind::<ExchangeRate>(),
+    kind::<Host>(),
     kind::<Issuer>(),
     kind::<Observed<Network>>(),
     kind::<Organisation>(),

@@ -98,6 +98,7 @@ async fn measure(size: Size) {
         bills: Arc::new(NoBills),
         log,
         views: Arc::new(views),
+        hosts: Arc::new(commands::ports::NoHosts),
         leases: Arc::new(SqliteLeases::new(&store).expect("leases")),
         vault: Arc::new(TestVault),
         clock: clock.clone(),

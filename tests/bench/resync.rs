@@ -37,6 +37,7 @@ async fn measure(size: Size) {
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),
+        hosts: Arc::new(commands::ports::NoHosts),
         leases: Arc::new(SqliteLeases::new(&store).expect("leases")),
         vault: Arc::new(TestVault),
         clock,

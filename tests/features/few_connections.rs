@@ -39,6 +39,7 @@ async fn a_sync_goes_on_while_the_runner_looks_for_orders() {
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),
+        hosts: Arc::new(commands::ports::NoHosts),
         leases: Arc::new(PostgresLeases::new(&store)),
         vault: Arc::new(TestVault),
         clock,

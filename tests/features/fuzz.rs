@@ -153,6 +153,7 @@ impl Server {
         self.send("budgets", "", "define", json!({"name": "all", "allowance": most})).await;
         let driver = json!({"name": "servers", "unit": "servers", "values": {"2026-09": 3}});
         self.send("drivers", "", "define", driver).await;
+        self.send("hosts", "", "enrol", json!({"name": "kvm-1"})).await;
         let rate = json!({"from": "USD", "to": "EUR", "day": "2026-10-31", "rate": "0.9"});
         self.send("exchange-rates", "", "define", rate).await;
         let price = json!({"name": "all", "price": {"factor": "1.1"}});

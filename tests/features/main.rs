@@ -17,6 +17,7 @@ mod few_connections;
 mod forecasts;
 mod fuzz;
 mod hints;
+mod hosts;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;

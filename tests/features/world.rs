@@ -9,7 +9,7 @@ use std::{
 };
 
 use adapters_lake::{AnswerFolder, Lake};
-use adapters_sim::{Population, SimCloud};
+use adapters_sim::{Population, SimCloud, SimHosts};
 use adapters_store_kit::views::Running;
 use adapters_store_sqlite::{Options, SqliteLeases, SqliteViews, Store, start_views};
 use async_trait::async_trait;
@@ -65,6 +65,7 @@ pub(crate) struct World {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) views: SqliteViews,
     pub(crate) sim: SimCloud,
+    pub(crate) hosts: SimHosts,
     pub(crate) clock: Arc<HurriedClock>,
     pub(crate) account: Uuid,
     _running: Running,
@@ -91,6 +92,7 @@ impl World {
         let (views, running) =
             start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).unwrap();
         let sim = SimCloud::new(clock.clone());
+        let hosts = SimHosts::default();
         providers.push(Arc::new(sim.clone()));
         let lake = Lake::open(folder.path().join("segments")).unwrap();
         let answers = AnswerFolder::open(folder.path().join("reports")).unwrap();
@@ -99,6 +101,7 @@ impl World {
             bills: Arc::new(lake),
             log: log.clone(),
             views: Arc::new(views.clone()),
+            hosts: Arc::new(hosts.clone()),
             leases: Arc::new(SqliteLeases::new(&store).unwrap()),
             vault: Arc::new(TestVault),
             clock: clock.clone(),
@@ -111,6 +114,7 @@ impl World {
             log,
             views,
             sim,
+            hosts,
             clock,
             account: ids.new_id(),
             _running: running,

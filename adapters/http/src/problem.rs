@@ -211,7 +211,7 @@ impl From<LoadFault> for Problem {
 impl From<SubmitFault> for Problem {
     fn from(fault: SubmitFault) -> Self {
         match fault {
-            SubmitFault::Refused(refusal) => refusal.into(),
+            SubmitFault::Refused(refusal) | SubmitFault::Beside(refusal) => refusal.into(),
             SubmitFault::Precondition { expected, actual } => Self::new(
                 &REVISION_MISMATCH,
                 format!("the resource is at revision {actual}, not {expected}"),

@@ -8,6 +8,8 @@
 //! drivers (`security_group`, `server`) is a function of `api`, each passes one gate (`cloud`), and
 //! works on plain data (`world`), which may lie on a file (`file`).
 //!
+//! Beside the cloud, [`SimHosts`] are hosts of our own in memory, for [`commands::ports::Hosts`].
+//!
 //! A credential is `{"account": "…", "secret": "…"}`, with the account's id as it was given to
 //! [`SimCloud::populate`].
 #![warn(missing_docs)]
@@ -17,6 +19,7 @@ mod cloud;
 mod console;
 mod fault;
 mod file;
+mod host;
 mod limits;
 mod packet;
 mod population;
@@ -28,6 +31,7 @@ mod world;
 pub use cloud::{Rate, SimCloud};
 pub use console::Console;
 pub use fault::{Fault, Faults, Injected, Matching, Op, Outcome, Seen, Traced};
+pub use host::{HostFault, HostStep, SimHosts, SimServer};
 pub use packet::{Packet, allows};
 pub use population::Population;
 pub use provider::TABLE;

@@ -36,6 +36,10 @@ pub(crate) async fn carry_out(api: &Api<'_>, task: &Task) -> Result<Report, Driv
                 }
             }
         }
+        Order::Launch {} | Order::Remove {} => {
+            let what = format!("{key}: an order of a server on a host");
+            return Err(DriverFault::Unexpected(what));
+        }
     }
     let (seen, _) = api.find_server(id).await?;
     Ok(Report { verb: "confirm", body: json!({"number": task.key.number, "seen": seen}) })
@@ -46,7 +50,7 @@ pub(crate) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let call = |op: Op, effect: String| Call { call: format!("sim:{}", op.name()), effect };
     match read(task) {
-        Err(_) => Vec::new(),
+        Err(_) | Ok(Order::Launch {} | Order::Remove {}) => Vec::new(),
         Ok(Order::Start {}) => vec![call(Op::StartServer, format!("starts {id}"))],
         Ok(Order::Stop {}) => vec![call(Op::StopServer, format!("stops {id}"))],
         Ok(Order::Reboot {}) => vec![call(Op::RebootServer, format!("restarts {id}"))],

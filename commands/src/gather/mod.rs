@@ -4,10 +4,12 @@
 mod account;
 mod bill_source;
 mod mapping;
+mod placement;
 mod project;
 mod token;
 
 pub(crate) use mapping::{has_region, look_at_account};
+pub(crate) use placement::is_placed;
 pub(crate) use project::look_at_project;
 pub use token::secret_digest;
 
@@ -52,6 +54,10 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("bill-source", "retire") => {}
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
         ("cloud-account", "configure") => account::settings(gathering).await?,
+        ("server", "launch") => {
+            project::check(gathering).await?;
+            return placement::place(gathering).await;
+        }
         ("token", "issue") => token::mint(gathering)?,
         ("cloud-account", "sync") => account::scope(gathering).await?,
         (_, "declare") => mapping::place(gathering).await?,

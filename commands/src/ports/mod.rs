@@ -4,6 +4,7 @@ mod answers;
 mod bills;
 mod clock;
 mod files;
+mod hosts;
 mod leases;
 mod log;
 mod provider;
@@ -17,6 +18,7 @@ pub use bills::{
 };
 pub use clock::{Clock, NewId};
 pub use files::{Bucket, FilePage, Files, Pieces};
+pub use hosts::{HostDriver, HostTask, Hosts, NoHosts};
 pub use leases::{Lease, Leases};
 pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,

@@ -1,18 +1,26 @@
-//! A machine a project rents.
+//! A machine a project rents, or one of our own.
 //!
 //! What is seen of it lives as in [`crate::observation`]; what is wanted of it is an order. Both
-//! are fields of their own: an observation never says anything about an order.
+//! are fields of their own: an observation never says anything about an order. What a server of our
+//! own has besides is in [`home`].
+
+pub mod home;
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use home::{Home, Launch};
+
 use crate::{
     compute::utilisation::{News, Utilisation, Utilisations},
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb},
+    kernel::{
+        Caller, Companion, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
+    },
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::check_tags,
 };
@@ -74,7 +82,7 @@ pub struct Machine {
 impl Resource for Machine {
     const KIND: &'static str = "server";
     const PLURAL: &'static str = "servers";
-    const SUMMARY: &'static str = "A machine a project rents.";
+    const SUMMARY: &'static str = "A machine a project rents, or one on a host of ours.";
     fn status(&self) -> &'static str {
         match self.power {
             Power::Starting => "starting",
@@ -96,8 +104,12 @@ impl Resource for Machine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 pub enum Order {
+    /// Make it, on the host where it has its place, and start it.
+    Launch {},
     /// Restart it.
     Reboot {},
+    /// Leave nothing of it on its host.
+    Remove {},
     /// Make its tags these; tags that are not named stay, and null removes one.
     SetTags {
         /// Name and value.
@@ -127,6 +139,15 @@ pub enum Command {
         /// What is there now.
         seen: Machine,
     },
+    /// The driver has left nothing of it on its host.
+    ConfirmRemoval {
+        /// The order's number.
+        number: u64,
+    },
+    /// Put it away; for three days it can be had back.
+    Delete {},
+    /// Make a server on one of our hosts.
+    Launch(Launch),
     /// Say how much of it was used on a day.
     Measure {
         /// The day, and what is known of it.
@@ -152,6 +173,10 @@ pub enum Command {
         /// What stood in the way.
         reason: String,
     },
+    /// Keep it from being deleted.
+    Protect {},
+    /// Remove a deleted server for good, before its time.
+    Purge {},
     /// Restart it.
     Reboot {},
     /// Go on with the order that is parked.
@@ -165,6 +190,10 @@ pub enum Command {
         /// Name (1…128 characters) and value (at most 256), at most 50.
         tags: BTreeMap<String, Option<String>>,
     },
+    /// Have a deleted server back.
+    Undelete {},
+    /// Let it be deleted.
+    Unprotect {},
     /// The observer knows that it is not there any more.
     Vanish {
         /// From what.
@@ -190,6 +219,11 @@ pub enum Event {
         /// What is there now.
         seen: Machine,
     },
+    /// It was put away, until its time is over or somebody wants it back.
+    Deleted {
+        /// Until when it can be had back.
+        until: DateTime<Utc>,
+    },
     /// It was seen for the first time.
     Discovered {
         /// Where.
@@ -198,6 +232,11 @@ pub enum Event {
         project: Option<Uuid>,
         /// What it is.
         seen: Machine,
+    },
+    /// It has its place on a host, and is to be made there.
+    Launched {
+        /// With what, and where.
+        launch: Box<Launch>,
     },
     /// So much of it was used on a day.
     Measured {
@@ -221,6 +260,8 @@ pub enum Event {
         /// What stood in the way.
         reason: String,
     },
+    /// It cannot be deleted.
+    Protected {},
     /// It is to restart.
     RebootOrdered {},
     /// It had vanished and was seen again.
@@ -233,6 +274,13 @@ pub enum Event {
         /// The day, and what is known of it.
         utilisation: Utilisation,
     },
+    /// Nothing of it is to be left on its host.
+    RemovalOrdered {},
+    /// Nothing of it is left on its host.
+    Removed {
+        /// The order's number.
+        number: u64,
+    },
     /// A parked order goes on.
     RetryOrdered {},
     /// It is to run.
@@ -244,6 +292,10 @@ pub enum Event {
         /// Name and value; null removes one.
         tags: BTreeMap<String, Option<String>>,
     },
+    /// It was had back.
+    Undeleted {},
+    /// It can be deleted.
+    Unprotected {},
     /// It is not there any more.
     Vanished {
         /// What that was concluded from.
@@ -256,6 +308,9 @@ pub enum Event {
 pub struct Server {
     /// What is seen of it.
     pub observation: Observation<Machine>,
+    /// What a server of our own has besides; none for one of a cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Home>,
     /// What is wanted of it.
     pub orders: Orders<Order>,
     /// How much of it was used.
@@ -280,14 +335,21 @@ static VERBS: &[Verb] = &[
         summary: "Gives it to another project.",
     },
     system("confirm", false, "Reports that an order was carried out."),
+    system("confirm-removal", false, "Reports that nothing of it is left on its host."),
+    operator("delete", "Puts a stopped server of ours away; for three days it can be had back."),
+    Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
     operator("measure", "Says how much of it was used on a day."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
+    operator("protect", "Keeps a server of ours from being deleted."),
+    operator("purge", "Removes a deleted server for good, before its time."),
     operator("reboot", "Restarts a running server."),
     operator("retry", "Goes on with the parked order."),
     operator("start", "Starts a stopped server."),
     operator("stop", "Stops a running server."),
     operator("tag", "Sets or removes tags in the cloud."),
+    operator("undelete", "Has a deleted server back."),
+    operator("unprotect", "Lets a server of ours be deleted."),
     system("vanish", false, "Reports that it is not in the cloud any more."),
 ];
 
@@ -298,8 +360,47 @@ impl Server {
         else {
             return Err(Refusal::wrong_state(verb, self.status()));
         };
+        if self.is_deleted() {
+            return Err(Refusal::wrong_state(verb, self.status()));
+        }
         self.orders.ensure_free()?;
         Ok(seen)
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| home.removed || home.deleted_until.is_some())
+    }
+
+    /// Whether the order that is out has this number and removes it.
+    fn is_removed_by(&self, number: u64) -> bool {
+        let removes = |out: &Outstanding<Order>| out.order == Order::Remove {};
+        self.orders.is_out(number) && self.orders.out.as_ref().is_some_and(removes)
+    }
+
+    /// A server of ours that is not gone; one of a cloud is the wrong thing to say this of.
+    fn ours(&self, verb: &str) -> Result<&Home, Refusal> {
+        match &self.home {
+            Some(home) if !home.removed => Ok(home),
+            Some(_) => Err(Refusal::wrong_state(verb, self.status())),
+            None => {
+                let detail = format!("{verb}: only a server on a host of ours");
+                Err(Refusal::new(&codes::UNSUPPORTED, detail))
+            }
+        }
+    }
+
+    /// A deleted server of ours that nothing is ordered of.
+    fn binned(&self, verb: &str) -> Result<(), Refusal> {
+        if self.ours(verb)?.deleted_until.is_none() {
+            return Err(Refusal::wrong_state(verb, self.status()));
+        }
+        self.orders.ensure_free()
+    }
+
+    fn at_home(&mut self, change: impl FnOnce(&mut Home)) {
+        if let Some(home) = &mut self.home {
+            change(home);
+        }
     }
 
     fn see(&mut self, seen: Machine) {
@@ -324,21 +425,54 @@ impl Decider for Server {
         Ok(match command {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
-                vec![Event::Abandoned {}]
+                match self.orders.out.as_ref().map(|out| &out.order) {
+                    // What was begun on the host is taken away again, and the place given back.
+                    Some(Order::Launch {}) => {
+                        vec![Event::Abandoned {}, Event::RemovalOrdered {}]
+                    }
+                    _ => vec![Event::Abandoned {}],
+                }
             }
-            Command::Assign { .. } if self.observation.seen.is_none() => {
+            Command::Assign { .. } if self.observation.seen.is_none() && self.home.is_none() => {
                 return Err(Refusal::wrong_state("assign", self.status()));
             }
             Command::Assign { project } if project == self.observation.project => vec![],
             Command::Assign { project } => vec![Event::Assigned { project }],
-            Command::Confirm { number, seen } if self.orders.is_out(number) => {
+            Command::Confirm { number, seen }
+                if self.orders.is_out(number) && !self.is_removed_by(number) =>
+            {
                 vec![Event::Confirmed { number, seen }]
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
+            Command::ConfirmRemoval { number } if self.is_removed_by(number) => {
+                vec![Event::Removed { number }]
+            }
             // A report about an order that is settled already says nothing new.
-            Command::Confirm { .. } | Command::Park { .. } => vec![],
+            Command::Confirm { .. } | Command::ConfirmRemoval { .. } | Command::Park { .. } => {
+                vec![]
+            }
+            Command::Delete {} if self.home.is_some() && self.is_deleted() => vec![],
+            Command::Delete {} => {
+                let protected = self.ours("delete")?.protected;
+                let stopped = self.free("delete")?.power == Power::Stopped;
+                if protected {
+                    let detail = "it is protected: unprotect it first";
+                    return Err(Refusal::new(&codes::WRONG_STATE, detail));
+                }
+                if !stopped {
+                    return Err(Refusal::wrong_state("delete", self.status()));
+                }
+                vec![Event::Deleted { until: stamp.now + home::BIN }]
+            }
+            Command::Launch(_) if self.home.is_some() || self.observation.seen.is_some() => {
+                return Err(Refusal::wrong_state("launch", self.status()));
+            }
+            Command::Launch(launch) => {
+                launch.check()?;
+                vec![Event::Launched { launch: Box::new(launch) }]
+            }
             Command::Measure { .. } if self.observation.seen.is_none() => {
                 return Err(Refusal::wrong_state("measure", self.status()));
             }
@@ -358,6 +492,18 @@ impl Decider for Server {
                     Noticed::Back => vec![Event::Reappeared { seen }],
                 }
             }
+            Command::Protect {} if self.ours("protect")?.protected => vec![],
+            Command::Protect {} => vec![Event::Protected {}],
+            // What was never there has nothing that could be had back.
+            Command::Purge {} if self.home.is_some() && self.observation.seen.is_none() => {
+                self.ours("purge")?;
+                self.orders.ensure_free()?;
+                vec![Event::RemovalOrdered {}]
+            }
+            Command::Purge {} => {
+                self.binned("purge")?;
+                vec![Event::RemovalOrdered {}]
+            }
             Command::Reboot {} => match self.free("reboot")?.power {
                 Power::Running => vec![Event::RebootOrdered {}],
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
@@ -374,6 +520,10 @@ impl Decider for Server {
                 Power::Stopped | Power::Stopping => vec![],
                 _ => vec![Event::StopOrdered {}],
             },
+            Command::Tag { .. } if self.home.is_some() => {
+                let detail = "tag: tags of a server of ours are given when it is launched";
+                return Err(Refusal::new(&codes::UNSUPPORTED, detail));
+            }
             Command::Tag { tags } => {
                 let seen = self.free("tag")?;
                 check_tags(&tags)?;
@@ -383,6 +533,14 @@ impl Decider for Server {
                     vec![Event::TagsOrdered { tags }]
                 }
             }
+            Command::Undelete {} => {
+                self.binned("undelete")?;
+                vec![Event::Undeleted {}]
+            }
+            Command::Unprotect {} if self.ours("unprotect")?.protected => {
+                vec![Event::Unprotected {}]
+            }
+            Command::Unprotect {} => vec![],
             Command::Vanish { evidence } if self.observation.is_there() => {
                 vec![Event::Vanished { evidence }]
             }
@@ -398,6 +556,20 @@ impl Decider for Server {
                 self.orders.settle();
                 self.see(seen);
             }
+            Event::Deleted { until } => self.at_home(|home| home.deleted_until = Some(until)),
+            Event::Launched { launch } => {
+                self.observation.project = launch.project;
+                self.home = Home::of(*launch);
+                self.orders.issue(Order::Launch {});
+            }
+            Event::Protected {} => self.at_home(|home| home.protected = true),
+            Event::RemovalOrdered {} => self.orders.issue(Order::Remove {}),
+            Event::Removed { .. } => {
+                self.orders.settle();
+                self.at_home(|home| home.removed = true);
+            }
+            Event::Undeleted {} => self.at_home(|home| home.deleted_until = None),
+            Event::Unprotected {} => self.at_home(|home| home.protected = false),
             Event::Discovered { origin, project, seen } => {
                 self.observation.origin = Some(origin);
                 self.observation.project = project;
@@ -429,15 +601,30 @@ impl Decider for Server {
     fn status(&self) -> &'static str {
         match &self.orders.out {
             Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
+            Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
             Some(Outstanding { order: Order::Start {}, .. }) => "starting",
             Some(Outstanding { order: Order::Stop {}, .. }) => "stopping",
             Some(Outstanding { order: Order::Reboot {}, .. }) => "rebooting",
-            _ => self.observation.status(),
+            _ => match &self.home {
+                Some(Home { removed: true, .. }) => "gone",
+                Some(Home { deleted_until: Some(_), .. }) => "deleted",
+                _ => self.observation.status(),
+            },
         }
     }
 
     fn facets(&self) -> Facets {
-        self.observation.facets()
+        let mut facets = self.observation.facets();
+        if let Some(home) = &self.home {
+            home.facets(&mut facets);
+        }
+        facets
+    }
+
+    fn companions(&self, events: &[Event]) -> Vec<Companion> {
+        let of = |event| Home::companions(event, self.home.as_ref());
+        events.iter().filter_map(of).collect()
     }
 
     fn claims(&self, events: &[Event]) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{order::Outstanding, refusal::Refusal, role::Role};
@@ -39,6 +40,20 @@ pub struct Verb {
     pub creates: bool,
     /// One sentence for help and documents.
     pub summary: &'static str,
+}
+
+/// A command to another stream that belongs to these facts: decided on what is there, and recorded
+/// by the same append or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Companion {
+    /// The other stream's kind.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: Uuid,
+    /// The command, one of those that only Skyledger itself sends.
+    pub verb: &'static str,
+    /// Its content.
+    pub body: Value,
 }
 
 /// What every kind's row shows beside its state: the columns of the inventory.
@@ -102,6 +117,11 @@ pub trait Decider:
     /// Names that these facts take for this stream alone: the append that stores the facts opens
     /// a claim stream for each, which must be new.
     fn claims(&self, _events: &[Self::Event]) -> Vec<String> {
+        Vec::new()
+    }
+    /// What these facts say to other streams: the host that a server takes its place on, for
+    /// instance. When one of them says no, none of it is recorded.
+    fn companions(&self, _events: &[Self::Event]) -> Vec<Companion> {
         Vec::new()
     }
     /// Field by field where wanted and seen differ, for mapped kinds.

@@ -1,7 +1,7 @@
 //! Kinds without their types: what the generic handler, the views, the routes and the documents
 //! walk.
 
-use std::fmt::Debug;
+use std::{any::Any, fmt::Debug};
 
 use schemars::{Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     canonical::{canonical_bytes, canonical_value},
-    decider::{Decider, Facets, Stamp, Verb},
+    decider::{Companion, Decider, Facets, Stamp, Verb},
     order::Outstanding,
     refusal::{Refusal, codes},
 };
@@ -31,6 +31,8 @@ pub struct Decided {
     pub steps: Vec<Step>,
     /// The claims their append must open.
     pub claims: Vec<String>,
+    /// What their append must also do, in other streams.
+    pub companions: Vec<Companion>,
     /// The state after them.
     pub state: Box<dyn State>,
 }
@@ -52,6 +54,8 @@ pub trait State: Debug + Send + Sync {
     fn drift(&self) -> Vec<FieldDrift>;
     /// The state, canonical.
     fn json(&self) -> Vec<u8>;
+    /// With its type, for who knows it.
+    fn as_any(&self) -> &dyn Any;
     /// A copy.
     fn boxed(&self) -> Box<dyn State>;
 }
@@ -88,7 +92,7 @@ impl<D: Decider> State for D {
                 })
                 .map_err(|error| Refusal::new(&codes::MALFORMED_COMMAND, error.to_string()))?;
         let events = Decider::decide(self, command, stamp)?;
-        let claims = self.claims(&events);
+        let (claims, companions) = (self.claims(&events), self.companions(&events));
         let mut state = self.clone();
         let mut steps = Vec::with_capacity(events.len());
         for event in events {
@@ -96,7 +100,7 @@ impl<D: Decider> State for D {
             steps.push(Step { event_type, data: canonical_value(&data) });
             state = Decider::evolve(state, event);
         }
-        Ok(Decided { steps, claims, state: Box::new(state) })
+        Ok(Decided { steps, claims, companions, state: Box::new(state) })
     }
 
     fn evolve(&mut self, event_type: &str, data: &[u8]) -> Result<(), serde_json::Error> {
@@ -136,6 +140,10 @@ impl<D: Decider> State for D {
 
     fn json(&self) -> Vec<u8> {
         canonical_bytes(self)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn boxed(&self) -> Box<dyn State> {

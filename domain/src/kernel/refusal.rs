@@ -82,6 +82,8 @@ codes! {
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Only the newest 31 days of a server take numbers: send them as the days go by.
     DAY_SETTLED = "day-settled" 409 "the day is too long ago";
+    /// Remove what is named in the detail, or what uses it, first.
+    IN_USE = "in-use" 409 "something still uses this";
     /// Change the field named in the detail.
     INVALID_FIELD = "invalid-field" 422 "a field breaks a rule";
     /// Compare the body with the schema of the command in `/openapi.json`.
@@ -118,6 +120,8 @@ codes! {
     RULE_INVALID = "rule-invalid" 422 "a security group rule is not valid";
     /// Correct the rule of costs named in the detail.
     RULES_INVALID = "rules-invalid" 422 "the rules of costs are not valid";
+    /// Stop: another agent works for this host now. Join again only if this one is to take over.
+    STALE_EPOCH = "stale-epoch" 409 "the agent was replaced by another";
     /// Use one of the commands named in the detail.
     UNKNOWN_COMMAND = "unknown-command" 404 "this kind has no such command";
     /// Use an account of a provider that has it: see `docs/capabilities.md`.

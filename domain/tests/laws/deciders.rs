@@ -16,9 +16,9 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, id, invoice, machine,
-    new_rate, origin, place, question, repricing, run, segment, servers, settings, standing,
-    stated_commitment, taken, terms, time, utilisation, watch,
+    ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id, invoice,
+    launch, machine, new_rate, origin, place, question, repricing, run, seen_of_host, segment,
+    servers, settings, standing, stated_commitment, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -304,6 +304,25 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend(["s1", "s2"].map(|one| ("update-credential", json!({"credential": one}))));
             pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));
         }
+        "host" => {
+            for reserved in [json!([]), json!([0])] {
+                let settings = json!({"cpus_reserved": reserved});
+                pool.push(("configure", json!({"settings": settings})));
+                pool.push(("enrol", json!({"name": "kvm-1", "settings": settings})));
+            }
+            for verb in ["disable", "enable", "enter-maintenance", "leave-maintenance", "retire"] {
+                pool.push((verb, json!({})));
+            }
+            pool.extend((1..3).map(|n| ("join", json!({"epoch": n, "agent": "skyledger"}))));
+            for server in [9, 10] {
+                pool.push(("reserve", json!({"holding": holding(server)})));
+                pool.push(("release", json!({"server": id(server)})));
+            }
+            for (epoch, memory) in [(1, 8_192), (1, 3_000), (2, 8_192)] {
+                let seen = seen_of_host(memory);
+                pool.push(("sight", json!({"epoch": epoch, "seen": seen})));
+            }
+        }
         "server" => {
             park(&mut pool);
             for power in [Power::Running, Power::Stopped, Power::Starting] {
@@ -316,7 +335,10 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             for (day, samples) in [(1, 144), (1, 288), (2, 288)] {
                 pool.push(("measure", json!({"utilisation": utilisation(day, samples)})));
             }
-            pool.extend(["start", "stop", "reboot"].map(|verb| (verb, json!({}))));
+            let verbs = ["purge", "start", "stop", "reboot", "delete", "undelete", "protect"];
+            pool.extend(verbs.map(|verb| (verb, json!({}))));
+            pool.extend([("unprotect", json!({})), ("launch", launch())]);
+            pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
             pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));
             pool.extend([vanish, assign(2), assign(3)]);
         }

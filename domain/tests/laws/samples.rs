@@ -7,6 +7,7 @@ use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
         disk::{Disk, DiskState},
+        host,
         server::{self, Machine, Power},
         shape,
         utilisation::Utilisation,
@@ -15,7 +16,7 @@ use domain::{
         amount, anomaly_found, anomaly_rule, bill, bill_source, budget, cluster, commitment,
         driver, exchange_rate, issuer, rate_set, report, repricing, rule_set, rules, tagging,
     },
-    kernel::{Decider, Reach, Role},
+    kernel::{Decider, Id, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{Network, security_group::SecurityGroup},
     observation::{self, Evidence, Origin, Resource},
@@ -180,7 +181,9 @@ fn server() -> Samples {
         E::Abandoned {},
         E::Assigned { project: Some(id(2)) },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
+        E::Deleted { until: time() },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
+        E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
         E::Measured { utilisation: utilisation(1, 144) },
         E::Observed {
             seen: machine(Power::Stopping),
@@ -188,16 +191,79 @@ fn server() -> Samples {
             actor: Some("user/ann".into()),
         },
         E::Parked { number: 1, reason: "denied: start-server".into() },
-        E::RebootOrdered {},
+        E::Protected {},
         E::Reappeared { seen: machine(Power::Running) },
+        E::RebootOrdered {},
         E::Remeasured { utilisation: utilisation(1, 288) },
+        E::RemovalOrdered {},
+        E::Removed { number: 3 },
         E::RetryOrdered {},
         E::StartOrdered {},
         E::StopOrdered {},
         E::TagsOrdered {
             tags: [("a".to_owned(), Some("1".to_owned())), ("b".to_owned(), None)].into(),
         },
+        E::Undeleted {},
+        E::Unprotected {},
         E::Vanished { evidence: Evidence::NotFoundById },
+    ])
+}
+
+/// A server of ours, with the place it was given.
+pub(crate) fn launch() -> Value {
+    let holding = holding(9);
+    json!({
+        "name": "web", "project": id(2), "spec": {"vcpus": 2, "memory_mib": 2048},
+        "wishes": {"tags_required": ["ssd"]}, "tags": {"team": "shop"},
+        "placement": {
+            "host": id(7), "holding": holding, "score": {
+                "irregular": false, "affinity": 0, "cells": 0, "devices": 0, "apart": 0,
+                "fill": 125_000,
+            },
+            "fitting": 1, "rejected": {
+                "counts": {"disabled": 1},
+                "hosts": [{"host": id(8), "reason": {"code": "disabled"}}],
+            },
+        },
+    })
+}
+
+/// What a server takes of its host.
+pub(crate) fn holding(server: u128) -> Value {
+    json!({"server": id(server), "vcpus": 2, "memory_mib": 2048})
+}
+
+/// What an agent sees of a small host.
+pub(crate) fn seen_of_host(memory_mib: u64) -> Value {
+    json!({
+        "architecture": "x86_64", "virtualisation": "qemu 10.0.2", "labels": ["storage:ssd"],
+        "cells": [{
+            "id": 0, "memory_mib": memory_mib, "cores": [{"threads": [0, 1], "l3": 0}],
+            "distances": [10],
+        }],
+        "devices": [{"id": "0000:3b:00.0", "kind": "gpu", "model": "10de:1eb8", "cell": 0}],
+    })
+}
+
+fn host() -> Samples {
+    use host::Event as E;
+    let settings: host::HostSettings =
+        serde_json::from_value(json!({"tags": ["ssd"], "cpus_reserved": [0]})).unwrap();
+    of::<host::Host>(vec![
+        E::Configured { settings: settings.clone() },
+        E::Disabled {},
+        E::Enabled {},
+        E::Enrolled { name: "kvm-1".into(), settings },
+        E::Joined { epoch: 1, agent: "skyledger 0.1.0".into() },
+        E::MaintenanceEntered {},
+        E::MaintenanceLeft {},
+        E::Released { server: Id::new(id(9)) },
+        E::Reserved { holding: serde_json::from_value(holding(9)).unwrap() },
+        E::Retired {},
+        E::Sighted {
+            seen: serde_json::from_value(seen_of_host(8_192)).unwrap(),
+            fields: vec!["cells".into()],
+        },
     ])
 }
 
@@ -668,6 +734,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             ),
             exchange_rate::Event::Retired {},
         ]),
+        host(),
         issuer(),
         observed(Network {
             name: "web-a".into(),

@@ -47,8 +47,14 @@ pub(super) async fn carry_out(
         Order::Stop {} => work.stop().await?,
         Order::Reboot {} => work.reboot().await?,
         Order::SetTags { tags } => work.set_tags(&tags).await?,
+        Order::Launch {} | Order::Remove {} => return Err(unexpected(task)),
     };
     Ok(Report { verb: "confirm", body: json!({"number": task.key.number, "seen": seen}) })
+}
+
+/// An order that only servers on hosts of ours have.
+fn unexpected(task: &Task) -> DriverFault {
+    DriverFault::Unexpected(format!("{}: an order of a server on a host", task.key))
 }
 
 fn read(task: &Task) -> Result<Order, DriverFault> {
@@ -73,7 +79,7 @@ pub(super) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let one = |call: &str, effect: String| vec![Call { call: format!("ec2:{call}"), effect }];
     match read(task) {
-        Err(_) => Vec::new(),
+        Err(_) | Ok(Order::Launch {} | Order::Remove {}) => Vec::new(),
         Ok(Order::Start {}) => one("StartInstances", format!("starts {id}")),
         Ok(Order::Stop {}) => one("StopInstances", format!("stops {id}")),
         Ok(Order::Reboot {}) => {

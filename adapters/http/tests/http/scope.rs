@@ -116,6 +116,8 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("repricing", world.system("repricing", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-driver"), "unit": "u", "values": {"2026-10": 1}});
     all.push(("driver", world.system("driver", None, "define", body).await.id));
+    let body = json!({"name": format!("{name}-host")});
+    all.push(("host", world.system("host", None, "enrol", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -370,6 +372,8 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ("/v1/projects", json!({"name": "new"})),
         ("/v1/domains", json!({"name": "new"})),
         ("/v1/organisations", json!({"name": "new", "levels": ["team"]})),
+        ("/v1/hosts", json!({"name": "new"})),
+        ("/v1/servers", json!({"name": "new", "spec": {"vcpus": 1, "memory_mib": 1}})),
         ("/v1/drivers", json!({"name": "new", "unit": "u", "values": {"2026-10": 1}})),
         (
             "/v1/exchange-rates",

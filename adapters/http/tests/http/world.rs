@@ -111,6 +111,7 @@ impl World {
             bills: Arc::new(NoBills),
             log: log.clone(),
             views: views.clone(),
+            hosts: Arc::new(commands::ports::NoHosts),
             leases: leases.clone(),
             vault: Arc::new(TestVault),
             clock: clock.clone(),

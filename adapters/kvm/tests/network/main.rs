@@ -7,3 +7,4 @@
 mod firewall;
 mod golden;
 mod lab;
+mod rates;

@@ -198,6 +198,29 @@ impl Fleet {
         fleet
     }
 
+    /// Takes a host in, in place of what was known of it.
+    pub fn put(&mut self, host: Host) {
+        let id = host.facts().id;
+        match self.hosts.binary_search_by_key(&id, |host| host.facts().id) {
+            Ok(at) => {
+                let before: Vec<_> = self.hosts[at].holdings().values().cloned().collect();
+                for holding in before {
+                    self.forget(at, &holding);
+                }
+                let held: Vec<_> = host.holdings().values().cloned().collect();
+                self.hosts[at] = host;
+                for holding in held {
+                    self.note(at, &holding);
+                }
+            }
+            // Places move: everything is noted anew.
+            Err(_) => {
+                let hosts = std::mem::take(&mut self.hosts);
+                *self = Self::new(hosts.into_iter().chain([host]));
+            }
+        }
+    }
+
     /// The hosts, in the order of their ids.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
@@ -244,6 +267,12 @@ impl Fleet {
     pub fn give_back(&mut self, host: HostId, server: ServerId) -> Result<Holding, Refusal> {
         let at = self.known(host)?;
         let holding = self.hosts[at].give_back(server)?;
+        self.forget(at, &holding);
+        Ok(holding)
+    }
+
+    fn forget(&mut self, at: usize, holding: &Holding) {
+        let server = holding.server;
         if let Some(hosts) = self.servers.get_mut(&server) {
             hosts.remove(&at);
             if hosts.is_empty() {
@@ -262,7 +291,6 @@ impl Fleet {
                 self.groups.remove(group);
             }
         }
-        Ok(holding)
     }
 
     /// Where the server goes. Nothing is taken yet: [`Self::take`].

@@ -1,0 +1,95 @@
+//! The fleet in memory: every host with what is held of it, as the log says.
+//!
+//! It is kept up by reading what was appended since it was last asked, so a placement is decided on
+//! everything that is in the log, never on a view that is late; and the append that takes the place
+//! checks the host's revision, so that two servers in two processes never take the same one.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    compute::{
+        host::Host,
+        placement::{Fleet, HostId, Placement, Request, Unplaced},
+    },
+    kernel::{Decider, Refusal, State},
+    log::Position,
+};
+
+use crate::ledger::{Ledger, LoadFault};
+
+/// Records read at once to keep up.
+const PAGE: usize = 1_000;
+/// When so many records are to be read it is quicker to ask the views.
+const BEHIND_MAX: u64 = 20_000;
+
+/// The hosts as of a position.
+#[derive(Default)]
+pub(crate) struct FleetCache {
+    position: Position,
+    hosts: BTreeMap<HostId, Host>,
+    fleet: Fleet,
+}
+
+impl FleetCache {
+    fn put(&mut self, id: HostId) -> Result<(), LoadFault> {
+        let Some(host) = self.hosts.get(&id) else { return Ok(()) };
+        let placeable = host.placeable(id).map_err(|refusal| {
+            LoadFault::Missing(format!("host {id} cannot be counted with: {}", refusal.detail))
+        })?;
+        self.fleet.put(placeable);
+        Ok(())
+    }
+
+    async fn catch_up(&mut self, ledger: &Ledger) -> Result<(), LoadFault> {
+        let head = ledger.ports.log.head().await?.position;
+        if head > self.position + BEHIND_MAX {
+            let read = ledger.states::<Host>(None).await;
+            let (states, position) =
+                read.map_err(|fault| LoadFault::Missing(format!("the hosts: {fault}")))?;
+            *self = Self { position, ..Self::default() };
+            for (id, host) in states {
+                self.hosts.insert(HostId::new(id), host);
+            }
+            let ids: Vec<_> = self.hosts.keys().copied().collect();
+            ids.into_iter().try_for_each(|id| self.put(id))?;
+        }
+        while self.position < head {
+            let records = ledger.ports.log.read(self.position, PAGE).await?;
+            let Some(last) = records.last() else { break };
+            let last = last.position();
+            let mut changed = std::collections::BTreeSet::new();
+            for record in records.iter().filter(|record| record.kind() == Host::KIND) {
+                let Ok(id) = record.id().parse().map(HostId::new) else { continue };
+                let host = self.hosts.entry(id).or_default();
+                let evolved = State::evolve(host, record.event_type(), record.data());
+                evolved.map_err(|source| LoadFault::Record {
+                    position: record.position(),
+                    event_type: record.event_type().to_owned(),
+                    source,
+                })?;
+                changed.insert(id);
+            }
+            changed.into_iter().try_for_each(|id| self.put(id))?;
+            self.position = last;
+        }
+        Ok(())
+    }
+}
+
+/// No place, or a fleet that cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceFault {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Load(#[from] LoadFault),
+}
+
+impl Ledger {
+    /// Where a server goes, by everything that is in the log now.
+    pub(crate) async fn place(&self, request: &Request) -> Result<Placement, PlaceFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        Ok(cache.fleet.place(request).map_err(|unplaced: Unplaced| Refusal::from(unplaced))?)
+    }
+}

@@ -1,0 +1,47 @@
+//! Hosts of our own: who carries out the orders of the servers that have their place there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{compute::server::Server, kernel::OrderKey};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{DriverFault, Report};
+
+/// One order of a server, with everything that its host must know of it.
+#[derive(Clone, Debug)]
+pub struct HostTask {
+    /// Names this order for ever. What was done under it once is found again, not done again.
+    pub key: OrderKey,
+    /// The order, adjacently tagged.
+    pub order: Value,
+    /// The server, as its stream says now.
+    pub state: Server,
+}
+
+/// A host, as its agent works for it.
+#[async_trait]
+pub trait HostDriver: Send + Sync + 'static {
+    /// The epoch in which the agent joined. What it reports counts while no other has joined.
+    fn epoch(&self) -> u64;
+    /// Carries one order out; may be called again for the same order after any crash, and then goes
+    /// on where it was.
+    async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault>;
+}
+
+/// The hosts that this process works for.
+pub trait Hosts: Send + Sync + 'static {
+    /// The driver of a host; none when another process works for it, or nobody.
+    fn driver(&self, host: Uuid) -> Option<Arc<dyn HostDriver>>;
+}
+
+/// No host.
+#[derive(Clone, Copy, Debug)]
+pub struct NoHosts;
+
+impl Hosts for NoHosts {
+    fn driver(&self, _: Uuid) -> Option<Arc<dyn HostDriver>> {
+        None
+    }
+}

@@ -1,0 +1,529 @@
+//! A machine of our own that runs servers.
+//!
+//! ```text
+//!          enrol             join, sight              disable, enter-maintenance
+//!  absent ───────► enrolled ─────────────► ready ◄──────────────────────────────► disabled,
+//!                     │                      │      enable, leave-maintenance     maintenance
+//!                     └──────── retire ──────┴───────── retire ───────► retired
+//! ```
+//!
+//! What people want of it ([`HostSettings`]) and what its agent sees of it ([`HostSighting`]) are two fields;
+//! together they are what a placement counts with ([`Host::facts`]). What servers hold of it is
+//! recorded here as well: the append that places a server is the one that takes its holding, so a host
+//! never gives what it has not.
+//!
+//! An agent that joins gets the next epoch. What comes from an older one changes nothing: it may have
+//! been cut off for an hour while another took its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::placement::{
+    self, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId, ServerId,
+};
+use crate::{
+    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes, fields},
+    observation::NoOrder,
+    tenancy::check_name,
+};
+
+/// Most tags and labels of a host, each.
+const TAGS_MAX: usize = 64;
+/// Longest text that an agent says of itself, in bytes.
+const AGENT_BYTES_MAX: usize = 128;
+
+/// What people want of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostSettings {
+    /// What people call its properties, at most 64; a launch may want or forbid them.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// Virtual CPUs that share a hundred logical ones, 100…10,000.
+    #[serde(default = "cpu_default")]
+    pub cpu_overcommit_percent: u32,
+    /// MiB promised for a hundred MiB of memory, 100…10,000; only 100 on a host with huge pages.
+    #[serde(default = "memory_default")]
+    pub memory_overcommit_percent: u32,
+    /// Logical CPUs that no server gets.
+    #[serde(default)]
+    pub cpus_reserved: BTreeSet<u32>,
+    /// Memory that no server gets; each cell at most once.
+    #[serde(default)]
+    pub memory_reserved: Vec<Reserve>,
+}
+
+/// Memory of a cell that no server gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// The kernel's number of the cell.
+    pub cell: u32,
+    /// So much of it.
+    pub memory_mib: u64,
+}
+
+fn cpu_default() -> u32 {
+    800
+}
+
+fn memory_default() -> u32 {
+    100
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        Self {
+            tags: BTreeSet::new(),
+            cpu_overcommit_percent: cpu_default(),
+            memory_overcommit_percent: memory_default(),
+            cpus_reserved: BTreeSet::new(),
+            memory_reserved: Vec::new(),
+        }
+    }
+}
+
+/// What its agent sees of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostSighting {
+    /// Its instruction set.
+    pub architecture: Architecture,
+    /// What runs its servers, for instance `qemu 10.0.2, libvirt 11.3.0`.
+    #[serde(default)]
+    pub virtualisation: String,
+    /// What it reaches: storages, segments.
+    #[serde(default)]
+    pub labels: BTreeSet<String>,
+    /// Its NUMA cells, sorted by id; what no server gets of them is said in the settings.
+    pub cells: Vec<Cell>,
+    /// What it can pass through, sorted by id.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+}
+
+/// A command of a host.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Say what is wanted of it; the whole of it.
+    Configure {
+        /// What is wanted.
+        settings: HostSettings,
+    },
+    /// Give it no new servers; those it has stay.
+    Disable {},
+    /// Give it servers again.
+    Enable {},
+    /// Make it known, before its agent joins.
+    Enrol {
+        /// Its name, once among hosts.
+        name: String,
+        /// What is wanted of it.
+        #[serde(default)]
+        settings: HostSettings,
+    },
+    /// Say that it is being worked on: it gets no servers.
+    EnterMaintenance {},
+    /// Its agent begins to work for it; any agent before it is fenced off.
+    Join {
+        /// The epoch that begins: one more than that before.
+        epoch: u64,
+        /// What the agent says of itself, at most 128 bytes.
+        agent: String,
+    },
+    /// Say that it is not being worked on any more.
+    LeaveMaintenance {},
+    /// A server is placed here.
+    Reserve {
+        /// What it takes.
+        holding: Holding,
+    },
+    /// A server is here no longer.
+    Release {
+        /// Which.
+        server: ServerId,
+    },
+    /// Take it out of the estate; it must have no server.
+    Retire {},
+    /// Its agent says what it is.
+    Sight {
+        /// The agent's epoch.
+        epoch: u64,
+        /// What it sees.
+        seen: HostSighting,
+    },
+}
+
+/// A fact about a host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Event {
+    /// This is wanted of it from now on.
+    Configured {
+        /// What is wanted.
+        settings: HostSettings,
+    },
+    /// It gets no new servers.
+    Disabled {},
+    /// It gets servers again.
+    Enabled {},
+    /// It is known.
+    Enrolled {
+        /// Its name.
+        name: String,
+        /// What is wanted of it.
+        settings: HostSettings,
+    },
+    /// An agent works for it; those before it do not any more.
+    Joined {
+        /// The agent's epoch: one more than that before.
+        epoch: u64,
+        /// What the agent says of itself.
+        agent: String,
+    },
+    /// It is being worked on.
+    MaintenanceEntered {},
+    /// It is not being worked on any more.
+    MaintenanceLeft {},
+    /// A server was given back what it took.
+    Released {
+        /// Which.
+        server: ServerId,
+    },
+    /// A server has taken its place.
+    Reserved {
+        /// What it took.
+        holding: Holding,
+    },
+    /// It is no part of the estate any more.
+    Retired {},
+    /// It was seen to be different.
+    Sighted {
+        /// What it is now.
+        seen: HostSighting,
+        /// Which fields differ from what was seen before.
+        fields: Vec<String>,
+    },
+}
+
+/// A machine of our own that runs servers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name; empty while it does not exist.
+    pub name: String,
+    /// What is wanted of it.
+    pub settings: HostSettings,
+    /// Whether it gets no new servers.
+    #[serde(default)]
+    pub disabled: bool,
+    /// Whether it is being worked on.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// Whether it was taken out of the estate.
+    #[serde(default)]
+    pub retired: bool,
+    /// How many agents have joined: the epoch of the last.
+    #[serde(default)]
+    pub epoch: u64,
+    /// What the last agent says of itself.
+    #[serde(default)]
+    pub agent: String,
+    /// What was last seen of it.
+    #[serde(default)]
+    pub seen: Option<HostSighting>,
+    /// What servers hold of it.
+    #[serde(default)]
+    pub holdings: BTreeMap<ServerId, Holding>,
+}
+
+const fn admin(name: &'static str, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::Person(Role::Admin), creates: false, summary }
+}
+
+const fn system(name: &'static str, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::System, creates: false, summary }
+}
+
+static VERBS: &[Verb] = &[
+    admin("configure", "Says what is wanted of it: tags, over-commit, what it keeps for itself."),
+    admin("disable", "Gives it no new servers; those it has stay."),
+    admin("enable", "Gives it servers again."),
+    Verb { creates: true, ..admin("enrol", "Makes a host known, before its agent joins.") },
+    admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
+    system("join", "An agent begins to work for it; the one before is fenced off."),
+    admin("leave-maintenance", "Says that it is not being worked on any more."),
+    system("release", "Gives back what a server took."),
+    system("reserve", "Takes what a server was placed on."),
+    admin("retire", "Takes it out of the estate; it must have no server."),
+    system("sight", "Reports what its agent sees of it."),
+];
+
+impl Host {
+    /// What a placement counts with: what is seen, less what is kept back. A host whose agent has
+    /// said nothing yet has nothing and takes nobody.
+    pub fn facts(&self, id: HostId) -> HostFacts {
+        let settings = &self.settings;
+        let mut cells = self.seen.as_ref().map_or_else(Vec::new, |seen| seen.cells.clone());
+        for cell in &mut cells {
+            let of = settings.memory_reserved.iter().find(|reserve| reserve.cell == cell.id);
+            let reserved = of.map_or(0, |reserve| reserve.memory_mib);
+            cell.memory_reserved_mib = cell.memory_reserved_mib.saturating_add(reserved);
+        }
+        let seen = self.seen.as_ref();
+        HostFacts {
+            id,
+            enabled: !self.disabled && !self.retired && seen.is_some(),
+            maintenance: self.maintenance,
+            architecture: seen.map_or(Architecture::X86_64, |seen| seen.architecture),
+            tags: settings.tags.clone(),
+            labels: seen.map_or_else(BTreeSet::new, |seen| seen.labels.clone()),
+            cpu_overcommit_percent: settings.cpu_overcommit_percent,
+            memory_overcommit_percent: settings.memory_overcommit_percent,
+            cpus_reserved: settings.cpus_reserved.clone(),
+            cells,
+            devices: seen.map_or_else(Vec::new, |seen| seen.devices.clone()),
+        }
+    }
+
+    /// The host with what is held of it, as a placement sees it.
+    ///
+    /// # Errors
+    /// `invalid-field`: [`HostFacts::check`], which was asked of every fact before it was recorded.
+    pub fn placeable(&self, id: HostId) -> Result<placement::Host, Refusal> {
+        placement::Host::new(self.facts(id), self.holdings.values().cloned())
+    }
+
+    /// Whether what comes from an agent of this epoch is of the agent that works for it now.
+    ///
+    /// # Errors
+    /// `stale-epoch`.
+    pub fn check_epoch(&self, epoch: u64) -> Result<(), Refusal> {
+        if epoch == self.epoch && epoch > 0 {
+            return Ok(());
+        }
+        let detail = format!("epoch: {epoch} is over, {} works for {}", self.epoch, self.name);
+        Err(Refusal::new(&codes::STALE_EPOCH, detail))
+    }
+
+    /// HostSettings and sighting that go together.
+    fn check(settings: &HostSettings, seen: Option<&HostSighting>) -> Result<(), Refusal> {
+        let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        if settings.tags.len() > TAGS_MAX {
+            return no(format!("tags: at most {TAGS_MAX}"));
+        }
+        settings.tags.iter().try_for_each(|tag| check_name(tag))?;
+        let cells: BTreeSet<u32> = settings.memory_reserved.iter().map(|one| one.cell).collect();
+        if cells.len() < settings.memory_reserved.len() {
+            return no("memory_reserved: each cell once".to_owned());
+        }
+        let probe = Self { settings: settings.clone(), seen: seen.cloned(), ..Self::default() };
+        let facts = probe.facts(HostId::new(Uuid::nil()));
+        facts.check()?;
+        let Some(seen) = seen else { return Ok(()) };
+        if seen.labels.len() > TAGS_MAX {
+            return no(format!("labels: at most {TAGS_MAX}"));
+        }
+        if let Some(cell) = cells.iter().find(|cell| facts.cell(**cell).is_none()) {
+            return no(format!("memory_reserved: the host has no cell {cell}"));
+        }
+        let pages = facts.page_sizes();
+        if !pages.is_empty() && settings.memory_overcommit_percent != 100 {
+            let detail = "memory_overcommit_percent: huge pages cannot be promised twice; only 100";
+            return no(detail.to_owned());
+        }
+        Ok(())
+    }
+
+    /// A sighting with what is held and was not found: it is lost, and stays with who has it.
+    fn with_lost(&self, mut seen: HostSighting) -> HostSighting {
+        let held: BTreeSet<&String> = self
+            .holdings
+            .values()
+            .flat_map(|holding| holding.devices.iter().chain(&holding.devices_with))
+            .collect();
+        let known = self.seen.iter().flat_map(|known| &known.devices);
+        let lost = known.filter(|device| {
+            held.contains(&device.id) && seen.devices.iter().all(|one| one.id != device.id)
+        });
+        let lost: Vec<Device> = lost
+            .map(|device| {
+                let cell = device.cell.filter(|id| seen.cells.iter().any(|cell| cell.id == *id));
+                Device { availability: Availability::Lost, cell, ..device.clone() }
+            })
+            .collect();
+        seen.devices.extend(lost);
+        seen.devices.sort_by(|one, next| one.id.cmp(&next.id));
+        seen
+    }
+
+    /// A host that is there, else it is the wrong state for this.
+    fn there(&self, verb: &str) -> Result<(), Refusal> {
+        if self.name.is_empty() || self.retired {
+            return Err(Refusal::wrong_state(verb, self.status()));
+        }
+        Ok(())
+    }
+}
+
+impl Decider for Host {
+    const KIND: &'static str = "host";
+    const PLURAL: &'static str = "hosts";
+    const SUMMARY: &'static str = "A machine of our own that runs servers.";
+    type Command = Command;
+    type Event = Event;
+    type Order = NoOrder;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+        let none_if = |already: bool, event: Event| if already { vec![] } else { vec![event] };
+        Ok(match command {
+            Command::Configure { settings } => {
+                self.there("configure")?;
+                Self::check(&settings, self.seen.as_ref())?;
+                none_if(settings == self.settings, Event::Configured { settings })
+            }
+            Command::Disable {} => {
+                self.there("disable")?;
+                none_if(self.disabled, Event::Disabled {})
+            }
+            Command::Enable {} => {
+                self.there("enable")?;
+                none_if(!self.disabled, Event::Enabled {})
+            }
+            Command::Enrol { .. } if !self.name.is_empty() => {
+                let detail = format!("this host is {}", self.name);
+                return Err(Refusal::new(&codes::ALREADY_EXISTS, detail));
+            }
+            Command::Enrol { name, settings } => {
+                check_name(&name)?;
+                Self::check(&settings, None)?;
+                vec![Event::Enrolled { name, settings }]
+            }
+            Command::EnterMaintenance {} => {
+                self.there("enter-maintenance")?;
+                none_if(self.maintenance, Event::MaintenanceEntered {})
+            }
+            Command::Join { epoch, agent } if (epoch, &agent) == (self.epoch, &self.agent) => {
+                self.there("join")?;
+                vec![]
+            }
+            Command::Join { epoch, agent } => {
+                self.there("join")?;
+                if epoch != self.epoch + 1 {
+                    let detail = format!("epoch: the next of {} is {}", self.name, self.epoch + 1);
+                    return Err(Refusal::new(&codes::STALE_EPOCH, detail));
+                }
+                if agent.len() > AGENT_BYTES_MAX {
+                    let detail = format!("agent: at most {AGENT_BYTES_MAX} bytes");
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                vec![Event::Joined { epoch, agent }]
+            }
+            Command::LeaveMaintenance {} => {
+                self.there("leave-maintenance")?;
+                none_if(!self.maintenance, Event::MaintenanceLeft {})
+            }
+            Command::Release { server } => {
+                none_if(!self.holdings.contains_key(&server), Event::Released { server })
+            }
+            Command::Reserve { holding } => {
+                self.there("reserve")?;
+                if self.holdings.get(&holding.server) == Some(&holding) {
+                    return Ok(vec![]);
+                }
+                if self.disabled || self.maintenance {
+                    let detail = format!("{} is {}", self.name, self.status());
+                    return Err(Refusal::new(&codes::NO_ROOM, detail));
+                }
+                self.placeable(HostId::new(Uuid::nil()))?.take(holding.clone())?;
+                vec![Event::Reserved { holding }]
+            }
+            Command::Retire {} if self.retired => vec![],
+            Command::Retire {} => {
+                self.there("retire")?;
+                let servers = self.holdings.len();
+                if servers > 0 {
+                    let detail = format!("{} has {servers} servers", self.name);
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
+                vec![Event::Retired {}]
+            }
+            Command::Sight { epoch, seen } => {
+                self.there("sight")?;
+                self.check_epoch(epoch)?;
+                let seen = self.with_lost(seen);
+                Self::check(&self.settings, Some(&seen))?;
+                if self.seen.as_ref() == Some(&seen) {
+                    return Ok(vec![]);
+                }
+                let json =
+                    |seen: Option<&HostSighting>| serde_json::to_value(seen).unwrap_or_default();
+                let differ = fields(&json(self.seen.as_ref()), &json(Some(&seen)));
+                let fields = differ.into_iter().map(|one| one.field).collect();
+                vec![Event::Sighted { seen, fields }]
+            }
+        })
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Configured { settings } => self.settings = settings,
+            Event::Disabled {} => self.disabled = true,
+            Event::Enabled {} => self.disabled = false,
+            Event::Enrolled { name, settings } => {
+                self.name = name;
+                self.settings = settings;
+            }
+            Event::Joined { epoch, agent } => {
+                self.epoch = epoch;
+                self.agent = agent;
+            }
+            Event::MaintenanceEntered {} => self.maintenance = true,
+            Event::MaintenanceLeft {} => self.maintenance = false,
+            Event::Released { server } => drop(self.holdings.remove(&server)),
+            Event::Reserved { holding } => drop(self.holdings.insert(holding.server, holding)),
+            Event::Retired {} => self.retired = true,
+            Event::Sighted { seen, .. } => self.seen = Some(seen),
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<NoOrder>> {
+        None
+    }
+
+    fn status(&self) -> &'static str {
+        match self {
+            Self { name, .. } if name.is_empty() => "absent",
+            Self { retired: true, .. } => "retired",
+            Self { maintenance: true, .. } => "maintenance",
+            Self { disabled: true, .. } => "disabled",
+            Self { seen: None, .. } => "enrolled",
+            _ => "ready",
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        Facets {
+            name: Some(self.name.clone()),
+            gone: self.retired,
+            tags: self.settings.tags.iter().map(|tag| (tag.clone(), String::new())).collect(),
+            ..Facets::default()
+        }
+    }
+
+    fn claims(&self, events: &[Event]) -> Vec<String> {
+        let of = |event: &Event| match event {
+            Event::Enrolled { name, .. } => Some(format!("host/{name}")),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+}

@@ -1,0 +1,368 @@
+//! Servers on hosts of our own: placed, made, and taken away again, whatever fails on the way. What
+//! hosts really have is counted, and is what the log says.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use adapters_sim::{HostFault, HostStep, SimHosts};
+use commands::{
+    run_orders::{Probe, Step},
+    submit::SubmitFault,
+};
+use domain::{
+    compute::{host::Host, server::Server},
+    kernel::{Decider, OrderKey, codes},
+};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{World, small};
+
+impl World {
+    /// A host that is there, with an agent that has said what it is: cells, cores of each, memory of
+    /// each in MiB.
+    pub(crate) async fn host(&self, name: &str, cells: u32, cores: u32, memory_mib: u64) -> Uuid {
+        let settings = json!({"cpu_overcommit_percent": 100, "tags": ["lab"]});
+        let body = json!({"name": name, "settings": settings});
+        let id = self.send("host", None, "enrol", body).await.unwrap().id;
+        self.joined(id, SimHosts::sighting(cells, cores, memory_mib)).await;
+        id
+    }
+
+    async fn joined(&self, host: Uuid, seen: impl serde::Serialize) {
+        let epoch = self.ledger.typed::<Host>(&host.to_string()).await.unwrap().1.epoch + 1;
+        let join = json!({"epoch": epoch, "agent": "sim"});
+        self.system("host", host, "join", join).await.unwrap();
+        self.system("host", host, "sight", json!({"epoch": epoch, "seen": seen})).await.unwrap();
+        self.hosts.join(host, epoch);
+    }
+
+    async fn system(
+        &self,
+        kind: &str,
+        id: Uuid,
+        verb: &str,
+        body: Value,
+    ) -> Result<commands::submit::Outcome, SubmitFault> {
+        let mut submission = Self::submission(kind, id, verb, body);
+        submission.principal = domain::kernel::Principal::system("agent");
+        self.ledger.submit(submission).await
+    }
+
+    async fn launch(&self, name: &str, vcpus: u32, memory_mib: u64) -> Result<Uuid, SubmitFault> {
+        let body = json!({"name": name, "spec": {"vcpus": vcpus, "memory_mib": memory_mib}});
+        Ok(self.send("server", None, "launch", body).await?.id)
+    }
+
+    async fn server(&self, id: Uuid) -> Server {
+        self.ledger.typed(&id.to_string()).await.unwrap().1
+    }
+
+    /// What a host holds by the log is what it really has.
+    async fn same_as_census(&self, host: Uuid) {
+        let state = self.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
+        let held: BTreeSet<Uuid> = state.holdings.keys().map(|server| server.uuid()).collect();
+        let census = self.hosts.census(host);
+        assert_eq!(held, census.keys().copied().collect(), "holdings and census");
+        for (id, real) in census {
+            let server = self.server(id).await;
+            assert_eq!(real.running, server.status() == "running", "{}", server.status());
+        }
+    }
+}
+
+fn code(result: Result<impl std::fmt::Debug, SubmitFault>) -> &'static str {
+    match result {
+        Err(SubmitFault::Refused(refusal)) => refusal.code.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_lives_on_a_host_from_launch_to_purge() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 2, 4, 8_192).await;
+    let strict = json!({"vcpus": 4, "memory_mib": 4_096, "numa": "strict", "pinning": {"type": "siblings", "data": {}}});
+    let body = json!({"name": "db", "spec": strict, "wishes": {"tags_required": ["lab"]}});
+    let id = world.send("server", None, "launch", body).await.unwrap().id;
+    let row = world.row(id).await;
+    assert_eq!(row["status"], "launching");
+    assert_eq!(row["parent"], host.to_string(), "the row says where it is");
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "running");
+    let placement = world.server(id).await.home.unwrap().placement;
+    assert_eq!(placement.holding.pins.len(), 4);
+    assert_eq!(placement.holding.cells.len(), 1, "in the smallest number of cells");
+    let real = world.hosts.census(host)[&id].clone();
+    assert_eq!(real.pins.len(), 4, "the host pins what the placement says");
+
+    world.send("server", id, "reboot", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.hosts.census(host)[&id].boots, 2);
+    assert_eq!(code(world.send("server", id, "delete", json!({})).await), "wrong-state");
+    world.send("server", id, "protect", json!({})).await.unwrap();
+    world.send("server", id, "stop", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(code(world.send("server", id, "delete", json!({})).await), "wrong-state");
+    world.send("server", id, "unprotect", json!({})).await.unwrap();
+    world.send("server", id, "delete", json!({})).await.unwrap();
+    assert_eq!(world.row(id).await["status"], "deleted");
+    assert_eq!(code(world.send("server", id, "start", json!({})).await), "wrong-state");
+    world.send("server", id, "undelete", json!({})).await.unwrap();
+    assert_eq!(code(world.send("server", id, "purge", json!({})).await), "wrong-state");
+    world.send("server", id, "delete", json!({})).await.unwrap();
+    assert_eq!(code(world.send("host", host, "retire", json!({})).await), "in-use");
+    world.same_as_census(host).await;
+    world.send("server", id, "purge", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "gone");
+    world.same_as_census(host).await;
+    assert!(world.hosts.census(host).is_empty());
+    world.send("host", host, "retire", json!({})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_launches_into_the_last_room_are_as_many_as_fit() {
+    let world = World::empty(small());
+    // 3 hosts with 8 CPUs, not over-committed: 8 servers of 3 CPUs fit nowhere near 64 times.
+    let mut hosts = Vec::new();
+    for at in 0..3 {
+        hosts.push(world.host(&format!("kvm-{at}"), 1, 4, 65_536).await);
+    }
+    let launches = (0..64).map(|at| {
+        let world = &world;
+        async move { world.launch(&format!("s{at}"), 3, 64).await }
+    });
+    let results = join_all(launches).await;
+    let there: Vec<Uuid> = results.iter().filter_map(|one| one.as_ref().ok().copied()).collect();
+    assert_eq!(there.len(), 6, "two on each host");
+    for refused in results.into_iter().filter(Result::is_err) {
+        assert_eq!(code(refused), "no-room");
+    }
+    world.settle().await;
+    for host in &hosts {
+        assert_eq!(world.hosts.census(*host).len(), 2);
+        world.same_as_census(*host).await;
+    }
+    // Nothing of those that were refused is there.
+    assert_eq!(world.rows("server").await.len(), 6);
+    // And what one gives back, another gets.
+    for verb in ["stop", "delete", "purge"] {
+        world.send("server", there[0], verb, json!({})).await.unwrap();
+        world.settle().await;
+    }
+    world.launch("last", 3, 64).await.unwrap();
+    assert_eq!(code(world.launch("too-late", 3, 64).await), "no-room");
+}
+
+/// Two ledgers on one store, as two server processes are: neither knows what the other does but by
+/// the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_never_give_one_place_twice() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 65_536).await;
+    let other = commands::ledger::Ledger::new(world.ledger.ports.clone());
+    let launches = (0..32).map(|at| {
+        let ledger = if at % 2 == 0 { &world.ledger } else { &other };
+        let body = json!({"name": format!("s{at}"), "spec": {"vcpus": 1, "memory_mib": 64}});
+        ledger.submit(World::submission("server", None, "launch", body))
+    });
+    let results = join_all(launches).await;
+    assert_eq!(results.iter().filter(|one| one.is_ok()).count(), 8);
+    let host = world.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
+    assert_eq!(host.holdings.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_launch_says_why_and_leaves_nothing() {
+    let world = World::empty(small());
+    assert_eq!(code(world.launch("early", 1, 64).await), "no-room");
+    let host = world.host("kvm-1", 1, 2, 1_024).await;
+    world.send("host", host, "disable", json!({})).await.unwrap();
+    let refused = world.launch("web", 1, 64).await;
+    let Err(SubmitFault::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert!(refusal.detail.contains("disabled 1"), "{}", refusal.detail);
+    world.send("host", host, "enable", json!({})).await.unwrap();
+    world.send("host", host, "enter-maintenance", json!({})).await.unwrap();
+    assert_eq!(code(world.launch("web", 1, 64).await), "no-room");
+    world.send("host", host, "leave-maintenance", json!({})).await.unwrap();
+    let bad = [
+        json!({"name": "x", "spec": {"vcpus": 0, "memory_mib": 64}}),
+        json!({"name": "x", "spec": {"vcpus": 1, "memory_mib": 0}}),
+        json!({"name": "", "spec": {"vcpus": 1, "memory_mib": 64}}),
+        json!({"name": "x", "spec": {"vcpus": 1, "memory_mib": 64, "page_kib": 3}}),
+        json!({"name": "x", "spec": {"vcpus": 1, "memory_mib": 64}, "placement": {}}),
+        json!({"name": "x", "spec": {"vcpus": 1, "memory_mib": 64}, "project": Uuid::nil()}),
+    ];
+    for body in bad {
+        let refused = world.send("server", None, "launch", body.clone()).await;
+        assert_eq!(code(refused), "invalid-field", "{body}");
+    }
+    let typo = json!({"name": "x", "spec": {"vcpus": 1, "memory": 64}});
+    assert_eq!(code(world.send("server", None, "launch", typo).await), "malformed-command");
+    let state = world.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
+    assert!(state.holdings.is_empty(), "nothing is reserved");
+    assert!(world.rows("server").await.is_empty());
+}
+
+/// Dies once at every step of every order.
+#[derive(Default)]
+struct Mortal(Mutex<BTreeSet<(OrderKey, Step)>>);
+
+impl Probe for Mortal {
+    fn dies(&self, step: Step, key: &OrderKey) -> bool {
+        self.0.lock().unwrap().insert((key.clone(), step))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_survives_a_death_at_each_step() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let id = world.launch("web", 2, 512).await.unwrap();
+    let mortal = Arc::new(Mortal::default());
+    world.settle_with(Some(mortal.clone())).await;
+    for verb in ["reboot", "stop", "start", "stop", "delete", "purge"] {
+        world.send("server", id, verb, json!({})).await.unwrap();
+        world.settle_with(Some(mortal.clone())).await;
+        world.same_as_census(host).await;
+        if verb == "reboot" {
+            assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
+        }
+    }
+    assert_eq!(world.row(id).await["status"], "gone");
+    let deaths = mortal.0.lock().unwrap().len();
+    assert_eq!(deaths, 6 * 3, "six orders, three steps each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    for step in HostStep::ALL {
+        world.hosts.break_next(step, HostFault::Transient);
+        world.hosts.break_next(step, HostFault::AnswerLost);
+    }
+    let id = world.launch("web", 2, 512).await.unwrap();
+    world.settle().await;
+    for verb in ["reboot", "stop", "delete", "purge"] {
+        world.same_as_census(host).await;
+        world.send("server", id, verb, json!({})).await.unwrap();
+        world.settle().await;
+        if verb == "reboot" {
+            assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
+        }
+    }
+    assert_eq!(world.hosts.hit().len(), 2 * HostStep::ALL.len(), "every fault was had");
+    world.same_as_census(host).await;
+    assert_eq!(world.row(id).await["status"], "gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_that_cannot_be_is_parked_and_given_up_without_a_trace() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let why = "no such machine type".to_owned();
+    world.hosts.break_next(HostStep::Start, HostFault::Rejected(why.clone()));
+    let id = world.launch("web", 2, 512).await.unwrap();
+    world.settle().await;
+    let row = world.row(id).await;
+    assert_eq!(row["status"], "parked");
+    assert!(row["order"]["parked"].as_str().unwrap().contains(&why));
+    assert_eq!(code(world.send("server", id, "start", json!({})).await), "wrong-state");
+    assert_eq!(world.hosts.census(host).len(), 1, "it is half made");
+    world.send("server", id, "abandon", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "gone");
+    assert!(world.hosts.census(host).is_empty());
+    world.same_as_census(host).await;
+
+    // The same, and somebody mends what was wrong.
+    world.hosts.break_next(HostStep::Define, HostFault::Rejected(why));
+    let id = world.launch("web", 2, 512).await.unwrap();
+    world.settle().await;
+    world.send("server", id, "retry", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "running");
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_an_older_epoch_changes_nothing() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    // Another agent has joined elsewhere; this process does not know.
+    world.system("host", host, "join", json!({"epoch": 2, "agent": "other"})).await.unwrap();
+    let seen = SimHosts::sighting(1, 1, 64);
+    let late = world.system("host", host, "sight", json!({"epoch": 1, "seen": seen})).await;
+    assert_eq!(code(late), codes::STALE_EPOCH.code);
+    let id = world.launch("web", 2, 512).await.unwrap();
+    world.caught_up().await;
+    let runner = commands::run_orders::Runner::new(world.ledger.clone(), 8);
+    for _ in 0..5 {
+        runner.pass().await.unwrap();
+    }
+    assert!(world.hosts.census(host).is_empty(), "the old agent did nothing");
+    assert_eq!(world.row(id).await["status"], "launching");
+    // The agent that joined in the newest epoch goes on.
+    world.hosts.join(host, 2);
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_where_and_is_stale_when_the_place_is_gone() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 2, 4_096).await;
+    let body = json!({"name": "web", "spec": {"vcpus": 3, "memory_mib": 64}});
+    let mut submission = World::submission("server", None, "launch", body);
+    let plan = world.ledger.plan(&submission).await.unwrap();
+    assert!(plan.touches.contains(&format!("host/{host}")), "{:?}", plan.touches);
+    let launched = &plan.events[0].data["launch"]["placement"];
+    assert_eq!(launched["host"], host.to_string());
+    let state = world.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
+    assert!(state.holdings.is_empty(), "a plan takes nothing");
+    world.launch("other", 1, 64).await.unwrap();
+    submission.plan_id = Some(plan.plan_id);
+    let stale = world.ledger.submit(submission.clone()).await;
+    assert!(matches!(stale, Err(SubmitFault::Stale(_))), "{stale:?}");
+    submission.plan_id = None;
+    submission.plan_id = Some(world.ledger.plan(&submission).await.unwrap().plan_id);
+    world.ledger.submit(submission).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_a_host_are_checked_against_what_it_is() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 2, 4_096).await;
+    let configure = |settings: Value| {
+        let world = &world;
+        async move { world.send("host", host, "configure", json!({"settings": settings})).await }
+    };
+    for bad in [
+        json!({"cpu_overcommit_percent": 99}),
+        json!({"memory_overcommit_percent": 10_001}),
+        json!({"memory_reserved": [{"cell": 3, "memory_mib": 64}]}),
+        json!({"memory_reserved": [{"cell": 0, "memory_mib": 5_000}]}),
+        json!({"tags": [""]}),
+    ] {
+        assert_eq!(code(configure(bad.clone()).await), "invalid-field", "{bad}");
+    }
+    let reserve = json!([{"cell": 0, "memory_mib": 4_000}]);
+    configure(json!({"memory_reserved": reserve, "cpus_reserved": [0, 1]})).await.unwrap();
+    assert_eq!(code(world.launch("large", 1, 97).await), "no-room");
+    world.launch("small", 1, 96).await.unwrap();
+    assert_eq!(
+        code(world.send("host", None, "enrol", json!({"name": "kvm-1"})).await),
+        "already-claimed"
+    );
+    // Huge pages cannot be promised twice.
+    let mut seen = SimHosts::sighting(1, 2, 4_096);
+    seen.cells[0].pages = serde_json::from_value(json!([{"size_kib": 2048, "count": 4}])).unwrap();
+    configure(json!({"memory_overcommit_percent": 150})).await.unwrap();
+    let sight = world.system("host", host, "sight", json!({"epoch": 1, "seen": seen})).await;
+    assert_eq!(code(sight), "invalid-field");
+}
