@@ -1,14 +1,19 @@
 //! Where disks lie on a KVM host.
 //!
-//! The map: [`directory`] keeps disks as files, made by [`qemu_img`]; [`files`] gives them their names.
+//! The map: [`directory`] keeps disks as files, made by [`qemu_img`]; [`cache`] keeps the images that
+//! disks are made from, and [`header`] tells what they claim to be before any tool opens them; [`seed`]
+//! writes what a server reads at its first boot; [`files`] gives files their names.
 //!
 //! A disk's file is named by the disk's id and by nothing that a user chose. What is being made has
 //! a name of its own (`.part`) and gets its real name when it is whole and on the medium: after a
 //! crash there is all of it or nothing.
 
+pub mod cache;
 pub mod directory;
 pub mod files;
+pub mod header;
 pub mod qemu_img;
+pub mod seed;
 
 use std::path::PathBuf;
 
