@@ -53,7 +53,7 @@ impl Digest {
     }
 
     fn finish(hasher: Sha256) -> Self {
-        Self(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(format!("{:x}", hasher.finalize()))
     }
 
     /// As text.
@@ -378,9 +378,11 @@ async fn backing_files(disks: &Directory) -> Result<BTreeSet<PathBuf>, StorageFa
         let next = entries.next_entry().await;
         let Some(entry) = next.map_err(StorageFault::file("cannot list", folder))? else { break };
         let path = entry.path();
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !name.trim_end_matches(".part").ends_with(".qcow2") {
+        let mut name = PathBuf::from(entry.file_name());
+        if name.extension().is_some_and(|ending| ending == "part") {
+            name.set_extension("");
+        }
+        if name.extension().is_none_or(|ending| ending != Format::Qcow2.name()) {
             continue;
         }
         match read_backing(&path).await {

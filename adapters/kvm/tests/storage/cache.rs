@@ -25,8 +25,7 @@ use crate::crash::die_everywhere;
 const MIB: u64 = 1 << 20;
 
 fn digest(bytes: &[u8]) -> Digest {
-    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Digest::read(&digits).unwrap()
+    Digest::read(&format!("{:x}", Sha256::digest(bytes))).unwrap()
 }
 
 /// Bytes that are sent piece by piece, and how often they were asked for.
@@ -74,7 +73,8 @@ async fn made(folder: &Path, words: &[&str]) -> Vec<u8> {
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("images")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| !name.ends_with(".lock")).collect();
+    let mut names: Vec<_> =
+        names.filter(|name| Path::new(name).extension().is_none_or(|it| it != "lock")).collect();
     names.sort();
     names
 }
