@@ -22,6 +22,7 @@ mod bills;
 mod cube;
 mod forecasts;
 mod http;
+mod launches;
 mod placement;
 mod resync;
 mod subscribe;
@@ -42,6 +43,7 @@ static BENCHES: &[Bench] = &[
     ("cube", cube::run),
     ("forecasts", forecasts::run),
     ("http", http::run),
+    ("launches", launches::run),
     ("lists", views::run_lists),
     ("placement", placement::run),
     ("replay", views::run_replay),

@@ -2,7 +2,7 @@
 
 use domain::{
     compute::{placement::ServerId, server::home::Launch},
-    kernel::{Kind, Refusal, codes},
+    kernel::{Kind, Refusal, Role, codes},
 };
 use serde_json::{Value, json};
 
@@ -28,9 +28,21 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let Ok(launch) = serde_json::from_value::<Launch>(gathering.body.clone()) else {
         return Ok(());
     };
+    // Before anything of the fleet is looked at, which is not theirs.
+    gathering.principal.authorise(Role::Operator, launch.project)?;
     let request = launch.request(ServerId::new(gathering.id));
+    let reaches_hosts = gathering.principal.reach.covers(None);
     let placement = gathering.ledger.place(&request).await.map_err(|fault| match fault {
-        PlaceFault::Refused(refusal) => GatherFault::Refused(refusal),
+        PlaceFault::Refused(mut refusal) => {
+            // Which host it is of is told to those who see hosts.
+            if *refusal.code == codes::NO_ROOM
+                && !reaches_hosts
+                && let Some(end) = refusal.detail.find(';')
+            {
+                refusal.detail.truncate(end);
+            }
+            GatherFault::Refused(refusal)
+        }
         PlaceFault::Load(fault) => GatherFault::Load(fault),
     })?;
     gathering.body["placement"] = json!(placement);

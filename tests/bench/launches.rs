@@ -1,0 +1,113 @@
+//! Launches through the whole loop: placed, recorded, carried out by hosts in memory, reported.
+
+use std::{sync::Arc, time::Instant};
+
+use adapters_sim::SimHosts;
+use adapters_store_sqlite::{SqliteLeases, start_views};
+use commands::{
+    ledger::{Ledger, Ports},
+    ports::{EventLog, Query, Views},
+    run_orders::Runner,
+    submit::Submission,
+    testing::{NoBills, TestVault},
+};
+use domain::{kernel::Principal, kinds};
+use futures::{StreamExt, stream};
+use projections::views::{LENSES, VIEWS};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    http::{RealClock, RealIds},
+    support::{Size, cpu_seconds, open_sqlite, peak_mib, runtime},
+};
+
+/// Callers at once.
+const CALLERS: usize = 32;
+/// Orders that the runner works on at once, as a server's configuration has it.
+const ORDERS: usize = 32;
+
+async fn send(ledger: &Ledger, kind: &str, id: Option<Uuid>, verb: &str, body: Value) -> Uuid {
+    let kind = kinds::by_name(kind).expect("a kind");
+    let submission = Submission::new(Principal::system("bench"), kind, id, verb, body);
+    ledger.submit(submission).await.expect("it is sent").id
+}
+
+async fn measure(size: Size) {
+    let (launches, hosts) = (size.pick(1_000_u32, 50), size.pick(200, 10));
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open_sqlite(folder.path());
+    let log: Arc<dyn EventLog> = Arc::new(store.clone());
+    let (views, _running) =
+        start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views start");
+    let sim = SimHosts::default();
+    let ledger = Ledger::new(Ports {
+        answers: Arc::new(NoBills),
+        bills: Arc::new(NoBills),
+        log: log.clone(),
+        views: Arc::new(views.clone()),
+        hosts: Arc::new(sim.clone()),
+        leases: Arc::new(SqliteLeases::new(&store).expect("leases")),
+        vault: Arc::new(TestVault),
+        clock: Arc::new(RealClock),
+        ids: Arc::new(RealIds),
+        providers: Vec::new(),
+    });
+    for at in 0..hosts {
+        let body = json!({"name": format!("kvm-{at}")});
+        let host = send(&ledger, "host", None, "enrol", body).await;
+        let join = json!({"epoch": 1, "agent": "bench"});
+        send(&ledger, "host", Some(host), "join", join).await;
+        let seen = SimHosts::sighting(2, 16, 131_072);
+        send(&ledger, "host", Some(host), "sight", json!({"epoch": 1, "seen": seen})).await;
+        sim.join(host, 1);
+    }
+    let (stop, stopped) = futures::channel::oneshot::channel::<()>();
+    let runner = Runner::new(ledger.clone(), ORDERS);
+    let working = tokio::spawn(async move {
+        runner
+            .run(async {
+                let _ = stopped.await;
+            })
+            .await
+    });
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    stream::iter(0..launches)
+        .for_each_concurrent(CALLERS, |at| {
+            let ledger = &ledger;
+            async move {
+                let spec = json!({"vcpus": 2, "memory_mib": 2_048, "numa": "strict"});
+                let body = json!({"name": format!("server-{at}"), "spec": spec});
+                send(ledger, "server", None, "launch", body).await;
+            }
+        })
+        .await;
+    let placed = start.elapsed().as_secs_f64();
+    loop {
+        let head = log.head().await.expect("a head").position;
+        views.reach_position(head, std::time::Duration::from_mins(10)).await.expect("views");
+        let running = Query::all().with("kind", "server").with("status", "running");
+        let running =
+            views.count("inventory", &running, u64::from(launches)).await.expect("a count");
+        if running == u64::from(launches) {
+            break;
+        }
+        log.appended(head).await;
+    }
+    let all = start.elapsed().as_secs_f64();
+    drop(stop);
+    working.await.expect("the runner ends");
+    println!("| | seconds | a second |\n|---|--:|--:|");
+    println!("| placed and recorded | {placed:.2} | {:.0} |", f64::from(launches) / placed);
+    println!("| running, seen in the inventory | {all:.2} | {:.0} |", f64::from(launches) / all);
+    println!(
+        "\n{launches} launches on {hosts} hosts of 2 cells, {CALLERS} callers, {ORDERS} orders at \
+         once; {:.2} CPU seconds; peak memory {} MiB.",
+        cpu_seconds() - cpu,
+        peak_mib()
+    );
+}
+
+pub(crate) fn run(size: Size) {
+    runtime().block_on(measure(size));
+}
