@@ -69,7 +69,7 @@ async fn measure(size: Size) {
             .run(async {
                 let _ = stopped.await;
             })
-            .await
+            .await;
     });
     let (start, cpu) = (Instant::now(), cpu_seconds());
     stream::iter(0..launches)
