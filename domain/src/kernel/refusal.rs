@@ -126,6 +126,8 @@ codes! {
     UNKNOWN_COMMAND = "unknown-command" 404 "this kind has no such command";
     /// Use an account of a provider that has it: see `docs/capabilities.md`.
     UNSUPPORTED = "unsupported" 422 "the provider does not support this";
+    /// Change the userdata as the detail says; it runs once, so look at it well.
+    USERDATA_INVALID = "userdata-invalid" 422 "the server would not understand this userdata";
     /// Read the resource and choose a command that fits its status.
     WRONG_STATE = "wrong-state" 409 "the resource's status does not allow this";
 }
