@@ -4,7 +4,8 @@
 //! up, `user-data` what its owner wants done. Written as JSON, which is YAML that leaves nothing to
 //! its rules. Equal input gives equal bytes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde::Serialize;
