@@ -4,6 +4,7 @@
 //! more function runs them and reads back what the kernel then says. All of it can be run twice.
 
 pub mod firewall;
+pub mod quota;
 pub mod rates;
 
 use std::{fmt, str::FromStr};

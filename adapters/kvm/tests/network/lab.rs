@@ -77,6 +77,19 @@ impl Lab {
         inside(&["link", "set", "eth0", "up"]);
     }
 
+    /// `ip` in a server.
+    pub(crate) fn inside(&self, tap: &str, arguments: &[&str]) {
+        run("ip", &[&["-n", &format!("{}-{tap}", self.host)], arguments].concat());
+    }
+
+    /// Nobody speaks IPv6, nor asks for neighbours or groups by it.
+    pub(crate) fn without_ipv6(&self) {
+        for name in self.servers.iter().chain([&self.host]) {
+            let off = ["sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1"];
+            run("ip", &[&["netns", "exec", name], &off[..]].concat());
+        }
+    }
+
     /// Runs a script in a server: whether it ended well.
     pub(crate) fn says(&self, tap: &str, script: &str) -> bool {
         let name = format!("{}-{tap}", self.host);

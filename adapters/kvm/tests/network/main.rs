@@ -7,4 +7,5 @@
 mod firewall;
 mod golden;
 mod lab;
+mod quota;
 mod rates;
