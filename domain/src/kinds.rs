@@ -2,7 +2,9 @@
 
 use crate::{
     cloud::{Region, Vpc, Zone},
-    compute::{disk::Disk, host::Host, server::Server, shape::Shape},
+    compute::{
+        disk::Disk, host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
+    },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
         budget::Budget, cluster::Cluster, commitment::Commitment, driver::Driver,
@@ -11,7 +13,7 @@ use crate::{
     },
     kernel::{Kind, kind},
     mapping::Mapped,
-    network::{Network, security_group::SecurityGroup},
+    network::{Network, security_group::SecurityGroup, segment::Segment},
     observation::Observed,
     tenancy::{
         cloud_account::CloudAccount, domain::Domain, organisation::Organisation, project::Project,
@@ -34,7 +36,9 @@ pub static KINDS: &[Kind] = &[
     kind::<Driver>(),
     kind::<ExchangeRate>(),
     kind::<Host>(),
+    kind::<Image>(),
     kind::<Issuer>(),
+    kind::<KeyPair>(),
     kind::<Observed<Network>>(),
     kind::<Organisation>(),
     kind::<Project>(),
@@ -44,6 +48,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Repricing>(),
     kind::<RuleSet>(),
     kind::<Mapped<SecurityGroup>>(),
+    kind::<Segment>(),
     kind::<Server>(),
     kind::<Shape>(),
     kind::<Tagging>(),

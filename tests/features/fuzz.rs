@@ -174,6 +174,17 @@ impl Server {
         let equipment = json!({"vcpus": 2, "memory_gib": "4"});
         let shape = json!({"provider": "sim", "name": "s2.small", "equipment": equipment});
         self.send("shapes", "", "define", shape).await;
+        let segment = json!({"name": "blue", "medium": {"vlan": {"id": 7}}, "bridge": "br0"});
+        self.send("segments", "", "define", segment).await;
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI";
+        self.send("key-pairs", "", "define", json!({"name": "ann", "public_key": key})).await;
+        let image = json!({
+            "name": "debian", "source": "upload", "sha256": "0a".repeat(32), "format": "qcow2",
+            "size_mib": 400, "architecture": "x86_64", "os": "linux", "firmware": "bios",
+            "min_disk_gib": 3,
+        });
+        self.send("images", "", "define", image).await;
         self.import().await;
         self.client.perform(&format!("/v1/reports/{report}/runs"), &[]).await.unwrap();
         let issue = json!({"name": "reader", "role": "viewer", "reach": "all"});

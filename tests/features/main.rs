@@ -22,6 +22,7 @@ mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
 mod plans;
+mod private_cloud;
 mod pulls;
 mod rating;
 mod replay;

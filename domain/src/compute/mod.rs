@@ -1,7 +1,9 @@
-//! Machines, where they go, their disks, and what they do at their first boot.
+//! Machines, where they go, their disks, what they are made from, and what they do at their first boot.
 
 pub mod disk;
 pub mod host;
+pub mod image;
+pub mod key_pair;
 pub mod placement;
 pub mod server;
 pub mod shape;

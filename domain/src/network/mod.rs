@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod mac;
 pub mod security_group;
+pub mod segment;
 
 use std::collections::BTreeMap;
 

@@ -16,8 +16,9 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id, invoice,
-    launch, machine, new_rate, origin, place, question, repricing, run, seen_of_host, segment,
+    ALL, PUBLIC_KEYS, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id,
+    image_of, invoice, launch, machine, new_rate, origin, place, question, repricing, run,
+    seen_of_host, segment,
     servers, settings, standing, stated_commitment, taken, terms, time, utilisation, watch,
 };
 
@@ -122,6 +123,29 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 let end = "2028-01-01";
                 pool.push(("upgrade", json!({"day": day, "paid": "10", "end": end})));
                 pool.push(("cancel", json!({"day": day, "refund": "3"})));
+            }
+            pool.push(("retire", json!({})));
+        }
+        "image" => {
+            pool.extend([400, 500, 0].map(|size| ("define", image_of(size))));
+            pool.push(("retire", json!({})));
+        }
+        "key-pair" => {
+            for key in PUBLIC_KEYS {
+                pool.push(("define", json!({"name": "ann", "project": id(2), "public_key": key})));
+            }
+            pool.push(("retire", json!({})));
+        }
+        "segment" => {
+            for (medium, mtu) in [(json!({"vlan": {"id": 7}}), 1_500), (json!("bridge"), 1_200)] {
+                let body = json!({"name": "a", "medium": medium, "bridge": "br0", "mtu": mtu});
+                pool.push(("define", body));
+                pool.push(("change", json!({"medium": medium})));
+                pool.push(("change", json!({"mtu": mtu, "name": "b"})));
+            }
+            for (network, net) in [(5, "10.0.0.0/24"), (6, "10.0.0.0/16"), (6, "2001:db8::/64")] {
+                pool.push(("attach", json!({"network": id(network), "nets": [net]})));
+                pool.push(("detach", json!({"network": id(network)})));
             }
             pool.push(("retire", json!({})));
         }

@@ -8,6 +8,7 @@ use domain::{
     compute::{
         disk::{Disk, DiskState},
         host,
+        image, key_pair,
         server::{self, Machine, Power},
         shape,
         utilisation::Utilisation,
@@ -18,7 +19,7 @@ use domain::{
     },
     kernel::{Decider, Id, Reach, Role},
     mapping::{self, FieldDrift, Mute},
-    network::{Network, security_group::SecurityGroup},
+    network::{Network, security_group::SecurityGroup, segment as layer2},
     observation::{self, Evidence, Origin, Resource},
     tenancy::{
         cloud_account::{self, Scope},
@@ -694,6 +695,46 @@ pub(crate) fn repricing(scope: &Value, price: &Value, from: &str) -> Value {
     })
 }
 
+/// An image of this size.
+pub(crate) fn image_of(size_mib: u64) -> Value {
+    json!({
+        "name": "debian-13", "project": id(2), "sha256": "5d".repeat(32), "format": "qcow2",
+        "source": {"url": "https://images.example.com/debian-13.qcow2"}, "size_mib": size_mib,
+        "architecture": "x86_64", "os": "linux", "firmware": "uefi", "min_disk_gib": 3,
+    })
+}
+
+/// Public keys of nobody.
+pub(crate) const PUBLIC_KEYS: [&str; 2] = [
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI ann",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVJ bob",
+];
+
+fn layer2_segment() -> Samples {
+    use layer2::{Event as E, Medium};
+    of::<layer2::Segment>(vec![
+        E::Attached {
+            network: id(5),
+            nets: vec!["10.0.0.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
+        },
+        E::Changed {
+            name: Some("blue".into()),
+            mtu: Some(9_000),
+            medium: Some(Medium::Ovs { vlan: Some(7) }),
+            bridge: Some("br-int".into()),
+        },
+        E::Defined {
+            name: "green".into(),
+            project: Some(id(2)),
+            medium: Medium::Vlan { id: 7 },
+            bridge: "br0".into(),
+            mtu: 1_500,
+        },
+        E::Detached { network: id(5) },
+        E::Retired {},
+    ])
+}
+
 pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         anomaly(),
@@ -735,7 +776,19 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             exchange_rate::Event::Retired {},
         ]),
         host(),
+        of::<image::Image>(vec![
+            image::Event::Defined(serde_json::from_value(image_of(400)).unwrap()),
+            image::Event::Retired {},
+        ]),
         issuer(),
+        of::<key_pair::KeyPair>(vec![
+            key_pair::Event::Defined {
+                name: "ann".into(),
+                project: Some(id(2)),
+                key: PUBLIC_KEYS[0].parse().unwrap(),
+            },
+            key_pair::Event::Retired {},
+        ]),
         observed(Network {
             name: "web-a".into(),
             vpc: "vpc-1".into(),
@@ -774,6 +827,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             rule_set::Event::Published { revision: 2, rules: cost_rules("lab") },
         ]),
         mapped(),
+        layer2_segment(),
         server(),
         of::<shape::Shape>(vec![shape::Event::Defined {
             provider: "sim".into(),

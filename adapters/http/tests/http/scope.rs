@@ -118,6 +118,19 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("driver", world.system("driver", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-host")});
     all.push(("host", world.system("host", None, "enrol", body).await.id));
+    let body = json!({
+        "name": format!("{name}-segment"), "project": project, "medium": "bridge", "bridge": "br0",
+    });
+    all.push(("segment", world.system("segment", None, "define", body).await.id));
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI";
+    let body = json!({
+        "name": format!("{name}-key"), "project": project, "public_key": format!("{key} {name}"),
+    });
+    all.push(("key-pair", world.system("key-pair", None, "define", body).await.id));
+    let mut body = image();
+    body["name"] = json!(format!("{name}-image"));
+    body["project"] = json!(project);
+    all.push(("image", world.system("image", None, "define", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -127,6 +140,15 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let finish = json!({"number": 2, "started_at": "2026-01-01T00:00:00Z", "scopes": scopes});
     world.system("cloud-account", Some(account), "finish-sync", finish).await;
     (project, all)
+}
+
+/// An image of the estate.
+fn image() -> Value {
+    json!({
+        "name": "new", "source": "upload", "sha256": "00".repeat(32), "format": "raw",
+        "size_mib": 1, "architecture": "x86_64", "os": "linux", "firmware": "bios",
+        "min_disk_gib": 1,
+    })
 }
 
 /// Every view and lens, as queries name them.
@@ -404,6 +426,16 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
             json!({"name": "x", "place": {"account": account, "bucket": "bills"}}),
         ),
         ("/v1/clusters", json!({"name": "edge"})),
+        ("/v1/images", image()),
+        (
+            "/v1/key-pairs",
+            json!({
+                "name": "new", "project": theirs_id,
+                "public_key": "ssh-ed25519 \
+                    AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI",
+            }),
+        ),
+        ("/v1/segments", json!({"name": "new", "medium": "bridge", "bridge": "br0"})),
         ("/v1/rate-sets", json!({"settings": {"name": "own", "currency": "EUR"}})),
         (
             "/v1/shapes",
