@@ -33,9 +33,9 @@ use crate::{
     },
 };
 
-/// Times a command is decided again after losing a race. With 32 writers on one stream the last
-/// one wins at its 32nd try at the latest; nobody has that many on one resource.
-const ATTEMPTS_MAX: usize = 32;
+/// Times a command is decided again after losing a race. With 128 writers on one stream the last one
+/// wins at its 128th try at the latest: so many servers may ask one network for an address at once.
+const ATTEMPTS_MAX: usize = 128;
 /// Times a command is decided again after another stream said no to what was decided on a look at it.
 const BESIDE_ATTEMPTS_MAX: usize = 4;
 /// Longest idempotency key, in bytes.

@@ -13,7 +13,7 @@ use crate::{
     },
     kernel::{Kind, kind},
     mapping::Mapped,
-    network::{Network, security_group::SecurityGroup, segment::Segment},
+    network::{net::Network, security_group::SecurityGroup, segment::Segment},
     observation::Observed,
     tenancy::{
         cloud_account::CloudAccount, domain::Domain, organisation::Organisation, project::Project,
@@ -39,7 +39,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Image>(),
     kind::<Issuer>(),
     kind::<KeyPair>(),
-    kind::<Observed<Network>>(),
+    kind::<Network>(),
     kind::<Organisation>(),
     kind::<Project>(),
     kind::<RateSet>(),

@@ -12,7 +12,7 @@ use domain::{
         server::{Machine, Power},
     },
     network::{
-        Network,
+        SeenNetwork,
         security_group::{Action, Direction, Peer, Ports, Protocol, Rule, SecurityGroup},
     },
 };
@@ -168,10 +168,10 @@ impl Population {
         }
     }
 
-    fn network(&self, at: &Place<'_>, index: u64) -> Network {
+    fn network(&self, at: &Place<'_>, index: u64) -> SeenNetwork {
         let (vpc, zone) = (index / NETWORKS_PER_VPC, index % ZONES);
         let of = self.vpc(at, vpc);
-        Network {
+        SeenNetwork {
             name: format!("{}-{}", of.name, char::from(b'a' + zone as u8)),
             vpc: at.id("vpc", vpc),
             zone: Some(at.zone(zone)),

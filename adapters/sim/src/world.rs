@@ -13,7 +13,7 @@ use domain::{
         disk::Disk,
         server::{Machine, Power},
     },
-    network::{Network, security_group::SecurityGroup},
+    network::{SeenNetwork, security_group::SecurityGroup},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub enum Body {
     /// Block storage.
     Disk(Disk),
     /// An IP subnet.
-    Network(Network),
+    Network(SeenNetwork),
     /// A region.
     Region(Region),
     /// A named set of rules.

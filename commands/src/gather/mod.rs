@@ -4,6 +4,7 @@
 mod account;
 mod bill_source;
 mod mapping;
+mod network;
 mod placement;
 mod project;
 mod token;
@@ -54,6 +55,8 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("bill-source", "retire") => {}
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
         ("cloud-account", "configure") => account::settings(gathering).await?,
+        ("network", "define") => network::place(gathering).await?,
+        ("network", "give") => network::draw(gathering),
         ("server", "launch") => {
             project::check(gathering).await?;
             return placement::place(gathering).await;

@@ -80,6 +80,18 @@ struct Stored {
     subnet: Subnet,
     taken: BTreeMap<IpAddr, Uuid>,
     cooling: BTreeMap<IpAddr, DateTime<Utc>>,
+    /// For readers.
+    #[serde(default, skip_deserializing)]
+    counts: Shown,
+}
+
+/// [`Counts`] as readers of JSON can take them: 2⁵³ − 1 stands for so many or more.
+#[derive(Default, Serialize)]
+struct Shown {
+    usable: u64,
+    free: u64,
+    cooling: u64,
+    taken: u64,
 }
 
 /// How many addresses are what.
@@ -112,6 +124,23 @@ impl Addresses {
             return no("v6: it is an IPv4 subnet");
         }
         Ok(Self { v4: v4.map(Family::new).transpose()?, v6: v6.map(Family::new).transpose()? })
+    }
+
+    /// The same addresses taken, with other subnets where they are named.
+    ///
+    /// # Errors
+    /// As [`Self::new`] and [`Family::with_subnet`].
+    pub fn with(self, v4: Option<Subnet>, v6: Option<Subnet>) -> Result<Self, Refusal> {
+        // Families are checked where there is nothing yet, too.
+        if v4.is_some() || v6.is_some() {
+            Self::new(v4.clone(), v6.clone())?;
+        }
+        let change = |known: Option<Family>, new: Option<Subnet>| match (known, new) {
+            (Some(known), Some(new)) => known.with_subnet(new).map(Some),
+            (None, Some(new)) => Family::new(new).map(Some),
+            (known, None) => Ok(known),
+        };
+        Ok(Self { v4: change(self.v4, v4)?, v6: change(self.v6, v6)? })
     }
 
     /// Addresses for one holder, decided and not yet taken: IPv4 first. `chance` is a random number.
@@ -354,10 +383,24 @@ impl From<Stored> for Family {
     }
 }
 
+impl From<Counts> for Shown {
+    fn from(counts: Counts) -> Self {
+        let shown = |count: u128| count.min((1 << 53) - 1) as u64;
+        let Counts { usable, free, cooling, taken } = counts;
+        Self {
+            usable: shown(usable),
+            free: shown(free),
+            cooling: shown(cooling),
+            taken: shown(taken),
+        }
+    }
+}
+
 impl From<Family> for Stored {
     fn from(family: Family) -> Self {
         let v4 = family.subnet.is_v4();
         Self {
+            counts: family.counts().into(),
             taken: family.taken().collect(),
             cooling: family.cooling.iter().map(|(at, since)| (address(v4, *at), *since)).collect(),
             subnet: family.subnet,

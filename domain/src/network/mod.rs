@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod mac;
+pub mod net;
 pub mod security_group;
 pub mod segment;
 
@@ -13,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{kernel::Facets, observation::Resource};
 
-/// An IP subnet.
+/// What is seen of a network in a cloud.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Network {
+pub struct SeenNetwork {
     /// Its name tag; empty when it has none.
     #[serde(default)]
     pub name: String,
@@ -33,10 +34,10 @@ pub struct Network {
     pub tags: BTreeMap<String, String>,
 }
 
-impl Resource for Network {
+impl Resource for SeenNetwork {
     const KIND: &'static str = "network";
     const PLURAL: &'static str = "networks";
-    const SUMMARY: &'static str = "An IP subnet.";
+    const SUMMARY: &'static str = "IP subnets, in a cloud or our own.";
     fn facets(&self, facets: &mut Facets) {
         facets.name = Some(self.name.clone());
         facets.zone.clone_from(&self.zone);

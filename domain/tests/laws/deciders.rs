@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id,
-    image_of, invoice, launch, machine, new_rate, origin, place, question, repricing, run,
-    seen_of_host, segment,
-    servers, settings, standing, stated_commitment, taken, terms, time, utilisation, watch,
+    image_of, invoice, launch, machine, new_rate, origin, own_network, place, question, repricing, run,
+    seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment, subnet, taken, terms,
+    time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -135,6 +135,29 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("define", json!({"name": "ann", "project": id(2), "public_key": key})));
             }
             pool.push(("retire", json!({})));
+        }
+        "network" => {
+            pool.push(("define", own_network()));
+            for name in ["web-a", "other"] {
+                let seen = seen_network(name);
+                pool.push(("observe", json!({"origin": origin("x-1"), "seen": seen})));
+            }
+            for net in ["10.0.0.0/28", "10.0.0.0/27"] {
+                pool.push(("change", json!({"v4": subnet(net)})));
+            }
+            let any = json!({"type": "any", "data": {}});
+            let named = json!({"type": "named", "data": {"address": "10.0.0.9"}});
+            for (holder, v4) in [(7, &any), (8, &any), (8, &named)] {
+                pool.push(("give", json!({"holder": id(holder), "v4": v4, "v6": any})));
+                pool.push(("release", json!({"holder": id(holder)})));
+            }
+            let range = json!({"first": "10.0.0.1", "last": "10.0.0.3"});
+            for note in ["", "printers"] {
+                pool.push(("reserve", json!({"range": range, "note": note})));
+            }
+            pool.push(("unreserve", json!({"range": range})));
+            pool.push(("retire", json!({})));
+            pool.extend([vanish, assign(2), assign(3)]);
         }
         "segment" => {
             for (medium, mtu) in [(json!({"vlan": {"id": 7}}), 1_500), (json!("bridge"), 1_200)] {

@@ -19,7 +19,7 @@ use domain::{
     },
     kernel::{Decider, Id, Reach, Role},
     mapping::{self, FieldDrift, Mute},
-    network::{Network, security_group::SecurityGroup, segment as layer2},
+    network::{SeenNetwork, net, security_group::SecurityGroup, segment as layer2},
     observation::{self, Evidence, Origin, Resource},
     tenancy::{
         cloud_account::{self, Scope},
@@ -710,6 +710,59 @@ pub(crate) const PUBLIC_KEYS: [&str; 2] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVJ bob",
 ];
 
+/// A subnet of this many bits, whose addresses are given from the lowest on.
+pub(crate) fn subnet(net: &str) -> Value {
+    json!({
+        "net": net, "ranges": [], "gateway": null, "reserved": [], "step": "up", "cooldown_s": 60,
+    })
+}
+
+/// A network of ours.
+pub(crate) fn own_network() -> Value {
+    json!({
+        "id": id(5), "name": "blue", "project": id(2), "segment": id(6),
+        "v4": subnet("10.0.0.0/28"), "v6": subnet("2001:db8::/64"),
+        "dns_servers": ["10.0.0.2"], "domain": "blue.example.com", "dhcp": true,
+    })
+}
+
+/// A network of a cloud.
+pub(crate) fn seen_network(name: &str) -> SeenNetwork {
+    SeenNetwork {
+        name: name.into(),
+        vpc: "vpc-1".into(),
+        zone: Some("sim-north-1a".into()),
+        cidrs: vec!["10.0.0.0/18".parse().unwrap()],
+        tags: tags(),
+    }
+}
+
+fn network() -> Samples {
+    use net::Event as E;
+    let seen = || seen_network("web-a");
+    let address = |text: &str| text.parse().unwrap();
+    let range = json!({"first": "10.0.0.9", "last": "10.0.0.12"});
+    let range: domain::network::addresses::Range = serde_json::from_value(range).unwrap();
+    let change = json!({
+        "name": "green", "v4": subnet("10.0.0.0/27"), "v6": subnet("2001:db8::/63"),
+        "dns_servers": [], "domain": "", "dhcp": false,
+    });
+    of::<net::Network>(vec![
+        E::Assigned { project: Some(id(2)) },
+        E::Changed(serde_json::from_value(change).unwrap()),
+        E::Defined(serde_json::from_value(own_network()).unwrap()),
+        E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen() },
+        E::Given { holder: id(7), addresses: vec![address("10.0.0.4"), address("2001:db8::4")] },
+        E::Observed { seen: seen(), fields: vec!["name".into()], actor: Some("user/ann".into()) },
+        E::Reappeared { seen: seen() },
+        E::Released { holder: id(7), addresses: vec![address("10.0.0.4")], at: time() },
+        E::Reserved { range, note: "printers".into() },
+        E::Retired {},
+        E::Unreserved { range },
+        E::Vanished { evidence: Evidence::CompleteListing { run: 7, listed: 120 } },
+    ])
+}
+
 fn layer2_segment() -> Samples {
     use layer2::{Event as E, Medium};
     of::<layer2::Segment>(vec![
@@ -789,13 +842,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             },
             key_pair::Event::Retired {},
         ]),
-        observed(Network {
-            name: "web-a".into(),
-            vpc: "vpc-1".into(),
-            zone: Some("sim-north-1a".into()),
-            cidrs: vec!["10.0.0.0/18".parse().unwrap()],
-            tags: tags(),
-        }),
+        network(),
         organisation(),
         of::<project::Project>(vec![
             project::Event::Archived {},

@@ -14,7 +14,7 @@ use domain::{
         server::{Machine, Power},
     },
     mapping::Spec,
-    network::{Network, security_group::SecurityGroup},
+    network::{SeenNetwork, security_group::SecurityGroup},
 };
 use ipnet::IpNet;
 use serde::Serialize;
@@ -120,7 +120,7 @@ impl Seen for Subnet {
     }
     fn value(&self) -> Result<impl Serialize, String> {
         let (name, tags) = tags(&self.tag_set);
-        Ok(Network {
+        Ok(SeenNetwork {
             name,
             vpc: self.vpc_id.clone(),
             zone: self.availability_zone.clone(),

@@ -435,6 +435,13 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
                     AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI",
             }),
         ),
+        (
+            "/v1/networks",
+            json!({
+                "name": "new", "project": theirs_id, "segment": theirs_id,
+                "v4": {"net": "10.0.0.0/24"},
+            }),
+        ),
         ("/v1/segments", json!({"name": "new", "medium": "bridge", "bridge": "br0"})),
         ("/v1/rate-sets", json!({"settings": {"name": "own", "currency": "EUR"}})),
         (

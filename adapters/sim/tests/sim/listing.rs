@@ -8,7 +8,7 @@ use domain::{
     cloud::{Vpc, Zone},
     compute::{disk::Disk, server::Machine},
     mapping::Spec,
-    network::{Network, security_group::SecurityGroup},
+    network::{SeenNetwork, security_group::SecurityGroup},
 };
 
 use crate::{ACCOUNT, Bench, REGION};
@@ -54,7 +54,7 @@ async fn what_is_seen_reads_as_its_kind_and_is_normalised() {
             let seen = one.seen.clone();
             match kind {
                 "disk" => drop(serde_json::from_value::<Disk>(seen).unwrap()),
-                "network" => drop(serde_json::from_value::<Network>(seen).unwrap()),
+                "network" => drop(serde_json::from_value::<SeenNetwork>(seen).unwrap()),
                 "server" => {
                     let server: Machine = serde_json::from_value(seen).unwrap();
                     assert!(server.disks.is_sorted() && server.addresses.is_sorted());

@@ -46,6 +46,7 @@ pub struct Subnet {
 /// Addresses that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "AddressRange")]
 pub struct Range {
     /// The first.
     pub first: IpAddr,
