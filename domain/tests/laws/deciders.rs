@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id,
-    image_of, invoice, launch, machine, new_rate, origin, own_network, place, question, repricing, run,
-    seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment, subnet, taken, terms,
-    time, utilisation, watch,
+    image_of, invoice, launch, machine, new_rate, origin, own_network, place, question, repricing,
+    run, seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment,
+    subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {

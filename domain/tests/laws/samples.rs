@@ -7,8 +7,7 @@ use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
         disk::{Disk, DiskState},
-        host,
-        image, key_pair,
+        host, image, key_pair,
         server::{self, Machine, Power},
         shape,
         utilisation::Utilisation,
