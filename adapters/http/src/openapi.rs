@@ -336,16 +336,16 @@ impl Document {
     fn body(&mut self, kind: &Kind, verb: &Verb) -> Value {
         let schema = (kind.command_schema)(&mut self.generator);
         let mut schema = schema.to_value();
-        if let Some(name) = schema["$ref"].as_str().and_then(|one| one.strip_prefix(SCHEMAS)) {
-            schema = self.generator.definitions().get(name).cloned().unwrap_or_default();
-        }
+        schema = self.referred(schema);
         let none = Vec::new();
         let variants = schema["oneOf"].as_array().unwrap_or(&none);
         let variant = variants.iter().find(|one| {
             let tag = &one["properties"]["type"];
             tag["const"] == verb.name || tag["enum"] == json!([verb.name])
         });
-        let mut body = variant.map_or(json!({}), |one| one["properties"]["data"].clone());
+        let body = variant.map_or(json!({}), |one| one["properties"]["data"].clone());
+        // Written out: beside a reference, that there are no other fields would be said of all of them.
+        let mut body = self.referred(body);
         if !body.is_object() {
             body = json!({});
         }
@@ -358,6 +358,15 @@ impl Document {
             body["description"] = description;
         }
         body
+    }
+
+    /// What a schema refers to, when it is but a reference; else itself.
+    fn referred(&self, schema: Value) -> Value {
+        let name = schema["$ref"].as_str().and_then(|one| one.strip_prefix(SCHEMAS));
+        match name {
+            Some(name) => self.generator.definitions().get(name).cloned().unwrap_or_default(),
+            None => schema,
+        }
     }
 
     fn finish(mut self) -> Value {

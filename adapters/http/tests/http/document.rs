@@ -30,6 +30,12 @@ fn every_kind_has_its_reads_and_every_verb_its_own_body() {
             let body = &document["components"]["schemas"][&name];
             assert_eq!(body["type"], "object", "{name}");
             assert_eq!(body["additionalProperties"], false, "{name}");
+            // With a reference beside it, no field would be allowed at all.
+            assert!(body["$ref"].is_null(), "{name}: its fields are its own");
+            let fields = body["required"].as_array().cloned().unwrap_or_default();
+            let known = |field: &Value| body["properties"][field.as_str().unwrap()].is_object();
+            assert!(fields.iter().all(known), "{name}: what it needs it has");
+            assert_eq!(operation["requestBody"]["required"], !fields.is_empty(), "{name}");
         }
     }
     let declare = &document["components"]["schemas"]["security-group.declare"];
