@@ -7,6 +7,7 @@ use std::{
 };
 
 use domain::{
+    compute::server::Server,
     kernel::{Decider, Kind, Principal, State, StreamId},
     kinds,
     tenancy::cloud_account::CloudAccount,
@@ -254,6 +255,16 @@ impl Ledger {
         Ok((provider, access))
     }
 
+    /// What a server does at its first boot, in clear; none when nobody wants anything, and once it has
+    /// been made.
+    pub(crate) fn userdata(&self, id: &str, server: &Server) -> Result<Option<String>, LoadFault> {
+        let home = server.home.as_ref().filter(|_| server.observation.seen.is_none());
+        let Some(sealed) = home.and_then(|home| home.userdata.as_deref()) else { return Ok(None) };
+        let opened = self.ports.vault.open(sealed, &userdata_context(id))?;
+        let text = String::from_utf8(opened);
+        Ok(Some(text.map_err(|_| LoadFault::Missing("the userdata does not read".to_owned()))?))
+    }
+
     /// Skyledger's own principal for a part of it.
     pub fn system(part: &str) -> Principal {
         Principal::system(part)
@@ -263,6 +274,11 @@ impl Ledger {
 /// What a bill source's own credential is sealed for.
 pub(crate) fn source_context(source: Uuid) -> String {
     format!("bill-source/{source}")
+}
+
+/// What a server's userdata is sealed for.
+pub(crate) fn userdata_context(server: &str) -> String {
+    format!("server/{server}/userdata")
 }
 
 /// What a cloud account's credential is sealed for.

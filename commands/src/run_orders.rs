@@ -457,7 +457,8 @@ impl Runner {
         let driver = self.ledger.ports.hosts.driver(host).ok_or(Failure::NotReady)?;
         self.check_epoch(host, driver.epoch()).await?;
         let state = self.ledger.typed::<Server>(id).await?.1;
-        let task = HostTask { key: key.clone(), order: out.order.clone(), state };
+        let userdata = self.ledger.userdata(id, &state)?;
+        let task = HostTask { key: key.clone(), order: out.order.clone(), state, userdata };
         let report = driver.carry_out(&task).await.map_err(Failure::Driver)?;
         // Another agent may have joined meanwhile: what it finds counts, not what this one did.
         self.check_epoch(host, driver.epoch()).await?;

@@ -684,6 +684,16 @@ impl Ledger {
         // What the decision looked at must still stand there. What only answers that nothing is to
         // be done was right when it was decided.
         if !decided.steps.is_empty() {
+            // A stream that was looked at, and had moved when it was asked itself.
+            let moved = |one: &Looked| {
+                let beside = beside.iter().find(|other| {
+                    other.stream.kind == one.saw.kind && other.stream.id == one.saw.id
+                });
+                beside.is_some_and(|other| other.revision != one.revision)
+            };
+            if looked.iter().any(moved) {
+                return Ok(Appending::Lost);
+            }
             for one in looked {
                 let looked_at = StreamId::new(one.saw.kind, one.saw.id);
                 if streams.iter().all(|part| part.stream != looked_at) {

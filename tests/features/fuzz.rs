@@ -237,6 +237,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 }),
                 "/v1/servers/{id}/launch" => json!({
                     "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
+                    "disks": [{"size_gib": 1}],
                 }),
                 _ => continue,
             };

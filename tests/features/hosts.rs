@@ -53,24 +53,30 @@ impl World {
     }
 
     async fn launch(&self, name: &str, vcpus: u32, memory_mib: u64) -> Result<Uuid, SubmitFault> {
-        let body = json!({"name": name, "spec": {"vcpus": vcpus, "memory_mib": memory_mib}});
+        let body = json!({
+            "name": name, "spec": {"vcpus": vcpus, "memory_mib": memory_mib},
+            "disks": [{"size_gib": 1}],
+        });
         Ok(self.send("server", None, "launch", body).await?.id)
     }
 
-    async fn server(&self, id: Uuid) -> Server {
+    pub(crate) async fn server(&self, id: Uuid) -> Server {
         self.ledger.typed(&id.to_string()).await.unwrap().1
     }
 
     /// What a host holds by the log is what it really has.
-    async fn same_as_census(&self, host: Uuid) {
+    pub(crate) async fn same_as_census(&self, host: Uuid) {
         let state = self.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
         let held: BTreeSet<Uuid> = state.holdings.keys().map(|server| server.uuid()).collect();
         let census = self.hosts.census(host);
         assert_eq!(held, census.keys().copied().collect(), "holdings and census");
+        let mut disks = BTreeSet::new();
         for (id, real) in census {
             let server = self.server(id).await;
+            disks.extend(server.home.iter().flat_map(|home| &home.parts.disks).map(|disk| disk.id));
             assert_eq!(real.running, server.status() == "running", "{}", server.status());
         }
+        assert_eq!(disks, self.hosts.disks(host).into_keys().collect(), "disks and census");
     }
 }
 

@@ -18,6 +18,7 @@ mod forecasts;
 mod fuzz;
 mod hints;
 mod hosts;
+mod launches;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;

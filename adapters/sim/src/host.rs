@@ -8,10 +8,15 @@ use std::{
 
 use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, Report};
-use domain::compute::{
-    host::HostSighting,
-    placement::{Architecture, Cell, Core},
-    server::{Machine, Order, Power},
+use domain::{
+    compute::{
+        host::HostSighting,
+        placement::{Architecture, Cell, Core},
+        server::{Machine, Order, Power, parts::Parts},
+        userdata::Userdata,
+    },
+    kernel::Refusal,
+    network::mac::Mac,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -21,19 +26,31 @@ use uuid::Uuid;
 pub enum HostStep {
     /// The server becomes known to the host.
     Define,
+    /// Its disks are removed.
+    Discard,
     /// It restarts.
     Reset,
     /// It runs.
     Start,
     /// It stops.
     Stop,
+    /// Its disks are made.
+    Store,
     /// The host knows it no more.
     Undefine,
 }
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 5] = [Self::Define, Self::Reset, Self::Start, Self::Stop, Self::Undefine];
+    pub const ALL: [Self; 7] = [
+        Self::Define,
+        Self::Discard,
+        Self::Reset,
+        Self::Start,
+        Self::Stop,
+        Self::Store,
+        Self::Undefine,
+    ];
 }
 
 /// What becomes of a step, once.
@@ -60,6 +77,10 @@ pub struct SimServer {
     pub memory_mib: u64,
     /// The host's CPUs that it runs on alone.
     pub pins: BTreeSet<u32>,
+    /// The hardware addresses of its interfaces, in the guest's order.
+    pub macs: Vec<Mac>,
+    /// What it read at its first boot: names of files and what is in them.
+    pub seed: Vec<(String, String)>,
     /// The order that last restarted it.
     reset_by: Option<String>,
 }
@@ -67,6 +88,8 @@ pub struct SimServer {
 #[derive(Default)]
 struct World {
     hosts: BTreeMap<Uuid, BTreeMap<Uuid, SimServer>>,
+    /// Disks by host and id, with their size in GiB and the digest of their image.
+    disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
     epochs: BTreeMap<Uuid, u64>,
     faults: BTreeMap<HostStep, Vec<HostFault>>,
     hit: Vec<(HostStep, HostFault)>,
@@ -103,6 +126,11 @@ impl SimHosts {
     /// The servers that a host really has.
     pub fn census(&self, host: Uuid) -> BTreeMap<Uuid, SimServer> {
         self.world().hosts.get(&host).cloned().unwrap_or_default()
+    }
+
+    /// The disks that a host really has: sizes in GiB, and the digest of the image of each that has one.
+    pub fn disks(&self, host: Uuid) -> BTreeMap<Uuid, (u64, Option<String>)> {
+        self.world().disks.get(&host).cloned().unwrap_or_default()
     }
 
     /// What an agent would see of a host with so many cells, each with so many cores of two threads
@@ -148,8 +176,20 @@ impl SimHost {
         done: impl Fn(&BTreeMap<Uuid, SimServer>) -> bool,
         make: impl FnOnce(&mut BTreeMap<Uuid, SimServer>),
     ) -> Result<(), DriverFault> {
+        let host = self.host;
+        let done = |world: &World| done(world.hosts.get(&host).unwrap_or(&BTreeMap::new()));
+        self.change(step, done, |world| make(world.hosts.entry(host).or_default()))
+    }
+
+    /// The same, of anything that the host has.
+    fn change(
+        &self,
+        step: HostStep,
+        done: impl Fn(&World) -> bool,
+        make: impl FnOnce(&mut World),
+    ) -> Result<(), DriverFault> {
         let mut world = self.hosts.world();
-        if done(world.hosts.entry(self.host).or_default()) {
+        if done(&world) {
             return Ok(());
         }
         let fault = world.faults.get_mut(&step).filter(|faults| !faults.is_empty());
@@ -157,19 +197,49 @@ impl SimHost {
         if let Some(fault) = &fault {
             world.hit.push((step, fault.clone()));
         }
-        let servers = world.hosts.entry(self.host).or_default();
         match fault {
             None => {
-                make(servers);
+                make(&mut world);
                 Ok(())
             }
             Some(HostFault::AnswerLost) => {
-                make(servers);
+                make(&mut world);
                 Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
             }
             Some(HostFault::Transient) => Err(DriverFault::Transient(format!("{step:?} failed"))),
             Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
         }
+    }
+
+    fn store(&self, parts: &Parts) -> Result<(), DriverFault> {
+        let image = |from_image| parts.image.as_ref().filter(|_| from_image).map(|one| &one.sha256);
+        for disk in &parts.disks {
+            let wanted = (disk.size_gib, image(disk.from_image).cloned());
+            let of = |world: &World| world.disks.get(&self.host)?.get(&disk.id).cloned();
+            let done = |world: &World| of(world).is_some();
+            self.change(HostStep::Store, done, |world| {
+                world.disks.entry(self.host).or_default().insert(disk.id, wanted);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn discard(&self, parts: &Parts) -> Result<(), DriverFault> {
+        for disk in &parts.disks {
+            let there = |world: &World| {
+                world.disks.get(&self.host).is_some_and(|disks| disks.contains_key(&disk.id))
+            };
+            self.change(
+                HostStep::Discard,
+                |world| !there(world),
+                |world| {
+                    if let Some(disks) = world.disks.get_mut(&self.host) {
+                        disks.remove(&disk.id);
+                    }
+                },
+            )?;
+        }
+        Ok(())
     }
 
     fn power(&self, id: Uuid, running: bool) -> Result<(), DriverFault> {
@@ -201,13 +271,22 @@ impl HostDriver for SimHost {
         let number = task.key.number;
         match order {
             Order::Launch {} => {
+                self.store(&home.parts)?;
                 let holding = &home.placement.holding;
+                let userdata =
+                    task.userdata.clone().map(|text| Userdata::read(text, home.parts.system()));
+                let refused = |refusal: Refusal| DriverFault::Rejected(refusal.detail);
+                let userdata = userdata.transpose().map_err(refused)?;
+                let seed = home.seed(userdata.as_ref()).map_err(refused)?;
+                let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
                 let server = SimServer {
                     running: false,
                     boots: 0,
                     vcpus: home.spec.vcpus,
                     memory_mib: home.spec.memory_mib,
                     pins: holding.pins.iter().map(|pin| pin.cpu).collect(),
+                    macs: home.parts.nics.iter().map(|nic| nic.mac).collect(),
+                    seed: seed.files().into_iter().map(file).collect(),
                     reset_by: None,
                 };
                 self.step(
@@ -240,6 +319,7 @@ impl HostDriver for SimHost {
                     |servers| !servers.contains_key(&id),
                     |servers| drop(servers.remove(&id)),
                 )?;
+                self.discard(&home.parts)?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }
             Order::SetTags { .. } => return Err(unexpected("tags of a server of ours")),
@@ -250,15 +330,21 @@ impl HostDriver for SimHost {
             name: home.name.clone(),
             power: if server.running { Power::Running } else { Power::Stopped },
             shape: format!("{}x{}", server.vcpus, server.memory_mib),
-            image: None,
+            image: home.parts.image.as_ref().map(|image| image.id.to_string()),
             zone: None,
             vpc: None,
-            network: None,
-            addresses: Vec::new(),
+            network: home.parts.nics.first().map(|nic| nic.network.to_string()),
+            addresses: sorted(home.parts.nics.iter().flat_map(|nic| nic.addresses.clone())),
             security_groups: Vec::new(),
-            disks: Vec::new(),
+            disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
             tags: home.tags.clone(),
         };
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
     }
+}
+
+fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.sort_unstable();
+    all
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod bill_source;
+mod launch;
 mod mapping;
 mod network;
 mod placement;
@@ -59,6 +60,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("network", "give") => network::draw(gathering),
         ("server", "launch") => {
             project::check(gathering).await?;
+            launch::find(gathering).await?;
             return placement::place(gathering).await;
         }
         ("token", "issue") => token::mint(gathering)?,

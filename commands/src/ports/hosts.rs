@@ -1,16 +1,17 @@
 //! Hosts of our own: who carries out the orders of the servers that have their place there.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use domain::{compute::server::Server, kernel::OrderKey};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{DriverFault, Report};
 
 /// One order of a server, with everything that its host must know of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct HostTask {
     /// Names this order for ever. What was done under it once is found again, not done again.
     pub key: OrderKey,
@@ -18,6 +19,21 @@ pub struct HostTask {
     pub order: Value,
     /// The server, as its stream says now.
     pub state: Server,
+    /// What it does at its first boot, in clear; none when nobody wants anything, or for orders that have
+    /// no use for it.
+    #[serde(default)]
+    pub userdata: Option<String>,
+}
+
+// Userdata may hold passwords.
+impl fmt::Debug for HostTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostTask")
+            .field("key", &self.key)
+            .field("order", &self.order)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A host, as its agent works for it.

@@ -5,6 +5,7 @@
 //! own has besides is in [`home`].
 
 pub mod home;
+pub mod parts;
 
 use std::collections::BTreeMap;
 
@@ -624,7 +625,7 @@ impl Decider for Server {
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
         let of = |event| Home::companions(event, self.home.as_ref());
-        events.iter().filter_map(of).collect()
+        events.iter().flat_map(of).collect()
     }
 
     fn claims(&self, events: &[Event]) -> Vec<String> {

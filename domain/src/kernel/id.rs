@@ -93,7 +93,7 @@ impl<K> JsonSchema for Id<K> {
 
 /// The name of a stream: which kind, which one. For kinds with an [`Id`] the id is its UUID in
 /// text; a claim's id is the name of what is claimed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId {
     /// The kind, in the singular, as in [`crate::kernel::Decider::KIND`].
     pub kind: String,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::addresses::Ranges;
-use crate::kernel::{Refusal, codes};
+use crate::kernel::{Refusal, codes, sha256};
 
 /// What ours begin with: locally administered, and customary for QEMU.
 const PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
@@ -28,6 +28,16 @@ impl Mac {
         let mut bytes = [0; 6];
         bytes[..3].copy_from_slice(&PREFIX);
         bytes[3..].copy_from_slice(&number.to_be_bytes()[1..]);
+        Self(bytes)
+    }
+
+    /// One that follows from the id of what it belongs to: locally administered, with 40 bits of the
+    /// id's SHA-256 behind the first byte. Two of ten thousand are the same once in twenty thousand
+    /// estates; a network refuses the second.
+    pub fn of(id: Uuid) -> Self {
+        let digest = sha256(id.as_bytes());
+        let mut bytes = [PREFIX[0]; 6];
+        bytes[1..].copy_from_slice(&digest[..5]);
         Self(bytes)
     }
 
@@ -153,6 +163,14 @@ impl Macs {
             self.free.insert(number, number);
         }
         Ok(holder)
+    }
+
+    /// Makes all of a holder's nobody's.
+    pub fn release_all(&mut self, holder: Uuid) {
+        let of = |(mac, other): (&Mac, &Uuid)| (*other == holder).then_some(*mac);
+        for mac in self.taken.iter().filter_map(of).collect::<Vec<_>>() {
+            let _ = self.release(mac);
+        }
     }
 
     /// Whose it is.

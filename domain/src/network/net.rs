@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{
     SeenNetwork,
     addresses::{Addresses, Family, IpAddr, Range, Subnet, Want},
+    mac::{Mac, Macs},
     segment::Segment,
 };
 use crate::{
@@ -119,6 +120,9 @@ pub enum Command {
         /// Which IPv6 address; none when left out.
         #[serde(default)]
         v6: Option<Want>,
+        /// The hardware address it is to be known by; nobody else on the network may have it.
+        #[serde(default)]
+        mac: Option<Mac>,
         /// 128 random bits; filled in when left out.
         #[serde(default)]
         chance: Option<Uuid>,
@@ -194,6 +198,9 @@ pub enum Event {
         holder: Uuid,
         /// Which: at most one of each family, IPv4 first.
         addresses: Vec<IpAddr>,
+        /// The hardware address it is known by, where it was said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
     },
     /// It was seen to be different.
     Observed {
@@ -268,6 +275,9 @@ pub struct Own {
     pub notes: Vec<Note>,
     /// Its addresses.
     pub addresses: Addresses,
+    /// The hardware addresses of who has them.
+    #[serde(default)]
+    pub macs: Macs,
     /// Whether it is given up.
     pub retired: bool,
 }
@@ -361,6 +371,7 @@ impl Own {
             dhcp,
             notes: Vec::new(),
             addresses: Addresses::new(v4, v6).ok()?,
+            macs: Macs::default(),
             retired: false,
         })
     }
@@ -489,6 +500,7 @@ impl Own {
         &self,
         holder: Uuid,
         (v4, v6): (Option<Want>, Option<Want>),
+        mac: Option<Mac>,
         chance: Uuid,
         now: DateTime<Utc>,
     ) -> Result<Vec<Event>, Refusal> {
@@ -505,8 +517,13 @@ impl Own {
         let held = self.held(holder);
         let of = |v4: bool| held.iter().copied().find(|address| address.is_ipv4() == v4);
         let (v4, v6) = (Self::missing(v4, of(true))?, Self::missing(v6, of(false))?);
+        let other = mac.and_then(|mac| self.macs.holder(mac)).filter(|other| *other != holder);
+        if let (Some(mac), Some(other)) = (mac, other) {
+            return Err(Refusal::new(&codes::ADDRESS_TAKEN, format!("{mac}: it is {other}'s")));
+        }
         let addresses = self.addresses.choose(v4, v6, now, chance.as_u128())?;
-        Ok(if addresses.is_empty() { vec![] } else { vec![Event::Given { holder, addresses }] })
+        let none = addresses.is_empty();
+        Ok(if none { vec![] } else { vec![Event::Given { holder, addresses, mac }] })
     }
 
     fn release(
@@ -591,9 +608,9 @@ impl Decider for Network {
                 definition.check()?;
                 vec![Event::Defined(definition)]
             }
-            Command::Give { holder, v4, v6, chance } => {
+            Command::Give { holder, v4, v6, mac, chance } => {
                 let chance = chance.unwrap_or_default();
-                self.ours("give")?.give(holder, (v4, v6), chance, stamp.now)?
+                self.ours("give")?.give(holder, (v4, v6), mac, chance, stamp.now)?
             }
             Command::Observe { .. } if self.own.is_some() => {
                 return Err(Refusal::wrong_state("observe", self.status()));
@@ -641,15 +658,21 @@ impl Decider for Network {
             }
             (Event::Vanished { evidence }, _) => self.observation.gone = Some(evidence),
             (Event::Changed(change), Some(own)) => own.change(change),
-            (Event::Given { holder, addresses }, Some(own)) => {
+            (Event::Given { holder, addresses, mac }, Some(own)) => {
+                if let Some(mac) = mac {
+                    let _ = own.macs.take(mac, holder);
+                }
                 for of in addresses {
                     // It was free when this was decided; a fact is not refused.
                     let _ = own.addresses.family(of).and_then(|family| family.take(of, holder));
                 }
             }
-            (Event::Released { addresses, at, .. }, Some(own)) => {
+            (Event::Released { holder, addresses, at }, Some(own)) => {
                 for of in addresses {
                     let _ = own.addresses.family(of).and_then(|family| family.release(of, at));
+                }
+                if own.held(holder).is_empty() {
+                    own.macs.release_all(holder);
                 }
             }
             (Event::Reserved { range, note }, Some(own)) => {

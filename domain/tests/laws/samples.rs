@@ -215,6 +215,24 @@ pub(crate) fn launch() -> Value {
     json!({
         "name": "web", "project": id(2), "spec": {"vcpus": 2, "memory_mib": 2048},
         "wishes": {"tags_required": ["ssd"]}, "tags": {"team": "shop"},
+        "image": id(11), "firmware": "bios", "disks": [{"size_gib": 8}],
+        "nics": [{"network": id(12), "v4": {"type": "any", "data": {}}}],
+        "key_pairs": [id(13)], "userdata": "c2VhbGVk",
+        "parts": {
+            "image": {
+                "id": id(11), "sha256": "0a".repeat(32), "format": "qcow2", "source": "upload",
+                "size_mib": 400, "os": "linux",
+            },
+            "firmware": "bios",
+            "disks": [{"id": id(14), "size_gib": 8, "format": "qcow2", "from_image": true}],
+            "nics": [{
+                "id": id(15), "network": id(12), "segment": id(16), "bridge": "br0",
+                "medium": {"vlan": {"id": 7}}, "mtu": 1_500, "mac": "52:54:00:00:00:07",
+                "addresses": ["10.0.0.4/24"], "gateways": ["10.0.0.1"],
+                "dns_servers": ["10.0.0.1"], "domain": "example.com",
+            }],
+            "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI ann"],
+        },
         "placement": {
             "host": id(7), "holding": holding, "score": {
                 "irregular": false, "affinity": 0, "cells": 0, "devices": 0, "apart": 0,
@@ -751,7 +769,11 @@ fn network() -> Samples {
         E::Changed(serde_json::from_value(change).unwrap()),
         E::Defined(serde_json::from_value(own_network()).unwrap()),
         E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen() },
-        E::Given { holder: id(7), addresses: vec![address("10.0.0.4"), address("2001:db8::4")] },
+        E::Given {
+            holder: id(7),
+            addresses: vec![address("10.0.0.4"), address("2001:db8::4")],
+            mac: Some(domain::network::mac::Mac::ours(7)),
+        },
         E::Observed { seen: seen(), fields: vec!["name".into()], actor: Some("user/ann".into()) },
         E::Reappeared { seen: seen() },
         E::Released { holder: id(7), addresses: vec![address("10.0.0.4")], at: time() },

@@ -22,8 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Event;
+use super::{
+    Event,
+    parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
+};
 use crate::{
+    compute::image::Firmware,
     compute::placement::{
         Affinity, Architecture, DeviceAsk, Fill, HostId, Numa, Pinning, Placement, Request,
         ServerId,
@@ -120,6 +124,29 @@ pub struct Launch {
     /// Whether it cannot be deleted before this is taken away.
     #[serde(default)]
     pub protected: bool,
+    /// The image its root disk is made from, by id; none for disks with nothing on them.
+    #[serde(default)]
+    pub image: Option<Uuid>,
+    /// What it is started by; as the image says when left out, and BIOS when that says nothing.
+    #[serde(default)]
+    pub firmware: Option<Firmware>,
+    /// Its disks, at most 26; with an image the first is made from it, and with none named it has one
+    /// as large as the image needs.
+    #[serde(default)]
+    pub disks: Vec<DiskAsk>,
+    /// Its interfaces, at most 16.
+    #[serde(default)]
+    pub nics: Vec<NicAsk>,
+    /// The key pairs of who may log in, by id, at most 64.
+    #[serde(default)]
+    pub key_pairs: Vec<Uuid>,
+    /// What it does at its first boot: a cloud-config, a script or several of them, at most 49,152
+    /// bytes. It is sealed before it is recorded.
+    #[serde(default)]
+    pub userdata: Option<String>,
+    /// What it is made of: found out by Skyledger, and of no use to callers.
+    #[serde(default)]
+    pub parts: Option<Box<Parts>>,
     /// Where it goes: found out by Skyledger, and of no use to callers.
     #[serde(default)]
     pub placement: Option<Box<Placement>>,
@@ -136,6 +163,12 @@ pub struct Home {
     pub wishes: Wishes,
     /// Where it has its place, with what it takes there and why.
     pub placement: Box<Placement>,
+    /// What it is made of besides.
+    #[serde(default)]
+    pub parts: Parts,
+    /// What it does at its first boot, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userdata: Option<String>,
     /// Its tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -181,6 +214,19 @@ impl Launch {
             let tags = self.tags.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
             check_tags(&tags.collect())?;
         }
+        let most = |what: &str, is: usize, most: usize| {
+            let detail = format!("{what}: at most {most}");
+            if is > most { Err(Refusal::new(&codes::INVALID_FIELD, detail)) } else { Ok(()) }
+        };
+        most("disks", self.disks.len(), DISKS_MAX)?;
+        most("nics", self.nics.len(), NICS_MAX)?;
+        most("key_pairs", self.key_pairs.len(), KEY_PAIRS_MAX)?;
+        let asked = self.image.is_some()
+            || !(self.disks.is_empty() && self.nics.is_empty() && self.key_pairs.is_empty());
+        if asked && self.parts.is_none() {
+            let detail = "parts: nobody looked for what it is made of";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
         let placement = self
             .placement
             .as_deref()
@@ -203,6 +249,8 @@ impl Home {
             spec: launch.spec,
             wishes: launch.wishes,
             placement: launch.placement?,
+            parts: launch.parts.map(|parts| *parts).unwrap_or_default(),
+            userdata: launch.userdata,
             tags: launch.tags,
             protected: launch.protected,
             deleted_until: None,
@@ -220,21 +268,28 @@ impl Home {
         facets.gone = self.removed;
     }
 
-    /// What its facts say to its host.
-    pub(super) fn companions(event: &Event, home: Option<&Self>) -> Option<Companion> {
-        let to = |host: HostId, verb: &'static str, body| {
-            Some(Companion { kind: "host", id: host.uuid(), verb, body })
+    /// What its facts say to its host and its networks.
+    pub(super) fn companions(event: &Event, home: Option<&Self>) -> Vec<Companion> {
+        let to = |host: HostId, verb: &'static str, body| Companion {
+            kind: "host",
+            id: host.uuid(),
+            verb,
+            body,
         };
         match (event, home) {
             (Event::Launched { launch }, _) => {
-                let placement = launch.placement.as_ref()?;
-                to(placement.host, "reserve", json!({"holding": placement.holding}))
+                let placed = launch.placement.as_ref().map(|placement| {
+                    to(placement.host, "reserve", json!({"holding": placement.holding}))
+                });
+                let nics = launch.parts.iter().flat_map(|parts| parts.give());
+                placed.into_iter().chain(nics).collect()
             }
             (Event::Removed { .. }, Some(home)) => {
                 let server = home.placement.holding.server;
-                to(home.placement.host, "release", json!({"server": server}))
+                let host = to(home.placement.host, "release", json!({"server": server}));
+                std::iter::once(host).chain(home.parts.release()).collect()
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 }

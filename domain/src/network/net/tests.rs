@@ -43,7 +43,7 @@ fn holder(number: u128) -> Uuid {
 }
 
 fn given(number: u128, all: &[&str]) -> Event {
-    Event::Given { holder: holder(number), addresses: addresses(all) }
+    Event::Given { holder: holder(number), addresses: addresses(all), mac: None }
 }
 
 fn now() -> DateTime<Utc> {
@@ -55,7 +55,7 @@ fn released(number: u128, all: &[&str]) -> Event {
 }
 
 fn give(number: u128, v4: Option<Want>, v6: Option<Want>) -> Command {
-    Command::Give { holder: holder(number), v4, v6, chance: None }
+    Command::Give { holder: holder(number), v4, v6, mac: None, chance: None }
 }
 
 const ANY: Option<Want> = Some(Want::Any {});
@@ -254,4 +254,29 @@ fn a_state_shows_its_counts_and_one_of_a_cloud_reads_as_it_always_did() {
     });
     let read: Network = serde_json::from_value(old.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), old);
+}
+
+#[test]
+fn a_hardware_address_is_one_holders_until_it_has_no_address() {
+    let mac = Mac::of(holder(1));
+    let give = |number, mac| Command::Give {
+        holder: holder(number),
+        v4: ANY,
+        v6: None,
+        mac: Some(mac),
+        chance: None,
+    };
+    let first =
+        Event::Given { holder: holder(1), addresses: addresses(&["10.0.0.1"]), mac: Some(mac) };
+    let second = |mac| Event::Given {
+        holder: holder(2),
+        addresses: addresses(&["10.0.0.2"]),
+        mac: Some(mac),
+    };
+    check(&[defined()], give(1, mac), Ok(std::slice::from_ref(&first)));
+    check(&[defined(), first.clone()], give(2, mac), Err("address-taken"));
+    let other = Mac::of(holder(2));
+    check(&[defined(), first.clone()], give(2, other), Ok(&[second(other)]));
+    let gone = [defined(), first, released(1, &["10.0.0.1"])];
+    check(&gone, give(2, mac), Ok(&[second(mac)]));
 }

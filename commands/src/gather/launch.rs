@@ -1,0 +1,125 @@
+//! What a server that is launched is made of: the image, the networks and the key pairs it names, as they
+//! are now, and addresses for it.
+//!
+//! What is of the server's own project may be used, and what the caller reaches; an image of the estate by
+//! everybody, for a project makes its servers from those.
+
+use domain::{
+    compute::{
+        image::Image,
+        key_pair::KeyPair,
+        server::{
+            home::Launch,
+            parts::{DISKS_MAX, Found, KEY_PAIRS_MAX, NICS_MAX, Parts, system},
+        },
+        userdata::Userdata,
+    },
+    kernel::{Decider, Refusal, Role, codes},
+    network::{net::Network, segment::Segment},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{GatherFault, Gathering};
+use crate::{
+    ledger::{LoadFault, userdata_context},
+    plan::{Looked, Saw},
+};
+
+/// Puts its parts into the command, and seals its userdata.
+pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    // The rule says that it exists already, and does not need parts for that.
+    if gathering.exists {
+        return Ok(());
+    }
+    if !matches!(gathering.body["parts"], Value::Null) {
+        let detail = "parts: are found, not given; name image, disks and networks";
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    }
+    // What does not read is refused by the decider, with what is wrong.
+    let Ok(launch) = serde_json::from_value::<Launch>(gathering.body.clone()) else {
+        return Ok(());
+    };
+    gathering.principal.authorise(Role::Operator, launch.project)?;
+    // So many are looked up at most; the decider says which list is too long.
+    let counts = [
+        (launch.disks.len(), DISKS_MAX),
+        (launch.nics.len(), NICS_MAX),
+        (launch.key_pairs.len(), KEY_PAIRS_MAX),
+    ];
+    if counts.iter().any(|(is, most)| is > most) {
+        return Ok(());
+    }
+    let mut found = Found::default();
+    if let Some(id) = launch.image {
+        let image: Image = one(gathering, "image", id, launch.project, true).await?;
+        if image.retired {
+            return Err(no(format!("image: {id} is retired")).into());
+        }
+        found.image = image.definition.map(|definition| (id, definition));
+    }
+    for (at, ask) in launch.nics.iter().enumerate() {
+        let field = format!("nics[{at}].network");
+        let network: Network = one(gathering, &field, ask.network, launch.project, false).await?;
+        let segment = match &network.own {
+            Some(own) => {
+                let (revision, segment) =
+                    gathering.ledger.typed::<Segment>(&own.segment.to_string()).await?;
+                note(gathering, Segment::KIND, own.segment, revision);
+                segment
+            }
+            None => Segment::default(),
+        };
+        found.networks.push((network, segment));
+    }
+    for (at, id) in launch.key_pairs.iter().enumerate() {
+        let field = format!("key_pairs[{at}]");
+        let pair: KeyPair = one(gathering, &field, *id, launch.project, false).await?;
+        let key = pair.key.filter(|_| !pair.retired);
+        let key = key.ok_or_else(|| no(format!("{field}: {id} is retired")))?;
+        found.keys.push(key.line);
+    }
+    let os = found.image.as_ref().map(|(_, definition)| definition.os);
+    if let Some(content) = launch.userdata.clone() {
+        let userdata = Userdata::read(content, system(os))?;
+        let context = userdata_context(&gathering.id.to_string());
+        let vault = &gathering.ledger.ports.vault;
+        let sealed = vault.seal(userdata.content().as_bytes(), &context);
+        gathering.body["userdata"] = json!(sealed.map_err(LoadFault::from)?);
+    }
+    let now = gathering.ledger.ports.clock.now();
+    let parts = Parts::work_out(gathering.id, &launch, found, now)?;
+    if parts != Parts::default() {
+        gathering.body["parts"] = json!(parts);
+    }
+    Ok(())
+}
+
+fn no(detail: String) -> Refusal {
+    Refusal::new(&codes::INVALID_FIELD, detail)
+}
+
+/// Something that the launch names, if the caller may have it. What they may not have is not there.
+async fn one<T: Decider>(
+    gathering: &mut Gathering<'_>,
+    field: &str,
+    id: Uuid,
+    project: Option<Uuid>,
+    shared: bool,
+) -> Result<T, GatherFault> {
+    let (revision, state) = gathering.ledger.typed::<T>(&id.to_string()).await?;
+    let whose = state.facets().project;
+    let theirs = whose == project
+        || (shared && whose.is_none())
+        || gathering.principal.authorise(Role::Viewer, whose).is_ok();
+    if revision == 0 || !theirs {
+        return Err(no(format!("{field}: there is no {} {id} for it", T::KIND)).into());
+    }
+    note(gathering, T::KIND, id, revision);
+    Ok(state)
+}
+
+fn note(gathering: &mut Gathering<'_>, kind: &str, id: Uuid, revision: u64) {
+    let saw = Saw { kind: kind.to_owned(), id: id.to_string(), mark: revision.to_string() };
+    Looked { saw, revision }.note(&mut gathering.looked);
+}

@@ -1,0 +1,439 @@
+//! What a server of ours is made of besides processors and memory: its disks, its interfaces, and what
+//! it reads at its first boot.
+//!
+//! What is asked for names images, networks and key pairs by their id. What they were is found when the
+//! server is launched and recorded with it, so that the server's own stream says everything that its host
+//! must know, whatever becomes of them later. Ids and hardware addresses follow from the server's id:
+//! a plan shows those that its server will have.
+
+use core::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::home::{Home, Launch};
+use crate::{
+    compute::{
+        image::{Definition, Firmware, Format, Os, Source},
+        placement::Architecture,
+        userdata::{
+            System, Userdata,
+            nocloud::{Documents, FirstBoot, Interface, documents},
+        },
+    },
+    kernel::{Companion, Decider, Refusal, Stamp, codes, sha256},
+    network::{
+        addresses::{Family, Want},
+        mac::Mac,
+        net::{self, Network},
+        segment::{Medium, Segment},
+    },
+};
+
+/// Largest disk, in GiB: 64 TiB.
+pub const DISK_GIB_MAX: u64 = 64 * 1_024;
+/// Most disks of a server, as many as there are letters for.
+pub const DISKS_MAX: usize = 26;
+/// Most interfaces of a server.
+pub const NICS_MAX: usize = 16;
+/// Most key pairs of a server.
+pub const KEY_PAIRS_MAX: usize = 64;
+/// Longest host name, in characters: one label of a name (RFC 1035).
+const HOSTNAME_CHARS_MAX: usize = 63;
+
+/// A disk, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskAsk {
+    /// 1…65,536 GiB.
+    pub size_gib: u64,
+    /// How it lies on its host.
+    #[serde(default = "qcow2")]
+    pub format: Format,
+}
+
+fn qcow2() -> Format {
+    Format::Qcow2
+}
+
+/// An interface, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NicAsk {
+    /// The network, one of our own.
+    pub network: Uuid,
+    /// Which IPv4 address. With neither family named it gets one of each that the network has.
+    #[serde(default)]
+    pub v4: Option<Want>,
+    /// Which IPv6 address.
+    #[serde(default)]
+    pub v6: Option<Want>,
+    /// Its hardware address; one of ours when left out.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+}
+
+/// The image that a root disk is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ServerImage")]
+pub struct Image {
+    /// Its id.
+    pub id: Uuid,
+    /// SHA-256 of its file, 64 hexadecimal digits.
+    pub sha256: String,
+    /// How its file is laid out.
+    pub format: Format,
+    /// Where its host gets it.
+    pub source: Source,
+    /// How large its file is, rounded up, in MiB.
+    pub size_mib: u64,
+    /// What is in it.
+    pub os: Os,
+}
+
+/// A disk of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ServerDisk")]
+pub struct Disk {
+    /// Its own id, which names it on its host.
+    pub id: Uuid,
+    /// Its size in GiB.
+    pub size_gib: u64,
+    /// How it lies on its host.
+    pub format: Format,
+    /// Whether it was made from the image.
+    #[serde(default)]
+    pub from_image: bool,
+}
+
+/// An interface of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ServerNic")]
+pub struct Nic {
+    /// Its own id, under which the network gave it its addresses.
+    pub id: Uuid,
+    /// The network.
+    pub network: Uuid,
+    /// The segment that the network is on.
+    pub segment: Uuid,
+    /// The segment's bridge on each host.
+    pub bridge: String,
+    /// How a host carries the segment.
+    pub medium: Medium,
+    /// Largest packet, in bytes.
+    pub mtu: u32,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its addresses, with the length of their subnet's prefix.
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpNet>,
+    /// Where other networks are reached; at most one of each family.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Who answers questions for names.
+    #[serde(default)]
+    pub dns_servers: Vec<IpAddr>,
+    /// The DNS domain; none when empty.
+    #[serde(default)]
+    pub domain: String,
+}
+
+/// What a server of ours is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ServerParts")]
+pub struct Parts {
+    /// What its root disk is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+    /// What it is started by; BIOS when nothing says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// Its disks, in the guest's order; with an image the first is made from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Its interfaces, in the guest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<Nic>,
+    /// Public SSH keys of who may log in, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+}
+
+/// What a launch named, as it was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The image.
+    pub image: Option<(Uuid, Definition)>,
+    /// The network of each interface, with its segment: as many as were asked for.
+    pub networks: Vec<(Network, Segment)>,
+    /// The line of each key pair.
+    pub keys: Vec<String>,
+}
+
+/// An id that follows from a server's: which of what, counted from 0.
+fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&sha256(format!("{server}/{what}/{at}").as_bytes())[..16]);
+    // A version that says that the bits are our own affair (RFC 9562 §5.8).
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Uuid::from_bytes(bytes)
+}
+
+fn no(detail: String) -> Refusal {
+    Refusal::new(&codes::INVALID_FIELD, detail)
+}
+
+impl Parts {
+    /// Works out what a server is made of.
+    ///
+    /// # Errors
+    /// `invalid-field`, `no-address-free`, `address-taken` and `address-not-given`: what is asked for does
+    /// not go together, or cannot be had.
+    pub fn work_out(
+        server: Uuid,
+        launch: &Launch,
+        found: Found,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Refusal> {
+        let image = found.image.as_ref().map(|(_, definition)| definition);
+        let disks = Self::disks(server, &launch.disks, image)?;
+        let architecture = launch.spec.architecture;
+        if let Some(image) = image.filter(|image| image.architecture != architecture) {
+            return Err(no(format!("image: {} is for another architecture", image.name)));
+        }
+        let firmware = launch.firmware.or(image.map(|image| image.firmware));
+        if firmware == Some(Firmware::Bios) && architecture != Architecture::X86_64 {
+            return Err(no("firmware: only x86_64 has a BIOS".to_owned()));
+        }
+        let nics = Self::nics(server, &launch.nics, found.networks, now)?;
+        let image = found.image.map(|(id, definition)| Image {
+            id,
+            sha256: definition.sha256,
+            format: definition.format,
+            source: definition.source,
+            size_mib: definition.size_mib,
+            os: definition.os,
+        });
+        let parts = Self { image, firmware, disks, nics, keys: found.keys };
+        // What its host would find out is found out before there is anything.
+        parts.seed(server, &launch.name, None)?;
+        Ok(parts)
+    }
+
+    fn disks(
+        server: Uuid,
+        asked: &[DiskAsk],
+        image: Option<&Definition>,
+    ) -> Result<Vec<Disk>, Refusal> {
+        if asked.len() > DISKS_MAX {
+            return Err(no(format!("disks: at most {DISKS_MAX}")));
+        }
+        let smallest = image
+            .filter(|_| asked.is_empty())
+            .map(|image| DiskAsk { size_gib: image.min_disk_gib, format: Format::Qcow2 });
+        let mut disks = Vec::new();
+        for (at, ask) in asked.iter().chain(&smallest).enumerate() {
+            if !(1..=DISK_GIB_MAX).contains(&ask.size_gib) {
+                return Err(no(format!("disks[{at}].size_gib: is 1 to {DISK_GIB_MAX}")));
+            }
+            let root = image.filter(|_| at == 0);
+            if let Some(image) = root.filter(|image| ask.size_gib < image.min_disk_gib) {
+                let (least, name) = (image.min_disk_gib, &image.name);
+                return Err(no(format!("disks[0].size_gib: {name} needs at least {least} GiB")));
+            }
+            disks.push(Disk {
+                id: part_id(server, "disk", at),
+                size_gib: ask.size_gib,
+                format: ask.format,
+                from_image: root.is_some(),
+            });
+        }
+        Ok(disks)
+    }
+
+    fn nics(
+        server: Uuid,
+        asked: &[NicAsk],
+        networks: Vec<(Network, Segment)>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Nic>, Refusal> {
+        if asked.len() > NICS_MAX {
+            return Err(no(format!("nics: at most {NICS_MAX}")));
+        }
+        let mut nics: Vec<Nic> = Vec::new();
+        let mut given: Vec<(Uuid, net::Event)> = Vec::new();
+        for (at, (ask, (network, segment))) in asked.iter().zip(networks).enumerate() {
+            // Those before it in this launch have taken theirs.
+            let before = given.iter().filter(|(id, _)| *id == ask.network);
+            let network = before.fold(network, |known, (_, event)| known.evolve(event.clone()));
+            let refused = |refusal: Refusal| {
+                Refusal::new(refusal.code, format!("nics[{at}]: {}", refusal.detail))
+            };
+            let id = part_id(server, "nic", at);
+            let nic = ask.work_out(id, &network, &segment, now).map_err(refused)?;
+            if nics.iter().any(|other| other.mac == nic.mac) {
+                return Err(no(format!("nics[{at}].mac: {} is another interface's", nic.mac)));
+            }
+            let addresses = nic.addresses.iter().map(IpNet::addr).collect();
+            let event = net::Event::Given { holder: id, addresses, mac: Some(nic.mac) };
+            given.push((ask.network, event));
+            nics.push(nic);
+        }
+        Ok(nics)
+    }
+
+    /// What a server of this name reads at its first boot.
+    ///
+    /// # Errors
+    /// `invalid-field`: an interface or a key that no guest could use.
+    pub fn seed(
+        &self,
+        server: Uuid,
+        name: &str,
+        userdata: Option<&Userdata>,
+    ) -> Result<Documents, Refusal> {
+        let interface = |nic: &Nic| Interface {
+            mac: nic.mac,
+            addresses: nic.addresses.clone(),
+            gateways: nic.gateways.clone(),
+            dhcp4: false,
+            dhcp6: false,
+            nameservers: nic.dns_servers.clone(),
+            search: (!nic.domain.is_empty()).then(|| nic.domain.clone()).into_iter().collect(),
+            mtu: Some(nic.mtu),
+        };
+        let interfaces: Vec<_> = self.nics.iter().map(interface).collect();
+        documents(&FirstBoot {
+            instance: &server.to_string(),
+            hostname: &hostname(name, server),
+            keys: &self.keys,
+            interfaces: &interfaces,
+            userdata,
+        })
+    }
+
+    /// Whose userdata it understands.
+    pub fn system(&self) -> System {
+        system(self.image.as_ref().map(|image| image.os))
+    }
+
+    /// What its interfaces say to their networks when they are given their addresses.
+    pub(super) fn give(&self) -> impl Iterator<Item = Companion> {
+        self.nics.iter().map(|nic| {
+            let named = |v4: bool| {
+                let of = nic.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
+                // Whether it may be a reserved one was asked when it was chosen.
+                of.map(|net| Want::Named { address: net.addr(), reserved: true })
+            };
+            let body = json!({
+                "holder": nic.id, "v4": named(true), "v6": named(false), "mac": nic.mac,
+                "chance": Uuid::nil(),
+            });
+            Companion { kind: "network", id: nic.network, verb: "give", body }
+        })
+    }
+
+    /// And when they give them back.
+    pub(super) fn release(&self) -> impl Iterator<Item = Companion> {
+        self.nics.iter().map(|nic| {
+            let body: Value = json!({"holder": nic.id});
+            Companion { kind: "network", id: nic.network, verb: "release", body }
+        })
+    }
+}
+
+/// Whose userdata a system understands.
+pub fn system(os: Option<Os>) -> System {
+    if os == Some(Os::Windows) { System::Windows } else { System::Linux }
+}
+
+/// A host name made of a server's name: its letters and digits, and a hyphen for everything else.
+pub fn hostname(name: &str, server: Uuid) -> String {
+    let mut out = String::new();
+    for char in name.chars().flat_map(char::to_lowercase) {
+        if char.is_ascii_alphanumeric() {
+            out.push(char);
+        } else if !out.is_empty() && !out.ends_with('-') {
+            out.push('-');
+        }
+    }
+    out.truncate(HOSTNAME_CHARS_MAX);
+    let out = out.trim_end_matches('-');
+    if out.is_empty() {
+        return format!("server-{}", &server.simple().to_string()[..12]);
+    }
+    out.to_owned()
+}
+
+impl NicAsk {
+    fn work_out(
+        &self,
+        id: Uuid,
+        network: &Network,
+        segment: &Segment,
+        now: DateTime<Utc>,
+    ) -> Result<Nic, Refusal> {
+        let own = network.own.as_ref().filter(|own| !own.retired).ok_or_else(|| {
+            no(format!("network: {} is not a network of our own that is in use", self.network))
+        })?;
+        let medium = segment
+            .medium
+            .filter(|_| !segment.retired)
+            .ok_or_else(|| no(format!("network: its segment {} is given up", own.segment)))?;
+        let families = &own.addresses;
+        let (v4, v6) = match (self.v4, self.v6) {
+            (None, None) => {
+                let any = Some(Want::Any {});
+                (any.filter(|_| families.v4.is_some()), any.filter(|_| families.v6.is_some()))
+            }
+            named => named,
+        };
+        let mac = self.mac.unwrap_or_else(|| Mac::of(id));
+        let decided = network.decide(
+            net::Command::Give { holder: id, v4, v6, mac: Some(mac), chance: Some(id) },
+            &Stamp { now, actor: String::new() },
+        )?;
+        let given = decided.into_iter().find_map(|event| match event {
+            net::Event::Given { addresses, .. } => Some(addresses),
+            _ => None,
+        });
+        let mut nic = Nic {
+            id,
+            network: self.network,
+            segment: own.segment,
+            bridge: segment.bridge.clone(),
+            medium,
+            mtu: segment.mtu,
+            mac,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            dns_servers: own.dns_servers.clone(),
+            domain: own.domain.clone(),
+        };
+        for address in given.unwrap_or_default() {
+            let family = if address.is_ipv4() { &families.v4 } else { &families.v6 };
+            let Some(subnet) = family.as_ref().map(Family::subnet) else { continue };
+            nic.addresses.extend(IpNet::new(address, subnet.net.prefix_len()));
+            nic.gateways.extend(subnet.gateway);
+        }
+        Ok(nic)
+    }
+}
+
+impl Home {
+    /// What the server reads at its first boot.
+    ///
+    /// # Errors
+    /// As [`Parts::seed`].
+    pub fn seed(&self, userdata: Option<&Userdata>) -> Result<Documents, Refusal> {
+        self.parts.seed(self.placement.holding.server.uuid(), &self.name, userdata)
+    }
+}
+
+#[cfg(test)]
+mod tests;
