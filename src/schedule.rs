@@ -1,5 +1,5 @@
-//! What is done by the clock: looks at clouds, pulls of bills, and once a day the bill lines that are
-//! made here.
+//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, and
+//! once a day the bill lines that are made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
@@ -90,6 +90,25 @@ pub(crate) async fn run_pulls(ledger: Arc<Ledger>, stop: impl Future<Output = ()
         tokio::select! {
             () = &mut stop => return,
             () = ledger.ports.clock.sleep(SOURCE_LOOK) => {}
+        }
+    }
+}
+
+/// How often it is looked whether a deleted server's time is over.
+const BIN_LOOK: Duration = Duration::from_mins(5);
+
+/// Empties the recycle bin until `stop` comes back. Of several servers that do, one is first.
+pub(crate) async fn run_bin(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        match ledger.empty_bin().await {
+            Ok(0) => {}
+            Ok(purged) => tracing::info!(purged, "deleted servers are removed, their time is over"),
+            Err(fault) => tracing::warn!(%fault, "the deleted servers cannot be listed"),
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(BIN_LOOK) => {}
         }
     }
 }

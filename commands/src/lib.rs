@@ -33,6 +33,7 @@ pub mod anomalies;
 pub mod attribute;
 pub mod bill_export;
 pub mod bills;
+pub mod bin;
 pub mod budgets;
 pub mod compare;
 pub mod containers;

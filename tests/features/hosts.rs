@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use adapters_sim::{HostFault, HostStep, SimHosts};
@@ -371,4 +372,71 @@ async fn settings_of_a_host_are_checked_against_what_it_is() {
     configure(json!({"memory_overcommit_percent": 150})).await.unwrap();
     let sight = world.system("host", host, "sight", json!({"epoch": 1, "seen": seen})).await;
     assert_eq!(code(sight), "invalid-field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_servers_are_removed_when_their_time_is_over_and_not_before() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    let mut ids = Vec::new();
+    for name in ["first", "kept", "back"] {
+        let id = world.launch(name, 1, 64).await.unwrap();
+        world.settle().await;
+        ids.push(id);
+    }
+    let [first, kept, back] = ids[..] else { panic!("{ids:?}") };
+    // One that runs is stopped by the way when that is said.
+    let running = world.send("server", first, "delete", json!({})).await;
+    let Err(SubmitFault::Refused(refusal)) = running else { panic!("{running:?}") };
+    assert_eq!(refusal.code.code, "wrong-state");
+    assert!(refusal.detail.contains("stop it first"), "{}", refusal.detail);
+    world.send("server", first, "delete", json!({"stop": true})).await.unwrap();
+    assert_eq!(world.row(first).await["status"], "stopping");
+    world.settle().await;
+    assert_eq!(world.row(first).await["status"], "deleted");
+    assert!(!world.hosts.census(host)[&first].running);
+    world.send("server", back, "delete", json!({"stop": true})).await.unwrap();
+    world.settle().await;
+
+    world.clock.advance(Duration::from_hours(71));
+    assert_eq!(world.ledger.empty_bin().await.unwrap(), 0, "an hour is left");
+    // One that was had back and deleted again has three days anew.
+    world.send("server", back, "undelete", json!({})).await.unwrap();
+    world.send("server", back, "delete", json!({})).await.unwrap();
+    world.clock.advance(Duration::from_hours(2));
+    world.caught_up().await;
+    // Two processes look at once, and one of them is first.
+    let other = commands::ledger::Ledger::new(world.ledger.ports.clone());
+    let (one, two) = tokio::join!(world.ledger.empty_bin(), other.empty_bin());
+    assert_eq!(one.unwrap() + two.unwrap(), 1);
+    world.settle().await;
+    assert_eq!(world.row(first).await["status"], "gone");
+    assert_eq!(world.row(kept).await["status"], "running");
+    assert_eq!(world.row(back).await["status"], "deleted");
+    let removals = world.history("server", first).await;
+    let removals = removals.iter().filter(|record| record.event_type() == "removal-ordered");
+    assert_eq!(
+        removals.map(|record| record.actor().to_owned()).collect::<Vec<_>>(),
+        ["system:bin"]
+    );
+    assert_eq!(world.ledger.empty_bin().await.unwrap(), 0, "nothing more to do");
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_had_back_between_the_look_and_the_removal_stays() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 8, 8_192).await;
+    let id = world.launch("web", 1, 64).await.unwrap();
+    world.settle().await;
+    world.send("server", id, "delete", json!({"stop": true})).await.unwrap();
+    world.settle().await;
+    world.clock.advance(Duration::from_hours(73));
+    world.caught_up().await;
+    world.send("server", id, "undelete", json!({})).await.unwrap();
+    world.send("server", id, "delete", json!({})).await.unwrap();
+    // The view may still show what was before: whether it does, the server has its time anew.
+    world.ledger.empty_bin().await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "deleted");
 }

@@ -55,7 +55,8 @@ pub(crate) async fn events(call: Call) -> Answer {
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more).map(|last| last.position().to_string());
-    let items: Vec<Value> = records.iter().map(show::record).collect();
+    let items: Vec<Value> =
+        records.iter().map(|record| show::record(record, &call.principal.reach)).collect();
     let body = json!({"items": items, "next_page_token": next, "position": position});
     Ok(at_position(answer(StatusCode::OK, &body), position))
 }
@@ -128,11 +129,11 @@ pub(crate) async fn proof(call: Call) -> Answer {
 }
 
 /// The bytes the leaf is made of, for who wants to check it; not of records that hold a secret,
-/// sealed though it is.
+/// sealed though it is, or something that is not within reach.
 fn frame(call: &Call, record: &domain::log::Record) -> Option<String> {
     let kept = record.to_json()["data"].clone();
     let mut shown = kept.clone();
-    show::redact(&mut shown);
+    show::redact(&mut shown, &call.principal.reach);
     let request = record.request().is_some() && call.projects().is_some();
     (kept == shown && !request).then(|| BASE64_STANDARD.encode(record.frame()))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::commands::submit::{Outcome, Submission};
 use axum::http::{HeaderValue, StatusCode, header};
-use domain::kernel::{Caller, Kind, Outstanding};
+use domain::kernel::{Caller, Kind, Outstanding, Reach};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -50,9 +50,10 @@ async fn submit(mut call: Call, id: Option<Uuid>, verb: String) -> Answer {
             return Err(Problem::parameter(PLAN_ID.name, "does not go with validate_only"));
         }
         let mut plan = ledger.plan(&submission).await?;
-        plan.diff = show::differences(plan.diff);
+        let reach = &call.principal.reach;
+        plan.diff = show::differences(plan.diff, reach);
         let mut plan = json!(plan);
-        show::redact(&mut plan);
+        show::redact(&mut plan, reach);
         return Ok(answer(StatusCode::OK, &plan));
     }
     let mut outcome = ledger.submit(submission).await?;
@@ -70,7 +71,8 @@ async fn submit(mut call: Call, id: Option<Uuid>, verb: String) -> Answer {
         (None, true) => StatusCode::CREATED,
         (None, false) => StatusCode::OK,
     };
-    let mut response = at_position(answer(status, &shown(&outcome)), outcome.position);
+    let mut response =
+        at_position(answer(status, &shown(&outcome, &call.principal.reach)), outcome.position);
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(outcome.revision));
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -89,7 +91,7 @@ pub(crate) fn etag(revision: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-fn shown(outcome: &Outcome) -> Value {
+fn shown(outcome: &Outcome, reach: &Reach) -> Value {
     let mut value = json!({
         "kind": outcome.kind,
         "id": outcome.id,
@@ -100,7 +102,7 @@ fn shown(outcome: &Outcome) -> Value {
         "order": outcome.order,
         "repeated": outcome.repeated,
     });
-    show::redact(&mut value);
+    show::redact(&mut value, reach);
     if let Some(secret) = &outcome.secret {
         value["secret"] = json!(secret);
     }

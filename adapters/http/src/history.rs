@@ -81,7 +81,8 @@ pub(crate) async fn history(call: Call) -> Answer {
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more).map(|record| record.revision().to_string());
-    let items: Vec<Value> = items.iter().map(show::record).collect();
+    let items: Vec<Value> =
+        items.iter().map(|record| show::record(record, &call.principal.reach)).collect();
     let position = until.unwrap_or(position);
     let body = json!({"items": items, "next_page_token": next, "position": position});
     Ok(at_position(answer(StatusCode::OK, &body), position))
@@ -105,7 +106,7 @@ pub(crate) async fn difference(call: Call) -> Answer {
     let mut body = if before == after {
         json!({"key": id, "change": "none", "fields": []})
     } else {
-        compared(&id.to_string(), before, after)
+        compared(&id.to_string(), before, after, &call.principal.reach)
     };
     body["from"] = json!(from);
     body["to"] = json!(to);
@@ -120,6 +121,9 @@ pub(crate) async fn why(call: Call) -> Answer {
     })?;
     if show::is_secret(field) {
         return Err(Problem::parameter(FIELD.name, "secrets are not shown, nor compared"));
+    }
+    if show::is_of_other_hosts(field) && !call.covers(None) {
+        return Err(Problem::parameter(FIELD.name, "is the estate's"));
     }
     let broken =
         |what: String| Problem { fault: Some(what), ..Problem::new(&INTERNAL, INTERNAL.title) };
@@ -156,19 +160,21 @@ pub(crate) async fn why(call: Call) -> Answer {
         return Err(Problem::parameter(FIELD.name, what));
     };
     let position = record.position();
-    let mut shown = json!({"value": value, "before": before});
-    show::redact(&mut shown);
+    // Under the field's own name, by which it is known what is secret in it.
+    let name = field.rsplit('.').next().unwrap_or(field);
+    let mut shown = json!({"value": {name: value}, "before": {name: before}});
+    show::redact(&mut shown, &call.principal.reach);
     // Who did it while it was another project's is that project's business.
-    let event = call.covers(record.project()).then(|| show::record(&record));
+    let event = call.covers(record.project()).then(|| show::record(&record, &call.principal.reach));
     if event.is_none() {
-        shown["before"] = Value::Null;
+        shown["before"][name] = Value::Null;
     }
     let body = json!({
         "kind": kind.name,
         "id": id,
         "field": field,
-        "value": shown["value"],
-        "before": shown["before"],
+        "value": shown["value"][name],
+        "before": shown["before"][name],
         "position": position,
         "recorded_at": show::time(record.recorded_at()),
         "revision": record.revision(),

@@ -9,7 +9,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::{
-    kernel::{OrderKey, StreamId, canonical_bytes, fields, sha256},
+    kernel::{OrderKey, Reach, StreamId, canonical_bytes, fields, sha256},
     log::Position,
 };
 use projections::view::ColumnType;
@@ -54,8 +54,15 @@ pub(crate) fn page_size(call: &Call) -> usize {
 
 fn read_filter(call: &Call, source: Source) -> Result<Vec<Filter>, Problem> {
     let text = call.params.text(&FILTER).unwrap_or_default();
-    filter::filters(text, source.view.columns())
-        .map_err(|what| Problem::new(&INVALID_FILTER, format!("filter: {what}")))
+    let wrong = |what: String| Problem::new(&INVALID_FILTER, format!("filter: {what}"));
+    let filters = filter::filters(text, source.view.columns()).map_err(wrong)?;
+    let estate = |filter: &&Filter| show::tells_of_other_hosts(&filter.column);
+    if !call.covers(None)
+        && let Some(filter) = filters.iter().find(estate)
+    {
+        return Err(wrong(format!("{} is the estate's", filter.column)));
+    }
+    Ok(filters)
 }
 
 fn read_order(call: &Call, source: Source) -> Result<Vec<Order>, Problem> {
@@ -99,7 +106,7 @@ async fn list(call: Call, source: Source, fixed: Vec<Filter>) -> Answer {
         .rows
         .into_iter()
         .map(|row| {
-            let mut row = show::row(row.body);
+            let mut row = show::row(row.body, &call.principal.reach);
             mark_running(&mut row, &running);
             row
         })
@@ -159,7 +166,7 @@ pub(crate) async fn get(call: Call) -> Answer {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        answer(StatusCode::OK, &show::row(row.body))
+        answer(StatusCode::OK, &show::row(row.body, &call.principal.reach))
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(revision));
@@ -269,7 +276,7 @@ pub(crate) async fn difference(call: Call) -> Answer {
     let changes: Vec<Value> = found
         .changes
         .into_iter()
-        .map(|change| compared(&change.key, change.before, change.after))
+        .map(|change| compared(&change.key, change.before, change.after, &call.principal.reach))
         .collect();
     let body = json!({
         "view": source.name,
@@ -282,8 +289,14 @@ pub(crate) async fn difference(call: Call) -> Answer {
 }
 
 /// One row at two moments, and the fields that differ.
-pub(crate) fn compared(key: &str, before: Option<Value>, after: Option<Value>) -> Value {
-    let (before, after) = (before.map(show::row), after.map(show::row));
+pub(crate) fn compared(
+    key: &str,
+    before: Option<Value>,
+    after: Option<Value>,
+    reach: &Reach,
+) -> Value {
+    let shown = |body: Option<Value>| body.map(|body| show::row(body, reach));
+    let (before, after) = (shown(before), shown(after));
     let empty = json!({});
     let differ: Vec<Value> =
         fields(before.as_ref().unwrap_or(&empty), after.as_ref().unwrap_or(&empty))

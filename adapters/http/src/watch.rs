@@ -114,7 +114,7 @@ impl Feed {
             self.after = last.position();
             let mut text = String::new();
             for record in records.iter().filter(|record| self.filter.matches(record)) {
-                let (id, data) = (record.position(), show::record(record));
+                let (id, data) = (record.position(), show::record(record, &self.principal.reach));
                 let _ = write!(text, "id: {id}\ndata: {data}\n\n");
             }
             if !text.is_empty() {

@@ -146,7 +146,11 @@ pub enum Command {
         number: u64,
     },
     /// Put it away; for three days it can be had back.
-    Delete {},
+    Delete {
+        /// Stop it first when it runs; without this a server that runs is not deleted.
+        #[serde(default)]
+        stop: bool,
+    },
     /// Make a server on one of our hosts.
     Launch(Launch),
     /// Say how much of it was used on a day.
@@ -337,7 +341,7 @@ static VERBS: &[Verb] = &[
     },
     system("confirm", false, "Reports that an order was carried out."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
-    operator("delete", "Puts a stopped server of ours away; for three days it can be had back."),
+    operator("delete", "Puts a server of ours away; for three days it can be had back."),
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
     operator("measure", "Says how much of it was used on a day."),
     system("observe", true, "Reports what was seen in the cloud."),
@@ -454,18 +458,20 @@ impl Decider for Server {
             Command::Confirm { .. } | Command::ConfirmRemoval { .. } | Command::Park { .. } => {
                 vec![]
             }
-            Command::Delete {} if self.home.is_some() && self.is_deleted() => vec![],
-            Command::Delete {} => {
+            Command::Delete { .. } if self.home.is_some() && self.is_deleted() => vec![],
+            Command::Delete { stop } => {
                 let protected = self.ours("delete")?.protected;
                 let stopped = self.free("delete")?.power == Power::Stopped;
+                let no = |detail| Err(Refusal::new(&codes::WRONG_STATE, detail));
                 if protected {
-                    let detail = "it is protected: unprotect it first";
-                    return Err(Refusal::new(&codes::WRONG_STATE, detail));
+                    return no("it is protected: unprotect it first");
                 }
-                if !stopped {
-                    return Err(Refusal::wrong_state("delete", self.status()));
+                let deleted = Event::Deleted { until: stamp.now + home::BIN };
+                match (stopped, stop) {
+                    (true, _) => vec![deleted],
+                    (false, true) => vec![deleted, Event::StopOrdered {}],
+                    (false, false) => return no("it is not stopped: stop it first, or say `stop`"),
                 }
-                vec![Event::Deleted { until: stamp.now + home::BIN }]
             }
             Command::Launch(_) if self.home.is_some() || self.observation.seen.is_some() => {
                 return Err(Refusal::wrong_state("launch", self.status()));

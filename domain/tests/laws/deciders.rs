@@ -385,6 +385,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let verbs = ["purge", "start", "stop", "reboot", "delete", "undelete", "protect"];
             pool.extend(verbs.map(|verb| (verb, json!({}))));
             pool.extend([("unprotect", json!({})), ("launch", launch())]);
+            pool.push(("delete", json!({"stop": true})));
             pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
             pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));
             pool.extend([vanish, assign(2), assign(3)]);

@@ -12,6 +12,7 @@ mod audit;
 mod commands;
 mod document;
 mod errors;
+mod placed;
 mod provider;
 mod queries;
 mod ready;

@@ -1,0 +1,101 @@
+//! What a placement says of other hosts is the estate's: who launches in a project is told how many
+//! had no place and why, and never which.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use domain::kernel::{Reach, Role};
+use futures::StreamExt;
+use http::Request;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use crate::world::{World, get, post};
+
+async fn host(world: &World, name: &str, memory_mib: u64) -> Uuid {
+    let id = world.system("host", None, "enrol", json!({"name": name})).await.id;
+    world.system("host", Some(id), "join", json!({"epoch": 1, "agent": "test"})).await;
+    let cell = json!({
+        "id": 0, "memory_mib": memory_mib, "cores": [{"threads": [0, 1]}], "distances": [10],
+    });
+    let seen = json!({"architecture": "x86_64", "cells": [cell]});
+    world.system("host", Some(id), "sight", json!({"epoch": 1, "seen": seen})).await;
+    id
+}
+
+#[tokio::test]
+async fn who_reaches_a_project_alone_is_not_told_which_other_hosts_there_are() {
+    let world = World::new().await;
+    let project = world.project("alpha").await;
+    let roomy = [host(&world, "kvm-1", 8_192).await, host(&world, "kvm-2", 8_192).await];
+    let full = host(&world, "kvm-3", 16).await;
+    let operator = world.token("ops", Role::Admin, Reach::Projects(vec![project])).await;
+    let before = world.position().await;
+    let spec = json!({"vcpus": 1, "memory_mib": 64});
+    let body = json!({"name": "web", "project": project, "spec": spec});
+    let send = async |path: &str, token: &str| {
+        world.send(post(path, body.clone()).token(token)).await.text
+    };
+    let mut told = vec![send("/v1/servers?validate_only=true", &operator).await];
+    told.push(send("/v1/servers", &operator).await);
+    let server: Value = serde_json::from_str(&told[1]).unwrap();
+    let (id, position) = (server["id"].as_str().unwrap().to_owned(), world.position().await);
+    let parent = world.get(&format!("/v1/servers/{id}")).await.ok(200)["parent"].clone();
+    let own = roomy.iter().find(|host| parent == host.to_string()).unwrap();
+    let next = roomy.iter().find(|host| *host != own).unwrap();
+    let reads = [
+        "/v1/servers".to_owned(),
+        format!("/v1/servers/{id}"),
+        format!("/v1/servers/{id}?at={position}"),
+        format!("/v1/servers/{id}/history"),
+        format!("/v1/servers/{id}/diff?from={before}"),
+        format!("/v1/servers/{id}/why?field=home"),
+        format!("/v1/servers/{id}/why?field=home.placement"),
+        "/v1/inventory".to_owned(),
+        "/v1/orders".to_owned(),
+        format!("/v1/diff?from={before}"),
+        "/v1/audit/events".to_owned(),
+    ];
+    for path in &reads {
+        let reply = world.send(get(path).token(&operator)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        told.push(reply.text);
+        // The estate's own does see it, so this is not about an empty answer.
+        let all = world.get(path).await.text;
+        let shows = !path.contains("orders");
+        assert_eq!(all.contains(&full.to_string()), shows, "{path}: {all}");
+    }
+    for path in [
+        format!("/v1/servers/{id}/why?field=home.placement.rejected"),
+        format!("/v1/servers/{id}/why?field=home.placement.rejected.hosts"),
+        format!("/v1/servers?filter=state.home.placement.rejected.hosts%3A%22{full}%22"),
+        format!("/v1/servers?filter=state.home%3A%22{full}%22"),
+    ] {
+        let reply = world.send(get(&path).token(&operator)).await;
+        assert_eq!(reply.status, 400, "{path}: {}", reply.text);
+        assert_eq!(world.get(&path).await.status, 200, "{path}");
+    }
+    // The record's own bytes have it: those are not given either.
+    let proof = format!("/v1/audit/proof?position={}", before + 1);
+    let proof = world.send(get(&proof).token(&operator)).await.ok(200);
+    assert_eq!(proof["frame"], Value::Null, "{proof}");
+    let watch = Request::get(format!("/v1/audit/events:watch?from={before}"))
+        .header("authorization", format!("Bearer {operator}"))
+        .body(Body::empty())
+        .unwrap();
+    let mut feed =
+        world.router.clone().oneshot(watch).await.unwrap().into_body().into_data_stream();
+    let mut text = String::new();
+    while !text.contains("launched") {
+        let chunk = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.unwrap();
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
+    }
+    told.push(text);
+    for text in told {
+        assert!(text.contains(&own.to_string()) || text.contains("\"order_state\""), "{text}");
+        for other in [next, &full] {
+            assert!(!text.contains(&other.to_string()), "{text}");
+        }
+    }
+}
