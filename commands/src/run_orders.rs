@@ -16,12 +16,9 @@ use std::{
 };
 
 use domain::{
-    compute::{
-        host::Host,
-        server::{Server, home},
-    },
+    compute::{host::Host, server::Server},
     finops::bill_source::BillSource,
-    kernel::{Decider, Kind, OrderKey, Outstanding, Refusal, StreamId, codes},
+    kernel::{Decider, Kind, OnHost, OrderKey, Outstanding, Refusal, State, StreamId, codes},
     kinds,
     observation::Origin,
     tenancy::cloud_account::CloudAccount,
@@ -318,7 +315,7 @@ impl Runner {
                 let told = "its report could not be recorded".to_owned();
                 return Err(Failure::Driver(DriverFault::Transient(told)));
             }
-            self.work(kind, id, &key, &out, &facets, chain_of.0).await
+            self.work(kind, id, &key, &out, loaded.state.as_ref(), chain_of.0).await
         };
         let work = work.instrument(span);
         let Some(done) = self.hold(&lease, work).await? else {
@@ -411,17 +408,18 @@ impl Runner {
         id: &str,
         key: &OrderKey,
         out: &Outstanding<Value>,
-        facets: &domain::kernel::Facets,
+        state: &dyn State,
         correlation_id: Option<Uuid>,
     ) -> Result<Report, Failure> {
+        let facets = state.facets();
         if kind.name == "cloud-account" {
             return self.work_account(id, out, correlation_id).await;
         }
         if kind.name == BillSource::KIND {
             return self.work_source(id, key).await;
         }
-        if kind.name == Server::KIND && facets.provider.as_deref() == Some(home::PROVIDER) {
-            return self.work_host(id, key, out, facets).await;
+        if let Some(at) = state.on_host() {
+            return self.work_host(at, key, out, state).await;
         }
         let account_id = facets.account.ok_or(Failure::NotReady)?;
         let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
@@ -443,25 +441,35 @@ impl Runner {
         provider.carry_out(&access, &task).await.map_err(Failure::Driver)
     }
 
-    /// An order of a server on a host of ours. It waits while this process does not work for that
-    /// host, and while another agent has joined it.
+    /// An order of what is on a host of ours. It waits while this process does not work for that host,
+    /// and while another agent has joined it.
     async fn work_host(
         &self,
-        id: &str,
+        at: OnHost,
         key: &OrderKey,
         out: &Outstanding<Value>,
-        facets: &domain::kernel::Facets,
+        subject: &dyn State,
     ) -> Result<Report, Failure> {
-        let host: Uuid =
-            facets.parent.as_deref().and_then(|id| id.parse().ok()).ok_or(Failure::NotReady)?;
-        let driver = self.ledger.ports.hosts.driver(host).ok_or(Failure::NotReady)?;
-        self.check_epoch(host, driver.epoch()).await?;
-        let state = self.ledger.typed::<Server>(id).await?.1;
-        let userdata = self.ledger.userdata(id, &state)?;
-        let task = HostTask { key: key.clone(), order: out.order.clone(), state, userdata };
+        let driver = self.ledger.ports.hosts.driver(at.host).ok_or(Failure::NotReady)?;
+        self.check_epoch(at.host, driver.epoch()).await?;
+        let mut task = HostTask {
+            key: key.clone(),
+            order: out.order.clone(),
+            state: Server::default(),
+            subject: Value::Null,
+            userdata: None,
+        };
+        if let Some(server) = at.server {
+            let server = server.to_string();
+            task.state = self.ledger.typed::<Server>(&server).await?.1;
+            task.userdata = self.ledger.userdata(&server, &task.state)?;
+        }
+        if key.stream.kind != Server::KIND {
+            task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();
+        }
         let report = driver.carry_out(&task).await.map_err(Failure::Driver)?;
         // Another agent may have joined meanwhile: what it finds counts, not what this one did.
-        self.check_epoch(host, driver.epoch()).await?;
+        self.check_epoch(at.host, driver.epoch()).await?;
         Ok(report)
     }
 

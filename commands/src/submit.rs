@@ -476,7 +476,9 @@ impl Ledger {
                     };
                     let kind = kind.ok_or_else(missing)?;
                     let loaded = self.load(kind, &stream.id).await?;
-                    if loaded.revision == 0 {
+                    if loaded.revision == 0
+                        && !kind.verb(companion.verb).is_some_and(|verb| verb.creates)
+                    {
                         return Err(missing());
                     }
                     let project = owner(kind, companion.id, loaded.state.as_ref());
@@ -490,6 +492,11 @@ impl Ledger {
             let answer = answer.map_err(SubmitFault::Beside)?;
             one.steps.extend(answer.steps);
             one.state = answer.state;
+            // One that is begun is whose it says.
+            if one.revision == 0 {
+                let kind = KINDS.iter().find(|kind| kind.name == companion.kind);
+                one.project = kind.and_then(|kind| owner(kind, companion.id, one.state.as_ref()));
+            }
         }
         Ok(all)
     }

@@ -17,8 +17,11 @@ pub struct HostTask {
     pub key: OrderKey,
     /// The order, adjacently tagged.
     pub order: Value,
-    /// The server, as its stream says now.
+    /// The server that it concerns, as its stream says now; the empty state where it concerns none.
     pub state: Server,
+    /// What the order is of, as its stream says now, where that is no server.
+    #[serde(default)]
+    pub subject: Value,
     /// What it does at its first boot, in clear; none when nobody wants anything, or for orders that have
     /// no use for it.
     #[serde(default)]

@@ -20,7 +20,8 @@ use home::{Home, Launch};
 use crate::{
     compute::utilisation::{News, Utilisation, Utilisations},
     kernel::{
-        Caller, Companion, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
+        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
+        Verb, codes,
     },
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::check_tags,
@@ -627,6 +628,12 @@ impl Decider for Server {
             home.facets(&mut facets);
         }
         facets
+    }
+
+    fn on_host(&self) -> Option<OnHost> {
+        let placement = &self.home.as_ref()?.placement;
+        let server = Some(placement.holding.server.uuid());
+        Some(OnHost { host: placement.host.uuid(), server })
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {

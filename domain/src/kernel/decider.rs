@@ -56,6 +56,15 @@ pub struct Companion {
     pub body: Value,
 }
 
+/// On which host of ours the orders of a resource are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnHost {
+    /// The host.
+    pub host: Uuid,
+    /// The server that it concerns; none for what no server has.
+    pub server: Option<Uuid>,
+}
+
 /// What every kind's row shows beside its state: the columns of the inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facets {
@@ -114,6 +123,11 @@ pub trait Decider:
     fn status(&self) -> &'static str;
     /// Its columns in the inventory.
     fn facets(&self) -> Facets;
+    /// Where its orders are carried out, when that is a host of ours; otherwise its account's provider
+    /// does so.
+    fn on_host(&self) -> Option<OnHost> {
+        None
+    }
     /// Names that these facts take for this stream alone: the append that stores the facts opens
     /// a claim stream for each, which must be new.
     fn claims(&self, _events: &[Self::Event]) -> Vec<String> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     canonical::{canonical_bytes, canonical_value},
-    decider::{Companion, Decider, Facets, Stamp, Verb},
+    decider::{Companion, Decider, Facets, OnHost, Stamp, Verb},
     order::Outstanding,
     refusal::{Refusal, codes},
 };
@@ -50,6 +50,8 @@ pub trait State: Debug + Send + Sync {
     fn status(&self) -> &'static str;
     /// See [`Decider::facets`].
     fn facets(&self) -> Facets;
+    /// See [`Decider::on_host`].
+    fn on_host(&self) -> Option<OnHost>;
     /// See [`Decider::drift`].
     fn drift(&self) -> Vec<FieldDrift>;
     /// The state, canonical.
@@ -132,6 +134,10 @@ impl<D: Decider> State for D {
 
     fn facets(&self) -> Facets {
         Decider::facets(self)
+    }
+
+    fn on_host(&self) -> Option<OnHost> {
+        Decider::on_host(self)
     }
 
     fn drift(&self) -> Vec<FieldDrift> {

@@ -11,7 +11,7 @@ mod refusal;
 mod role;
 
 pub use canonical::{canonical_bytes, canonical_value, sha256, write_canonical};
-pub use decider::{Caller, Companion, Decider, Facets, Stamp, Verb};
+pub use decider::{Caller, Companion, Decider, Facets, OnHost, Stamp, Verb};
 pub use diff::fields;
 pub use erased::{Decided, Kind, ReadState, State, Step, kind};
 pub use id::{Id, StreamId};
