@@ -5,8 +5,13 @@
 #   tests/servers/kvm.sh stop  CACHE_DIR   stops it, and all that it runs
 #
 # CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
-# folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `log`,
-# and `disks`, which is empty.
+# folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
+# (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
+# which is empty.
+#
+# Started from the disk, the guest does what a seed of cloud-init's NoCloud source says, as far as a
+# test asks: its name, its interfaces' addresses and routes, keys, and a script as userdata, once for
+# each instance.
 #
 # The host is a set of namespaces: processes, network and mounts of its own. It has a bridge, `lab`.
 # When its first process ends nothing of it is left: no guest, no tap, no mount. Guests are emulated
@@ -15,7 +20,7 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
@@ -24,7 +29,7 @@ mkdir -p "$cache"
 state=$cache/host
 guest=$cache/guest
 # Goes up with every change of how the guest is made.
-recipe=1
+recipe=2
 
 cannot() { echo "kvm.sh: $*" >&2; exit 3; }
 
@@ -39,16 +44,19 @@ unpack() { # PACKAGE INTO
     rm -rf "$2.deb"
 }
 
-# What the guest does: mounts, drivers, its agent, a line on the console, and then what it is told.
+drivers='virtio_pci virtio_blk virtio_net virtio_console button evdev vfat nls_cp437 nls_ascii'
+
+# What the guest does: mounts, drivers, its agent, what its seed says, a line on the console, and then
+# what it is told.
 guest_init() {
+    printf '#!/bin/busybox sh\ndrivers="%s"\n' "$drivers"
     cat <<'INIT'
-#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-for driver in virtio_pci virtio_blk virtio_net virtio_console button evdev; do modprobe "$driver"; done
+for driver in $drivers; do modprobe "$driver"; done
 ip link set lo up
 agent=
 for port in /sys/class/virtio-ports/*; do
@@ -57,11 +65,103 @@ done
 [ -z "$agent" ] || qemu-ga --daemonize --method virtio-serial --path "$agent" --statedir /run --pidfile /run/qemu-ga.pid
 # The power button: the first thing that it says turns the machine off.
 for input in /dev/input/event*; do
-    (head -c 1 "$input" >/dev/null && poweroff -f) &
+    (head -c 1 "$input" >/dev/null && sync && poweroff -f) &
 done
+
+# A document of the seed, which has one thing on each line, as `path.to.it=value`.
+flatten() {
+    awk '
+        { line = $0; sub(/^ */, "", line); depth = (length($0) - length(line)) / 2; sub(/,$/, "", line) }
+        line ~ /^[]}]/ || depth == 0 { next }
+        {
+            value = line
+            if (line ~ /^"[^"]*": /) {
+                match(line, /^"[^"]*": /)
+                key[depth] = substr(line, 2, RLENGTH - 4)
+                value = substr(line, RLENGTH + 1)
+            } else {
+                key[depth] = count[depth]++
+            }
+            count[depth + 1] = 0
+            if (value ~ /^[[{]/) next
+            gsub(/^"|"$/, "", value)
+            path = key[1]
+            for (at = 2; at <= depth; at++) path = path "." key[at]
+            print path "=" value
+        }
+    ' "$1"
+}
+value() { sed -n "s|^$2=||p" "$1"; }
+
+set_up_interfaces() {
+    local nic card
+    for nic in $(sed -n 's/^ethernets\.\([a-z0-9]*\)\..*/\1/p' /run/network | sort -u); do
+        card=$(grep -l "^$(value /run/network "ethernets.$nic.match.macaddress")$" /sys/class/net/eth*/address)
+        card=${card%/address}
+        card=${card##*/}
+        [ -n "$card" ] || continue
+        local mtu address at to via
+        mtu=$(value /run/network "ethernets.$nic.mtu")
+        [ -z "$mtu" ] || ip link set "$card" mtu "$mtu"
+        ip link set "$card" up
+        for address in $(value /run/network "ethernets.$nic.addresses.[0-9]*"); do
+            ip address add "$address" dev "$card"
+        done
+        for at in $(sed -n "s/^ethernets\.$nic\.routes\.\([0-9]*\)\.via=.*/\1/p" /run/network); do
+            to=$(value /run/network "ethernets.$nic.routes.$at.to")
+            via=$(value /run/network "ethernets.$nic.routes.$at.via")
+            ip route add "$to" via "$via" dev "$card" onlink
+        done
+    done
+}
+
+# The disk it was started from keeps which instances it has been.
+do_as_seeded() {
+    local disk instance
+    mkdir -p /seed /state /root/.ssh
+    for disk in /dev/vd*; do
+        mount -t vfat -o ro "$disk" /seed 2>/dev/null || continue
+        [ -f /seed/meta-data ] && break
+        umount /seed
+    done
+    [ -f /seed/meta-data ] || return
+    for disk in /dev/vd*; do
+        mount -t vfat -o sync "$disk" /state 2>/dev/null || continue
+        [ -f /state/ldlinux.sys ] && break
+        umount /state
+    done
+    flatten /seed/meta-data >/run/meta
+    flatten /seed/network-config >/run/network
+    hostname "$(value /run/meta local-hostname)"
+    value /run/meta 'public-keys.[0-9]*' >/root/.ssh/authorized_keys
+    set_up_interfaces
+    instance=$(value /run/meta instance-id)
+    if [ ! -e "/state/instances/$instance" ]; then
+        mkdir -p "/state/instances/$instance"
+        cp /seed/user-data /run/user-data
+        chmod +x /run/user-data
+        case $(head -c 2 /run/user-data) in '#!') /run/user-data >/dev/console 2>&1 ;; esac
+    fi
+    echo "$instance" >/run/seeded
+}
+do_as_seeded
 echo "GUEST IS UP: $(sed 's/.*\(guest=[a-z]*\).*/\1/' /proc/cmdline)" >/dev/console
 while :; do wait; sleep 3600; done
 INIT
+}
+
+# A disk without partitions that a BIOS starts.
+make_image() { # FILE
+    local boot=$guest/boot
+    command -v mcopy >/dev/null || cannot "no mcopy here (package mtools)"
+    unpack syslinux "$boot"
+    truncate -s 48M "$1"
+    mformat -i "$1" -T $((48 << 11)) -h 64 -s 32 -v GUEST ::
+    printf '%s\n' 'DEFAULT guest' 'LABEL guest' 'LINUX kernel' 'INITRD initramfs' \
+        'APPEND console=ttyS0 quiet panic=-1 mitigations=off guest=disk' >"$guest/syslinux.cfg"
+    mcopy -i "$1" "$guest/kernel" "$guest/initramfs" "$guest/syslinux.cfg" ::
+    "$boot/usr/bin/syslinux" --install "$1" || cannot "syslinux does not install"
+    rm -rf "$boot" "$guest/syslinux.cfg"
 }
 
 make_guest() {
@@ -95,9 +195,8 @@ make_guest() {
     chmod +x "$root/sbin/shutdown" "$root/init"
     # The drivers, and whatever they need: which they are is worked out among all of them.
     "$root/bin/busybox" depmod -b "$kernel" "$version"
-    local wanted file modules=lib/modules/$version
-    wanted='virtio_pci virtio_blk virtio_net virtio_console button evdev'
-    for driver in $wanted; do
+    local file modules=lib/modules/$version
+    for driver in $drivers; do
         awk -v driver="/$driver.ko" 'index($1, driver ":") {gsub(":", ""); print; exit}' "$kernel/$modules/modules.dep"
     done | tr ' ' '\n' | sort -u | while read -r file; do
         [ -n "$file" ] || continue
@@ -107,6 +206,7 @@ make_guest() {
     "$root/bin/busybox" depmod -b "$root" "$version"
     cp "$kernel/boot/vmlinuz-$version" "$guest/kernel"
     (cd "$root" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$guest/initramfs"
+    make_image "$guest/image"
     rm -rf "$root" "$kernel" "$box" "$agent" "$guest/libraries"
     printf %s "$recipe" >"$guest/stamp"
 }
@@ -192,7 +292,7 @@ start() {
     local folder
     folder=$(mktemp -d "${TMPDIR:-/tmp}/skyledger-kvm.XXXXXX")
     mkdir "$folder/disks"
-    ln -s "$guest/kernel" "$guest/initramfs" "$folder/"
+    ln -s "$guest/kernel" "$guest/initramfs" "$guest/image" "$folder/"
     echo "$folder" >"$state.folder"
     unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private \
         "$BASH" "$0" host "${cache%/kvm}" "$folder" >"$folder/host.log" 2>&1 </dev/null &
@@ -200,6 +300,9 @@ start() {
     for _ in $(seq 300); do
         kill -0 "$(cat "$state.pid")" 2>/dev/null || break
         if [ -S "$folder/socket" ] && answers "$folder"; then
+            local first
+            first=$(tr -d ' ' <"/proc/$(cat "$state.pid")/task/$(cat "$state.pid")/children")
+            ln -s "/proc/$first/ns/net" "$folder/net"
             echo "$folder"
             return
         fi

@@ -74,20 +74,26 @@ impl fmt::Display for Interface {
 /// Where the tools run: on the host, or in a network namespace of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    namespace: Option<String>,
+    /// What stands before each tool.
+    before: Vec<String>,
 }
 
 impl Place {
     /// In a network namespace.
     pub fn namespace(name: impl Into<String>) -> Self {
-        Self { namespace: Some(name.into()) }
+        Self { before: ["ip".into(), "netns".into(), "exec".into(), name.into()].into() }
+    }
+
+    /// In the network namespace of this file, such as `/proc/1/ns/net`.
+    pub fn of(file: impl fmt::Display) -> Self {
+        Self { before: vec!["nsenter".to_owned(), format!("--net={file}")] }
     }
 
     /// A tool that runs there.
     pub fn tool<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Tool {
-        let Some(name) = &self.namespace else { return Tool::new(program, arguments) };
-        let before = ["netns", "exec", name, program].map(str::to_owned);
-        Tool::new("ip", before.into_iter().chain(arguments.into_iter().map(str::to_owned)))
+        let mut words = self.before.iter().map(String::as_str).chain([program]).chain(arguments);
+        let first = words.next().unwrap_or(program).to_owned();
+        Tool::new(&first, words)
     }
 
     /// Runs a tool there, and reads its answer.

@@ -154,6 +154,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Whether there will be no more answers: the daemon is gone, or what it said did not read.
+    pub fn is_over(&self) -> bool {
+        self.shared.waiting().ended.is_some()
+    }
+
     /// Says goodbye; without it the daemon sees the socket end.
     pub async fn close(self) -> Result<(), Fault> {
         self.call(Program::REMOTE, CLOSE, Writer::default()).await.map(drop)

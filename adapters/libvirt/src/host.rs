@@ -9,13 +9,14 @@ use crate::{
     xdr::{Reader, Writer},
 };
 
+const GET_VERSION: i32 = 4;
 const NODE_GET_INFO: i32 = 6;
 const GET_CAPABILITIES: i32 = 7;
 const GET_HOSTNAME: i32 = 59;
 const GET_LIB_VERSION: i32 = 157;
 const GET_DOMAIN_CAPABILITIES: i32 = 342;
 
-/// A version of libvirt, such as 11.3.0.
+/// A version, such as 11.3.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
@@ -57,6 +58,11 @@ impl Connection {
     /// The daemon's version.
     pub async fn version(&self) -> Result<Version, Fault> {
         Reader::new(&self.ask(GET_LIB_VERSION).await?).hyper().map(Version)
+    }
+
+    /// The version of what runs the guests, such as QEMU's.
+    pub async fn hypervisor_version(&self) -> Result<Version, Fault> {
+        Reader::new(&self.ask(GET_VERSION).await?).hyper().map(Version)
     }
 
     /// Cells, processors, caches, page sizes and what guests there may be: XML.

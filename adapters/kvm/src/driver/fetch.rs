@@ -1,0 +1,67 @@
+//! Images that come by HTTP.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Once,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use reqwest::Client;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::storage::cache::Source;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long nothing may come. How long all of it takes depends on how much it is.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// An image at an address.
+#[derive(Clone, Debug)]
+pub(super) struct Address(pub(super) String);
+
+#[async_trait]
+impl Source for Address {
+    async fn open(&self) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
+        static ONCE: Once = Once::new();
+        // Whoever installed one before has installed the same.
+        ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+        let client = Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build();
+        let answer = client.map_err(io::Error::other)?.get(&self.0).send().await;
+        let answer = answer.and_then(reqwest::Response::error_for_status);
+        let chunks = answer.map_err(io::Error::other)?.bytes_stream();
+        let chunks = chunks.map(|chunk| chunk.map(Vec::from).map_err(io::Error::other)).boxed();
+        Ok(Box::new(Body { chunks, chunk: Vec::new(), read: 0 }))
+    }
+}
+
+/// What comes, as a reader.
+struct Body {
+    chunks: BoxStream<'static, io::Result<Vec<u8>>>,
+    chunk: Vec<u8>,
+    /// How much of the chunk was read.
+    read: usize,
+}
+
+impl AsyncRead for Body {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.read == self.chunk.len() {
+            match ready!(Pin::new(&mut self.chunks).poll_next(context)) {
+                None => return Poll::Ready(Ok(())),
+                Some(chunk) => (self.chunk, self.read) = (chunk?, 0),
+            }
+        }
+        let count = into.remaining().min(self.chunk.len() - self.read);
+        into.put_slice(&self.chunk[self.read..self.read + count]);
+        self.read += count;
+        Poll::Ready(Ok(()))
+    }
+}

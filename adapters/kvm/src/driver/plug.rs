@@ -1,0 +1,192 @@
+//! Servers and the host's bridges: what a server is plugged into, and what may pass there.
+//!
+//! The firewall is one table for all servers of a host, made from what is written down of each. It
+//! names interfaces before there are any, so nothing of a server passes before its rules are there.
+//! A bridge that is not there is made, without an address of its own; one that was made goes with the
+//! last server that is plugged into it. A bridge that somebody else made is left as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use commands::ports::DriverFault;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::records::{Port, Record, Records};
+use crate::network::{
+    Interface, NetworkFault, Place,
+    firewall::{self, Firewall},
+    rates,
+};
+
+/// The network of a host's servers.
+#[derive(Debug)]
+pub(super) struct Plugs {
+    place: Place,
+    /// One change at a time: each looks at all servers.
+    turn: Mutex<()>,
+}
+
+impl Plugs {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, turn: Mutex::new(()) }
+    }
+
+    /// A server may be plugged in from now on.
+    pub(super) async fn plug(
+        &self,
+        records: &Records,
+        server: Uuid,
+        ports: Vec<Port>,
+    ) -> Result<(), DriverFault> {
+        let _turn = self.turn.lock().await;
+        let before = records.read(server).await?;
+        let restart = before.as_ref().and_then(|record| record.restart.clone());
+        let had = before.is_some_and(|record| !record.ports.is_empty());
+        let is = !ports.is_empty();
+        for port in &ports {
+            self.make_bridge(records, port).await?;
+        }
+        records.write(server, &Record { ports, restart }).await?;
+        if is || had {
+            self.guard(records).await?;
+        }
+        Ok(())
+    }
+
+    /// A server is not plugged in any more: nothing of it is left, and nothing is written down of it.
+    pub(super) async fn unplug(&self, records: &Records, server: Uuid) -> Result<(), DriverFault> {
+        let _turn = self.turn.lock().await;
+        let Some(record) = records.read(server).await? else { return Ok(()) };
+        if record.ports.is_empty() {
+            return Ok(records.remove(server).await?);
+        }
+        let links = self.links().await?;
+        for port in &record.ports {
+            let tap: Interface = port.tap.parse()?;
+            // A tap goes with its machine; what it was led through stays, and so does a tap when
+            // libvirt died with the machine.
+            for name in [tap.to_string(), rates::through(&tap)] {
+                if links.contains_key(&name) {
+                    self.place.tool("ip", ["link", "del", "dev", &name]).run().await.map_err(
+                        |fault| DriverFault::from(NetworkFault::from(fault)),
+                    )?;
+                }
+            }
+        }
+        // Last: without it nobody would know what was to be taken away.
+        let mut left = records.all().await?;
+        left.remove(&server);
+        self.load(&left).await?;
+        self.remove_bridges(records, &left).await?;
+        Ok(records.remove(server).await?)
+    }
+
+    /// What is written down, enforced again: the kernel forgets it when the host restarts.
+    pub(super) async fn guard(&self, records: &Records) -> Result<(), DriverFault> {
+        self.load(&records.all().await?).await
+    }
+
+    async fn load(&self, records: &BTreeMap<Uuid, Record>) -> Result<(), DriverFault> {
+        let firewall = wanted(records)?;
+        if firewall.nics.is_empty() {
+            return Ok(firewall::remove(&self.place).await?);
+        }
+        firewall::apply(&self.place, &firewall).await?;
+        Ok(())
+    }
+
+    async fn make_bridge(&self, records: &Records, port: &Port) -> Result<(), DriverFault> {
+        let name: Interface = port.bridge.parse()?;
+        let name = name.as_str();
+        let mut links = self.links().await?;
+        if !links.contains_key(name) {
+            records.claim_bridge(name).await?;
+            let mtu = port.mtu.to_string();
+            let add = ["link", "add", "name", name, "mtu", &mtu, "type", "bridge"];
+            self.ip(&add).await?;
+            links = self.links().await?;
+        }
+        let kind = links.get(name).map(|link| &link["linkinfo"]["info_kind"]);
+        if kind.is_none_or(|kind| kind != "bridge") {
+            let why = format!("{name} is there on the host, and is no bridge");
+            return Err(DriverFault::Rejected(why));
+        }
+        if records.bridges().await?.iter().any(|made| made == name) {
+            // The host itself has nothing to say there, and may be said nothing.
+            self.ip(&["link", "set", "dev", name, "addrgenmode", "none", "up"]).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_bridges(
+        &self,
+        records: &Records,
+        left: &BTreeMap<Uuid, Record>,
+    ) -> Result<(), DriverFault> {
+        let ports = left.values().flat_map(|record| &record.ports);
+        let used: BTreeSet<&str> = ports.map(|port| port.bridge.as_str()).collect();
+        let made = records.bridges().await?;
+        let unused: Vec<_> = made.iter().filter(|name| !used.contains(name.as_str())).collect();
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let links = self.links().await?;
+        for name in unused {
+            let mut others = links.values().filter(|link| link["master"] == name.as_str());
+            if others.next().is_some() {
+                // Somebody else uses it by now: it is theirs.
+            } else if links.contains_key(name) {
+                self.ip(&["link", "del", "dev", name]).await?;
+            }
+            records.forget_bridge(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn ip(&self, arguments: &[&str]) -> Result<(), DriverFault> {
+        let done = self.place.tool("ip", arguments.iter().copied()).run().await;
+        done.map(drop).map_err(|fault| NetworkFault::from(fault).into())
+    }
+
+    /// The host's interfaces, by name.
+    pub(super) async fn links(&self) -> Result<BTreeMap<String, Value>, DriverFault> {
+        let links: Vec<Value> = self.place.json("ip", &["-d", "-j", "link", "show"]).await?;
+        let named = links.into_iter().filter_map(|link| {
+            let name = link["ifname"].as_str()?.to_owned();
+            Some((name, link))
+        });
+        Ok(named.collect())
+    }
+
+    /// The interfaces that have rules now.
+    pub(super) async fn guarded(&self) -> Result<BTreeSet<String>, DriverFault> {
+        let tables: Value = self.place.json("nft", &["-j", "list", "tables"]).await?;
+        let is_ours = |item: &Value| {
+            item["table"]["name"] == firewall::TABLE && item["table"]["family"] == "bridge"
+        };
+        if !tables["nftables"].as_array().is_some_and(|all| all.iter().any(is_ours)) {
+            return Ok(BTreeSet::new());
+        }
+        let list = ["-j", "list", "map", "bridge", firewall::TABLE, "sources"];
+        let map: Value = self.place.json("nft", &list).await?;
+        let items = map["nftables"].as_array().into_iter().flatten();
+        let elements = items.filter_map(|item| item["map"]["elem"].as_array()).flatten();
+        Ok(elements.filter_map(|one| Some(one[0].as_str()?.to_owned())).collect())
+    }
+}
+
+/// What is to be enforced for these servers.
+fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
+    let mut firewall = Firewall::default();
+    for port in records.values().flat_map(|record| &record.ports) {
+        let nic = firewall::Nic {
+            mac: port.mac,
+            // Of its subnet a server may use its own address.
+            addresses: port.addresses.iter().map(|net| net.addr().into()).collect(),
+            rules: None,
+        };
+        firewall.nics.insert(port.tap.parse()?, nic);
+    }
+    Ok(firewall)
+}

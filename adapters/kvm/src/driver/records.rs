@@ -1,0 +1,153 @@
+//! What the agent writes down of its servers on the host itself: what the kernel's tables are made
+//! from, and what cannot be seen of a server that runs.
+//!
+//! ```text
+//! <folder>/servers/<server id>.json     a server's interfaces, and the restart that it was given
+//! <folder>/bridges/<name>               a bridge that was made for them: empty
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use domain::network::mac::Mac;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tokio::fs;
+use uuid::Uuid;
+
+use crate::storage::{StorageFault, files};
+
+/// What is written down of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Its interfaces.
+    #[serde(default)]
+    pub(super) ports: Vec<Port>,
+    /// The last restart that was begun.
+    #[serde(default)]
+    pub(super) restart: Option<Restart>,
+}
+
+/// An interface of a server, as its host has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Port {
+    /// Its name on the host.
+    pub(super) tap: String,
+    /// The bridge that it is plugged into.
+    pub(super) bridge: String,
+    /// Largest packet, in bytes.
+    pub(super) mtu: u32,
+    /// Its hardware address.
+    pub(super) mac: Mac,
+    /// Its addresses, with the length of their subnet's prefix.
+    pub(super) addresses: Vec<IpNet>,
+}
+
+/// A restart that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Restart {
+    /// By the order of this number.
+    pub(super) number: u64,
+    /// libvirt's number of the machine that is to stop: the one that runs after it has another.
+    pub(super) machine: Option<u32>,
+}
+
+/// The folder of what is written down.
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    servers: PathBuf,
+    bridges: PathBuf,
+}
+
+impl Records {
+    /// Makes the folders that are not there.
+    pub(super) async fn open(folder: &Path) -> Result<Self, StorageFault> {
+        let own = Self { servers: folder.join("servers"), bridges: folder.join("bridges") };
+        for folder in [&own.servers, &own.bridges] {
+            fs::create_dir_all(folder).await.map_err(StorageFault::file("cannot make", folder))?;
+        }
+        Ok(own)
+    }
+
+    fn path(&self, server: Uuid) -> PathBuf {
+        self.servers.join(format!("{server}.json"))
+    }
+
+    /// What is written down of a server; none when nothing is.
+    pub(super) async fn read(&self, server: Uuid) -> Result<Option<Record>, StorageFault> {
+        read(&self.path(server)).await
+    }
+
+    /// Writes down what is true of a server from now on.
+    pub(super) async fn write(&self, server: Uuid, record: &Record) -> Result<(), StorageFault> {
+        let path = self.path(server);
+        if read(&path).await.is_ok_and(|there| there.as_ref() == Some(record)) {
+            return Ok(());
+        }
+        let part = files::part(&path);
+        let text = serde_json::to_vec(record).unwrap_or_default();
+        fs::write(&part, text).await.map_err(StorageFault::file("cannot write", &part))?;
+        files::put_in_place(&part, &path).await
+    }
+
+    /// Forgets a server.
+    pub(super) async fn remove(&self, server: Uuid) -> Result<(), StorageFault> {
+        let path = self.path(server);
+        files::remove(&files::part(&path)).await?;
+        files::remove(&path).await
+    }
+
+    /// Everything that is written down of servers.
+    pub(super) async fn all(&self) -> Result<BTreeMap<Uuid, Record>, StorageFault> {
+        let mut records = BTreeMap::new();
+        for name in names(&self.servers).await? {
+            let id = name.strip_suffix(".json").and_then(|id| id.parse().ok());
+            if let Some(id) = id
+                && let Some(record) = self.read(id).await?
+            {
+                records.insert(id, record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Notes that a bridge is about to be made.
+    pub(super) async fn claim_bridge(&self, name: &str) -> Result<(), StorageFault> {
+        let path = self.bridges.join(name);
+        fs::write(&path, "").await.map_err(StorageFault::file("cannot write", &path))?;
+        files::sync(&self.bridges).await
+    }
+
+    /// Notes that a bridge that was made is gone.
+    pub(super) async fn forget_bridge(&self, name: &str) -> Result<(), StorageFault> {
+        files::remove(&self.bridges.join(name)).await
+    }
+
+    /// The bridges that were made.
+    pub(super) async fn bridges(&self) -> Result<Vec<String>, StorageFault> {
+        names(&self.bridges).await
+    }
+}
+
+async fn read(path: &Path) -> Result<Option<Record>, StorageFault> {
+    let bytes = match fs::read(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(StorageFault::file("cannot read", path))?,
+    };
+    let read = serde_json::from_slice(&bytes);
+    read.map(Some).map_err(|error| StorageFault::Unfit(format!("{}: {error}", path.display())))
+}
+
+/// The names of a folder's entries, sorted; a file that is being made has none yet.
+pub(super) async fn names(folder: &Path) -> Result<Vec<String>, StorageFault> {
+    let fault = || StorageFault::file("cannot list", folder);
+    let mut entries = fs::read_dir(folder).await.map_err(fault())?;
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next_entry().await.map_err(fault())? {
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,79 @@
+//! The steps that change something on a host, and where a test may stop them.
+
+use async_trait::async_trait;
+use commands::ports::DriverFault;
+use uuid::Uuid;
+
+/// A step that changes something on a host. Each is looked at first, and can be run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// The image of the root disk is in the cache.
+    Image,
+    /// The disks are there.
+    Disks,
+    /// What the server reads at its first boot is there.
+    Seed,
+    /// Its bridges are there, and nothing passes them that may not.
+    Network,
+    /// libvirt knows the server.
+    Define,
+    /// It runs.
+    Start,
+    /// It is written down that it is to be restarted.
+    Note,
+    /// It has stopped.
+    Stop,
+    /// libvirt knows it no more.
+    Undefine,
+    /// Its files are gone.
+    Clear,
+    /// Nothing of it is left on the network.
+    Unplug,
+}
+
+impl Step {
+    /// Every step.
+    pub const ALL: [Self; 11] = [
+        Self::Image,
+        Self::Disks,
+        Self::Seed,
+        Self::Network,
+        Self::Define,
+        Self::Start,
+        Self::Note,
+        Self::Stop,
+        Self::Undefine,
+        Self::Clear,
+        Self::Unplug,
+    ];
+}
+
+/// On which side of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Nothing of it was done.
+    Before,
+    /// All of it was done.
+    After,
+}
+
+/// Asked at every step: a test fails it, or never comes back from it, which is a crash.
+#[async_trait]
+pub trait Hook: Send + Sync + 'static {
+    /// A step of a server's order is about to be done, or was done.
+    ///
+    /// # Errors
+    /// The order ends with it.
+    async fn at(&self, step: Step, side: Side, server: Uuid) -> Result<(), DriverFault>;
+}
+
+/// Nobody asks.
+#[derive(Clone, Copy, Debug)]
+pub struct NoHook;
+
+#[async_trait]
+impl Hook for NoHook {
+    async fn at(&self, _: Step, _: Side, _: Uuid) -> Result<(), DriverFault> {
+        Ok(())
+    }
+}
