@@ -91,16 +91,18 @@ impl Place {
 
     /// A tool that runs there.
     pub fn tool<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Tool {
-        let mut words = self.before.iter().map(String::as_str).chain([program]).chain(arguments);
-        let first = words.next().unwrap_or(program).to_owned();
-        Tool::new(&first, words)
+        let words = arguments.into_iter().map(str::to_owned);
+        let Some((first, before)) = self.before.split_first() else {
+            return Tool::new(program, words);
+        };
+        Tool::new(first, before.iter().cloned().chain([program.to_owned()]).chain(words))
     }
 
     /// Runs a tool there, and reads its answer.
     ///
     /// # Errors
     /// When it fails, or answers something else.
-    async fn json<T: DeserializeOwned>(
+    pub(crate) async fn json<T: DeserializeOwned>(
         &self,
         program: &str,
         arguments: &[&str],

@@ -44,10 +44,12 @@ impl Plugs {
         let restart = before.as_ref().and_then(|record| record.restart.clone());
         let had = before.is_some_and(|record| !record.ports.is_empty());
         let is = !ports.is_empty();
-        for port in &ports {
+        // First, so that whatever follows is taken away again when the server is.
+        let record = Record { ports, restart };
+        records.write(server, &record).await?;
+        for port in &record.ports {
             self.make_bridge(records, port).await?;
         }
-        records.write(server, &Record { ports, restart }).await?;
         if is || had {
             self.guard(records).await?;
         }
@@ -68,9 +70,11 @@ impl Plugs {
             // libvirt died with the machine.
             for name in [tap.to_string(), rates::through(&tap)] {
                 if links.contains_key(&name) {
-                    self.place.tool("ip", ["link", "del", "dev", &name]).run().await.map_err(
-                        |fault| DriverFault::from(NetworkFault::from(fault)),
-                    )?;
+                    self.place
+                        .tool("ip", ["link", "del", "dev", &name])
+                        .run()
+                        .await
+                        .map_err(|fault| DriverFault::from(NetworkFault::from(fault)))?;
                 }
             }
         }

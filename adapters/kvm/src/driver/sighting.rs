@@ -28,10 +28,8 @@ pub(super) async fn sighting(
     virtualisation: Virtualisation,
     labels: BTreeSet<String>,
 ) -> Result<HostSighting, DriverFault> {
-    let (qemu, own) = (
-        wire.hypervisor_version().await.map_err(libvirt)?,
-        wire.version().await.map_err(libvirt)?,
-    );
+    let (qemu, own) =
+        (wire.hypervisor_version().await.map_err(libvirt)?, wire.version().await.map_err(libvirt)?);
     let how = match virtualisation {
         Virtualisation::Kvm => "kvm",
         Virtualisation::Emulated => "emulated",

@@ -1,0 +1,663 @@
+//! The driver of a host: it carries out what servers wait for, on libvirt and with the host's own
+//! tools, and says what is there.
+//!
+//! ```text
+//! let host = KvmHost::open(Options::new("/var/lib/skyledger/host")).await?;
+//! let seen = host.sighting().await?;      // what the host is, for `sight`
+//! host.joined(epoch);                     // what it reports counts from now on
+//! let report = host.carry_out(&task).await?;
+//! let mut changes = host.changes();       // wakes when a server may have changed by itself
+//! changes.changed().await?;
+//! let powers = host.powers().await?;      // and this is what they do now
+//! ```
+//!
+//! **Everything is looked at first and can be run again.** A launch takes the image into the cache,
+//! makes the disks on it, writes the seed, plugs the server in, defines it and starts it; whatever
+//! of that is there already is left as it is, and after a crash anywhere the same order ends in the
+//! same. The order of steps keeps a server from running without its rules: they are there before its
+//! interfaces are. A removal goes the other way, and forgets a server last.
+//!
+//! ```text
+//! <folder>/lock                    held by the agent that works for the host
+//! <folder>/disks, images           see [`crate::storage`]
+//! <folder>/seeds/<server id>.img   what a server reads at its first boot
+//! <folder>/servers, bridges        what is written down: see `records`
+//! <folder>/uploads/<sha-256>       an image that was brought by hand
+//! ```
+//!
+//! A server's machine is called `sk-` and its id, and has its id as UUID. It is described from the
+//! server's state alone, whenever it is started. One order of a server is carried out at a time.
+//!
+//! **Restarts** cannot be seen of a server that runs. So a reboot stops the machine and starts
+//! another: which one was to stop is written down before it is.
+
+mod census;
+mod fault;
+mod fetch;
+mod plug;
+mod records;
+mod sighting;
+mod steps;
+mod virtualisation;
+mod wanted;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::TryLockError,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use adapters_libvirt::{
+    Affects, Code, Connection, Domain, Leave, Shutdown, State,
+    description::{Description, Source, Virtualisation},
+};
+use async_trait::async_trait;
+use commands::ports::{DriverFault, HostDriver, HostTask, Report};
+use domain::compute::{
+    host::HostSighting,
+    image,
+    server::{Machine, Order, Power, home::Home, parts},
+};
+use serde_json::json;
+use tokio::{
+    sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, watch},
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
+
+pub use census::Census;
+pub use steps::{Hook, NoHook, Side, Step};
+
+use self::{
+    fault::libvirt,
+    plug::Plugs,
+    records::{Record, Records, Restart, names},
+    wanted::Layout,
+    wire::Wire,
+};
+use crate::{
+    network::{Interface, Place, rates},
+    observe::{self, Tree, devices::Kept},
+    storage::{
+        StorageFault,
+        cache::{Cache, Digest, Source as ImageSource},
+        directory::Directory,
+        files,
+        qemu_img::Format,
+        seed,
+    },
+};
+
+/// How often a guest is asked again to stop: one that still starts does not hear it.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How a host is worked for.
+#[derive(Clone)]
+pub struct Options {
+    /// The host's libvirt daemon.
+    pub libvirt: adapters_libvirt::Options,
+    /// Where everything of servers lies: an absolute path, on a file system with room for disks.
+    pub folder: PathBuf,
+    /// Where the host's network is.
+    pub place: Place,
+    /// What runs servers; found out by a start when it is none.
+    pub virtualisation: Option<Virtualisation>,
+    /// Devices that the host keeps for itself.
+    pub kept: Kept,
+    /// What the host reaches: storages, segments.
+    pub labels: BTreeSet<String>,
+    /// How long a guest may take to stop before its power is taken away.
+    pub stop_patience: Duration,
+    /// For tests: asked at every step.
+    pub hook: Arc<dyn Hook>,
+}
+
+impl Options {
+    /// This machine, with its files in this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            libvirt: adapters_libvirt::Options::system(),
+            folder: folder.into(),
+            place: Place::default(),
+            virtualisation: None,
+            kept: Kept::default(),
+            labels: BTreeSet::new(),
+            stop_patience: Duration::from_secs(90),
+            hook: Arc::new(NoHook),
+        }
+    }
+}
+
+/// A host that servers run on.
+pub struct KvmHost {
+    options: Options,
+    wire: Wire,
+    layout: Layout,
+    storage: Directory,
+    images: Cache,
+    records: Records,
+    plugs: Plugs,
+    virtualisation: OnceCell<Virtualisation>,
+    turns: Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>,
+    epoch: AtomicU64,
+    /// Held as long as this works for the host.
+    _alone: std::fs::File,
+}
+
+impl KvmHost {
+    /// Begins to work for the host. libvirt need not be there yet.
+    ///
+    /// # Errors
+    /// Its folder cannot be made, or another agent works with it.
+    pub async fn open(options: Options) -> Result<Self, DriverFault> {
+        let folder = options.folder.clone();
+        let storage = Directory::open(&folder).await?;
+        let images = Cache::open(&folder).await?;
+        let records = Records::open(&folder).await?;
+        let layout = Layout::of(&folder);
+        for folder in [&layout.seeds, &folder.join("uploads")] {
+            let made = tokio::fs::create_dir_all(folder).await;
+            made.map_err(StorageFault::file("cannot make", folder))?;
+        }
+        let alone = lock(&folder.join("lock"))?;
+        Ok(Self {
+            wire: Wire::new(options.libvirt.clone()),
+            layout,
+            storage,
+            images,
+            records,
+            plugs: Plugs::new(options.place.clone()),
+            virtualisation: OnceCell::new_with(options.virtualisation),
+            turns: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            options,
+            _alone: alone,
+        })
+    }
+
+    /// The agent has joined: what it reports counts in this epoch.
+    pub fn joined(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// What the host is now.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached, or the kernel's files do not read.
+    pub async fn sighting(&self) -> Result<HostSighting, DriverFault> {
+        let observed = sighting::observe(self.options.kept.clone(), &self.options.place).await?;
+        let virtualisation = self.virtualisation().await?;
+        let wire = self.wire.get().await?;
+        let labels = self.options.labels.clone();
+        sighting::sighting(&wire, observed, virtualisation, labels).await
+    }
+
+    /// Wakes when a server may have changed by itself, and when what happened may have been missed.
+    /// There is nothing in it: [`Self::powers`] says what is there.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.wire.changes()
+    }
+
+    /// Whether the host's servers run now. Opens the connection to libvirt again when it was lost.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached.
+    pub async fn powers(&self) -> Result<BTreeMap<Uuid, Power>, DriverFault> {
+        let wire = self.wire.get().await?;
+        let mut powers = BTreeMap::new();
+        for domain in wire.domains().await.map_err(libvirt)? {
+            let Some(server) = wanted::server_of(&domain.name, domain.uuid) else { continue };
+            match wire.state(&domain).await {
+                Ok((state, _)) => drop(powers.insert(server, power(state))),
+                // It went while we looked.
+                Err(fault) if fault.is(Code::NO_DOMAIN) => {}
+                Err(fault) => return Err(libvirt(fault)),
+            }
+        }
+        Ok(powers)
+    }
+
+    /// Everything that is on the host of its servers.
+    ///
+    /// # Errors
+    /// Something cannot be looked at.
+    pub async fn census(&self) -> Result<Census, DriverFault> {
+        let set = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>();
+        let records = self.records.all().await?;
+        let ports = records.values().flat_map(|record| &record.ports);
+        let through: BTreeSet<String> = ports
+            .filter_map(|port| Some(rates::through(&port.tap.parse::<Interface>().ok()?)))
+            .collect();
+        let links = self.plugs.links().await?;
+        let is_ours = |name: &str| {
+            let digits = name.strip_prefix("sk").filter(|digits| digits.len() == 12);
+            let is_tap = digits.is_some_and(|it| it.bytes().all(|one| one.is_ascii_hexdigit()));
+            is_tap || through.contains(name)
+        };
+        Ok(Census {
+            servers: self.powers().await?,
+            processes: census::processes(),
+            disks: set(names(self.storage.folder()).await?),
+            seeds: set(names(&self.layout.seeds).await?),
+            records: set(names(&self.options.folder.join("servers")).await?),
+            interfaces: links.keys().filter(|name| is_ours(name)).cloned().collect(),
+            guarded: self.plugs.guarded().await?,
+            bridges: set(self.records.bridges().await?),
+        })
+    }
+
+    /// What is written down, enforced again: the kernel forgets it when the host restarts. An agent
+    /// does this before anything else.
+    ///
+    /// # Errors
+    /// The host's tools'.
+    pub async fn guard(&self) -> Result<(), DriverFault> {
+        self.plugs.guard(&self.records).await
+    }
+
+    /// What runs servers here.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached.
+    pub async fn virtualisation(&self) -> Result<Virtualisation, DriverFault> {
+        let find_out = || async {
+            let look = || observe::topology::read(&Tree::at("/"))?.architecture();
+            let architecture = look()?;
+            let wire = self.wire.get().await?;
+            virtualisation::probe(&wire, architecture).await
+        };
+        self.virtualisation.get_or_try_init(find_out).await.copied()
+    }
+
+    async fn turn(&self, server: Uuid) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody holds or waits for are nobody's.
+            turns.retain(|id, turn| *id == server || Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(server).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// One step, with what a test wants to happen around it.
+    async fn step<T>(
+        &self,
+        step: Step,
+        server: Uuid,
+        work: impl Future<Output = Result<T, DriverFault>>,
+    ) -> Result<T, DriverFault> {
+        self.options.hook.at(step, Side::Before, server).await?;
+        let done = work.await?;
+        self.options.hook.at(step, Side::After, server).await?;
+        Ok(done)
+    }
+
+    async fn launch(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let (server, home) = (work.server, work.home);
+        // Looked at before anything is made: what can never run leaves nothing.
+        let machine = self.describe(work).await?;
+        self.make_disks(server, &home.parts).await?;
+        let documents = wanted::documents(server, home, work.userdata)?;
+        let path = self.layout.seed(server);
+        let write = async { Ok(seed::write(&path, documents.files()).await?) };
+        self.step(Step::Seed, server, write).await?;
+        self.run(work, &machine).await
+    }
+
+    /// Makes a server run whose files are there.
+    async fn run(&self, work: &Work<'_>, machine: &Description) -> Result<(), DriverFault> {
+        let server = work.server;
+        let ports = wanted::ports(&work.home.parts.nics);
+        let plug = self.plugs.plug(&self.records, server, ports);
+        self.step(Step::Network, server, plug).await?;
+        let wire = self.wire.get().await?;
+        let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
+        self.step(Step::Start, server, start(&wire, &domain)).await
+    }
+
+    async fn describe(&self, work: &Work<'_>) -> Result<Description, DriverFault> {
+        let virtualisation = self.virtualisation().await?;
+        let devices = &work.home.placement.holding.devices;
+        let usb = if devices.iter().any(|id| id.starts_with("usb:")) {
+            let devices = observe::devices::read(&Tree::at("/"))?;
+            let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+            let place = |(place, usb): (String, observe::devices::Usb)| {
+                (place, (number(usb.bus), number(usb.number)))
+            };
+            devices.usb.into_iter().map(place).collect()
+        } else {
+            wanted::UsbPlaces::new()
+        };
+        let (server, home) = (work.server, work.home);
+        wanted::description(server, home, work.number, &self.layout, virtualisation, &usb)
+    }
+
+    /// Tells libvirt of a machine, unless it knows of it already.
+    async fn define(
+        &self,
+        wire: &Connection,
+        machine: &Description,
+    ) -> Result<Domain, DriverFault> {
+        if let Some(domain) = find(wire, machine.uuid).await? {
+            let xml = wire.xml(&domain, Affects::Config).await.map_err(libvirt)?;
+            if Description::read(&xml).is_ok_and(|there| there.position == machine.position) {
+                return Ok(domain);
+            }
+        }
+        wire.define(&machine.xml()).await.map_err(libvirt)
+    }
+
+    async fn make_disks(&self, server: Uuid, parts: &parts::Parts) -> Result<(), DriverFault> {
+        // It is not removed from the cache while a disk is made on it.
+        let image = match &parts.image {
+            None => None,
+            Some(image) => Some(self.step(Step::Image, server, self.take(image)).await?),
+        };
+        let make = async {
+            for disk in &parts.disks {
+                let (format, bytes) = (wanted::format(disk.format), disk.size_gib << 30);
+                match image.as_ref().filter(|_| disk.from_image) {
+                    None => self.storage.create(disk.id, format, bytes).await?,
+                    Some(image) if format == Format::Qcow2 => {
+                        self.storage.create_on(disk.id, image.origin(), bytes).await?
+                    }
+                    Some(image) => {
+                        self.storage.copy(disk.id, format, image.origin(), bytes).await?
+                    }
+                };
+            }
+            Ok(())
+        };
+        self.step(Step::Disks, server, make).await
+    }
+
+    /// Takes an image into the cache, unless it is there.
+    async fn take(
+        &self,
+        image: &parts::Image,
+    ) -> Result<crate::storage::cache::Image, DriverFault> {
+        let digest = Digest::read(&image.sha256)?;
+        let most = image.size_mib << 20;
+        let brought = self.options.folder.join("uploads").join(digest.as_str());
+        let fetched;
+        let from: &dyn ImageSource = match &image.source {
+            _ if files::exists(&brought).await? => &brought,
+            image::Source::Url(url) => {
+                fetched = fetch::Address(url.clone());
+                &fetched
+            }
+            image::Source::Upload => {
+                if let Some(kept) = self.images.use_kept(&digest).await? {
+                    return Ok(kept);
+                }
+                let why = format!(
+                    "the image is not on this host: bring its file to {}",
+                    brought.display()
+                );
+                return Err(DriverFault::Rejected(why));
+            }
+        };
+        Ok(self.images.take(&digest, from, most).await?)
+    }
+
+    /// Makes a server stop, by its own will or without it.
+    async fn stop(&self, server: Uuid) -> Result<(), DriverFault> {
+        let stop = async {
+            let wire = self.wire.get().await?;
+            let Some(domain) = find(&wire, server).await? else { return Ok(()) };
+            let mut changes = self.changes();
+            let ends = Instant::now() + self.options.stop_patience;
+            let mut ask_at = Instant::now();
+            loop {
+                changes.mark_unchanged();
+                let state = state(&wire, &domain).await?;
+                if !state.is_active() {
+                    return Ok(());
+                }
+                // What is held hears nothing.
+                let now = Instant::now();
+                if now >= ends || matches!(state, State::Paused | State::Crashed) {
+                    break;
+                }
+                if now >= ask_at {
+                    ask_to_stop(&wire, &domain).await?;
+                    ask_at = Instant::now() + ASK_AGAIN;
+                }
+                // Its end is told, and looked at.
+                let _ = timeout(ask_at.min(ends).duration_since(now), changes.changed()).await;
+            }
+            power_off(&wire, &domain).await
+        };
+        self.step(Step::Stop, server, stop).await
+    }
+
+    async fn reboot(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let (server, number) = (work.server, work.number);
+        let machine = self.describe(work).await?;
+        let wire = self.wire.get().await?;
+        let runs = find(&wire, server).await?.and_then(|domain| domain.id);
+        let mut record = self.records.read(server).await?.unwrap_or_default();
+        let noted = record.restart.clone().filter(|restart| restart.number == number);
+        let restart = match noted {
+            Some(restart) => restart,
+            None => {
+                let restart = Restart { number, machine: runs };
+                record.restart = Some(restart.clone());
+                let note = async { Ok(self.records.write(server, &record).await?) };
+                self.step(Step::Note, server, note).await?;
+                restart
+            }
+        };
+        if runs.is_some() && runs == restart.machine {
+            self.stop(server).await?;
+        }
+        self.run(work, &machine).await
+    }
+
+    async fn remove(&self, server: Uuid, home: &Home) -> Result<(), DriverFault> {
+        let wire = self.wire.get().await?;
+        if let Some(domain) = find(&wire, server).await? {
+            self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
+            self.step(Step::Undefine, server, undefine(&wire, &domain)).await?;
+        }
+        let clear = async {
+            for disk in &home.parts.disks {
+                self.storage.delete(disk.id).await?;
+            }
+            let seed = self.layout.seed(server);
+            files::remove(&files::part(&seed)).await?;
+            files::remove(&seed).await?;
+            Ok(())
+        };
+        self.step(Step::Clear, server, clear).await?;
+        self.step(Step::Unplug, server, self.plugs.unplug(&self.records, server)).await
+    }
+
+    /// What is there of a server now.
+    async fn seen(&self, server: Uuid, home: &Home) -> Result<Machine, DriverFault> {
+        let wire = self.wire.get().await?;
+        let domain = find(&wire, server).await?;
+        let domain = domain.ok_or_else(|| DriverFault::NotFound(wanted::name(server)))?;
+        let state = state(&wire, &domain).await?;
+        let of = if state.is_active() { Affects::Live } else { Affects::Config };
+        let xml = wire.xml(&domain, of).await.map_err(libvirt)?;
+        let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
+        let record = self.records.read(server).await?.unwrap_or_default();
+        Ok(machine(home, &is, state, &record, self.storage.folder()))
+    }
+
+    async fn order(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
+        match order {
+            Order::Launch {} => Box::pin(self.launch(work)).await,
+            Order::Start {} => {
+                let machine = self.describe(work).await?;
+                self.run(work, &machine).await
+            }
+            Order::Stop {} => self.stop(work.server).await,
+            Order::Reboot {} => Box::pin(self.reboot(work)).await,
+            Order::Remove {} => Box::pin(self.remove(work.server, work.home)).await,
+            Order::SetTags { .. } => {
+                Err(DriverFault::Unexpected("tags of a server of ours".to_owned()))
+            }
+        }
+    }
+}
+
+/// What an order is about.
+struct Work<'a> {
+    server: Uuid,
+    home: &'a Home,
+    number: u64,
+    userdata: Option<&'a str>,
+}
+
+#[async_trait]
+impl HostDriver for KvmHost {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
+        let id = &task.key.stream.id;
+        let server: Uuid = id.parse().map_err(|_| unexpected("the server's id"))?;
+        let home = task.state.home.as_ref().ok_or_else(|| unexpected("a server of a cloud"))?;
+        let order: Order = serde_json::from_value(task.order.clone())
+            .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
+        let number = task.key.number;
+        let work = Work { server, home, number, userdata: task.userdata.as_deref() };
+        let _turn = self.turn(server).await;
+        self.order(&work, &order).await?;
+        if order == (Order::Remove {}) {
+            return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
+        }
+        let seen = self.seen(server, home).await?;
+        Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
+    }
+}
+
+fn lock(path: &Path) -> Result<std::fs::File, DriverFault> {
+    let mut options = std::fs::File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(StorageFault::file("cannot make", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let why = format!("another agent works with {}", path.display());
+            Err(DriverFault::Transient(why))
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(StorageFault::file("cannot lock", path)(error).into())
+        }
+    }
+}
+
+/// A server's machine; none when libvirt does not know it.
+async fn find(wire: &Connection, server: Uuid) -> Result<Option<Domain>, DriverFault> {
+    match wire.domain(server).await {
+        Ok(domain) => Ok(Some(domain)),
+        Err(fault) if fault.is(Code::NO_DOMAIN) => Ok(None),
+        Err(fault) => Err(libvirt(fault)),
+    }
+}
+
+async fn state(wire: &Connection, domain: &Domain) -> Result<State, DriverFault> {
+    Ok(wire.state(domain).await.map_err(libvirt)?.0)
+}
+
+/// Makes it run, if it does not.
+async fn start(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
+    match state(wire, domain).await? {
+        State::Off | State::None => {}
+        State::Paused => return wire.resume(domain).await.map_err(libvirt),
+        State::Crashed => power_off(wire, domain).await?,
+        _ => return Ok(()),
+    }
+    let Err(fault) = wire.start(domain, false).await else { return Ok(()) };
+    // A start of ours whose answer was lost may have been done meanwhile.
+    if fault.is(Code::OPERATION_INVALID) && state(wire, domain).await?.is_active() {
+        return Ok(());
+    }
+    Err(libvirt(fault))
+}
+
+/// By its agent, or where none answers by the power button.
+async fn ask_to_stop(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
+    for how in [Shutdown::Agent, Shutdown::PowerButton] {
+        match wire.shutdown(domain, how).await {
+            Ok(()) => return Ok(()),
+            // It says no because there is no agent, or because it has stopped by now: the state tells.
+            Err(fault) if fault.code().is_some() => {
+                tracing::debug!(%fault, domain = domain.name, "a guest was asked to stop in vain");
+            }
+            Err(fault) => return Err(libvirt(fault)),
+        }
+    }
+    Ok(())
+}
+
+async fn power_off(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
+    if !state(wire, domain).await?.is_active() {
+        return Ok(());
+    }
+    match wire.destroy(domain).await {
+        Err(fault) if !fault.is(Code::OPERATION_INVALID) => Err(libvirt(fault)),
+        _ => Ok(()),
+    }
+}
+
+async fn undefine(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
+    let leave = Leave { saved_memory: true, snapshots: true, firmware: true, checkpoints: true };
+    match wire.undefine(domain, leave).await {
+        // One that was only run is gone with its end.
+        Err(fault) if !fault.is(Code::NO_DOMAIN) => Err(libvirt(fault)),
+        _ => Ok(()),
+    }
+}
+
+fn power(state: State) -> Power {
+    match state {
+        State::Running | State::Blocked | State::Asleep => Power::Running,
+        State::ShuttingDown => Power::Stopping,
+        State::Off | State::Crashed => Power::Stopped,
+        State::None | State::Paused | State::Other(_) => Power::Unknown,
+    }
+}
+
+/// What is seen of a server: what libvirt says of its machine, and the addresses that its interfaces
+/// may use on this host.
+fn machine(home: &Home, is: &Description, state: State, record: &Record, disks: &Path) -> Machine {
+    let ports = record.ports.iter();
+    let ports = ports.filter(|port| is.nics.iter().any(|nic| nic.mac == port.mac.to_string()));
+    let mut addresses: Vec<_> = ports.flat_map(|port| &port.addresses).copied().collect();
+    addresses.sort_unstable();
+    let ours = |source: &Source| match source {
+        Source::File(path) => {
+            let name = Path::new(path).strip_prefix(disks).ok()?.file_stem()?;
+            Some(name.to_str()?.to_owned())
+        }
+        Source::Block(_) => None,
+    };
+    let sources = is.disks.iter().filter_map(|disk| disk.source.as_ref());
+    let mut disks: Vec<_> = sources.filter_map(ours).collect();
+    disks.sort_unstable();
+    Machine {
+        name: home.name.clone(),
+        power: power(state),
+        shape: format!("{}x{}", is.vcpus, is.memory_kib >> 10),
+        image: home.parts.image.as_ref().map(|image| image.id.to_string()),
+        zone: None,
+        vpc: None,
+        network: home.parts.nics.first().map(|nic| nic.network.to_string()),
+        addresses,
+        security_groups: Vec::new(),
+        disks,
+        tags: home.tags.clone(),
+    }
+}

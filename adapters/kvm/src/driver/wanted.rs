@@ -1,0 +1,271 @@
+//! What a server's own state makes of it on its host: a machine for libvirt, files, interfaces. All of
+//! it follows from the state and from nothing else, and the same state gives the same.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use adapters_libvirt::description::{
+    self, Description, DiskDevice, Firmware, GuestCell, HostDevice, Source, Virtualisation,
+};
+use commands::ports::DriverFault;
+use domain::{
+    compute::{
+        image,
+        placement::{Architecture, Holding},
+        server::{
+            home::Home,
+            parts::{Disk, Nic},
+        },
+        userdata::{Userdata, nocloud::Documents},
+    },
+    network::segment::Medium,
+};
+use uuid::Uuid;
+
+use super::records::Port;
+use crate::storage::qemu_img;
+
+/// PCI slots that are kept free, so that disks and interfaces can be added while a server runs.
+const SPARE_SLOTS: u32 = 8;
+/// Slots of what every machine has: the agent's channel, the balloon, random numbers, USB.
+const OWN_SLOTS: u32 = 4;
+/// What the guest calls the disk that it reads at its first boot: behind all that have a letter.
+const SEED_TARGET: &str = "vdaa";
+/// Longest serial number of a virtio disk, in bytes.
+const SERIAL_BYTES: usize = 20;
+
+/// Where USB devices are now: bus and number by place.
+pub(super) type UsbPlaces = BTreeMap<String, (u16, u16)>;
+
+/// Where a server's files lie.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) disks: PathBuf,
+    pub(super) seeds: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn of(folder: &Path) -> Self {
+        Self { disks: folder.join("disks"), seeds: folder.join("seeds") }
+    }
+
+    /// The disk that a server reads at its first boot.
+    pub(super) fn seed(&self, server: Uuid) -> PathBuf {
+        self.seeds.join(format!("{server}.img"))
+    }
+
+    fn disk(&self, disk: &Disk) -> PathBuf {
+        self.disks.join(format!("{}.{}", disk.id, format(disk.format).name()))
+    }
+}
+
+/// libvirt's name of a server.
+pub(super) fn name(server: Uuid) -> String {
+    format!("sk-{server}")
+}
+
+/// The server that libvirt calls so; none for a machine that is not ours.
+pub(super) fn server_of(name: &str, uuid: Uuid) -> Option<Uuid> {
+    (name.strip_prefix("sk-")?.parse() == Ok(uuid)).then_some(uuid)
+}
+
+/// The host's name of an interface.
+pub(super) fn tap(nic: Uuid) -> String {
+    format!("sk{}", &nic.simple().to_string()[..12])
+}
+
+/// How a disk lies on the host.
+pub(super) fn format(format: image::Format) -> qemu_img::Format {
+    match format {
+        image::Format::Qcow2 => qemu_img::Format::Qcow2,
+        image::Format::Raw => qemu_img::Format::Raw,
+    }
+}
+
+/// The board of a machine, and what it starts with when nothing else is said.
+pub(super) fn board(machine: &mut Description, architecture: Architecture) {
+    let (name, board) = match architecture {
+        Architecture::X86_64 => ("x86_64", Some("q35")),
+        Architecture::Aarch64 => ("aarch64", Some("virt")),
+        Architecture::Riscv64 => ("riscv64", Some("virt")),
+        Architecture::Loongarch64 => ("loongarch64", Some("virt")),
+        Architecture::Ppc64le => ("ppc64le", None),
+        Architecture::S390x => ("s390x", None),
+    };
+    name.clone_into(&mut machine.architecture);
+    machine.machine = board.map(str::to_owned);
+    if board == Some("virt") {
+        machine.firmware = Firmware::Uefi;
+    }
+}
+
+/// The machine that libvirt is told of.
+///
+/// # Errors
+/// What this host cannot give: a device that is not there, a medium that no driver carries.
+pub(super) fn description(
+    server: Uuid,
+    home: &Home,
+    position: u64,
+    layout: &Layout,
+    virtualisation: Virtualisation,
+    usb: &UsbPlaces,
+) -> Result<Description, DriverFault> {
+    let (holding, parts) = (&home.placement.holding, &home.parts);
+    let mut machine =
+        Description::new(&name(server), server, holding.memory_mib << 10, holding.vcpus);
+    machine.virtualisation = virtualisation;
+    board(&mut machine, home.spec.architecture);
+    if let Some(firmware) = parts.firmware {
+        machine.firmware = match firmware {
+            image::Firmware::Bios => Firmware::Bios,
+            image::Firmware::Uefi => Firmware::Uefi,
+        };
+    }
+    machine.page_kib = holding.page_kib.map(u64::from);
+    machine.cells = cells(holding);
+    machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();
+    // What else the machine does is done on its own CPUs, and disturbs nobody.
+    machine.emulator_pins = holding.cpus.iter().copied().collect();
+    machine.disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout)).collect();
+    machine.disks.push(seed(server, layout));
+    machine.nics = parts.nics.iter().map(nic).collect::<Result<_, _>>()?;
+    let devices = holding.devices.iter().map(|id| device(id, usb));
+    machine.devices = devices.collect::<Result<_, _>>()?;
+    let used = machine.disks.len() + machine.nics.len() + machine.devices.len();
+    machine.spare_slots = used as u32 + OWN_SLOTS + SPARE_SLOTS;
+    machine.position = position;
+    Ok(machine)
+}
+
+/// The cells that the guest sees: those that its memory is bound to.
+fn cells(holding: &Holding) -> Vec<GuestCell> {
+    let mut next = 0;
+    let mut cells: Vec<GuestCell> = Vec::new();
+    for held in &holding.cells {
+        cells.push(GuestCell {
+            vcpus: (next..next + held.vcpus).collect(),
+            memory_kib: held.memory_mib << 10,
+            host_cell: Some(held.cell),
+        });
+        next += held.vcpus;
+    }
+    // Those that run anywhere are seen in one cell after the other: every CPU is in some cell.
+    let count = cells.len().max(1);
+    for (at, vcpu) in (next..holding.vcpus).enumerate() {
+        if let Some(cell) = cells.get_mut(at % count) {
+            cell.vcpus.push(vcpu);
+        }
+    }
+    let bound: u64 = holding.cells.iter().map(|cell| cell.memory_mib).sum();
+    if let Some(last) = cells.last_mut() {
+        last.memory_kib += holding.memory_mib.saturating_sub(bound) << 10;
+    }
+    cells
+}
+
+fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
+    let mut serial = disk.id.simple().to_string();
+    serial.truncate(SERIAL_BYTES);
+    DiskDevice {
+        target: target(at),
+        source: Some(Source::File(layout.disk(disk).display().to_string())),
+        format: match disk.format {
+            image::Format::Qcow2 => description::Format::Qcow2,
+            image::Format::Raw => description::Format::Raw,
+        },
+        is_cdrom: false,
+        is_readonly: false,
+        is_shared: false,
+        serial: Some(serial),
+        limits: adapters_libvirt::Limits::new(),
+        boot: (at == 0).then_some(1),
+    }
+}
+
+/// `vda`, `vdb` and so on.
+fn target(at: usize) -> String {
+    let letter = char::from(b'a' + (at % 26) as u8);
+    format!("vd{letter}")
+}
+
+/// A disk and not a disc: the smallest kernels have no driver for a drive of discs.
+fn seed(server: Uuid, layout: &Layout) -> DiskDevice {
+    DiskDevice {
+        target: SEED_TARGET.to_owned(),
+        source: Some(Source::File(layout.seed(server).display().to_string())),
+        format: description::Format::Raw,
+        is_cdrom: false,
+        is_readonly: true,
+        is_shared: false,
+        serial: Some("seed".to_owned()),
+        limits: adapters_libvirt::Limits::new(),
+        boot: None,
+    }
+}
+
+fn nic(nic: &Nic) -> Result<description::Nic, DriverFault> {
+    match nic.medium {
+        Medium::Bridge => {}
+        // Where nothing is enforced nothing is started.
+        Medium::Ovs { .. } | Medium::Vlan { .. } => {
+            let why = format!(
+                "{}: hosts carry segments by bridges of their own, not by VLANs or Open vSwitch",
+                nic.bridge
+            );
+            return Err(DriverFault::Rejected(why));
+        }
+    }
+    Ok(description::Nic {
+        mac: nic.mac.to_string(),
+        bridge: nic.bridge.clone(),
+        port: Some(tap(nic.id)),
+        vlan: None,
+        is_ovs: false,
+        mtu: Some(nic.mtu),
+        is_up: true,
+        boot: None,
+    })
+}
+
+fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
+    if let Some(place) = id.strip_prefix("usb:") {
+        let found = usb.get(place).map(|(bus, number)| HostDevice::Usb(*bus, *number));
+        return found.ok_or_else(|| DriverFault::Rejected(format!("device {id} is not there")));
+    }
+    Ok(id.parse().map_or_else(|_| HostDevice::Pci(id.to_owned()), HostDevice::Mediated))
+}
+
+/// Its interfaces, as the host is to have them.
+pub(super) fn ports(nics: &[Nic]) -> Vec<Port> {
+    let port = |nic: &Nic| Port {
+        tap: tap(nic.id),
+        bridge: nic.bridge.clone(),
+        mtu: nic.mtu,
+        mac: nic.mac,
+        addresses: nic.addresses.clone(),
+    };
+    nics.iter().map(port).collect()
+}
+
+/// What it reads at its first boot.
+///
+/// # Errors
+/// What was checked when it was launched, and cannot be here any more.
+pub(super) fn documents(
+    server: Uuid,
+    home: &Home,
+    userdata: Option<&str>,
+) -> Result<Documents, DriverFault> {
+    let rejected = |refusal: domain::kernel::Refusal| DriverFault::Rejected(refusal.detail);
+    let userdata = userdata
+        .map(|text| Userdata::read(text.to_owned(), home.parts.system()))
+        .transpose()
+        .map_err(rejected)?;
+    home.parts.seed(server, &home.name, userdata.as_ref()).map_err(rejected)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Servers' states and the machines that they are on a host, as XML that people can read.
+
+use domain::{
+    compute::server::{Server, home::Launch},
+    kernel::Decider as _,
+};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number)
+}
+
+fn home(change: impl FnOnce(&mut Value)) -> Home {
+    let mut launch = json!({
+        "name": "web",
+        "spec": {"vcpus": 6, "memory_mib": 4096, "page_kib": 2048},
+        "parts": {
+            "firmware": "uefi",
+            "image": {
+                "id": id(1), "sha256": "0a".repeat(32), "format": "qcow2", "os": "linux",
+                "size_mib": 400, "source": "upload",
+            },
+            "disks": [
+                {"id": id(2), "size_gib": 8, "format": "qcow2", "from_image": true},
+                {"id": id(3), "size_gib": 100, "format": "raw"},
+            ],
+            "nics": [{
+                "id": id(4), "network": id(5), "segment": id(6), "bridge": "br0",
+                "medium": "bridge", "mtu": 9000, "mac": "52:54:00:00:00:07",
+                "addresses": ["10.0.0.4/24"],
+            }],
+        },
+        "placement": {
+            "host": id(7), "fitting": 1,
+            "holding": {
+                "server": id(9), "vcpus": 6, "memory_mib": 4096, "page_kib": 2048,
+                "cells": [
+                    {"cell": 1, "vcpus": 4, "memory_mib": 3072, "pages": 1536},
+                    {"cell": 3, "vcpus": 2, "memory_mib": 1024, "pages": 512},
+                ],
+                "pins": [
+                    {"vcpu": 0, "cpu": 8}, {"vcpu": 1, "cpu": 24}, {"vcpu": 2, "cpu": 9},
+                    {"vcpu": 3, "cpu": 25}, {"vcpu": 4, "cpu": 40}, {"vcpu": 5, "cpu": 41},
+                ],
+                "cpus": [8, 9, 24, 25, 40, 41],
+                "devices": ["0000:3b:00.0", "00000000-0000-0000-0000-00000000000c", "usb:1-1.2"],
+            },
+            "score": {
+                "affinity": 0, "apart": 0, "cells": 0, "devices": 0, "fill": 0, "irregular": false,
+            },
+        },
+    });
+    change(&mut launch);
+    let launch: Launch = serde_json::from_value(launch).unwrap();
+    let event = domain::compute::server::Event::Launched { launch: Box::new(launch) };
+    Server::default().evolve(event).home.unwrap()
+}
+
+fn machine(home: &Home) -> Result<Description, DriverFault> {
+    let layout = Layout::of(Path::new("/srv/skyledger"));
+    let usb = [("1-1.2".to_owned(), (1, 4))].into();
+    description(id(9), home, 12, &layout, Virtualisation::Kvm, &usb)
+}
+
+#[test]
+fn a_state_is_one_machine() {
+    let pinned = machine(&home(|_| {})).unwrap();
+    let small = machine(&home(|launch| {
+        launch["parts"] = json!({});
+        launch["placement"]["holding"] = json!({"server": id(9), "vcpus": 6, "memory_mib": 4096});
+        launch["spec"]["page_kib"] = Value::Null;
+    }))
+    .unwrap();
+    for (name, machine, expected) in [
+        ("pinned.xml", pinned, include_str!("pinned.xml")),
+        ("small.xml", small, include_str!("small.xml")),
+    ] {
+        let xml = machine.xml() + "\n";
+        let path = format!("{}/src/driver/wanted/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, xml).unwrap();
+        } else {
+            assert_eq!(xml, expected, "BLESS=1 writes {path}");
+        }
+    }
+}
+
+#[test]
+fn processors_that_run_anywhere_are_in_some_cell_and_memory_that_is_bound_to_none_too() {
+    let machine = machine(&home(|launch| {
+        let holding = &mut launch["placement"]["holding"];
+        (holding["pins"], holding["cpus"]) = (json!([]), json!([]));
+        for cell in holding["cells"].as_array_mut().unwrap() {
+            cell["vcpus"] = 0.into();
+        }
+    }))
+    .unwrap();
+    let vcpus: Vec<_> = machine.cells.iter().map(|cell| cell.vcpus.clone()).collect();
+    assert_eq!(vcpus, [[0, 2, 4], [1, 3, 5]]);
+    let memory: u64 = machine.cells.iter().map(|cell| cell.memory_kib).sum();
+    assert_eq!(memory, machine.memory_kib);
+}
+
+#[test]
+fn what_a_host_cannot_give_is_said() {
+    let fault = |change: &dyn Fn(&mut Value)| machine(&home(change)).unwrap_err().to_string();
+    let medium =
+        |medium: Value| fault(&|launch| launch["parts"]["nics"][0]["medium"] = medium.clone());
+    for of in [json!({"vlan": {"id": 7}}), json!({"ovs": {"vlan": null}})] {
+        let said = medium(of);
+        assert!(said.starts_with("rejected: br0: hosts carry segments by bridges"), "{said}");
+    }
+    let gone = fault(&|launch| {
+        launch["placement"]["holding"]["devices"] = json!(["usb:2-1"]);
+    });
+    assert_eq!(gone, "rejected: device usb:2-1 is not there");
+}
+
+#[test]
+fn names_are_told_from_others() {
+    assert_eq!(server_of(&name(id(9)), id(9)), Some(id(9)));
+    assert_eq!(server_of(&name(id(9)), id(8)), None, "another machine has taken the name");
+    assert_eq!(server_of("web", id(9)), None);
+    assert_eq!(tap(id(9)), "sk019900000000");
+    assert!(tap(Uuid::max()).len() <= 15, "the kernel's longest name of an interface");
+}

@@ -1,0 +1,323 @@
+//! The host that `./test` starts, a driver that works for it, and servers as the log would have them.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use adapters_kvm::{
+    driver::{Hook, KvmHost, NoHook, Options, Side, Step},
+    network::Place,
+};
+use adapters_libvirt::{Code, Connection, Domain, Fault, description::Virtualisation};
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use commands::ports::{DriverFault, HostDriver as _, HostTask, Report};
+use domain::{
+    compute::server::{Machine, Order, Server},
+    kernel::{Decider as _, OrderKey, StreamId},
+};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+/// How long anything may take on a machine that has other things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// One test at a time: each takes a whole processor while its guest starts.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A host for a test alone.
+pub(crate) struct Host {
+    folder: PathBuf,
+    /// Where the driver keeps its files.
+    pub(crate) data: TempDir,
+    pub(crate) stop_patience: Duration,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Host {
+    /// The host, or none where this machine cannot have it, which is said.
+    pub(crate) async fn of_tests() -> Option<Self> {
+        let folder = std::env::var("SKYLEDGER_TEST_KVM")
+            .expect("SKYLEDGER_TEST_KVM is not set: run the tests with ./test");
+        if let Some(why) = folder.strip_prefix("left out: ") {
+            // Past what catches the output of tests that pass.
+            let said = writeln!(std::io::stderr(), "LEFT OUT, there is no QEMU here: {why}");
+            said.unwrap();
+            return None;
+        }
+        let turn = TURN.lock().await;
+        let folder = PathBuf::from(folder);
+        let data = tempfile::tempdir_in(folder.join("disks")).unwrap();
+        Some(Self { folder, data, stop_patience: PATIENCE, _turn: turn })
+    }
+
+    fn libvirt(&self) -> adapters_libvirt::Options {
+        adapters_libvirt::Options {
+            socket: self.folder.join("socket"),
+            uri: "qemu:///system".to_owned(),
+            patience: PATIENCE,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(&self.libvirt()).await.unwrap()
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            libvirt: self.libvirt(),
+            place: Place::of(self.folder.join("net").display()),
+            virtualisation: Some(Virtualisation::Emulated),
+            stop_patience: self.stop_patience,
+            ..Options::new(self.data.path())
+        }
+    }
+
+    /// A driver that works for it.
+    pub(crate) async fn driver(&self) -> KvmHost {
+        self.driver_with(Arc::new(NoHook)).await
+    }
+
+    pub(crate) async fn driver_with(&self, hook: Arc<dyn Hook>) -> KvmHost {
+        KvmHost::open(Options { hook, ..self.options() }).await.unwrap()
+    }
+
+    /// A server's launch: a root disk from the image of the tests and one that is blank, and an
+    /// interface on this bridge.
+    pub(crate) fn launch(&self, number: u128, bridge: &str, userdata: &str) -> Launch {
+        let image = std::fs::read(self.folder.join("image")).unwrap();
+        let sha256 = format!("{:x}", Sha256::digest(&image));
+        // Brought by hand, as an image that is uploaded is.
+        let uploads = self.data.path().join("uploads");
+        std::fs::create_dir_all(&uploads).unwrap();
+        std::fs::write(uploads.join(&sha256), &image).unwrap();
+        let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number);
+        let part = |part: u128| Uuid::from_u128((number << 64) + part);
+        let mac = format!("52:54:00:00:01:{number:02x}");
+        let launch = json!({
+            "name": format!("Web {number}"),
+            "spec": {"vcpus": 1, "memory_mib": 96},
+            "tags": {"team": "shop"},
+            "parts": {
+                "image": {
+                    "id": part(1), "sha256": sha256, "format": "raw", "os": "linux",
+                    "size_mib": image.len().div_ceil(1 << 20), "source": "upload",
+                },
+                "disks": [
+                    {"id": part(2), "size_gib": 1, "format": "qcow2", "from_image": true},
+                    {"id": part(3), "size_gib": 2, "format": "raw"},
+                ],
+                "nics": [{
+                    "id": part(4 << 100 | number << 80), "network": part(5), "segment": part(6),
+                    "bridge": bridge, "medium": "bridge", "mtu": 1_400, "mac": mac,
+                    "addresses": [format!("10.9.0.{number}/24"), format!("2001:db8:9::{number:x}/64")],
+                    "gateways": ["10.9.0.254"], "dns_servers": ["10.9.0.253"],
+                }],
+                "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH ann"],
+            },
+            "placement": {
+                "host": part(7), "fitting": 1,
+                "holding": {"server": id, "vcpus": 1, "memory_mib": 96},
+                "score": {
+                    "affinity": 0, "apart": 0, "cells": 0, "devices": 0, "fill": 0, "irregular": false,
+                },
+            },
+        });
+        let event = json!({"type": "launched", "data": {"launch": launch}});
+        let state = Server::default().evolve(serde_json::from_value(event).unwrap());
+        Launch { id, state, userdata: userdata.to_owned() }
+    }
+}
+
+impl Drop for Host {
+    /// What a test that failed has left is not the next one's.
+    fn drop(&mut self) {
+        let (socket, net) = (self.folder.join("socket"), self.folder.join("net"));
+        let virsh = format!("virsh -q -c 'qemu+unix:///system?socket={}'", socket.display());
+        let inside = format!("nsenter --net={}", net.display());
+        let clear = format!(
+            "for server in $({virsh} list --all --name); do \
+                 {virsh} destroy $server; {virsh} undefine $server --nvram; \
+             done; \
+             {inside} nft delete table bridge skyledger; \
+             for link in $({inside} ip -br link | cut -d' ' -f1 | grep sk-test); do \
+                 {inside} ip link del $link; \
+             done"
+        );
+        let _ = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", &clear])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
+/// A server, and what is ordered of it.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    pub(crate) id: Uuid,
+    pub(crate) state: Server,
+    userdata: String,
+}
+
+impl Launch {
+    pub(crate) fn order(&self, number: u64, order: &Order) -> HostTask {
+        HostTask {
+            key: OrderKey { stream: StreamId::new("server", self.id), number },
+            order: serde_json::to_value(order).unwrap(),
+            state: self.state.clone(),
+            userdata: (*order == Order::Launch {}).then(|| self.userdata.clone()),
+        }
+    }
+
+    /// Carries an order out, and says what is seen of the server then.
+    pub(crate) async fn done(&self, driver: &KvmHost, number: u64, order: Order) -> Machine {
+        let report = driver.carry_out(&self.order(number, &order)).await.unwrap();
+        seen(report, number)
+    }
+
+    pub(crate) async fn removed(&self, driver: &KvmHost, number: u64) {
+        let report = driver.carry_out(&self.order(number, &Order::Remove {})).await.unwrap();
+        assert_eq!(report.verb, "confirm-removal");
+        assert_eq!(report.body, json!({"number": number}));
+    }
+}
+
+pub(crate) fn seen(report: Report, number: u64) -> Machine {
+    assert_eq!((report.verb, &report.body["number"]), ("confirm", &json!(number)));
+    serde_json::from_value(report.body["seen"].clone()).unwrap()
+}
+
+/// A guest, spoken to through its agent.
+pub(crate) struct Guest {
+    libvirt: Connection,
+    pub(crate) domain: Domain,
+}
+
+impl Guest {
+    /// Waits until the guest has done what its seed says.
+    pub(crate) async fn ready(host: &Host, server: Uuid) -> Self {
+        let libvirt = host.connect().await;
+        let domain = libvirt.domain(server).await.unwrap();
+        let guest = Self { libvirt, domain };
+        guest.reach().await;
+        guest.becomes("cat /run/seeded", &server.to_string()).await;
+        guest
+    }
+
+    async fn agent(&self, command: Value) -> Result<Value, Fault> {
+        let answer = self.libvirt.agent(&self.domain, &command.to_string(), PATIENCE).await?;
+        let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+        Ok(answer["return"].clone())
+    }
+
+    /// Waits until its agent answers. Nothing tells of it.
+    async fn reach(&self) {
+        let began = Instant::now();
+        let ping = json!({"execute": "guest-ping"});
+        while let Err(fault) = self.agent(ping.clone()).await {
+            assert!(fault.is(Code::AGENT_UNRESPONSIVE) && began.elapsed() < PATIENCE, "{fault}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn status(&self, command: &str) -> (i64, String) {
+        let arguments = json!({
+            "path": "/bin/sh", "arg": ["-c", command], "capture-output": true,
+        });
+        let begun = self.agent(json!({"execute": "guest-exec", "arguments": arguments}));
+        let pid = json!({"pid": begun.await.unwrap()["pid"]});
+        let began = Instant::now();
+        // The agent does not say by itself when a command has ended.
+        let ended = loop {
+            let ask = json!({"execute": "guest-exec-status", "arguments": pid});
+            let status = self.agent(ask).await.unwrap();
+            if status["exited"] == true {
+                break status;
+            }
+            assert!(began.elapsed() < PATIENCE, "{command} does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let text = |key: &str| {
+            let bytes = BASE64.decode(ended[key].as_str().unwrap_or_default()).unwrap();
+            String::from_utf8_lossy(&bytes).trim().to_owned()
+        };
+        (ended["exitcode"].as_i64().unwrap_or(-1), text("out-data"))
+    }
+
+    /// What a command says in the guest.
+    pub(crate) async fn run(&self, command: &str) -> String {
+        let (code, said) = self.status(command).await;
+        assert_eq!(code, 0, "{command}: {said}");
+        said
+    }
+
+    /// Begins something that ends the guest.
+    pub(crate) async fn begin(&self, command: &str) {
+        let arguments = json!({"path": "/bin/sh", "arg": ["-c", command]});
+        self.agent(json!({"execute": "guest-exec", "arguments": arguments})).await.unwrap();
+    }
+
+    /// Waits until a command says this in the guest, which tells nobody of it.
+    pub(crate) async fn becomes(&self, command: &str, wanted: &str) {
+        let began = Instant::now();
+        loop {
+            let (_, said) = self.status(command).await;
+            if said == wanted {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{command}: {said:?}, not {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// What a hook makes of the point where it stops an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The agent never comes back.
+    Dies,
+    /// The step fails.
+    Fails,
+}
+
+/// Ends an order at one point, once.
+pub(crate) struct Stopper {
+    end: End,
+    at: (Step, Side),
+    hit: SyncMutex<bool>,
+    pub(crate) stopped: tokio::sync::Notify,
+}
+
+impl Stopper {
+    pub(crate) fn new(end: End, at: (Step, Side)) -> Arc<Self> {
+        Arc::new(Self { end, at, hit: SyncMutex::new(false), stopped: tokio::sync::Notify::new() })
+    }
+
+    pub(crate) fn was_hit(&self) -> bool {
+        *self.hit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Hook for Stopper {
+    async fn at(&self, step: Step, side: Side, _: Uuid) -> Result<(), DriverFault> {
+        if (step, side) != self.at || self.was_hit() {
+            return Ok(());
+        }
+        *self.hit.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        match self.end {
+            End::Fails => Err(DriverFault::Transient(format!("{step:?}, {side:?}"))),
+            End::Dies => {
+                self.stopped.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The driver of a host, on a real libvirt with real QEMU: servers are launched from an image, read
+//! their seed, are stopped, started and restarted, and leave nothing; every step of it dies once and
+//! fails once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod host;
+mod life;
+mod steps;
