@@ -118,7 +118,7 @@ set_up_interfaces() {
 # The disk it was started from keeps which instances it has been.
 do_as_seeded() {
     local disk instance
-    mkdir -p /seed /state /root/.ssh
+    mkdir -p /seed /state
     for disk in /dev/vd*; do
         mount -t vfat -o ro "$disk" /seed 2>/dev/null || continue
         [ -f /seed/meta-data ] && break
@@ -133,7 +133,7 @@ do_as_seeded() {
     flatten /seed/meta-data >/run/meta
     flatten /seed/network-config >/run/network
     hostname "$(value /run/meta local-hostname)"
-    value /run/meta 'public-keys.[0-9]*' >/root/.ssh/authorized_keys
+    value /run/meta 'public-keys.[0-9]*' >/run/authorized-keys
     set_up_interfaces
     instance=$(value /run/meta instance-id)
     if [ ! -e "/state/instances/$instance" ]; then

@@ -59,10 +59,13 @@ use adapters_libvirt::{
 };
 use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Report};
-use domain::compute::{
-    host::HostSighting,
-    image,
-    server::{Machine, Order, Power, home::Home, parts},
+use domain::{
+    compute::{
+        host::HostSighting,
+        image,
+        server::{Machine, Order, Power, Server, home::Home, parts},
+    },
+    kernel::{Decider as _, StreamId},
 };
 use serde_json::json;
 use tokio::{
@@ -525,7 +528,11 @@ impl HostDriver for KvmHost {
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
-        let id = &task.key.stream.id;
+        let StreamId { kind, id } = &task.key.stream;
+        if kind != Server::KIND {
+            let why = format!("this host carries out orders of servers, and not of a {kind}");
+            return Err(DriverFault::Rejected(why));
+        }
         let server: Uuid = id.parse().map_err(|_| unexpected("the server's id"))?;
         let home = task.state.home.as_ref().ok_or_else(|| unexpected("a server of a cloud"))?;
         let order: Order = serde_json::from_value(task.order.clone())

@@ -172,6 +172,7 @@ impl Launch {
             key: OrderKey { stream: StreamId::new("server", self.id), number },
             order: serde_json::to_value(order).unwrap(),
             state: self.state.clone(),
+            subject: Value::Null,
             userdata: (*order == Order::Launch {}).then(|| self.userdata.clone()),
         }
     }

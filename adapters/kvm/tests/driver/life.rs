@@ -38,7 +38,7 @@ async fn a_server_reads_its_seed_is_stopped_started_restarted_and_leaves_nothing
     let routes = guest.run("ip route").await;
     assert!(routes.contains("default via 10.9.0.254 dev eth0"), "{routes}");
     assert_eq!(
-        guest.run("cat /root/.ssh/authorized_keys").await,
+        guest.run("cat /run/authorized-keys").await,
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH ann"
     );
     assert_eq!(guest.run("cat /state/userdata").await, "once");

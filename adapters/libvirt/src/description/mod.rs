@@ -175,8 +175,8 @@ pub struct Description {
     pub spare_slots: u32,
     /// Whether it has a screen that can be looked at.
     pub has_screen: bool,
-    /// The position of the event that this description follows from: written into the domain, so
-    /// that who finds it knows what it knows.
+    /// How far the server's orders had come when it was described, a number that only grows: written
+    /// into the domain, so that who finds it knows what it knows.
     pub position: u64,
 }
 
