@@ -249,6 +249,13 @@ impl Guest<'_> {
 
     /// What a command says in the guest.
     pub(crate) async fn run(&self, command: &str) -> String {
+        let (code, out, errors) = self.ended(command).await;
+        assert_eq!(code, 0, "{command}: {errors}");
+        out
+    }
+
+    /// How a command ends in the guest, and what it says.
+    async fn ended(&self, command: &str) -> (i64, String, String) {
         let arguments = json!({
             "path": "/bin/sh", "arg": ["-c", command], "capture-output": true,
         });
@@ -269,15 +276,15 @@ impl Guest<'_> {
             let bytes = BASE64.decode(ended[key].as_str().unwrap_or_default()).unwrap();
             String::from_utf8_lossy(&bytes).trim().to_owned()
         };
-        assert_eq!(ended["exitcode"], 0, "{command}: {}", text("err-data"));
-        text("out-data")
+        (ended["exitcode"].as_i64().unwrap_or(-1), text("out-data"), text("err-data"))
     }
 
-    /// Waits until a command says this in the guest, which tells nobody of its devices.
+    /// Waits until a command says this in the guest, which tells nobody of its devices; what is
+    /// not there yet cannot be read.
     pub(crate) async fn becomes(&self, command: &str, wanted: &str) {
         let began = Instant::now();
         loop {
-            let said = self.run(command).await;
+            let (_, said, _) = self.ended(command).await;
             if said == wanted {
                 return;
             }
