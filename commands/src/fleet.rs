@@ -92,4 +92,15 @@ impl Ledger {
         cache.catch_up(self).await?;
         Ok(cache.fleet.place(request).map_err(|unplaced: Unplaced| Refusal::from(unplaced))?)
     }
+
+    /// Where a server goes that stays on its host and wants something else of it.
+    pub(crate) async fn place_again(
+        &self,
+        request: &Request,
+        host: HostId,
+    ) -> Result<Placement, PlaceFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        Ok(cache.fleet.place_again(request, host).map_err(Refusal::from)?)
+    }
 }

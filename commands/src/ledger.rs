@@ -265,6 +265,14 @@ impl Ledger {
         Ok(Some(text.map_err(|_| LoadFault::Missing("the userdata does not read".to_owned()))?))
     }
 
+    /// The password that an order is to set, in clear; none for an order that sets none.
+    pub(crate) fn password(&self, id: &str, order: &Value) -> Result<Option<String>, LoadFault> {
+        let Some(sealed) = order["data"]["password"].as_str() else { return Ok(None) };
+        let opened = self.ports.vault.open(sealed, &password_context(id))?;
+        let text = String::from_utf8(opened);
+        Ok(Some(text.map_err(|_| LoadFault::Missing("the password does not read".to_owned()))?))
+    }
+
     /// Skyledger's own principal for a part of it.
     pub fn system(part: &str) -> Principal {
         Principal::system(part)
@@ -279,6 +287,11 @@ pub(crate) fn source_context(source: Uuid) -> String {
 /// What a server's userdata is sealed for.
 pub(crate) fn userdata_context(server: &str) -> String {
     format!("server/{server}/userdata")
+}
+
+/// What a password inside a server is sealed for.
+pub(crate) fn password_context(server: &str) -> String {
+    format!("server/{server}/password")
 }
 
 /// What a cloud account's credential is sealed for.

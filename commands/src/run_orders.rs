@@ -458,11 +458,13 @@ impl Runner {
             state: Server::default(),
             subject: Value::Null,
             userdata: None,
+            password: None,
         };
         if let Some(server) = at.server {
             let server = server.to_string();
             task.state = self.ledger.typed::<Server>(&server).await?.1;
             task.userdata = self.ledger.userdata(&server, &task.state)?;
+            task.password = self.ledger.password(&server, &out.order)?;
         }
         if key.stream.kind != Server::KIND {
             task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Servers on hosts of our own: placed, made, and taken away again, whatever fails on the way. What
 //! hosts really have is counted, and is what the log says.
 
+mod operations;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
@@ -53,7 +55,12 @@ impl World {
         self.ledger.submit(submission).await
     }
 
-    async fn launch(&self, name: &str, vcpus: u32, memory_mib: u64) -> Result<Uuid, SubmitFault> {
+    pub(crate) async fn launch(
+        &self,
+        name: &str,
+        vcpus: u32,
+        memory_mib: u64,
+    ) -> Result<Uuid, SubmitFault> {
         let body = json!({
             "name": name, "spec": {"vcpus": vcpus, "memory_mib": memory_mib},
             "disks": [{"size_gib": 1}],
@@ -75,7 +82,19 @@ impl World {
         for (id, real) in census {
             let server = self.server(id).await;
             disks.extend(server.home.iter().flat_map(|home| &home.parts.disks).map(|disk| disk.id));
-            assert_eq!(real.running, server.status() == "running", "{}", server.status());
+            let runs = matches!(server.status(), "running" | "suspended" | "rescued");
+            assert_eq!(real.running, runs, "{}", server.status());
+            let home = server.home.as_ref().unwrap();
+            if server.orders.out.is_none() {
+                let kept = &state.holdings[&home.placement.holding.server];
+                assert_eq!(*kept, home.placement.holding, "holding of the host and of the server");
+            }
+            if real.running {
+                let size = (home.spec.vcpus, home.spec.memory_mib);
+                assert_eq!((real.vcpus, real.memory_mib), size, "its size is the log's");
+                assert_eq!(real.suspended, server.status() == "suspended");
+                assert_eq!(real.rescued, server.status() == "rescued");
+            }
         }
         assert_eq!(disks, self.hosts.disks(host).into_keys().collect(), "disks and census");
     }
@@ -232,17 +251,20 @@ async fn every_order_survives_a_death_at_each_step() {
     let id = world.launch("web", 2, 512).await.unwrap();
     let mortal = Arc::new(Mortal::default());
     world.settle_with(Some(mortal.clone())).await;
-    for verb in ["reboot", "stop", "start", "stop", "delete", "purge"] {
-        world.send("server", id, verb, json!({})).await.unwrap();
+    operations::rescue_is_there(&world, host).await;
+    for (verb, body) in operations::EVERY {
+        let body = serde_json::from_str(body).unwrap();
+        world.send("server", id, verb, body).await.unwrap();
         world.settle_with(Some(mortal.clone())).await;
         world.same_as_census(host).await;
-        if verb == "reboot" {
+        if *verb == "reboot" {
             assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
         }
     }
     assert_eq!(world.row(id).await["status"], "gone");
     let deaths = mortal.0.lock().unwrap().len();
-    assert_eq!(deaths, 6 * 3, "six orders, three steps each");
+    // To delete orders nothing, and the launch is one more.
+    assert_eq!(deaths, operations::EVERY.len() * 3, "three steps of each order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,11 +277,13 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     }
     let id = world.launch("web", 2, 512).await.unwrap();
     world.settle().await;
-    for verb in ["reboot", "stop", "delete", "purge"] {
+    operations::rescue_is_there(&world, host).await;
+    for (verb, body) in operations::EVERY {
         world.same_as_census(host).await;
-        world.send("server", id, verb, json!({})).await.unwrap();
+        let body = serde_json::from_str(body).unwrap();
+        world.send("server", id, verb, body).await.unwrap();
         world.settle().await;
-        if verb == "reboot" {
+        if *verb == "reboot" {
             assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
         }
     }

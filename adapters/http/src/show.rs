@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// Members that hold a secret, sealed or as a digest. They are in the log because they must be,
 /// and nobody outside needs them.
-pub(crate) const SECRET: &[&str] = &["candidate", "credential", "envelope", "secret_digest"];
+pub(crate) const SECRET: &[&str] =
+    &["candidate", "credential", "envelope", "password", "secret_digest"];
 
 /// Whether a path leads to or into a secret.
 pub(crate) fn is_secret(path: &str) -> bool {

@@ -12,7 +12,7 @@ use domain::{
     compute::{
         host::HostSighting,
         placement::{Architecture, Cell, Core},
-        server::{Machine, Order, Power, parts::Parts},
+        server::{Machine, Order, Power, home::Home, parts::Parts, rescue::RescueSystem},
         userdata::Userdata,
     },
     kernel::Refusal,
@@ -28,27 +28,42 @@ pub enum HostStep {
     Define,
     /// Its disks are removed.
     Discard,
+    /// A password inside it is set.
+    Password,
+    /// It runs a small system in memory.
+    Rescue,
     /// It restarts.
     Reset,
+    /// It is of another size from its next start on.
+    Resize,
+    /// It goes on.
+    Resume,
     /// It runs.
     Start,
     /// It stops.
     Stop,
     /// Its disks are made.
     Store,
+    /// It stands still.
+    Suspend,
     /// The host knows it no more.
     Undefine,
 }
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Define,
         Self::Discard,
+        Self::Password,
+        Self::Rescue,
         Self::Reset,
+        Self::Resize,
+        Self::Resume,
         Self::Start,
         Self::Stop,
         Self::Store,
+        Self::Suspend,
         Self::Undefine,
     ];
 }
@@ -81,8 +96,22 @@ pub struct SimServer {
     pub macs: Vec<Mac>,
     /// What it read at its first boot: names of files and what is in them.
     pub seed: Vec<(String, String)>,
+    /// Whether it stands still.
+    pub suspended: bool,
+    /// Whether it runs a small system in memory, in place of what its disks have.
+    pub rescued: bool,
+    /// Passwords that were set inside what it runs, by user.
+    pub passwords: BTreeMap<String, String>,
     /// The order that last restarted it.
     reset_by: Option<String>,
+}
+
+impl SimServer {
+    fn size(&mut self, home: &Home) {
+        self.vcpus = home.spec.vcpus;
+        self.memory_mib = home.spec.memory_mib;
+        self.pins = home.placement.holding.pins.iter().map(|pin| pin.cpu).collect();
+    }
 }
 
 #[derive(Default)]
@@ -90,6 +119,8 @@ struct World {
     hosts: BTreeMap<Uuid, BTreeMap<Uuid, SimServer>>,
     /// Disks by host and id, with their size in GiB and the digest of their image.
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
+    /// Files by host, whole paths.
+    files: BTreeMap<Uuid, BTreeSet<String>>,
     epochs: BTreeMap<Uuid, u64>,
     faults: BTreeMap<HostStep, Vec<HostFault>>,
     hit: Vec<(HostStep, HostFault)>,
@@ -111,6 +142,11 @@ impl SimHosts {
         let mut world = self.world();
         world.epochs.insert(host, epoch);
         world.hosts.entry(host).or_default();
+    }
+
+    /// A host has a file from now on, as a kernel to rescue servers with.
+    pub fn put_file(&self, host: Uuid, path: &str) {
+        self.world().files.entry(host).or_default().insert(path.to_owned());
     }
 
     /// The next try of a step comes to this; several are had one after the other.
@@ -242,17 +278,93 @@ impl SimHost {
         Ok(())
     }
 
-    fn power(&self, id: Uuid, running: bool) -> Result<(), DriverFault> {
-        let step = if running { HostStep::Start } else { HostStep::Stop };
-        let is = |servers: &BTreeMap<Uuid, SimServer>| {
-            servers.get(&id).is_none_or(|server| server.running == running)
-        };
-        self.step(step, is, |servers| {
-            if let Some(server) = servers.get_mut(&id) {
-                server.running = running;
-                server.boots += u32::from(running);
-            }
+    /// One step of one server; there is nothing to do of one that is not there.
+    fn of(
+        &self,
+        id: Uuid,
+        step: HostStep,
+        done: impl Fn(&SimServer) -> bool,
+        make: impl FnOnce(&mut SimServer),
+    ) -> Result<(), DriverFault> {
+        self.step(
+            step,
+            |servers| servers.get(&id).is_none_or(&done),
+            |servers| {
+                if let Some(server) = servers.get_mut(&id) {
+                    make(server);
+                }
+            },
+        )
+    }
+
+    /// From what its disks have, and of the size that the log says.
+    fn start(&self, id: Uuid, home: &Home) -> Result<(), DriverFault> {
+        self.of(
+            id,
+            HostStep::Start,
+            |server| server.running,
+            |server| {
+                server.size(home);
+                server.running = true;
+                server.boots += 1;
+            },
+        )
+    }
+
+    fn stop(&self, id: Uuid) -> Result<(), DriverFault> {
+        self.of(
+            id,
+            HostStep::Stop,
+            |server| !server.running,
+            |server| {
+                (server.running, server.suspended) = (false, false);
+                if std::mem::take(&mut server.rescued) {
+                    server.passwords.clear();
+                }
+            },
+        )
+    }
+
+    fn suspend(&self, id: Uuid, suspended: bool) -> Result<(), DriverFault> {
+        let step = if suspended { HostStep::Suspend } else { HostStep::Resume };
+        let done = |server: &SimServer| server.suspended == suspended;
+        self.of(id, step, done, |server| server.suspended = suspended)
+    }
+
+    fn password(&self, id: Uuid, user: &str, task: &HostTask) -> Result<(), DriverFault> {
+        let password = task.password.clone();
+        let password =
+            password.ok_or_else(|| DriverFault::Unexpected("no password came along".to_owned()))?;
+        let done = |server: &SimServer| server.passwords.get(user) == Some(&password);
+        self.of(id, HostStep::Password, done, |server| {
+            server.passwords.insert(user.to_owned(), password.clone());
         })
+    }
+
+    fn rescue(&self, id: Uuid, system: &RescueSystem, task: &HostTask) -> Result<(), DriverFault> {
+        // Before anything is stopped.
+        let files = self.hosts.world().files.get(&self.host).cloned().unwrap_or_default();
+        let missing =
+            [&system.kernel, &system.initramfs].into_iter().find(|file| !files.contains(*file));
+        if let Some(missing) = missing {
+            let what = format!("the rescue system's {missing} is not there; nothing was stopped");
+            return Err(DriverFault::Rejected(what));
+        }
+        let rescued = self.hosts.census(self.host).get(&id).is_some_and(|server| server.rescued);
+        if !rescued {
+            self.stop(id)?;
+        }
+        self.of(
+            id,
+            HostStep::Rescue,
+            |server| server.rescued,
+            |server| {
+                (server.running, server.rescued) = (true, true);
+                server.boots += 1;
+                server.passwords.clear();
+            },
+        )?;
+        self.password(id, "root", task)
     }
 }
 
@@ -272,32 +384,56 @@ impl HostDriver for SimHost {
         match order {
             Order::Launch {} => {
                 self.store(&home.parts)?;
-                let holding = &home.placement.holding;
                 let userdata =
                     task.userdata.clone().map(|text| Userdata::read(text, home.parts.system()));
                 let refused = |refusal: Refusal| DriverFault::Rejected(refusal.detail);
                 let userdata = userdata.transpose().map_err(refused)?;
                 let seed = home.seed(userdata.as_ref()).map_err(refused)?;
                 let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
-                let server = SimServer {
+                let mut server = SimServer {
                     running: false,
                     boots: 0,
-                    vcpus: home.spec.vcpus,
-                    memory_mib: home.spec.memory_mib,
-                    pins: holding.pins.iter().map(|pin| pin.cpu).collect(),
+                    vcpus: 0,
+                    memory_mib: 0,
+                    pins: BTreeSet::new(),
                     macs: home.parts.nics.iter().map(|nic| nic.mac).collect(),
                     seed: seed.files().into_iter().map(file).collect(),
+                    suspended: false,
+                    rescued: false,
+                    passwords: BTreeMap::new(),
                     reset_by: None,
                 };
+                server.size(home);
                 self.step(
                     HostStep::Define,
                     |servers| servers.contains_key(&id),
                     |servers| drop(servers.insert(id, server)),
                 )?;
-                self.power(id, true)?;
+                self.start(id, home)?;
             }
-            Order::Start {} => self.power(id, true)?,
-            Order::Stop {} => self.power(id, false)?,
+            Order::LeaveRescue { start } => {
+                let census = self.hosts.census(self.host);
+                if census.get(&id).is_some_and(|server| server.rescued) {
+                    self.stop(id)?;
+                }
+                if start {
+                    self.start(id, home)?;
+                }
+            }
+            Order::Rescue { system, .. } => self.rescue(id, &system, task)?,
+            Order::Resize { vcpus, memory_mib, placement } => {
+                let mut home = home.clone();
+                (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
+                home.placement = placement;
+                let size = |server: &SimServer| (server.vcpus, server.memory_mib);
+                let done = |server: &SimServer| size(server) == (vcpus, memory_mib);
+                self.of(id, HostStep::Resize, done, |server| server.size(&home))?;
+            }
+            Order::Resume {} => self.suspend(id, false)?,
+            Order::SetPassword { user, .. } => self.password(id, &user, task)?,
+            Order::Suspend {} => self.suspend(id, true)?,
+            Order::Start {} => self.start(id, home)?,
+            Order::Stop {} => self.stop(id)?,
             Order::Reboot {} => {
                 // Whether it was done already cannot be seen of a running server: the order's key
                 // is left with it.
@@ -313,7 +449,7 @@ impl HostDriver for SimHost {
                 })?;
             }
             Order::Remove {} => {
-                self.power(id, false)?;
+                self.stop(id)?;
                 self.step(
                     HostStep::Undefine,
                     |servers| !servers.contains_key(&id),
@@ -328,7 +464,11 @@ impl HostDriver for SimHost {
         let server = census.get(&id).ok_or_else(|| DriverFault::Rejected("it is gone".into()))?;
         let seen = Machine {
             name: home.name.clone(),
-            power: if server.running { Power::Running } else { Power::Stopped },
+            power: match server {
+                SimServer { suspended: true, .. } => Power::Suspended,
+                SimServer { running: true, .. } => Power::Running,
+                _ => Power::Stopped,
+            },
             shape: format!("{}x{}", server.vcpus, server.memory_mib),
             image: home.parts.image.as_ref().map(|image| image.id.to_string()),
             zone: None,

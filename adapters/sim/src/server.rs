@@ -36,7 +36,14 @@ pub(crate) async fn carry_out(api: &Api<'_>, task: &Task) -> Result<Report, Driv
                 }
             }
         }
-        Order::Launch {} | Order::Remove {} => {
+        Order::Launch {}
+        | Order::LeaveRescue { .. }
+        | Order::Remove {}
+        | Order::Rescue { .. }
+        | Order::Resize { .. }
+        | Order::Resume {}
+        | Order::SetPassword { .. }
+        | Order::Suspend {} => {
             let what = format!("{key}: an order of a server on a host");
             return Err(DriverFault::Unexpected(what));
         }
@@ -50,7 +57,17 @@ pub(crate) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let call = |op: Op, effect: String| Call { call: format!("sim:{}", op.name()), effect };
     match read(task) {
-        Err(_) | Ok(Order::Launch {} | Order::Remove {}) => Vec::new(),
+        Err(_)
+        | Ok(
+            Order::Launch {}
+            | Order::LeaveRescue { .. }
+            | Order::Remove {}
+            | Order::Rescue { .. }
+            | Order::Resize { .. }
+            | Order::Resume {}
+            | Order::SetPassword { .. }
+            | Order::Suspend {},
+        ) => Vec::new(),
         Ok(Order::Start {}) => vec![call(Op::StartServer, format!("starts {id}"))],
         Ok(Order::Stop {}) => vec![call(Op::StopServer, format!("stops {id}"))],
         Ok(Order::Reboot {}) => vec![call(Op::RebootServer, format!("restarts {id}"))],

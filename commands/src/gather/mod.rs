@@ -6,6 +6,7 @@ mod bill_source;
 mod launch;
 mod mapping;
 mod network;
+mod operation;
 mod placement;
 mod project;
 mod token;
@@ -63,6 +64,9 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             launch::find(gathering).await?;
             return placement::place(gathering).await;
         }
+        ("server", "rescue") => operation::rescue(gathering).await?,
+        ("server", "resize") => operation::resize(gathering).await?,
+        ("server", "set-password") => operation::password(gathering)?,
         ("token", "issue") => token::mint(gathering)?,
         ("cloud-account", "sync") => account::scope(gathering).await?,
         (_, "declare") => mapping::place(gathering).await?,

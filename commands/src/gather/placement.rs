@@ -11,7 +11,7 @@ use crate::fleet::PlaceFault;
 
 /// Whether a command takes a place in the fleet.
 pub(crate) fn is_placed(kind: &Kind, verb: &str) -> bool {
-    kind.name == "server" && verb == "launch"
+    kind.name == "server" && matches!(verb, "launch" | "resize")
 }
 
 /// Puts the place into the command.
@@ -33,18 +33,20 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let request = launch.request(ServerId::new(gathering.id));
     let reaches_hosts = gathering.principal.reach.covers(None);
     let placement = gathering.ledger.place(&request).await.map_err(|fault| match fault {
-        PlaceFault::Refused(mut refusal) => {
-            // Which host it is of is told to those who see hosts.
-            if *refusal.code == codes::NO_ROOM
-                && !reaches_hosts
-                && let Some(end) = refusal.detail.find(';')
-            {
-                refusal.detail.truncate(end);
-            }
-            GatherFault::Refused(refusal)
-        }
+        PlaceFault::Refused(refusal) => GatherFault::Refused(for_reach(refusal, reaches_hosts)),
         PlaceFault::Load(fault) => GatherFault::Load(fault),
     })?;
     gathering.body["placement"] = json!(placement);
     Ok(())
+}
+
+/// Which host it is of is told to those who see hosts.
+pub(super) fn for_reach(mut refusal: Refusal, reaches_hosts: bool) -> Refusal {
+    if *refusal.code == codes::NO_ROOM
+        && !reaches_hosts
+        && let Some(end) = refusal.detail.find(';')
+    {
+        refusal.detail.truncate(end);
+    }
+    refusal
 }

@@ -26,9 +26,12 @@ pub struct HostTask {
     /// no use for it.
     #[serde(default)]
     pub userdata: Option<String>,
+    /// The password that the order is to set, in clear; none for an order that sets none.
+    #[serde(default)]
+    pub password: Option<String>,
 }
 
-// Userdata may hold passwords.
+// Neither userdata, which may hold passwords, nor a password.
 impl fmt::Debug for HostTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostTask")

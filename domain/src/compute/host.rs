@@ -21,8 +21,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::placement::{
-    self, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId, ServerId,
+use super::{
+    placement::{
+        self, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId, ServerId,
+    },
+    server::rescue::RescueSystem,
 };
 use crate::{
     kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes, fields},
@@ -54,6 +57,9 @@ pub struct HostSettings {
     /// Memory that no server gets; each cell at most once.
     #[serde(default)]
     pub memory_reserved: Vec<Reserve>,
+    /// What its servers are repaired with, by architecture: files that it has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rescue: BTreeMap<Architecture, RescueSystem>,
 }
 
 /// Memory of a cell that no server gets.
@@ -82,6 +88,7 @@ impl Default for HostSettings {
             memory_overcommit_percent: memory_default(),
             cpus_reserved: BTreeSet::new(),
             memory_reserved: Vec::new(),
+            rescue: BTreeMap::new(),
         }
     }
 }
@@ -147,6 +154,11 @@ pub enum Command {
         /// Which.
         server: ServerId,
     },
+    /// A server that is here takes something else.
+    Resize {
+        /// What it takes from now on.
+        holding: Holding,
+    },
     /// Take it out of the estate; it must have no server.
     Retire {},
     /// Its agent says what it is.
@@ -197,6 +209,11 @@ pub enum Event {
     /// A server has taken its place.
     Reserved {
         /// What it took.
+        holding: Holding,
+    },
+    /// A server that is here takes something else.
+    Resized {
+        /// What it takes from now on.
         holding: Holding,
     },
     /// It is no part of the estate any more.
@@ -258,6 +275,7 @@ static VERBS: &[Verb] = &[
     admin("leave-maintenance", "Says that it is not being worked on any more."),
     system("release", "Gives back what a server took."),
     system("reserve", "Takes what a server was placed on."),
+    system("resize", "Takes something else for a server that is here."),
     admin("retire", "Takes it out of the estate; it must have no server."),
     system("sight", "Reports what its agent sees of it."),
 ];
@@ -316,6 +334,7 @@ impl Host {
             return no(format!("tags: at most {TAGS_MAX}"));
         }
         settings.tags.iter().try_for_each(|tag| check_name(tag))?;
+        settings.rescue.values().try_for_each(RescueSystem::check)?;
         let cells: BTreeSet<u32> = settings.memory_reserved.iter().map(|one| one.cell).collect();
         if cells.len() < settings.memory_reserved.len() {
             return no("memory_reserved: each cell once".to_owned());
@@ -445,6 +464,22 @@ impl Decider for Host {
                 self.placeable(HostId::new(Uuid::nil()))?.take(holding.clone())?;
                 vec![Event::Reserved { holding }]
             }
+            Command::Resize { holding } => {
+                let Some(held) = self.holdings.get(&holding.server) else {
+                    let detail = format!("server {} has no place on this host", holding.server);
+                    return Err(Refusal::new(&codes::WRONG_STATE, detail));
+                };
+                if *held == holding {
+                    return Ok(vec![]);
+                }
+                // What is part of what it has is there, whatever has become of the host.
+                if !holding.is_within(held) {
+                    let mut host = self.placeable(HostId::new(Uuid::nil()))?;
+                    host.give_back(holding.server)?;
+                    host.take(holding.clone())?;
+                }
+                vec![Event::Resized { holding }]
+            }
             Command::Retire {} if self.retired => vec![],
             Command::Retire {} => {
                 self.there("retire")?;
@@ -488,7 +523,9 @@ impl Decider for Host {
             Event::MaintenanceEntered {} => self.maintenance = true,
             Event::MaintenanceLeft {} => self.maintenance = false,
             Event::Released { server } => drop(self.holdings.remove(&server)),
-            Event::Reserved { holding } => drop(self.holdings.insert(holding.server, holding)),
+            Event::Reserved { holding } | Event::Resized { holding } => {
+                self.holdings.insert(holding.server, holding);
+            }
             Event::Retired {} => self.retired = true,
             Event::Sighted { seen, .. } => self.seen = Some(seen),
         }

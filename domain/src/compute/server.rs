@@ -6,6 +6,9 @@
 
 pub mod home;
 pub mod parts;
+pub mod password;
+pub mod rescue;
+pub mod resize;
 
 use std::collections::BTreeMap;
 
@@ -16,15 +19,19 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use home::{Home, Launch};
+use rescue::{Rescue, RescueSystem};
 
 use crate::{
-    compute::utilisation::{News, Utilisation, Utilisations},
+    compute::{
+        placement::Placement,
+        utilisation::{News, Utilisation, Utilisations},
+    },
     kernel::{
         Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
         Verb, codes,
     },
     observation::{Evidence, Noticed, Observation, Origin, Resource},
-    tenancy::check_tags,
+    tenancy::{check_name, check_tags},
 };
 
 /// Whether it runs.
@@ -39,6 +46,8 @@ pub enum Power {
     Stopping,
     /// Stopped.
     Stopped,
+    /// Standing still; everything of it is in its host's memory.
+    Suspended,
     /// The provider does not say.
     Unknown,
 }
@@ -91,6 +100,7 @@ impl Resource for Machine {
             Power::Running => "running",
             Power::Stopping => "stopping",
             Power::Stopped => "stopped",
+            Power::Suspended => "suspended",
             Power::Unknown => "unknown",
         }
     }
@@ -108,10 +118,40 @@ impl Resource for Machine {
 pub enum Order {
     /// Make it, on the host where it has its place, and start it.
     Launch {},
+    /// End its rescue: from now on it is started from what its disks have.
+    LeaveRescue {
+        /// Whether it runs afterwards.
+        start: bool,
+    },
     /// Restart it.
     Reboot {},
     /// Leave nothing of it on its host.
     Remove {},
+    /// Start it from a small system in memory, to be repaired.
+    Rescue {
+        /// Which.
+        system: RescueSystem,
+        /// The password of its user `root`, sealed.
+        password: String,
+    },
+    /// Give it another size; it is stopped.
+    Resize {
+        /// Virtual CPUs.
+        vcpus: u32,
+        /// Memory.
+        memory_mib: u64,
+        /// What it takes of its host from then on.
+        placement: Box<Placement>,
+    },
+    /// Let it go on.
+    Resume {},
+    /// Set a password of somebody inside it, through its guest agent.
+    SetPassword {
+        /// Whose.
+        user: String,
+        /// The password, sealed.
+        password: String,
+    },
     /// Make its tags these; tags that are not named stay, and null removes one.
     SetTags {
         /// Name and value.
@@ -121,6 +161,8 @@ pub enum Order {
     Start {},
     /// Make it stop.
     Stop {},
+    /// Make it stand still, with everything of it in its host's memory.
+    Suspend {},
 }
 
 /// A command of a server.
@@ -154,6 +196,8 @@ pub enum Command {
     },
     /// Make a server on one of our hosts.
     Launch(Launch),
+    /// End its rescue; it is then as it was before.
+    LeaveRescue {},
     /// Say how much of it was used on a day.
     Measure {
         /// The day, and what is known of it.
@@ -185,12 +229,52 @@ pub enum Command {
     Purge {},
     /// Restart it.
     Reboot {},
+    /// Call it something else. Its host name inside is its own affair.
+    Rename {
+        /// 1…100 characters.
+        name: String,
+    },
+    /// Start it from a small system in memory, with its disks, to be repaired. One that runs is cut off.
+    Rescue {
+        /// The system: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        system: Option<RescueSystem>,
+        /// The password of its user `root`: made up, shown once in the answer, and of no use to callers.
+        #[serde(default)]
+        password: Option<String>,
+    },
+    /// Give it another size, on the host where it has its place; it must be stopped.
+    Resize {
+        /// Virtual CPUs; as many as it has when left out.
+        #[serde(default)]
+        vcpus: Option<u32>,
+        /// Memory; as much as it has when left out.
+        #[serde(default)]
+        memory_mib: Option<u64>,
+        /// What it takes of its host: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        placement: Option<Box<Placement>>,
+    },
+    /// Let a suspended server go on.
+    Resume {},
     /// Go on with the order that is parked.
     Retry {},
+    /// Set a password of somebody inside it, through its guest agent.
+    SetPassword {
+        /// Whose: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`.
+        #[serde(default = "password::root")]
+        user: String,
+        /// 8…128 characters. When left out one is made up, and shown once in the answer. It is sealed
+        /// before it is recorded.
+        #[serde(default)]
+        password: Option<String>,
+    },
     /// Make it run.
     Start {},
     /// Make it stop.
     Stop {},
+    /// Make it stand still, with everything of it in its host's memory.
+    Suspend {},
     /// Set tags; null removes one, tags that are not named stay.
     Tag {
         /// Name (1…128 characters) and value (at most 256), at most 50.
@@ -244,6 +328,11 @@ pub enum Event {
         /// With what, and where.
         launch: Box<Launch>,
     },
+    /// Its rescue is to end.
+    LeaveRescueOrdered {
+        /// Whether it runs afterwards.
+        start: bool,
+    },
     /// So much of it was used on a day.
     Measured {
         /// The day, and what is known of it.
@@ -266,6 +355,13 @@ pub enum Event {
         /// What stood in the way.
         reason: String,
     },
+    /// A password of somebody inside it is to be set.
+    PasswordOrdered {
+        /// Whose.
+        user: String,
+        /// The password, sealed.
+        password: String,
+    },
     /// It cannot be deleted.
     Protected {},
     /// It is to restart.
@@ -287,12 +383,60 @@ pub enum Event {
         /// The order's number.
         number: u64,
     },
+    /// It is called something else.
+    Renamed {
+        /// Its name.
+        name: String,
+    },
+    /// It runs a small system in memory, with its disks.
+    RescueEntered {
+        /// Who asked for it.
+        by: String,
+        /// Since when.
+        at: DateTime<Utc>,
+    },
+    /// It runs that system no more.
+    RescueLeft {
+        /// Who had asked for it.
+        by: String,
+        /// For how long it was open.
+        seconds: u64,
+    },
+    /// It is to be started from a small system in memory.
+    RescueOrdered {
+        /// Who asks for it.
+        by: String,
+        /// Whether it runs, and is to run afterwards.
+        runs: bool,
+        /// Which system.
+        system: RescueSystem,
+        /// The password of that system's user `root`, sealed.
+        password: String,
+    },
+    /// It is to have another size.
+    ResizeOrdered {
+        /// Virtual CPUs.
+        vcpus: u32,
+        /// Memory.
+        memory_mib: u64,
+        /// What it takes of its host from then on.
+        placement: Box<Placement>,
+    },
+    /// It is to go on.
+    ResumeOrdered {},
     /// A parked order goes on.
     RetryOrdered {},
     /// It is to run.
     StartOrdered {},
     /// It is to stop.
     StopOrdered {},
+    /// It is to stand still.
+    SuspendOrdered {},
+    /// Its tags are others.
+    Tagged {
+        /// Name and value; null removes one.
+        tags: BTreeMap<String, Option<String>>,
+    },
     /// Its tags are to change.
     TagsOrdered {
         /// Name and value; null removes one.
@@ -344,16 +488,23 @@ static VERBS: &[Verb] = &[
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
+    operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
     operator("protect", "Keeps a server of ours from being deleted."),
     operator("purge", "Removes a deleted server for good, before its time."),
     operator("reboot", "Restarts a running server."),
+    operator("rename", "Calls a server of ours something else."),
+    operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
+    operator("resize", "Gives a stopped server of ours other processors and another memory."),
+    operator("resume", "Lets a suspended server go on."),
     operator("retry", "Goes on with the parked order."),
+    operator("set-password", "Sets a password inside a server of ours, through its guest agent."),
     operator("start", "Starts a stopped server."),
     operator("stop", "Stops a running server."),
-    operator("tag", "Sets or removes tags in the cloud."),
+    operator("suspend", "Makes a server of ours stand still, in its host's memory."),
+    operator("tag", "Sets or removes tags, of a server of a cloud there."),
     operator("undelete", "Has a deleted server back."),
     operator("unprotect", "Lets a server of ours be deleted."),
     system("vanish", false, "Reports that it is not in the cloud any more."),
@@ -370,6 +521,10 @@ impl Server {
             return Err(Refusal::wrong_state(verb, self.status()));
         }
         self.orders.ensure_free()?;
+        if self.rescued().is_some() && verb != "stop" {
+            let detail = format!("{verb} is not possible while it is rescued: leave-rescue first");
+            return Err(Refusal::new(&codes::WRONG_STATE, detail));
+        }
         Ok(seen)
     }
 
@@ -431,13 +586,7 @@ impl Decider for Server {
         Ok(match command {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
-                match self.orders.out.as_ref().map(|out| &out.order) {
-                    // What was begun on the host is taken away again, and the place given back.
-                    Some(Order::Launch {}) => {
-                        vec![Event::Abandoned {}, Event::RemovalOrdered {}]
-                    }
-                    _ => vec![Event::Abandoned {}],
-                }
+                self.abandoned()
             }
             Command::Assign { .. } if self.observation.seen.is_none() && self.home.is_none() => {
                 return Err(Refusal::wrong_state("assign", self.status()));
@@ -447,7 +596,7 @@ impl Decider for Server {
             Command::Confirm { number, seen }
                 if self.orders.is_out(number) && !self.is_removed_by(number) =>
             {
-                vec![Event::Confirmed { number, seen }]
+                self.confirmed(number, seen, stamp)
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
@@ -481,6 +630,7 @@ impl Decider for Server {
                 launch.check()?;
                 vec![Event::Launched { launch: Box::new(launch) }]
             }
+            Command::LeaveRescue {} => self.leave_rescue()?,
             Command::Measure { .. } if self.observation.seen.is_none() => {
                 return Err(Refusal::wrong_state("measure", self.status()));
             }
@@ -516,22 +666,49 @@ impl Decider for Server {
                 Power::Running => vec![Event::RebootOrdered {}],
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
             },
+            Command::Rename { name } => {
+                let home = self.ours("rename")?;
+                check_name(&name)?;
+                if name == home.name { vec![] } else { vec![Event::Renamed { name }] }
+            }
+            Command::Rescue { system, password } => self.rescue(system, password, stamp)?,
+            Command::Resize { vcpus, memory_mib, placement } => {
+                self.resize(vcpus, memory_mib, placement)?
+            }
+            Command::Resume {} => {
+                self.ours("resume")?;
+                match self.free("resume")?.power {
+                    Power::Running => vec![],
+                    Power::Suspended => vec![Event::ResumeOrdered {}],
+                    _ => return Err(Refusal::wrong_state("resume", self.status())),
+                }
+            }
             Command::Retry {} => {
                 self.orders.ensure_parked()?;
                 vec![Event::RetryOrdered {}]
             }
+            Command::SetPassword { user, password } => self.set_password(user, password)?,
             Command::Start {} => match self.free("start")?.power {
                 Power::Running | Power::Starting => vec![],
+                Power::Suspended => {
+                    let detail = "it is suspended: resume it, or stop it first";
+                    return Err(Refusal::new(&codes::WRONG_STATE, detail));
+                }
                 _ => vec![Event::StartOrdered {}],
             },
             Command::Stop {} => match self.free("stop")?.power {
                 Power::Stopped | Power::Stopping => vec![],
                 _ => vec![Event::StopOrdered {}],
             },
-            Command::Tag { .. } if self.home.is_some() => {
-                let detail = "tag: tags of a server of ours are given when it is launched";
-                return Err(Refusal::new(&codes::UNSUPPORTED, detail));
+            Command::Suspend {} => {
+                self.ours("suspend")?;
+                match self.free("suspend")?.power {
+                    Power::Suspended => vec![],
+                    Power::Running => vec![Event::SuspendOrdered {}],
+                    _ => return Err(Refusal::wrong_state("suspend", self.status())),
+                }
             }
+            Command::Tag { tags } if self.home.is_some() => self.ours("tag")?.tag(tags)?,
             Command::Tag { tags } => {
                 let seen = self.free("tag")?;
                 check_tags(&tags)?;
@@ -561,6 +738,16 @@ impl Decider for Server {
             Event::Abandoned {} => self.orders.settle(),
             Event::Assigned { project } => self.observation.project = project,
             Event::Confirmed { seen, .. } => {
+                if let Some(Outstanding {
+                    order: Order::Resize { vcpus, memory_mib, placement },
+                    ..
+                }) = self.orders.out.take()
+                {
+                    self.at_home(|home| {
+                        (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
+                        home.placement = placement;
+                    });
+                }
                 self.orders.settle();
                 self.see(seen);
             }
@@ -570,12 +757,35 @@ impl Decider for Server {
                 self.home = Home::of(*launch);
                 self.orders.issue(Order::Launch {});
             }
+            Event::LeaveRescueOrdered { start } => {
+                self.orders.issue(Order::LeaveRescue { start });
+            }
+            Event::PasswordOrdered { user, password } => {
+                self.orders.issue(Order::SetPassword { user, password });
+            }
             Event::Protected {} => self.at_home(|home| home.protected = true),
             Event::RemovalOrdered {} => self.orders.issue(Order::Remove {}),
             Event::Removed { .. } => {
                 self.orders.settle();
                 self.at_home(|home| home.removed = true);
             }
+            Event::Renamed { name } => self.at_home(|home| home.name = name),
+            Event::RescueEntered { at, .. } => self.at_home(|home| {
+                if let Some(rescue) = &mut home.rescue {
+                    rescue.since = Some(at);
+                }
+            }),
+            Event::RescueLeft { .. } => self.at_home(|home| home.rescue = None),
+            Event::RescueOrdered { by, runs, system, password } => {
+                self.at_home(|home| home.rescue = Some(Rescue { by, since: None, runs }));
+                self.orders.issue(Order::Rescue { system, password });
+            }
+            Event::ResizeOrdered { vcpus, memory_mib, placement } => {
+                self.orders.issue(Order::Resize { vcpus, memory_mib, placement });
+            }
+            Event::ResumeOrdered {} => self.orders.issue(Order::Resume {}),
+            Event::SuspendOrdered {} => self.orders.issue(Order::Suspend {}),
+            Event::Tagged { tags } => self.at_home(|home| home.retag(tags)),
             Event::Undeleted {} => self.at_home(|home| home.deleted_until = None),
             Event::Unprotected {} => self.at_home(|home| home.protected = false),
             Event::Discovered { origin, project, seen } => {
@@ -610,6 +820,11 @@ impl Decider for Server {
         match &self.orders.out {
             Some(Outstanding { parked: Some(_), .. }) => "parked",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
+            Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",
+            Some(Outstanding { order: Order::Rescue { .. }, .. }) => "rescuing",
+            Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
+            Some(Outstanding { order: Order::Resume {}, .. }) => "resuming",
+            Some(Outstanding { order: Order::Suspend {}, .. }) => "suspending",
             Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
             Some(Outstanding { order: Order::Start {}, .. }) => "starting",
             Some(Outstanding { order: Order::Stop {}, .. }) => "stopping",
@@ -617,6 +832,7 @@ impl Decider for Server {
             _ => match &self.home {
                 Some(Home { removed: true, .. }) => "gone",
                 Some(Home { deleted_until: Some(_), .. }) => "deleted",
+                Some(_) if self.rescued().is_some() => "rescued",
                 _ => self.observation.status(),
             },
         }
@@ -637,7 +853,11 @@ impl Decider for Server {
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
-        let of = |event| Home::companions(event, self.home.as_ref());
+        let of = |event| {
+            let kept = self.kept_after(event).zip(self.home.as_ref());
+            let kept = kept.map(|(holding, home)| home.keep(&holding));
+            Home::companions(event, self.home.as_ref()).into_iter().chain(kept)
+        };
         events.iter().flat_map(of).collect()
     }
 

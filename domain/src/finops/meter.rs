@@ -168,7 +168,8 @@ pub fn of_server(seen: &Machine, runs: bool, equipment: Option<&Equipment>) -> Q
 /// Whether a server runs, by what is seen and by what was before.
 pub fn runs(power: Power, before: bool) -> bool {
     match power {
-        Power::Running => true,
+        // One that stands still keeps its place.
+        Power::Running | Power::Suspended => true,
         Power::Unknown => before,
         Power::Starting | Power::Stopping | Power::Stopped => false,
     }

@@ -94,6 +94,9 @@ codes! {
     NO_DRIFT = "no-drift" 409 "there is no drift to answer";
     /// Define the exchange rate named in the detail, or ask in the currency of the bills.
     NO_EXCHANGE_RATE = "no-exchange-rate" 422 "there is no exchange rate for these costs";
+    /// Have an administrator name a kernel and an initramfs for this architecture under `rescue` in the
+    /// settings of its host.
+    NO_RESCUE_SYSTEM = "no-rescue-system" 409 "its host has no rescue system for it";
     /// Ask for less, free some of what is named in the detail, or add a host.
     NO_ROOM = "no-room" 409 "no host has room for this";
     /// Check the id; add `at` if it was there at another time.

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id,
-    image_of, invoice, launch, machine, new_rate, origin, own_network, place, question, repricing,
-    run, seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment,
-    subnet, taken, terms, time, utilisation, watch,
+    image_of, invoice, launch, machine, new_rate, origin, own_network, place, placement, question,
+    repricing, rescue_system, run, seen_network, seen_of_host, segment, servers, settings,
+    standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -364,6 +364,11 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             for server in [9, 10] {
                 pool.push(("reserve", json!({"holding": holding(server)})));
                 pool.push(("release", json!({"server": id(server)})));
+                for memory_mib in [1_024, 2_048, 4_096] {
+                    let holding =
+                        json!({"server": id(server), "vcpus": 1, "memory_mib": memory_mib});
+                    pool.push(("resize", json!({"holding": holding})));
+                }
             }
             for (epoch, memory) in [(1, 8_192), (1, 3_000), (2, 8_192)] {
                 let seen = seen_of_host(memory);
@@ -372,7 +377,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
         }
         "server" => {
             park(&mut pool);
-            for power in [Power::Running, Power::Stopped, Power::Starting] {
+            let powers = [Power::Running, Power::Stopped, Power::Starting, Power::Suspended];
+            for power in powers {
                 let seen = machine(power);
                 pool.push(("observe", json!({"origin": origin("i-1"), "seen": seen})));
                 pool.extend(
@@ -386,9 +392,34 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend(verbs.map(|verb| (verb, json!({}))));
             pool.extend([("unprotect", json!({})), ("launch", launch())]);
             pool.push(("delete", json!({"stop": true})));
+            pool.extend(["suspend", "resume"].map(|verb| (verb, json!({}))));
+            pool.extend(["web", "db"].map(|name| ("rename", json!({"name": name}))));
+            pool.push(("set-password", json!({"password": "sealed"})));
             pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
             pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));
             pool.extend([vanish, assign(2), assign(3)]);
+            // What few states allow stands in several places.
+            let resize = [(4, 4_096), (2, 2_048)].map(|(vcpus, memory_mib)| {
+                let placement = placement(vcpus, memory_mib);
+                let body = json!({
+                    "vcpus": vcpus, "memory_mib": memory_mib, "placement": placement,
+                });
+                ("resize", body)
+            });
+            let rescue = json!({"system": rescue_system(), "password": "sealed"});
+            let [larger, smaller] = resize;
+            let rare = [
+                larger,
+                ("rescue", rescue),
+                ("undelete", json!({})),
+                ("set-password", json!({"password": "sealed"})),
+                smaller,
+                ("leave-rescue", json!({})),
+                ("purge", json!({})),
+            ];
+            for (at, one) in rare.iter().cycle().take(14).enumerate() {
+                pool.insert(pool.len() * at / 14, one.clone());
+            }
         }
         "security-group" => {
             park(&mut pool);
@@ -486,8 +517,10 @@ fn every_fact_says_something_and_a_command_repeated_says_nothing() {
     for sample in ALL.iter() {
         let (kind, pool) = (kinds::by_name(sample.kind).unwrap(), commands(sample.kind));
         let made = RefCell::new(BTreeSet::new());
+        // Who can do more has more lives to do it in.
+        let cases = (sample.types.len() * 8).max(100) as u32;
         let config =
-            ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) };
+            ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let lives = vec(any::<Index>(), 20..40);
         TestRunner::new_with_rng(config, rng)

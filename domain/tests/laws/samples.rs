@@ -184,6 +184,7 @@ fn server() -> Samples {
         E::Deleted { until: time() },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
         E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
+        E::LeaveRescueOrdered { start: true },
         E::Measured { utilisation: utilisation(1, 144) },
         E::Observed {
             seen: machine(Power::Stopping),
@@ -191,15 +192,33 @@ fn server() -> Samples {
             actor: Some("user/ann".into()),
         },
         E::Parked { number: 1, reason: "denied: start-server".into() },
+        E::PasswordOrdered { user: "root".into(), password: "sealed".into() },
         E::Protected {},
         E::Reappeared { seen: machine(Power::Running) },
         E::RebootOrdered {},
         E::Remeasured { utilisation: utilisation(1, 288) },
         E::RemovalOrdered {},
         E::Removed { number: 3 },
+        E::Renamed { name: "web-2".into() },
+        E::RescueEntered { by: "token:ops".into(), at: time() },
+        E::RescueLeft { by: "token:ops".into(), seconds: 600 },
+        E::RescueOrdered {
+            by: "token:ops".into(),
+            runs: true,
+            system: serde_json::from_value(rescue_system()).unwrap(),
+            password: "sealed".into(),
+        },
+        E::ResizeOrdered {
+            vcpus: 4,
+            memory_mib: 4_096,
+            placement: serde_json::from_value(placement(4, 4_096)).unwrap(),
+        },
+        E::ResumeOrdered {},
         E::RetryOrdered {},
         E::StartOrdered {},
         E::StopOrdered {},
+        E::SuspendOrdered {},
+        E::Tagged { tags: [("a".to_owned(), Some("1".to_owned())), ("b".to_owned(), None)].into() },
         E::TagsOrdered {
             tags: [("a".to_owned(), Some("1".to_owned())), ("b".to_owned(), None)].into(),
         },
@@ -246,6 +265,26 @@ pub(crate) fn launch() -> Value {
     })
 }
 
+/// What a server is repaired with.
+pub(crate) fn rescue_system() -> Value {
+    json!({
+        "kernel": "/var/lib/skyledger/rescue/kernel",
+        "initramfs": "/var/lib/skyledger/rescue/initramfs", "command_line": "console=ttyS0",
+    })
+}
+
+/// Where a server of another size goes.
+pub(crate) fn placement(vcpus: u32, memory_mib: u64) -> Value {
+    json!({
+        "host": id(7), "holding": {"server": id(9), "vcpus": vcpus, "memory_mib": memory_mib},
+        "score": {
+            "irregular": false, "affinity": 0, "cells": 0, "devices": 0, "apart": 0,
+            "fill": 250_000,
+        },
+        "fitting": 1,
+    })
+}
+
 /// What a server takes of its host.
 pub(crate) fn holding(server: u128) -> Value {
     json!({"server": id(server), "vcpus": 2, "memory_mib": 2048})
@@ -265,8 +304,10 @@ pub(crate) fn seen_of_host(memory_mib: u64) -> Value {
 
 fn host() -> Samples {
     use host::Event as E;
-    let settings: host::HostSettings =
-        serde_json::from_value(json!({"tags": ["ssd"], "cpus_reserved": [0]})).unwrap();
+    let settings: host::HostSettings = serde_json::from_value(json!({
+        "tags": ["ssd"], "cpus_reserved": [0], "rescue": {"x86_64": rescue_system()},
+    }))
+    .unwrap();
     of::<host::Host>(vec![
         E::Configured { settings: settings.clone() },
         E::Disabled {},
@@ -277,6 +318,7 @@ fn host() -> Samples {
         E::MaintenanceLeft {},
         E::Released { server: Id::new(id(9)) },
         E::Reserved { holding: serde_json::from_value(holding(9)).unwrap() },
+        E::Resized { holding: serde_json::from_value(holding(9)).unwrap() },
         E::Retired {},
         E::Sighted {
             seen: serde_json::from_value(seen_of_host(8_192)).unwrap(),

@@ -47,7 +47,14 @@ pub(super) async fn carry_out(
         Order::Stop {} => work.stop().await?,
         Order::Reboot {} => work.reboot().await?,
         Order::SetTags { tags } => work.set_tags(&tags).await?,
-        Order::Launch {} | Order::Remove {} => return Err(unexpected(task)),
+        Order::Launch {}
+        | Order::LeaveRescue { .. }
+        | Order::Remove {}
+        | Order::Rescue { .. }
+        | Order::Resize { .. }
+        | Order::Resume {}
+        | Order::SetPassword { .. }
+        | Order::Suspend {} => return Err(unexpected(task)),
     };
     Ok(Report { verb: "confirm", body: json!({"number": task.key.number, "seen": seen}) })
 }
@@ -79,7 +86,17 @@ pub(super) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let one = |call: &str, effect: String| vec![Call { call: format!("ec2:{call}"), effect }];
     match read(task) {
-        Err(_) | Ok(Order::Launch {} | Order::Remove {}) => Vec::new(),
+        Err(_)
+        | Ok(
+            Order::Launch {}
+            | Order::LeaveRescue { .. }
+            | Order::Remove {}
+            | Order::Rescue { .. }
+            | Order::Resize { .. }
+            | Order::Resume {}
+            | Order::SetPassword { .. }
+            | Order::Suspend {},
+        ) => Vec::new(),
         Ok(Order::Start {}) => one("StartInstances", format!("starts {id}")),
         Ok(Order::Stop {}) => one("StopInstances", format!("stops {id}")),
         Ok(Order::Reboot {}) => {

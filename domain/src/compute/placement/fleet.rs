@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     assign::assign,
     cells::{self, SETS_ALL_MAX},
+    facts::Availability,
     fit::{Fit, Sort, Split, Way, cpu_units, fit},
     holding::Holding,
     host::{Host, HostId, ServerId},
@@ -350,6 +351,26 @@ impl Fleet {
             runners_up: best.map(runner_up).collect(),
             rejected,
         })
+    }
+
+    /// Where a server goes that stays on its host and wants something else of it. What it has there is
+    /// free for it; of devices it keeps those that it has. A host that gets no new servers does this.
+    ///
+    /// # Errors
+    /// When the request is not valid, the server is not there, or its host has no place for it.
+    pub fn place_again(&self, request: &Request, host: HostId) -> Result<Placement, Unplaced> {
+        let at = self.known(host).map_err(Unplaced::Invalid)?;
+        let mut host = self.hosts[at].clone();
+        let held = host.give_back(request.server).map_err(Unplaced::Invalid)?;
+        let mut facts = host.facts().clone();
+        facts.enabled = true;
+        let own =
+            |device: &str| held.devices.contains(device) || held.devices_with.contains(device);
+        for device in facts.devices.iter_mut().filter(|device| !own(&device.id)) {
+            device.availability = Availability::Lost;
+        }
+        let host = host.with_facts(facts).map_err(Unplaced::Invalid)?;
+        Self::new([host]).place(request)
     }
 
     /// What one host says to a request: its place, or everything that is in the way.

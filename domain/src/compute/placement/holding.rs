@@ -1,6 +1,6 @@
 //! What a placed server takes of its host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,53 @@ impl Holding {
             devices_with: BTreeSet::new(),
             groups: BTreeSet::new(),
         }
+    }
+
+    /// What takes this and another one of the same server at once: what both have is taken once.
+    #[must_use]
+    pub fn cover(&self, other: &Self) -> Self {
+        let mut cells: BTreeMap<u32, CellHolding> =
+            self.cells.iter().map(|cell| (cell.cell, cell.clone())).collect();
+        let pinned = !other.shares_cpus();
+        for cell in cells.values_mut().filter(|_| pinned) {
+            // What is pinned has its CPUs by number.
+            cell.vcpus = 0;
+        }
+        for cell in &other.cells {
+            let both = cells.entry(cell.cell).or_insert_with(|| cell.clone());
+            both.vcpus = both.vcpus.max(cell.vcpus);
+            both.memory_mib = both.memory_mib.max(cell.memory_mib);
+            both.pages = both.pages.max(cell.pages);
+        }
+        let memory: u64 = cells.values().map(|cell| cell.memory_mib).sum();
+        let vcpus: u32 = cells.values().map(|cell| cell.vcpus).sum();
+        Self {
+            vcpus: if pinned { other.vcpus } else { vcpus.max(self.vcpus).max(other.vcpus) },
+            memory_mib: memory.max(self.memory_mib).max(other.memory_mib),
+            cells: cells.into_values().collect(),
+            cpus: &self.cpus | &other.cpus,
+            ..other.clone()
+        }
+    }
+
+    /// Whether all that it takes is part of what another one takes.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let there = |cell: &CellHolding| {
+            other.cells.iter().any(|of| {
+                of.cell == cell.cell
+                    && (cell.vcpus <= of.vcpus || !self.shares_cpus())
+                    && cell.memory_mib <= of.memory_mib
+                    && cell.pages <= of.pages
+            })
+        };
+        self.page_kib == other.page_kib
+            && self.shares_cpus() == other.shares_cpus()
+            && (self.vcpus <= other.vcpus || !self.shares_cpus())
+            && self.memory_mib <= other.memory_mib
+            && self.cells.iter().all(there)
+            && self.cpus.is_subset(&other.cpus)
+            && self.devices.is_subset(&other.devices)
+            && self.devices_with.is_subset(&other.devices_with)
     }
 
     /// Whether its virtual CPUs share CPUs with others'.

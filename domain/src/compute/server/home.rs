@@ -3,6 +3,9 @@
 //! ```text
 //!          launch              confirm          stop, start, reboot
 //!  absent ───────► launching ─────────► running ◄──────────────────► stopped
+//!                      │              suspend │ ▲ resume              │
+//!                      │                      ▼ │                     │
+//!                      │                   suspended                  │
 //!                      │ abandon                                      │ delete  ▲ undelete
 //!                      ▼                        purge, or in time     ▼         │
 //!                  removing ◄────────────────────────────────────── deleted ────┘
@@ -12,7 +15,8 @@
 //! ```
 //!
 //! Its place is taken on the host by the append that launches it, and given back by the one that
-//! records that nothing of it is left there.
+//! records that nothing of it is left there. Of another size: [`super::resize`]. To be repaired:
+//! [`super::rescue`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,12 +29,13 @@ use uuid::Uuid;
 use super::{
     Event,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
+    rescue::Rescue,
 };
 use crate::{
     compute::image::Firmware,
     compute::placement::{
-        Affinity, Architecture, DeviceAsk, Fill, HostId, Numa, Pinning, Placement, Request,
-        ServerId,
+        Affinity, Architecture, DeviceAsk, Fill, Holding, HostId, Numa, Pinning, Placement,
+        Request, ServerId,
     },
     kernel::{Companion, Facets, Refusal, codes},
     tenancy::{check_name, check_tags},
@@ -40,6 +45,8 @@ use crate::{
 pub const PROVIDER: &str = "kvm";
 /// How long a deleted server can be had back.
 pub const BIN: TimeDelta = TimeDelta::days(3);
+/// Most tags of a server.
+const TAGS_MAX: usize = 50;
 
 /// What is wanted of a server's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -178,12 +185,35 @@ pub struct Home {
     /// Until when it can be had back, once it was deleted.
     #[serde(default)]
     pub deleted_until: Option<DateTime<Utc>>,
+    /// Its being in rescue; none when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
     /// Whether nothing of it is left on any host.
     #[serde(default)]
     pub removed: bool,
 }
 
 impl Launch {
+    /// A launch of this name and machine, and nothing else.
+    pub(super) fn of(name: &str, spec: Spec) -> Self {
+        Self {
+            name: name.to_owned(),
+            project: None,
+            spec,
+            wishes: Wishes::default(),
+            tags: BTreeMap::new(),
+            protected: false,
+            image: None,
+            firmware: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            key_pairs: Vec::new(),
+            userdata: None,
+            parts: None,
+            placement: None,
+        }
+    }
+
     /// What is asked of the fleet.
     pub fn request(&self, server: ServerId) -> Request {
         let (spec, wishes) = (self.spec.clone(), self.wishes.clone());
@@ -254,6 +284,7 @@ impl Home {
             tags: launch.tags,
             protected: launch.protected,
             deleted_until: None,
+            rescue: None,
             removed: false,
         })
     }
@@ -290,6 +321,39 @@ impl Home {
                 std::iter::once(host).chain(home.parts.release()).collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// What its host is told to keep for it.
+    pub(super) fn keep(&self, holding: &Holding) -> Companion {
+        let id = self.placement.host.uuid();
+        Companion { kind: "host", id, verb: "resize", body: json!({"holding": holding}) }
+    }
+
+    /// Tags that are to be other than they are.
+    pub(super) fn tag(
+        &self,
+        tags: BTreeMap<String, Option<String>>,
+    ) -> Result<Vec<Event>, Refusal> {
+        check_tags(&tags)?;
+        if tags.iter().all(|(name, value)| self.tags.get(name) == value.as_ref()) {
+            return Ok(vec![]);
+        }
+        let mut after = self.clone();
+        after.retag(tags.clone());
+        if after.tags.len() > TAGS_MAX {
+            let detail = format!("tags: it would have {}, at most {TAGS_MAX}", after.tags.len());
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        Ok(vec![Event::Tagged { tags }])
+    }
+
+    pub(super) fn retag(&mut self, tags: BTreeMap<String, Option<String>>) {
+        for (name, value) in tags {
+            match value {
+                Some(value) => drop(self.tags.insert(name, value)),
+                None => drop(self.tags.remove(&name)),
+            }
         }
     }
 }
