@@ -34,6 +34,7 @@
 mod census;
 mod fault;
 mod fetch;
+mod operations;
 mod plug;
 mod records;
 mod sighting;
@@ -498,6 +499,14 @@ impl KvmHost {
     async fn order(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
         match order {
             Order::Launch {} => Box::pin(self.launch(work)).await,
+            Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
+            Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,
+            Order::Resize { vcpus, memory_mib, placement } => {
+                Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
+            }
+            Order::Resume {} => self.resume(work).await,
+            Order::SetPassword { user, .. } => self.set_password(work, user).await,
+            Order::Suspend {} => self.suspend(work).await,
             Order::Start {} => {
                 let machine = self.describe(work).await?;
                 self.run(work, &machine).await
@@ -513,11 +522,13 @@ impl KvmHost {
 }
 
 /// What an order is about.
+#[derive(Clone, Copy)]
 struct Work<'a> {
     server: Uuid,
     home: &'a Home,
     number: u64,
     userdata: Option<&'a str>,
+    password: Option<&'a str>,
 }
 
 #[async_trait]
@@ -538,7 +549,8 @@ impl HostDriver for KvmHost {
         let order: Order = serde_json::from_value(task.order.clone())
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let number = task.key.number;
-        let work = Work { server, home, number, userdata: task.userdata.as_deref() };
+        let (userdata, password) = (task.userdata.as_deref(), task.password.as_deref());
+        let work = Work { server, home, number, userdata, password };
         let _turn = self.turn(server).await;
         self.order(&work, &order).await?;
         if order == (Order::Remove {}) {
@@ -633,7 +645,8 @@ fn power(state: State) -> Power {
         State::Running | State::Blocked | State::Asleep => Power::Running,
         State::ShuttingDown => Power::Stopping,
         State::Off | State::Crashed => Power::Stopped,
-        State::None | State::Paused | State::Other(_) => Power::Unknown,
+        State::Paused => Power::Suspended,
+        State::None | State::Other(_) => Power::Unknown,
     }
 }
 

@@ -21,6 +21,14 @@ pub enum Step {
     Start,
     /// It is written down that it is to be restarted.
     Note,
+    /// A small system in memory runs in its place.
+    Rescue,
+    /// A password inside it is set.
+    Password,
+    /// It is held.
+    Suspend,
+    /// It goes on.
+    Resume,
     /// It has stopped.
     Stop,
     /// libvirt knows it no more.
@@ -33,7 +41,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -41,6 +49,10 @@ impl Step {
         Self::Define,
         Self::Start,
         Self::Note,
+        Self::Rescue,
+        Self::Password,
+        Self::Suspend,
+        Self::Resume,
         Self::Stop,
         Self::Undefine,
         Self::Clear,

@@ -174,6 +174,7 @@ impl Launch {
             state: self.state.clone(),
             subject: Value::Null,
             userdata: (*order == Order::Launch {}).then(|| self.userdata.clone()),
+            password: None,
         }
     }
 

@@ -1,0 +1,219 @@
+//! What is done with a server that is there: it is held and let go on, sized otherwise, given
+//! passwords, and rescued.
+//!
+//! A rescue runs a machine that libvirt is told of for this one time, beside the one that it knows:
+//! whatever becomes of it, the next start is of the server itself. Its kernel and what that unpacks are
+//! looked at before anything is stopped.
+
+use std::time::Duration;
+
+use adapters_libvirt::{
+    Affects, Code, Connection, Domain, Fault, State,
+    description::{Description, DirectKernel},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use commands::ports::DriverFault;
+use domain::compute::{
+    placement::Placement,
+    server::{home::Home, rescue::RescueSystem},
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::{KvmHost, Step, Work, fault::libvirt, find, power_off, start, state, wanted};
+
+/// How long the agent of a guest that runs may take for an answer.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the small system of a rescue may take until its agent answers.
+const RESCUE_PATIENCE: Duration = Duration::from_mins(3);
+/// Between two questions whether it does: nothing tells of it.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+impl KvmHost {
+    /// Holds a server, if it runs.
+    pub(super) async fn suspend(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let hold = async {
+            let wire = self.wire.get().await?;
+            let Some(domain) = find(&wire, work.server).await? else { return Ok(()) };
+            match state(&wire, &domain).await? {
+                State::Running | State::Blocked => wire.suspend(&domain).await.map_err(libvirt),
+                _ => Ok(()),
+            }
+        };
+        self.step(Step::Suspend, work.server, hold).await
+    }
+
+    /// Lets a server go on, if it is held.
+    pub(super) async fn resume(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let go_on = async {
+            let wire = self.wire.get().await?;
+            let Some(domain) = find(&wire, work.server).await? else { return Ok(()) };
+            match state(&wire, &domain).await? {
+                State::Paused => wire.resume(&domain).await.map_err(libvirt),
+                _ => Ok(()),
+            }
+        };
+        self.step(Step::Resume, work.server, go_on).await
+    }
+
+    /// Tells libvirt of a server of another size; it is stopped.
+    pub(super) async fn resize(
+        &self,
+        work: &Work<'_>,
+        size: (u32, u64),
+        placement: &Placement,
+    ) -> Result<(), DriverFault> {
+        let mut home: Home = work.home.clone();
+        (home.spec.vcpus, home.spec.memory_mib) = size;
+        *home.placement = placement.clone();
+        let machine = self.describe(&Work { home: &home, ..*work }).await?;
+        let wire = self.wire.get().await?;
+        self.step(Step::Define, work.server, self.define(&wire, &machine)).await.map(drop)
+    }
+
+    /// Sets a password of somebody inside a server.
+    pub(super) async fn set_password(
+        &self,
+        work: &Work<'_>,
+        user: &str,
+    ) -> Result<(), DriverFault> {
+        let set = async {
+            let wire = self.wire.get().await?;
+            let domain = find(&wire, work.server).await?;
+            let domain = domain.ok_or_else(|| DriverFault::NotFound(wanted::name(work.server)))?;
+            ask_password(&wire, &domain, user, work.password()?).await
+        };
+        self.step(Step::Password, work.server, set).await
+    }
+
+    /// Runs a small system in memory in place of what a server's disks have.
+    pub(super) async fn rescue(
+        &self,
+        work: &Work<'_>,
+        system: &RescueSystem,
+    ) -> Result<(), DriverFault> {
+        let (server, password) = (work.server, work.password()?);
+        for file in [&system.kernel, &system.initramfs] {
+            if !tokio::fs::metadata(file).await.is_ok_and(|file| file.is_file()) {
+                let why =
+                    format!("the rescue system's {file} is not on the host; nothing was stopped");
+                return Err(DriverFault::Rejected(why));
+            }
+        }
+        let kernel = DirectKernel {
+            kernel: system.kernel.clone(),
+            initrd: system.initramfs.clone(),
+            command_line: system.command_line.clone(),
+        };
+        let machine = self.describe(work).await?.rescued(kernel);
+        let wire = self.wire.get().await?;
+        let domain = match find(&wire, server).await? {
+            Some(domain) if is_rescued(&wire, &domain, Some(work.number)).await? => domain,
+            there => {
+                if let Some(domain) = there {
+                    self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
+                }
+                let ports = wanted::ports(&work.home.parts.nics);
+                let plug = self.plugs.plug(&self.records, server, ports);
+                self.step(Step::Network, server, plug).await?;
+                let run = async { wire.run(&machine.xml()).await.map_err(libvirt) };
+                self.step(Step::Rescue, server, run).await?
+            }
+        };
+        let set = async {
+            reach(&wire, &domain).await?;
+            ask_password(&wire, &domain, "root", password).await
+        };
+        self.step(Step::Password, server, set).await
+    }
+
+    /// Ends a rescue, if there is one, and starts the server itself where it is to run.
+    pub(super) async fn leave_rescue(
+        &self,
+        work: &Work<'_>,
+        start: bool,
+    ) -> Result<(), DriverFault> {
+        let wire = self.wire.get().await?;
+        if let Some(domain) = find(&wire, work.server).await?
+            && is_rescued(&wire, &domain, None).await?
+        {
+            self.step(Step::Stop, work.server, power_off(&wire, &domain)).await?;
+        }
+        let machine = self.describe(work).await?;
+        if start {
+            return self.run(work, &machine).await;
+        }
+        // It may have been nothing but the rescue: what is seen of it is what libvirt knows.
+        self.step(Step::Define, work.server, self.define(&wire, &machine)).await.map(drop)
+    }
+}
+
+impl<'a> Work<'a> {
+    fn password(&self) -> Result<&'a str, DriverFault> {
+        self.password.ok_or_else(|| DriverFault::Unexpected("no password came along".to_owned()))
+    }
+}
+
+/// Whether what runs is a rescue; that of an order when one is named.
+async fn is_rescued(
+    wire: &Connection,
+    domain: &Domain,
+    order: Option<u64>,
+) -> Result<bool, DriverFault> {
+    if !state(wire, domain).await?.is_active() {
+        return Ok(false);
+    }
+    let xml = wire.xml(domain, Affects::Live).await.map_err(libvirt)?;
+    let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
+    Ok(is.kernel.is_some() && order.is_none_or(|order| order == is.position))
+}
+
+/// Waits until the agent of a system that has just been started answers.
+async fn reach(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
+    let until = Instant::now() + RESCUE_PATIENCE;
+    // One whose answer was lost may be held.
+    start(wire, domain).await?;
+    loop {
+        let asked = wire.agent(domain, r#"{"execute":"guest-ping"}"#, AGENT_PATIENCE).await;
+        match asked {
+            Ok(_) => return Ok(()),
+            Err(fault) if fault.is(Code::AGENT_UNRESPONSIVE) && Instant::now() < until => {
+                if !state(wire, domain).await?.is_active() {
+                    let why = "the rescue system has stopped by itself: look at its console";
+                    return Err(DriverFault::Rejected(why.to_owned()));
+                }
+                sleep(ASK_AGAIN).await;
+            }
+            Err(fault) if fault.is(Code::AGENT_UNRESPONSIVE) => {
+                let why = "no guest agent comes up in the rescue system";
+                return Err(DriverFault::Rejected(why.to_owned()));
+            }
+            Err(fault) => return Err(libvirt(fault)),
+        }
+    }
+}
+
+async fn ask_password(
+    wire: &Connection,
+    domain: &Domain,
+    user: &str,
+    password: &str,
+) -> Result<(), DriverFault> {
+    let command = json!({
+        "execute": "guest-set-user-password",
+        "arguments": {
+            "username": user, "password": BASE64_STANDARD.encode(password), "crypted": false,
+        },
+    });
+    match wire.agent(domain, &command.to_string(), AGENT_PATIENCE).await {
+        Ok(_) => Ok(()),
+        Err(fault) if fault.is(Code::AGENT_UNRESPONSIVE) => Err(DriverFault::Transient(
+            "the guest agent does not answer: qemu-guest-agent must run in the server".to_owned(),
+        )),
+        // The guest's own no, as that there is no such user. What was asked is not part of it.
+        Err(Fault::Refused { code, message, .. }) if code != Code::OPERATION_INVALID => Err(
+            DriverFault::Rejected(format!("the guest agent sets no password of {user}: {message}")),
+        ),
+        Err(fault) => Err(libvirt(fault)),
+    }
+}
