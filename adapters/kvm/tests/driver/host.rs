@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use commands::ports::{DriverFault, HostDriver as _, HostTask, Report};
 use domain::{
-    compute::server::{Machine, Order, Server},
+    compute::server::{Machine, Order, Server, rescue::RescueSystem},
     kernel::{Decider as _, OrderKey, StreamId},
 };
 use serde_json::{Value, json};
@@ -27,6 +27,12 @@ use uuid::Uuid;
 
 /// How long anything may take on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The password of every order that sets one.
+pub(crate) const PASSWORD: &str = "correct: horse, battery";
+
+/// What the guest's agent hands a name and a password to: the guest has no program that takes them.
+pub(crate) const CHPASSWD: &str = "#!/bin/busybox sh\nexec cat >>/run/passwords\n";
 
 /// One test at a time: each takes a whole processor while its guest starts.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -86,6 +92,34 @@ impl Host {
 
     pub(crate) async fn driver_with(&self, hook: Arc<dyn Hook>) -> KvmHost {
         KvmHost::open(Options { hook, ..self.options() }).await.unwrap()
+    }
+
+    /// What servers are rescued with: the guest of the tests, with a program that takes passwords.
+    pub(crate) fn rescue_system(&self) -> RescueSystem {
+        let mut initramfs = std::fs::read(self.folder.join("initramfs")).unwrap();
+        // One archive after the other is one system; each begins at a multiple of four bytes.
+        initramfs.resize(initramfs.len().next_multiple_of(4), 0);
+        for (name, mode, content) in
+            [("bin/chpasswd", "000081ed", CHPASSWD), ("TRAILER!!!", "0", "")]
+        {
+            let (length, named) = (content.len(), name.len() + 1);
+            let mut entry = format!(
+                "070701{0:08x}{mode:0>8}{0:08x}{0:08x}{1:08x}{0:08x}{length:08x}{0:08x}{0:08x}{0:08x}{0:08x}{named:08x}{0:08x}{name}\0",
+                0, 1,
+            )
+            .into_bytes();
+            entry.resize(entry.len().next_multiple_of(4), 0);
+            entry.extend(content.bytes());
+            entry.resize(entry.len().next_multiple_of(4), 0);
+            initramfs.extend(entry);
+        }
+        let path = self.data.path().join("rescue-initramfs");
+        std::fs::write(&path, initramfs).unwrap();
+        RescueSystem {
+            kernel: self.folder.join("kernel").display().to_string(),
+            initramfs: path.display().to_string(),
+            command_line: "console=ttyS0 quiet panic=-1 mitigations=off guest=rescue".to_owned(),
+        }
     }
 
     /// A server's launch: a root disk from the image of the tests and one that is blank, and an
@@ -174,7 +208,8 @@ impl Launch {
             state: self.state.clone(),
             subject: Value::Null,
             userdata: (*order == Order::Launch {}).then(|| self.userdata.clone()),
-            password: None,
+            password: matches!(order, Order::SetPassword { .. } | Order::Rescue { .. })
+                .then(|| PASSWORD.to_owned()),
         }
     }
 
@@ -203,12 +238,18 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Waits until the guest has done what its seed says.
-    pub(crate) async fn ready(host: &Host, server: Uuid) -> Self {
+    /// Waits until its agent answers, whatever it was started from.
+    pub(crate) async fn up(host: &Host, server: Uuid) -> Self {
         let libvirt = host.connect().await;
         let domain = libvirt.domain(server).await.unwrap();
         let guest = Self { libvirt, domain };
         guest.reach().await;
+        guest
+    }
+
+    /// Waits until the guest has done what its seed says.
+    pub(crate) async fn ready(host: &Host, server: Uuid) -> Self {
+        let guest = Self::up(host, server).await;
         guest.becomes("cat /run/seeded", &server.to_string()).await;
         guest
     }

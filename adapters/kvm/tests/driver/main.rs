@@ -6,4 +6,5 @@
 
 mod host;
 mod life;
+mod operations;
 mod steps;
