@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, Utc};
 use domain::{
-    compute::{disk::Disk, server::Server},
+    compute::{disk::SeenDisk, server::Server},
     finops::{
         amount::{Amount, BillingMonth, Currency},
         commitment::Commitment,
@@ -348,7 +348,7 @@ impl Ledger {
         now: DateTime<Utc>,
         thresholds: Thresholds,
     ) -> Result<Hinting, RunFault> {
-        let (disks, position) = self.states::<Observed<Disk>>(at).await?;
+        let (disks, position) = self.states::<Observed<SeenDisk>>(at).await?;
         let at = Some(position);
         let (servers, _) = self.states::<Server>(at).await?;
         let (commitments, _) = self.states::<Commitment>(at).await?;
@@ -373,7 +373,7 @@ impl Ledger {
             if !seen.is_there() || !seen.seen.as_ref().is_some_and(hint::is_unattached) {
                 continue;
             }
-            let holds = |disk: &Observed<Disk>| {
+            let holds = |disk: &Observed<SeenDisk>| {
                 let seen = disk.observation();
                 seen.is_there() && seen.seen.as_ref().is_some_and(hint::is_unattached)
             };
@@ -386,7 +386,7 @@ impl Ledger {
             let threshold = format!("unattached_days {days}: it has been for {passed}");
             candidates.push(candidate(
                 Code::UnattachedDisk,
-                Observed::<Disk>::KIND,
+                Observed::<SeenDisk>::KIND,
                 *id,
                 Decider::facets(disk),
                 Evidence { since: Some(since), threshold, ..Evidence::default() },

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use domain::{
-    compute::{disk::Disk, server::Server, shape::Shape},
+    compute::{disk::SeenDisk, server::Server, shape::Shape},
     finops::{
         amount::{Amount, BillingMonth, Currency},
         cost::TooLarge,
@@ -68,7 +68,7 @@ pub(crate) type OurCosts = BTreeMap<String, OurCost>;
 #[derive(Debug, Default)]
 pub(crate) struct Folding {
     servers: HashMap<String, (Server, bool, Timeline)>,
-    disks: HashMap<String, (Observed<Disk>, Timeline)>,
+    disks: HashMap<String, (Observed<SeenDisk>, Timeline)>,
     /// By provider and name.
     shapes: HashMap<(String, String), Shape>,
     shape_streams: HashMap<String, Shape>,
@@ -82,7 +82,7 @@ pub(crate) struct Folding {
 
 /// Kinds whose records are folded.
 const KINDS: [&str; 6] = [
-    Observed::<Disk>::KIND,
+    Observed::<SeenDisk>::KIND,
     Organisation::KIND,
     Project::KIND,
     RateSet::KIND,
@@ -114,7 +114,7 @@ impl Folding {
                 State::evolve(&mut known.0, event_type, data).map_err(unread)?;
                 self.meter_server(id, at);
             }
-            kind if kind == Observed::<Disk>::KIND => {
+            kind if kind == Observed::<SeenDisk>::KIND => {
                 let (disk, timeline) = self.disks.entry(id.to_owned()).or_default();
                 State::evolve(disk, event_type, data).map_err(unread)?;
                 let seen = disk.observation();

@@ -31,7 +31,7 @@ pub static KINDS: &[Kind] = &[
     kind::<CloudAccount>(),
     kind::<Cluster>(),
     kind::<Commitment>(),
-    kind::<Observed<Disk>>(),
+    kind::<Disk>(),
     kind::<Domain>(),
     kind::<Driver>(),
     kind::<ExchangeRate>(),

@@ -236,7 +236,13 @@ async fn a_refused_launch_says_why_and_leaves_nothing() {
 
 /// Dies once at every step of every order.
 #[derive(Default)]
-struct Mortal(Mutex<BTreeSet<(OrderKey, Step)>>);
+pub(crate) struct Mortal(Mutex<BTreeSet<(OrderKey, Step)>>);
+
+impl Mortal {
+    pub(crate) fn deaths(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
 
 impl Probe for Mortal {
     fn dies(&self, step: Step, key: &OrderKey) -> bool {
@@ -262,9 +268,8 @@ async fn every_order_survives_a_death_at_each_step() {
         }
     }
     assert_eq!(world.row(id).await["status"], "gone");
-    let deaths = mortal.0.lock().unwrap().len();
     // To delete orders nothing, and the launch is one more.
-    assert_eq!(deaths, operations::EVERY.len() * 3, "three steps of each order");
+    assert_eq!(mortal.deaths(), operations::EVERY.len() * 3, "three steps of each order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,6 +283,15 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let id = world.launch("web", 2, 512).await.unwrap();
     world.settle().await;
     operations::rescue_is_there(&world, host).await;
+    let disk = json!({"name": "data", "server": id, "size_gib": 1});
+    let disk = world.send("disk", None, "create", disk).await.unwrap().id;
+    world.settle().await;
+    for (verb, body) in [("grow", json!({"size_gib": 2})), ("detach", json!({}))] {
+        world.send("disk", disk, verb, body).await.unwrap();
+        world.settle().await;
+    }
+    world.send("disk", disk, "delete", json!({})).await.unwrap();
+    world.settle().await;
     for (verb, body) in operations::EVERY {
         world.same_as_census(host).await;
         let body = serde_json::from_str(body).unwrap();

@@ -13,6 +13,7 @@ mod bills;
 mod budgets;
 mod containers;
 mod crash_at_every_step;
+mod disks;
 mod few_connections;
 mod forecasts;
 mod fuzz;

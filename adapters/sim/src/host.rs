@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, Report};
 use domain::{
     compute::{
+        disk::{self, Disk, Limits},
         host::HostSighting,
         placement::{Architecture, Cell, Core},
         server::{Machine, Order, Power, home::Home, parts::Parts, rescue::RescueSystem},
         userdata::Userdata,
     },
-    kernel::Refusal,
+    kernel::{Decider, Refusal},
     network::mac::Mac,
 };
 use serde_json::json;
@@ -26,8 +27,12 @@ use uuid::Uuid;
 pub enum HostStep {
     /// The server becomes known to the host.
     Define,
-    /// Its disks are removed.
+    /// A disk is removed.
     Discard,
+    /// A disk becomes larger.
+    Grow,
+    /// A running server gets a disk, or other limits for one that it has.
+    Plug,
     /// A password inside it is set.
     Password,
     /// It runs a small system in memory.
@@ -42,20 +47,24 @@ pub enum HostStep {
     Start,
     /// It stops.
     Stop,
-    /// Its disks are made.
+    /// A disk is made.
     Store,
     /// It stands still.
     Suspend,
     /// The host knows it no more.
     Undefine,
+    /// A running server loses a disk.
+    Unplug,
 }
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Define,
         Self::Discard,
+        Self::Grow,
         Self::Password,
+        Self::Plug,
         Self::Rescue,
         Self::Reset,
         Self::Resize,
@@ -65,6 +74,7 @@ impl HostStep {
         Self::Store,
         Self::Suspend,
         Self::Undefine,
+        Self::Unplug,
     ];
 }
 
@@ -92,6 +102,8 @@ pub struct SimServer {
     pub memory_mib: u64,
     /// The host's CPUs that it runs on alone.
     pub pins: BTreeSet<u32>,
+    /// The disks that it has while it runs, with their limits.
+    pub disks: BTreeMap<Uuid, Limits>,
     /// The hardware addresses of its interfaces, in the guest's order.
     pub macs: Vec<Mac>,
     /// What it read at its first boot: names of files and what is in them.
@@ -260,6 +272,84 @@ impl SimHost {
         Ok(())
     }
 
+    /// An order of a disk.
+    fn carry_out_of_disk(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let unexpected = |fault: serde_json::Error| DriverFault::Unexpected(fault.to_string());
+        let disk: Disk = serde_json::from_value(task.subject.clone()).map_err(unexpected)?;
+        let order: disk::Order = serde_json::from_value(task.order.clone()).map_err(unexpected)?;
+        let number = task.key.number;
+        let home = disk.home.ok_or_else(|| DriverFault::Unexpected("a disk of a cloud".into()))?;
+        let id = home.id;
+        let of = |world: &World| world.disks.get(&self.host)?.get(&id).cloned();
+        // What a running server has of it.
+        let plugged = |world: &World| {
+            let server = world.hosts.get(&self.host)?.get(&home.server?.uuid())?;
+            server.running.then(|| server.disks.get(&id).copied())
+        };
+        let plug = |world: &mut World, limits: Option<Limits>| {
+            let server =
+                home.server.and_then(|id| world.hosts.get_mut(&self.host)?.get_mut(&id.uuid()));
+            if let Some(server) = server {
+                match limits {
+                    Some(limits) => drop(server.disks.insert(id, limits)),
+                    None => drop(server.disks.remove(&id)),
+                }
+            }
+        };
+        if matches!(order, disk::Order::Create {}) {
+            self.change(
+                HostStep::Store,
+                |world| of(world).is_some(),
+                |world| {
+                    world.disks.entry(self.host).or_default().insert(id, (home.size_gib, None));
+                },
+            )?;
+        }
+        match order {
+            disk::Order::Attach {} | disk::Order::Create {} | disk::Order::Throttle {} => {
+                let done = |world: &World| plugged(world).is_none_or(|is| is == Some(home.limits));
+                self.change(HostStep::Plug, done, |world| plug(world, Some(home.limits)))?;
+            }
+            disk::Order::Detach {} => {
+                let done = |world: &World| plugged(world).is_none_or(|is| is.is_none());
+                self.change(HostStep::Unplug, done, |world| plug(world, None))?;
+            }
+            disk::Order::Grow {} => {
+                let done = |world: &World| of(world).is_none_or(|(size, _)| size >= home.size_gib);
+                self.change(HostStep::Grow, done, |world| {
+                    if let Some(disks) = world.disks.get_mut(&self.host)
+                        && let Some((size, _)) = disks.get_mut(&id)
+                    {
+                        *size = home.size_gib;
+                    }
+                })?;
+            }
+            disk::Order::Remove {} => {
+                let unplugged = |world: &World| plugged(world).is_none_or(|is| is.is_none());
+                self.change(HostStep::Unplug, unplugged, |world| plug(world, None))?;
+                self.change(
+                    HostStep::Discard,
+                    |world| of(world).is_none(),
+                    |world| {
+                        if let Some(disks) = world.disks.get_mut(&self.host) {
+                            disks.remove(&id);
+                        }
+                    },
+                )?;
+                return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
+            }
+        }
+        let world = self.hosts.world();
+        let (size_gib, _) =
+            of(&world).ok_or_else(|| DriverFault::Rejected("the disk is gone".to_owned()))?;
+        let seen = disk::Actual {
+            size_bytes: size_gib << 30,
+            taken_bytes: 0,
+            limits: plugged(&world).flatten(),
+        };
+        Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
+    }
+
     fn discard(&self, parts: &Parts) -> Result<(), DriverFault> {
         for disk in &parts.disks {
             let there = |world: &World| {
@@ -305,6 +395,8 @@ impl SimHost {
             |server| server.running,
             |server| {
                 server.size(home);
+                // It is started with what its list says.
+                server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
                 server.running = true;
                 server.boots += 1;
             },
@@ -318,6 +410,7 @@ impl SimHost {
             |server| !server.running,
             |server| {
                 (server.running, server.suspended) = (false, false);
+                server.disks.clear();
                 if std::mem::take(&mut server.rescued) {
                     server.passwords.clear();
                 }
@@ -375,6 +468,9 @@ impl HostDriver for SimHost {
     }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        if task.key.stream.kind == Disk::KIND {
+            return self.carry_out_of_disk(task);
+        }
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
         let id: Uuid = task.key.stream.id.parse().map_err(|_| unexpected("the server's id"))?;
         let home = task.state.home.as_ref().ok_or_else(|| unexpected("a server of a cloud"))?;
@@ -396,6 +492,7 @@ impl HostDriver for SimHost {
                     vcpus: 0,
                     memory_mib: 0,
                     pins: BTreeSet::new(),
+                    disks: BTreeMap::new(),
                     macs: home.parts.nics.iter().map(|nic| nic.mac).collect(),
                     seed: seed.files().into_iter().map(file).collect(),
                     suspended: false,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use domain::{
     cloud::{Vpc, Zone},
     compute::{
-        disk::{Disk, DiskState},
+        disk::{DiskState, SeenDisk},
         server::{Machine, Power},
     },
     network::{
@@ -128,7 +128,7 @@ impl Population {
             return None;
         }
         Some(match kind {
-            "disk" => Body::Disk(self.disk(at, index)),
+            "disk" => Body::SeenDisk(self.disk(at, index)),
             "network" => Body::Network(self.network(at, index)),
             "security-group" => Body::SecurityGroup(self.group(at, index)),
             "server" => Body::Server(self.server(at, index)),
@@ -247,7 +247,7 @@ impl Population {
         }
     }
 
-    fn disk(&self, at: &Place<'_>, index: u64) -> Disk {
+    fn disk(&self, at: &Place<'_>, index: u64) -> SeenDisk {
         let share = self.share(at.number);
         let dice = self.dice(at, 5, index);
         let (team, environment) = (pick(&TEAMS, dice), pick(&ENVIRONMENTS, dice >> 8));
@@ -257,7 +257,7 @@ impl Population {
             Some(of) if of.is_multiple_of(2) && of < share.servers => Some(of),
             Some(_) => None,
         };
-        Disk {
+        SeenDisk {
             name: format!("{team}-{}-{index}", if second.is_none() { "root" } else { "data" }),
             size_gib: 20 << (dice >> 16 & 3),
             medium: if dice.is_multiple_of(4) { "hdd" } else { "ssd" }.to_owned(),

@@ -10,7 +10,7 @@ use commands::ports::{DriverFault, Sighting};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        disk::Disk,
+        disk::SeenDisk,
         server::{Machine, Power},
     },
     network::{SeenNetwork, security_group::SecurityGroup},
@@ -26,7 +26,7 @@ use crate::population::{MINTED, Place, Population};
 #[serde(tag = "kind", content = "is", rename_all = "kebab-case")]
 pub enum Body {
     /// Block storage.
-    Disk(Disk),
+    SeenDisk(SeenDisk),
     /// An IP subnet.
     Network(SeenNetwork),
     /// A region.
@@ -45,7 +45,7 @@ impl Body {
     /// The kind's name.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Disk(_) => "disk",
+            Self::SeenDisk(_) => "disk",
             Self::Network(_) => "network",
             Self::Region(_) => "region",
             Self::SecurityGroup(_) => "security-group",
@@ -58,7 +58,7 @@ impl Body {
     /// As sightings show it.
     pub fn value(&self) -> Value {
         match self {
-            Self::Disk(one) => serde_json::to_value(one),
+            Self::SeenDisk(one) => serde_json::to_value(one),
             Self::Network(one) => serde_json::to_value(one),
             Self::Region(one) => serde_json::to_value(one),
             Self::SecurityGroup(one) => serde_json::to_value(one),
@@ -72,7 +72,7 @@ impl Body {
     /// Where its name is kept.
     pub(crate) fn name_mut(&mut self) -> &mut String {
         match self {
-            Self::Disk(one) => &mut one.name,
+            Self::SeenDisk(one) => &mut one.name,
             Self::Network(one) => &mut one.name,
             Self::Region(one) => &mut one.name,
             Self::SecurityGroup(one) => &mut one.name,
@@ -85,7 +85,7 @@ impl Body {
     /// Its tags, where it has any.
     pub(crate) fn tags_mut(&mut self) -> Option<&mut BTreeMap<String, String>> {
         match self {
-            Self::Disk(one) => Some(&mut one.tags),
+            Self::SeenDisk(one) => Some(&mut one.tags),
             Self::Network(one) => Some(&mut one.tags),
             Self::SecurityGroup(one) => Some(&mut one.tags),
             Self::Server(one) => Some(&mut one.tags),

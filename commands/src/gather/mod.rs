@@ -3,6 +3,7 @@
 
 mod account;
 mod bill_source;
+mod disk;
 mod launch;
 mod mapping;
 mod network;
@@ -57,6 +58,8 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("bill-source", "retire") => {}
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
         ("cloud-account", "configure") => account::settings(gathering).await?,
+        ("disk", "attach") => disk::attach(gathering).await?,
+        ("disk", "create") => disk::create(gathering).await?,
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),
         ("server", "launch") => {

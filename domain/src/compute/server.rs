@@ -23,7 +23,7 @@ use rescue::{Rescue, RescueSystem};
 
 use crate::{
     compute::{
-        placement::Placement,
+        placement::{HostId, Placement},
         utilisation::{News, Utilisation, Utilisations},
     },
     kernel::{
@@ -171,6 +171,13 @@ pub enum Order {
 pub enum Command {
     /// Give up the order that is parked.
     Abandon {},
+    /// A disk of ours on its host is one that it is started with, from now on.
+    AdmitDisk {
+        /// Where the disk lies.
+        host: HostId,
+        /// The disk.
+        disk: parts::Disk,
+    },
     /// Give it to a project.
     Assign {
         /// The new owner; none is the estate.
@@ -193,6 +200,11 @@ pub enum Command {
         /// Stop it first when it runs; without this a server that runs is not deleted.
         #[serde(default)]
         stop: bool,
+    },
+    /// A disk is not one that it is started with any more.
+    DismissDisk {
+        /// Which.
+        disk: Uuid,
     },
     /// Make a server on one of our hosts.
     Launch(Launch),
@@ -313,6 +325,16 @@ pub enum Event {
     Deleted {
         /// Until when it can be had back.
         until: DateTime<Utc>,
+    },
+    /// It is started with this disk from now on, or with what is different of it.
+    DiskAdmitted {
+        /// The disk.
+        disk: parts::Disk,
+    },
+    /// It is not started with this disk any more.
+    DiskDismissed {
+        /// Which.
+        disk: Uuid,
     },
     /// It was seen for the first time.
     Discovered {
@@ -478,6 +500,7 @@ const fn system(name: &'static str, creates: bool, summary: &'static str) -> Ver
 
 static VERBS: &[Verb] = &[
     operator("abandon", "Gives up the parked order; the server stays as it is."),
+    system("admit-disk", false, "Has it started with a disk from now on."),
     Verb {
         name: "assign",
         caller: Caller::Person(Role::Admin),
@@ -487,6 +510,7 @@ static VERBS: &[Verb] = &[
     system("confirm", false, "Reports that an order was carried out."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
+    system("dismiss-disk", false, "Has it not started with a disk any more."),
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
     operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
@@ -587,6 +611,33 @@ impl Decider for Server {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
                 self.abandoned()
+            }
+            Command::AdmitDisk { host, disk } => {
+                let home = self.ours("attach a disk")?;
+                if self.is_deleted() || self.observation.seen.is_none() {
+                    return Err(Refusal::wrong_state("attach a disk", self.status()));
+                }
+                if home.placement.host != host {
+                    let detail = "server: it is on another host than the disk";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                let disks = &home.parts.disks;
+                let known = disks.iter().find(|known| known.id == disk.id);
+                if known.is_none() && disks.len() >= parts::DISKS_MAX {
+                    let detail =
+                        format!("server: it has {} disks, the most there are", disks.len());
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                let disk = match known {
+                    Some(known) => parts::Disk { from_image: known.from_image, ..disk },
+                    None => disk,
+                };
+                if known == Some(&disk) { vec![] } else { vec![Event::DiskAdmitted { disk }] }
+            }
+            Command::DismissDisk { disk } => {
+                let has = self.home.iter().flat_map(|home| &home.parts.disks);
+                let has = has.into_iter().any(|known| known.id == disk);
+                if has { vec![Event::DiskDismissed { disk }] } else { vec![] }
             }
             Command::Assign { .. } if self.observation.seen.is_none() && self.home.is_none() => {
                 return Err(Refusal::wrong_state("assign", self.status()));
@@ -788,6 +839,10 @@ impl Decider for Server {
             Event::Tagged { tags } => self.at_home(|home| home.retag(tags)),
             Event::Undeleted {} => self.at_home(|home| home.deleted_until = None),
             Event::Unprotected {} => self.at_home(|home| home.protected = false),
+            Event::DiskAdmitted { disk } => self.at_home(|home| home.parts.admit(disk)),
+            Event::DiskDismissed { disk } => {
+                self.at_home(|home| home.parts.disks.retain(|known| known.id != disk));
+            }
             Event::Discovered { origin, project, seen } => {
                 self.observation.origin = Some(origin);
                 self.observation.project = project;
@@ -853,10 +908,14 @@ impl Decider for Server {
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
-        let of = |event| {
+        let launching = self.orders.out.as_ref().is_some_and(|out| out.order == Order::Launch {});
+        let of = |event: &Event| {
             let kept = self.kept_after(event).zip(self.home.as_ref());
             let kept = kept.map(|(holding, home)| home.keep(&holding));
-            Home::companions(event, self.home.as_ref()).into_iter().chain(kept)
+            let made = matches!(event, Event::Confirmed { .. }) && launching;
+            let made = self.home.iter().filter(move |_| made);
+            let made = made.flat_map(|home| home.parts.tell_disks("made-with-server"));
+            Home::companions(event, self.home.as_ref()).into_iter().chain(kept).chain(made)
         };
         events.iter().flat_map(of).collect()
     }

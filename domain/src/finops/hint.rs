@@ -18,7 +18,7 @@ use super::{
     sizing::Measured,
 };
 use crate::compute::{
-    disk::{Disk, DiskState},
+    disk::{DiskState, SeenDisk},
     server::{Machine, Power},
 };
 
@@ -212,7 +212,7 @@ pub fn is_old(since: DateTime<Utc>, now: DateTime<Utc>, days: u32) -> bool {
 }
 
 /// Whether a disk is attached to nothing.
-pub fn is_unattached(disk: &Disk) -> bool {
+pub fn is_unattached(disk: &SeenDisk) -> bool {
     disk.state == DiskState::Available && disk.server.is_none()
 }
 

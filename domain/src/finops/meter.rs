@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     compute::{
-        disk::Disk,
+        disk::SeenDisk,
         server::{Machine, Power},
         shape::Equipment,
     },
@@ -176,7 +176,7 @@ pub fn runs(power: Power, before: bool) -> bool {
 }
 
 /// What a disk uses while it is there.
-pub fn of_disk(seen: &Disk) -> Quantities {
+pub fn of_disk(seen: &SeenDisk) -> Quantities {
     [((Meter::DiskGib, seen.medium.clone()), whole(seen.size_gib.into()))].into()
 }
 

@@ -16,10 +16,11 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, PUBLIC_KEYS, allowance, cost_rules, equipment, exchange_rate, finding, group, holding, id,
-    image_of, invoice, launch, machine, new_rate, origin, own_network, place, placement, question,
-    repricing, rescue_system, run, seen_network, seen_of_host, segment, servers, settings,
-    standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    ALL, PUBLIC_KEYS, allowance, cost_rules, creation, equipment, exchange_rate, finding, group,
+    holding, id, image_of, invoice, launch, machine, new_rate, origin, own_network, place,
+    placement, question, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host,
+    segment, servers, settings, standing, stated_commitment, subnet, taken, terms, time,
+    utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -351,6 +352,33 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend(["s1", "s2"].map(|one| ("update-credential", json!({"credential": one}))));
             pool.extend(["a", "b"].map(|name| ("rename", json!({"name": name}))));
         }
+        "disk" => {
+            park(&mut pool);
+            for seen in [seen_disk("data"), seen_disk("other")] {
+                pool.push(("observe", json!({"origin": origin("x-1"), "seen": seen})));
+                pool.push(("attach", json!({"server": id(7)})));
+            }
+            for rate in [100, 200] {
+                let limits = json!({"read_operations": {"rate": rate}});
+                let seen = json!({"size_bytes": 1_u64 << 30, "taken_bytes": rate});
+                pool.push(("throttle", json!({"limits": limits})));
+                pool.extend(
+                    numbers.clone().map(|n| ("confirm", json!({"number": n, "seen": seen}))),
+                );
+            }
+            pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
+            // Few states take these.
+            pool.extend(["abandon", "delete", "detach"].map(|verb| (verb, json!({}))));
+            pool.extend([7, 8].map(|one| ("attach", json!({"server": id(one)}))));
+            pool.extend([9, 10].map(|size| ("grow", json!({"size_gib": size}))));
+            pool.push(("create", creation()));
+            for root in [false, true] {
+                pool.push(("provision", json!({"creation": creation(), "root": root})));
+            }
+            let verbs = ["made-with-server", "abandon", "delete", "detach", "go-with-server"];
+            pool.extend(verbs.map(|verb| (verb, json!({}))));
+            pool.extend([vanish, assign(2), assign(3)]);
+        }
         "host" => {
             for reserved in [json!([]), json!([0])] {
                 let settings = json!({"cpus_reserved": reserved});
@@ -391,6 +419,11 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let verbs = ["purge", "start", "stop", "reboot", "delete", "undelete", "protect"];
             pool.extend(verbs.map(|verb| (verb, json!({}))));
             pool.extend([("unprotect", json!({})), ("launch", launch())]);
+            for size in [1, 2] {
+                let disk = json!({"id": id(17), "size_gib": size, "format": "qcow2"});
+                pool.push(("admit-disk", json!({"host": id(7), "disk": disk})));
+            }
+            pool.push(("dismiss-disk", json!({"disk": id(17)})));
             pool.push(("delete", json!({"stop": true})));
             pool.extend(["suspend", "resume"].map(|verb| (verb, json!({}))));
             pool.extend(["web", "db"].map(|name| ("rename", json!({"name": name}))));

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        disk::{Disk, DiskState},
+        disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
         server::{self, Machine, Power},
         shape,
@@ -182,6 +182,13 @@ fn server() -> Samples {
         E::Assigned { project: Some(id(2)) },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::Deleted { until: time() },
+        E::DiskAdmitted {
+            disk: serde_json::from_value(json!({
+                "id": id(17), "size_gib": 8, "format": "qcow2", "limits": limits(),
+            }))
+            .unwrap(),
+        },
+        E::DiskDismissed { disk: id(17) },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
         E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
         E::LeaveRescueOrdered { start: true },
@@ -225,6 +232,64 @@ fn server() -> Samples {
         E::Undeleted {},
         E::Unprotected {},
         E::Vanished { evidence: Evidence::NotFoundById },
+    ])
+}
+
+/// What is seen of a disk in a cloud.
+pub(crate) fn seen_disk(name: &str) -> SeenDisk {
+    SeenDisk {
+        name: name.into(),
+        size_gib: 40,
+        medium: "ssd".into(),
+        state: DiskState::Attached,
+        server: Some("i-1".into()),
+        zone: Some("sim-north-1a".into()),
+        encrypted: true,
+        tags: tags(),
+    }
+}
+
+/// A disk of ours, for a server.
+pub(crate) fn creation() -> Value {
+    json!({
+        "name": "data", "server": id(9), "size_gib": 8, "format": "qcow2",
+        "limits": limits(), "found": {"id": id(14), "project": id(2), "host": id(7)},
+    })
+}
+
+fn limits() -> Value {
+    json!({"write_bytes": {"rate": 1_048_576, "burst": 4_194_304, "burst_seconds": 5}})
+}
+
+fn disk() -> Samples {
+    use block::Event as E;
+    let read = |value: Value| serde_json::from_value(value).unwrap();
+    let limits = || serde_json::from_value(limits()).unwrap();
+    let actual =
+        block::Actual { size_bytes: 8 << 30, taken_bytes: 196_624, limits: Some(limits()) };
+    of::<block::Disk>(vec![
+        E::Abandoned {},
+        E::Assigned { project: Some(id(2)) },
+        E::AttachOrdered { server: domain::compute::placement::ServerId::new(id(9)) },
+        E::Confirmed { number: 1, seen: actual },
+        E::CreationOrdered(read(creation())),
+        E::DetachOrdered {},
+        E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen_disk("root") },
+        E::GrowthOrdered { size_gib: 16 },
+        E::Made {},
+        E::Observed {
+            seen: seen_disk("root"),
+            fields: vec!["name".into()],
+            actor: Some("user/ann".into()),
+        },
+        E::Parked { number: 1, reason: "no space left".into() },
+        E::Provisioned { creation: read(creation()), root: true },
+        E::Reappeared { seen: seen_disk("root") },
+        E::RemovalOrdered {},
+        E::Removed {},
+        E::RetryOrdered {},
+        E::ThrottleOrdered { limits: limits() },
+        E::Vanished { evidence: Evidence::CompleteListing { run: 7, listed: 120 } },
     ])
 }
 
@@ -865,16 +930,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             otherwise: Some(id(3)),
         }]),
         commitment(),
-        observed(Disk {
-            name: "root".into(),
-            size_gib: 40,
-            medium: "ssd".into(),
-            state: DiskState::Attached,
-            server: Some("i-1".into()),
-            zone: Some("sim-north-1a".into()),
-            encrypted: true,
-            tags: tags(),
-        }),
+        disk(),
         of::<part::Domain>(vec![
             part::Event::Archived {},
             part::Event::Created { name: "retail".into() },

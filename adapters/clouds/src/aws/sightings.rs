@@ -10,7 +10,7 @@ use commands::ports::{DriverFault, Sighting};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        disk::{Disk, DiskState},
+        disk::{DiskState, SeenDisk},
         server::{Machine, Power},
     },
     mapping::Spec,
@@ -224,7 +224,7 @@ impl Seen for Volume {
             .filter(|one| one.status != "detached")
             .filter_map(|one| one.instance_id.as_ref())
             .min();
-        Ok(Disk {
+        Ok(SeenDisk {
             name,
             size_gib: self.size,
             medium: self.volume_type.clone(),

@@ -390,6 +390,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     }
     // Into another project, or by another project's account, by what one creates.
     let account = theirs.iter().find(|(kind, _)| *kind == "cloud-account").unwrap().1;
+    let their_server = theirs.iter().find(|(kind, _)| *kind == "server").unwrap().1;
     for (path, body) in [
         ("/v1/projects", json!({"name": "new"})),
         ("/v1/domains", json!({"name": "new"})),
@@ -426,6 +427,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
             json!({"name": "x", "place": {"account": account, "bucket": "bills"}}),
         ),
         ("/v1/clusters", json!({"name": "edge"})),
+        ("/v1/disks", json!({"name": "new", "server": their_server, "size_gib": 1})),
         ("/v1/images", image()),
         (
             "/v1/key-pairs",

@@ -6,7 +6,7 @@ use adapters_sim::SimCloud;
 use commands::ports::{DriverFault, Provider};
 use domain::{
     cloud::{Vpc, Zone},
-    compute::{disk::Disk, server::Machine},
+    compute::{disk::SeenDisk, server::Machine},
     mapping::Spec,
     network::{SeenNetwork, security_group::SecurityGroup},
 };
@@ -53,7 +53,7 @@ async fn what_is_seen_reads_as_its_kind_and_is_normalised() {
         for one in bench.all(kind).await.unwrap().into_iter().flat_map(|page| page.sightings) {
             let seen = one.seen.clone();
             match kind {
-                "disk" => drop(serde_json::from_value::<Disk>(seen).unwrap()),
+                "disk" => drop(serde_json::from_value::<SeenDisk>(seen).unwrap()),
                 "network" => drop(serde_json::from_value::<SeenNetwork>(seen).unwrap()),
                 "server" => {
                     let server: Machine = serde_json::from_value(seen).unwrap();

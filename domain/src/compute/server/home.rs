@@ -313,12 +313,18 @@ impl Home {
                     to(placement.host, "reserve", json!({"holding": placement.holding}))
                 });
                 let nics = launch.parts.iter().flat_map(|parts| parts.give());
-                placed.into_iter().chain(nics).collect()
+                let disks =
+                    launch.placement.iter().zip(&launch.parts).flat_map(|(placement, parts)| {
+                        let server = placement.holding.server.uuid();
+                        parts.provision(launch, placement.host, server)
+                    });
+                placed.into_iter().chain(nics).chain(disks).collect()
             }
             (Event::Removed { .. }, Some(home)) => {
                 let server = home.placement.holding.server;
                 let host = to(home.placement.host, "release", json!({"server": server}));
-                std::iter::once(host).chain(home.parts.release()).collect()
+                let disks = home.parts.tell_disks("go-with-server");
+                std::iter::once(host).chain(home.parts.release()).chain(disks).collect()
             }
             _ => Vec::new(),
         }

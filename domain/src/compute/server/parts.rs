@@ -18,8 +18,9 @@ use uuid::Uuid;
 use super::home::{Home, Launch};
 use crate::{
     compute::{
+        disk::{self, Limits},
         image::{Definition, Firmware, Format, Os, Source},
-        placement::Architecture,
+        placement::{Architecture, HostId},
         userdata::{
             System, Userdata,
             nocloud::{Documents, FirstBoot, Interface, documents},
@@ -54,6 +55,9 @@ pub struct DiskAsk {
     /// How it lies on its host.
     #[serde(default = "qcow2")]
     pub format: Format,
+    /// How much may be read and written; no limit when left out.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 fn qcow2() -> Format {
@@ -108,6 +112,9 @@ pub struct Disk {
     /// Whether it was made from the image.
     #[serde(default)]
     pub from_image: bool,
+    /// How much may be read and written.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// An interface of a server.
@@ -233,14 +240,18 @@ impl Parts {
         if asked.len() > DISKS_MAX {
             return Err(no(format!("disks: at most {DISKS_MAX}")));
         }
-        let smallest = image
-            .filter(|_| asked.is_empty())
-            .map(|image| DiskAsk { size_gib: image.min_disk_gib, format: Format::Qcow2 });
+        let smallest = image.filter(|_| asked.is_empty()).map(|image| DiskAsk {
+            size_gib: image.min_disk_gib,
+            format: Format::Qcow2,
+            limits: Limits::default(),
+        });
         let mut disks = Vec::new();
         for (at, ask) in asked.iter().chain(&smallest).enumerate() {
             if !(1..=DISK_GIB_MAX).contains(&ask.size_gib) {
                 return Err(no(format!("disks[{at}].size_gib: is 1 to {DISK_GIB_MAX}")));
             }
+            let named = |refusal: Refusal| no(format!("disks[{at}].limits.{}", refusal.detail));
+            ask.limits.check().map_err(named)?;
             let root = image.filter(|_| at == 0);
             if let Some(image) = root.filter(|image| ask.size_gib < image.min_disk_gib) {
                 let (least, name) = (image.min_disk_gib, &image.name);
@@ -251,6 +262,7 @@ impl Parts {
                 size_gib: ask.size_gib,
                 format: ask.format,
                 from_image: root.is_some(),
+                limits: ask.limits,
             });
         }
         Ok(disks)
@@ -320,6 +332,42 @@ impl Parts {
     /// Whose userdata it understands.
     pub fn system(&self) -> System {
         system(self.image.as_ref().map(|image| image.os))
+    }
+
+    /// What its disks are told when they are made with it, on this host.
+    pub(super) fn provision(&self, launch: &Launch, host: HostId, server: Uuid) -> Vec<Companion> {
+        // Room for the number behind it.
+        let name: String = launch.name.chars().take(96).collect();
+        let of = |(at, disk): (usize, &Disk)| {
+            let creation = disk::Creation {
+                name: format!("{name}-{at}"),
+                server,
+                size_gib: disk.size_gib,
+                format: disk.format,
+                limits: disk.limits,
+                found: Some(disk::Place { id: disk.id, project: launch.project, host }),
+            };
+            let body = json!({"creation": creation, "root": at == 0});
+            Companion { kind: "disk", id: disk.id, verb: "provision", body }
+        };
+        self.disks.iter().enumerate().map(of).collect()
+    }
+
+    /// What each of its disks is told.
+    pub(super) fn tell_disks(&self, verb: &'static str) -> impl Iterator<Item = Companion> {
+        let of = move |disk: &Disk| Companion { kind: "disk", id: disk.id, verb, body: json!({}) };
+        self.disks.iter().map(of)
+    }
+
+    /// Puts a disk into the list, or what is different of one that is there.
+    pub(super) fn admit(&mut self, disk: Disk) {
+        match self.disks.iter_mut().find(|known| known.id == disk.id) {
+            Some(known) => {
+                let from_image = known.from_image;
+                *known = Disk { from_image, ..disk };
+            }
+            None => self.disks.push(disk),
+        }
     }
 
     /// What its interfaces say to their networks when they are given their addresses.

@@ -1,4 +1,4 @@
-//! Block storage. Only seen, for now.
+//! What is seen of block storage in a cloud.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,8 @@ pub enum DiskState {
 /// Block storage of a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Disk {
+#[schemars(rename = "Disk")]
+pub struct SeenDisk {
     /// Its name tag; empty when it has none.
     #[serde(default)]
     pub name: String,
@@ -48,10 +49,10 @@ pub struct Disk {
     pub tags: BTreeMap<String, String>,
 }
 
-impl Resource for Disk {
+impl Resource for SeenDisk {
     const KIND: &'static str = "disk";
     const PLURAL: &'static str = "disks";
-    const SUMMARY: &'static str = "Block storage of a server.";
+    const SUMMARY: &'static str = "Block storage of a server, in a cloud or on a host of ours.";
     fn status(&self) -> &'static str {
         match self.state {
             DiskState::Available => "available",

@@ -1,0 +1,56 @@
+//! The server that a disk of ours is made for or attached to: it must be within the caller's reach, and a
+//! new disk lies on its host.
+
+use domain::{
+    compute::{disk, server::Server},
+    kernel::{Decider, Refusal, Role, codes},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{GatherFault, Gathering};
+
+fn no(detail: String) -> GatherFault {
+    Refusal::new(&codes::INVALID_FIELD, detail).into()
+}
+
+/// The server that the command names, if it is one of ours and there for this caller.
+async fn server(gathering: &Gathering<'_>) -> Result<Option<Server>, GatherFault> {
+    // What does not read is refused by the decider, with what is wrong.
+    let Some(id) = gathering.body["server"].as_str().and_then(|id| id.parse::<Uuid>().ok()) else {
+        return Ok(None);
+    };
+    let (revision, server) = gathering.ledger.typed::<Server>(&id.to_string()).await?;
+    let reached = gathering.principal.authorise(Role::Operator, server.facets().project);
+    if revision == 0 {
+        // Who does not reach everything is not told what there is.
+        gathering.principal.authorise(Role::Operator, None)?;
+        return Err(no(format!("server: there is no server {id}")));
+    }
+    reached?;
+    if server.home.is_none() {
+        return Err(no(format!("server: {id} is not on a host of ours")));
+    }
+    Ok(Some(server))
+}
+
+/// Attaching needs a server that the caller reaches as well.
+pub(super) async fn attach(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    server(gathering).await.map(drop)
+}
+
+/// A new disk's place and owner are its server's.
+pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    if !matches!(gathering.body["found"], Value::Null) {
+        return Err(no("found: is the server's to fill in".to_owned()));
+    }
+    let Some(server) = server(gathering).await? else { return Ok(()) };
+    let Some(home) = &server.home else { return Ok(()) };
+    let place = disk::Place {
+        id: gathering.id,
+        project: server.observation.project,
+        host: home.placement.host,
+    };
+    gathering.body["found"] = json!(place);
+    Ok(())
+}

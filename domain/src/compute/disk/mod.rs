@@ -1,0 +1,736 @@
+//! Block storage, in a cloud or on a host of ours.
+//!
+//! One that is in a cloud is only seen, as in [`crate::observation`]. One of ours lies on one host:
+//!
+//! ```text
+//!          create                 confirm             detach, confirm
+//!  absent ───────► creating ─────────────► attached ◄────────────────► available
+//!     │ provision      │ abandon             │  ▲      attach, confirm      │ delete
+//!     ▼                ▼                     └──┘ grow, throttle            ▼
+//!  creating ◄─ with its server           removing ──── confirm-removal ──► gone
+//! ```
+//!
+//! A server's own list says which disks it is started with, and changes by the append that orders it here,
+//! so that a start that gets in between starts it as it is to be. A disk that a server has when nothing is
+//! left of that server goes with it; one that is to be kept is detached before.
+
+mod limits;
+mod seen;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+pub use limits::{Limits, Rate};
+pub use seen::{DiskState, SeenDisk};
+
+use super::{
+    image::Format,
+    placement::{HostId, ServerId},
+    server::{
+        home::PROVIDER,
+        parts::{self, DISK_GIB_MAX},
+    },
+};
+use crate::{
+    kernel::{
+        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
+        Verb, codes,
+    },
+    observation::{Evidence, Noticed, Observation, Origin, Resource},
+    tenancy::check_name,
+};
+
+/// What a disk can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "DiskOrder")]
+pub enum Order {
+    /// Let its server have it.
+    Attach {},
+    /// Make it, and let its server have it.
+    Create {},
+    /// Take it from its server.
+    Detach {},
+    /// Make it as large as it is to be.
+    Grow {},
+    /// Leave nothing of it on its host.
+    Remove {},
+    /// Keep its traffic within its limits.
+    Throttle {},
+}
+
+/// A disk of ours, as its host has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ActualDisk")]
+pub struct Actual {
+    /// What its server sees, in bytes.
+    pub size_bytes: u64,
+    /// What it takes of its host's storage, in bytes.
+    pub taken_bytes: u64,
+    /// Its limits, as the running server's; none while it is attached to none that runs.
+    #[serde(default)]
+    pub limits: Option<Limits>,
+}
+
+/// What a disk is created with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "DiskCreation")]
+pub struct Creation {
+    /// Its name, 1…100 characters.
+    pub name: String,
+    /// The server of ours that gets it; it lies on that server's host and is that server's owner's.
+    pub server: Uuid,
+    /// 1…65,536 GiB.
+    pub size_gib: u64,
+    /// How it lies on its host.
+    #[serde(default = "qcow2")]
+    pub format: Format,
+    /// How much may be read and written; no limit when left out.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Filled in by Skyledger.
+    #[serde(default)]
+    pub found: Option<Place>,
+}
+
+fn qcow2() -> Format {
+    Format::Qcow2
+}
+
+/// Where a disk lies, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "DiskPlace")]
+pub struct Place {
+    /// Its own id.
+    pub id: Uuid,
+    /// Whose it is; none is the estate's.
+    #[serde(default)]
+    pub project: Option<Uuid>,
+    /// The host.
+    pub host: HostId,
+}
+
+/// A command of a disk.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "DiskCommand")]
+pub enum Command {
+    /// Give up the order that is parked.
+    Abandon {},
+    /// Give it to a project.
+    Assign {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
+    /// Let a server have it.
+    Attach {
+        /// A server on the same host.
+        server: Uuid,
+    },
+    /// The host has carried out an order.
+    Confirm {
+        /// The order's number.
+        number: u64,
+        /// What is there now.
+        seen: Actual,
+    },
+    /// The host has left nothing of it.
+    ConfirmRemoval {
+        /// The order's number.
+        number: u64,
+    },
+    /// Make one for a server.
+    Create(Creation),
+    /// Remove it for good; no server may have it.
+    Delete {},
+    /// Take it from its server, and keep it.
+    Detach {},
+    /// Make it larger.
+    Grow {
+        /// Its new size in GiB, more than before.
+        size_gib: u64,
+    },
+    /// Its server was removed, and it with it.
+    GoWithServer {},
+    /// Its server was made, and it with it.
+    MadeWithServer {},
+    /// The observer saw it.
+    Observe {
+        /// Where.
+        origin: Origin,
+        /// Who owns it, when it is new.
+        #[serde(default)]
+        project: Option<Uuid>,
+        /// What it is.
+        seen: SeenDisk,
+        /// Who changed it, where the provider tells.
+        #[serde(default)]
+        actor: Option<String>,
+    },
+    /// The runner gives up until a person decides.
+    Park {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// It is made with a server that is launched.
+    Provision {
+        /// What it is.
+        creation: Creation,
+        /// Whether its server starts from it.
+        root: bool,
+    },
+    /// Go on with the order that is parked.
+    Retry {},
+    /// Limit what is read and written.
+    Throttle {
+        /// All its limits; what is left out is not limited any more.
+        limits: Limits,
+    },
+    /// The observer knows that it is not there any more.
+    Vanish {
+        /// From what.
+        evidence: Evidence,
+    },
+}
+
+/// A fact about a disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "DiskEvent")]
+pub enum Event {
+    /// A parked order was given up.
+    Abandoned {},
+    /// It was given to a project.
+    Assigned {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
+    /// A server is to have it.
+    AttachOrdered {
+        /// Which.
+        server: ServerId,
+    },
+    /// An order was carried out.
+    Confirmed {
+        /// The order's number.
+        number: u64,
+        /// What is there now.
+        seen: Actual,
+    },
+    /// It is to be made for a server.
+    CreationOrdered(Creation),
+    /// It is to be taken from its server.
+    DetachOrdered {},
+    /// It was seen for the first time.
+    Discovered {
+        /// Where.
+        origin: Origin,
+        /// Who owns it from now on.
+        project: Option<Uuid>,
+        /// What it is.
+        seen: SeenDisk,
+    },
+    /// It is to be larger.
+    GrowthOrdered {
+        /// Its new size in GiB.
+        size_gib: u64,
+    },
+    /// It was made with its server.
+    Made {},
+    /// It was seen to be different.
+    Observed {
+        /// What it is now.
+        seen: SeenDisk,
+        /// Which fields differ from what was seen before.
+        fields: Vec<String>,
+        /// Who changed it, where the provider tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
+    },
+    /// The runner gave up until a person decides.
+    Parked {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// It is made with a server that is launched.
+    Provisioned {
+        /// What it is.
+        creation: Creation,
+        /// Whether its server starts from it.
+        root: bool,
+    },
+    /// It had vanished and was seen again.
+    Reappeared {
+        /// What it is now.
+        seen: SeenDisk,
+    },
+    /// Nothing of it is to be left on its host.
+    RemovalOrdered {},
+    /// Nothing of it is left.
+    Removed {},
+    /// A parked order goes on.
+    RetryOrdered {},
+    /// Its traffic is to be limited.
+    ThrottleOrdered {
+        /// All its limits.
+        limits: Limits,
+    },
+    /// It is not there any more.
+    Vanished {
+        /// What that was concluded from.
+        evidence: Evidence,
+    },
+}
+
+/// A disk of ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Home {
+    /// Its own id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// How large it is to be, in GiB.
+    pub size_gib: u64,
+    /// How it lies on its host.
+    pub format: Format,
+    /// Its host.
+    pub host: HostId,
+    /// The server that has it, or is to have it; none has one that is detached.
+    pub server: Option<ServerId>,
+    /// Whether its server starts from it.
+    pub root: bool,
+    /// The limits that it is to have.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What its host said last.
+    #[serde(default)]
+    pub actual: Option<Actual>,
+    /// Whether it was ever made.
+    pub made: bool,
+    /// Whether nothing of it is left.
+    pub removed: bool,
+    /// What is wanted of it.
+    pub orders: Orders<Order>,
+}
+
+/// Block storage, in a cloud or on a host of ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    /// What is seen of one in a cloud; and whose it is.
+    #[serde(flatten)]
+    pub observation: Observation<SeenDisk>,
+    /// What one of ours has; none for one in a cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Home>,
+}
+
+const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
+}
+
+const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::System, creates, summary }
+}
+
+static VERBS: &[Verb] = &[
+    operator("abandon", false, "Gives up the parked order; what was begun is taken back."),
+    Verb {
+        name: "assign",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Gives it to another project.",
+    },
+    operator(
+        "attach",
+        false,
+        "Lets a server on the same host have a disk of ours, also while it runs.",
+    ),
+    system("confirm", false, "Reports that an order was carried out."),
+    system("confirm-removal", false, "Reports that nothing of it is left on its host."),
+    operator("create", true, "Makes a disk on a host of ours, for a server there."),
+    operator("delete", false, "Removes a disk of ours for good, when no server has it."),
+    operator("detach", false, "Takes a disk of ours from its server, and keeps it."),
+    system("go-with-server", false, "Says that its server was removed, and it with it."),
+    operator("grow", false, "Makes a disk of ours larger, also while its server runs."),
+    system("made-with-server", false, "Says that its server was made, and it with it."),
+    system("observe", true, "Reports what was seen in the cloud."),
+    system("park", false, "Reports that an order keeps failing."),
+    system("provision", true, "Makes it with a server that is launched."),
+    operator("retry", false, "Goes on with the parked order."),
+    operator("throttle", false, "Limits what is read from and written to a disk of ours."),
+    system("vanish", false, "Reports that it is not in the cloud any more."),
+];
+
+fn no(detail: impl Into<String>) -> Refusal {
+    Refusal::new(&codes::INVALID_FIELD, detail)
+}
+
+impl Creation {
+    fn check(&self) -> Result<&Place, Refusal> {
+        check_name(&self.name)?;
+        self.limits.check()?;
+        if !(1..=DISK_GIB_MAX).contains(&self.size_gib) {
+            return Err(no(format!("size_gib: is 1 to {DISK_GIB_MAX}")));
+        }
+        self.found.as_ref().ok_or_else(|| no("found: nobody looked where the server is"))
+    }
+}
+
+impl Home {
+    fn of(creation: Creation, root: bool) -> Option<Self> {
+        let place = creation.found?;
+        Some(Self {
+            id: place.id,
+            name: creation.name,
+            size_gib: creation.size_gib,
+            format: creation.format,
+            host: place.host,
+            server: Some(ServerId::new(creation.server)),
+            root,
+            limits: creation.limits,
+            actual: None,
+            made: false,
+            removed: false,
+            orders: Orders::default(),
+        })
+    }
+
+    /// Its entry in its server's list.
+    fn part(&self) -> parts::Disk {
+        parts::Disk {
+            id: self.id,
+            size_gib: self.size_gib,
+            format: self.format,
+            from_image: self.root,
+            limits: self.limits,
+        }
+    }
+
+    /// The server is to be started with it from now on, or with it as it now is.
+    fn admit(&self, server: ServerId) -> Companion {
+        let body = json!({"host": self.host, "disk": self.part()});
+        Companion { kind: "server", id: server.uuid(), verb: "admit-disk", body }
+    }
+
+    /// The server is not started with it any more.
+    fn dismiss(&self, server: ServerId) -> Companion {
+        let body = json!({"disk": self.id});
+        Companion { kind: "server", id: server.uuid(), verb: "dismiss-disk", body }
+    }
+}
+
+impl Disk {
+    /// One of ours that is not gone.
+    fn ours(&self, verb: &str) -> Result<&Home, Refusal> {
+        match &self.home {
+            Some(home) if !home.removed => Ok(home),
+            Some(_) => Err(Refusal::wrong_state(verb, self.status())),
+            None if self.observation.seen.is_none() => {
+                Err(Refusal::new(&codes::NOT_FOUND, "there is no such disk"))
+            }
+            None => {
+                let detail = format!("{verb}: only a disk on a host of ours");
+                Err(Refusal::new(&codes::UNSUPPORTED, detail))
+            }
+        }
+    }
+
+    /// One of ours that is there and that nothing is ordered of.
+    fn free(&self, verb: &str) -> Result<&Home, Refusal> {
+        let home = self.ours(verb)?;
+        home.orders.ensure_free()?;
+        if !home.made {
+            return Err(Refusal::wrong_state(verb, self.status()));
+        }
+        Ok(home)
+    }
+
+    /// Whether the order that is out has this number, and is or is not one that removes it.
+    fn is_out(&self, number: u64, removes: bool) -> bool {
+        let out = self.home.as_ref().and_then(|home| home.orders.out.as_ref());
+        out.is_some_and(|out| out.number == number && (out.order == Order::Remove {}) == removes)
+    }
+
+    fn parked(&self) -> Result<&Home, Refusal> {
+        let nothing = || Refusal::new(&codes::NOTHING_PARKED, "no order of this is parked");
+        let home = self.home.as_ref().ok_or_else(nothing)?;
+        home.orders.ensure_parked()?;
+        Ok(home)
+    }
+
+    fn at_home(&mut self, change: impl FnOnce(&mut Home)) {
+        if let Some(home) = &mut self.home {
+            change(home);
+        }
+    }
+
+    fn exists(&self) -> bool {
+        self.home.is_some() || self.observation.seen.is_some()
+    }
+}
+
+impl Decider for Disk {
+    const KIND: &'static str = SeenDisk::KIND;
+    const PLURAL: &'static str = SeenDisk::PLURAL;
+    const SUMMARY: &'static str = SeenDisk::SUMMARY;
+    type Command = Command;
+    type Event = Event;
+    type Order = Order;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+        Ok(match command {
+            Command::Abandon {} => match self.parked()?.orders.out.as_ref().map(|out| &out.order) {
+                // What was begun is taken back.
+                Some(Order::Attach {}) => vec![Event::Abandoned {}, Event::DetachOrdered {}],
+                Some(Order::Create {}) => vec![Event::Abandoned {}, Event::RemovalOrdered {}],
+                _ => vec![Event::Abandoned {}],
+            },
+            Command::Assign { .. } if !self.exists() => {
+                return Err(Refusal::wrong_state("assign", self.status()));
+            }
+            Command::Assign { project } if project == self.observation.project => vec![],
+            Command::Assign { project } => vec![Event::Assigned { project }],
+            Command::Attach { server } => {
+                let home = self.free("attach")?;
+                let server = ServerId::new(server);
+                match home.server {
+                    Some(has) if has == server => vec![],
+                    Some(has) => {
+                        let detail = format!("server {has} has it; detach it first");
+                        return Err(Refusal::new(&codes::IN_USE, detail));
+                    }
+                    None => vec![Event::AttachOrdered { server }],
+                }
+            }
+            Command::Confirm { number, seen } if self.is_out(number, false) => {
+                vec![Event::Confirmed { number, seen }]
+            }
+            Command::ConfirmRemoval { number } if self.is_out(number, true) => {
+                vec![Event::Removed {}]
+            }
+            // A report about an order that is settled already says nothing new.
+            Command::Confirm { .. } | Command::ConfirmRemoval { .. } => vec![],
+            Command::Create(_) | Command::Provision { .. } if self.exists() => {
+                return Err(Refusal::new(&codes::ALREADY_EXISTS, "the disk exists"));
+            }
+            Command::Create(creation) => {
+                creation.check()?;
+                vec![Event::CreationOrdered(creation)]
+            }
+            Command::Delete {} => {
+                let home = self.free("delete")?;
+                if let Some(server) = home.server {
+                    let detail = format!("server {server} has it; detach it first");
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
+                vec![Event::RemovalOrdered {}]
+            }
+            Command::Detach {} => {
+                let home = self.free("detach")?;
+                if home.root && home.server.is_some() {
+                    let detail = "detach: its server starts from it";
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
+                if home.server.is_some() { vec![Event::DetachOrdered {}] } else { vec![] }
+            }
+            Command::GoWithServer {} => {
+                let there = self.home.as_ref().is_some_and(|home| !home.removed);
+                if there { vec![Event::Removed {}] } else { vec![] }
+            }
+            Command::Grow { size_gib } => {
+                let home = self.free("grow")?;
+                if !(home.size_gib..=DISK_GIB_MAX).contains(&size_gib) {
+                    let (least, most) = (home.size_gib, DISK_GIB_MAX);
+                    return Err(no(format!("size_gib: a disk only grows: {least} to {most}")));
+                }
+                let same = size_gib == home.size_gib;
+                if same { vec![] } else { vec![Event::GrowthOrdered { size_gib }] }
+            }
+            Command::MadeWithServer {} => {
+                let new = self.home.as_ref().is_some_and(|home| !home.made && !home.removed);
+                if new { vec![Event::Made {}] } else { vec![] }
+            }
+            Command::Observe { .. } if self.home.is_some() => {
+                return Err(Refusal::wrong_state("observe", self.status()));
+            }
+            Command::Observe { origin, project, seen, actor } => {
+                match self.observation.notice(&origin, &seen)? {
+                    Noticed::Same => vec![],
+                    Noticed::New => vec![Event::Discovered { origin, project, seen }],
+                    Noticed::Different(fields) => vec![Event::Observed { seen, fields, actor }],
+                    Noticed::Back => vec![Event::Reappeared { seen }],
+                }
+            }
+            Command::Park { number, reason } => {
+                let on = self.home.as_ref().is_some_and(|home| home.orders.is_worked_on(number));
+                if on { vec![Event::Parked { number, reason }] } else { vec![] }
+            }
+            Command::Provision { creation, root } => {
+                creation.check()?;
+                vec![Event::Provisioned { creation, root }]
+            }
+            Command::Retry {} => {
+                self.parked()?;
+                vec![Event::RetryOrdered {}]
+            }
+            Command::Throttle { limits } => {
+                let home = self.free("throttle")?;
+                limits.check()?;
+                let same = limits == home.limits;
+                if same { vec![] } else { vec![Event::ThrottleOrdered { limits }] }
+            }
+            Command::Vanish { evidence } if self.observation.is_there() => {
+                vec![Event::Vanished { evidence }]
+            }
+            Command::Vanish { .. } => vec![],
+        })
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Abandoned {} => self.at_home(|home| home.orders.settle()),
+            Event::Assigned { project } => self.observation.project = project,
+            Event::AttachOrdered { server } => self.at_home(|home| {
+                home.server = Some(server);
+                home.orders.issue(Order::Attach {});
+            }),
+            Event::Confirmed { seen, .. } => self.at_home(|home| {
+                let detached =
+                    home.orders.out.as_ref().is_some_and(|out| out.order == Order::Detach {});
+                if detached {
+                    home.server = None;
+                    home.root = false;
+                }
+                home.made = true;
+                home.actual = Some(seen);
+                home.orders.settle();
+            }),
+            Event::CreationOrdered(creation) => {
+                self.observation.project = creation.found.and_then(|place| place.project);
+                self.home = Home::of(creation, false);
+                self.at_home(|home| home.orders.issue(Order::Create {}));
+            }
+            Event::DetachOrdered {} => self.at_home(|home| home.orders.issue(Order::Detach {})),
+            Event::Discovered { origin, project, seen } => {
+                let (origin, seen) = (Some(origin), Some(seen));
+                self.observation = Observation { origin, project, seen, gone: None };
+            }
+            Event::GrowthOrdered { size_gib } => self.at_home(|home| {
+                home.size_gib = size_gib;
+                home.orders.issue(Order::Grow {});
+            }),
+            Event::Made {} => self.at_home(|home| home.made = true),
+            Event::Observed { seen, .. } => self.observation.seen = Some(seen),
+            Event::Parked { reason, .. } => self.at_home(|home| home.orders.park(reason)),
+            Event::Provisioned { creation, root } => {
+                self.observation.project = creation.found.and_then(|place| place.project);
+                self.home = Home::of(creation, root);
+            }
+            Event::Reappeared { seen } => {
+                self.observation.seen = Some(seen);
+                self.observation.gone = None;
+            }
+            Event::RemovalOrdered {} => self.at_home(|home| home.orders.issue(Order::Remove {})),
+            Event::Removed {} => self.at_home(|home| {
+                home.removed = true;
+                home.server = None;
+                home.orders.settle();
+            }),
+            Event::RetryOrdered {} => self.at_home(|home| home.orders.retry()),
+            Event::ThrottleOrdered { limits } => self.at_home(|home| {
+                home.limits = limits;
+                home.orders.issue(Order::Throttle {});
+            }),
+            Event::Vanished { evidence } => self.observation.gone = Some(evidence),
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<Order>> {
+        self.home.as_ref()?.orders.out.clone()
+    }
+
+    fn status(&self) -> &'static str {
+        let Some(home) = &self.home else { return self.observation.status() };
+        match &home.orders.out {
+            _ if home.removed => "gone",
+            Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::Attach {}, .. }) => "attaching",
+            Some(Outstanding { order: Order::Create {}, .. }) => "creating",
+            Some(Outstanding { order: Order::Detach {}, .. }) => "detaching",
+            Some(Outstanding { order: Order::Grow {}, .. }) => "growing",
+            Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
+            Some(Outstanding { order: Order::Throttle {}, .. }) => "throttling",
+            None if !home.made => "creating",
+            None if home.server.is_some() => "attached",
+            None => "available",
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        let mut facets = self.observation.facets();
+        if let Some(home) = &self.home {
+            facets.name = Some(home.name.clone());
+            facets.provider = Some(PROVIDER.to_owned());
+            facets.external_id = Some(home.id.to_string());
+            facets.parent = home.server.map(|server| server.to_string());
+            facets.gone = home.removed;
+        }
+        facets
+    }
+
+    fn on_host(&self) -> Option<OnHost> {
+        let home = self.home.as_ref()?;
+        let server = home.server.map(ServerId::uuid);
+        Some(OnHost { host: home.host.uuid(), server })
+    }
+
+    fn companions(&self, events: &[Event]) -> Vec<Companion> {
+        let home = self.home.as_ref();
+        let of = |event: &Event| match (event, home) {
+            (Event::CreationOrdered(creation), _) => {
+                let home = Home::of(creation.clone(), false)?;
+                Some(home.admit(home.server?))
+            }
+            (Event::AttachOrdered { server }, Some(home)) => Some(home.admit(*server)),
+            (Event::GrowthOrdered { size_gib }, Some(home)) => {
+                let grown = Home { size_gib: *size_gib, ..home.clone() };
+                Some(grown.admit(home.server?))
+            }
+            (Event::ThrottleOrdered { limits }, Some(home)) => {
+                let limited = Home { limits: *limits, ..home.clone() };
+                Some(limited.admit(home.server?))
+            }
+            // One that a server has is removed when its making was given up.
+            (Event::DetachOrdered {} | Event::RemovalOrdered {}, Some(home)) => {
+                Some(home.dismiss(home.server?))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+
+    fn claims(&self, events: &[Event]) -> Vec<String> {
+        let of = |event: &Event| match event {
+            Event::Discovered { origin, .. } => Some(origin.claim(Self::KIND)),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
