@@ -48,14 +48,14 @@ pub struct Domain {
 }
 
 impl Domain {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Fault> {
         let (name, uuid) = (reader.text()?, reader.uuid()?);
         Ok(Self { name, uuid, id: u32::try_from(reader.int()?).ok() })
     }
 }
 
 impl Writer {
-    fn domain(self, domain: &Domain) -> Self {
+    pub(crate) fn domain(self, domain: &Domain) -> Self {
         let id = domain.id.map_or(-1, |id| i32::try_from(id).unwrap_or(-1));
         self.text("the domain's name", &domain.name).uuid(domain.uuid).int(id)
     }
@@ -292,7 +292,12 @@ pub type Ran = Option<String>;
 
 impl Connection {
     /// A call about a domain, with flags behind it.
-    async fn flagged(&self, procedure: i32, of: &Domain, flags: u32) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn flagged(
+        &self,
+        procedure: i32,
+        of: &Domain,
+        flags: u32,
+    ) -> Result<Vec<u8>, Fault> {
         let arguments = Writer::default().domain(of).uint(flags);
         self.call(Program::REMOTE, procedure, arguments).await
     }

@@ -37,6 +37,10 @@ impl Code {
     pub const AGENT_UNRESPONSIVE: Self = Self(86);
     /// Somebody else has it.
     pub const RESOURCE_BUSY: Self = Self(87);
+    /// There is no such checkpoint.
+    pub const NO_CHECKPOINT: Self = Self(103);
+    /// No backup of the domain goes on.
+    pub const NO_BACKUP: Self = Self(104);
     /// The domain has no such device.
     pub const DEVICE_MISSING: Self = Self(99);
 }

@@ -3,7 +3,7 @@
 //!
 //! The map: [`Connection`] is one socket on which any number of calls wait at once, each with a
 //! deadline; `xdr` and `message` are the wire (RFC 4506, and libvirt's frames around it); `domain`
-//! and `host` have a method for each procedure that is used; [`description`] is what a domain is
+//! and `host` have a method for each procedure that is used, `backup` those of backups; [`description`] is what a domain is
 //! defined by, to and from XML. libvirt calls its protocol its own
 //! affair, and has never given a procedure another number: what is said here is checked against a
 //! real daemon, with `virsh` as the second opinion.
@@ -11,6 +11,7 @@
 //! Nothing here decides: what is to be done, and whether it was done already, is for the callers.
 #![warn(missing_docs)]
 
+mod backup;
 mod connection;
 pub mod description;
 mod domain;
@@ -19,6 +20,7 @@ mod host;
 mod message;
 mod xdr;
 
+pub use backup::{Offered, Pull};
 pub use connection::{Connection, Events, Options};
 pub use domain::{
     Affects, Domain, Leave, Lifecycle, Limit, Limits, Ran, Reason, Shutdown, State, Value,

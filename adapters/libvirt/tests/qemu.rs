@@ -10,6 +10,8 @@ use adapters_libvirt::{
     description::{Description, Source},
 };
 
+#[path = "qemu/backup.rs"]
+mod backup;
 #[path = "qemu/host.rs"]
 mod host;
 

@@ -77,6 +77,11 @@ impl Host {
         said(words, &self.try_virsh(words))
     }
 
+    /// A tool of QEMU's ends well.
+    pub(crate) fn runs(words: &[&str]) {
+        said(words, &Self::tool(words));
+    }
+
     /// A new disk of so many MiB, in qcow2.
     pub(crate) fn disk(&self, target: &str, mib: u32) -> DiskDevice {
         let path = self.disks.path().join(format!("{target}.qcow2"));
