@@ -368,6 +368,7 @@ fn kinds_and_their_commands_are_listed() {
             .iter()
             .filter_map(|verb| {
                 let role = match verb.caller {
+                    Caller::Person(Role::Agent) => "agent",
                     Caller::Person(Role::Viewer) => "viewer",
                     Caller::Person(Role::Operator) => "operator",
                     Caller::Person(Role::Admin) => "admin",

@@ -14,6 +14,7 @@ use domain::{
     kernel::{Decider, Refusal, State},
     log::Position,
 };
+use uuid::Uuid;
 
 use crate::ledger::{Ledger, LoadFault};
 
@@ -86,6 +87,16 @@ pub(crate) enum PlaceFault {
 }
 
 impl Ledger {
+    /// Hosts that an agent works for and that are not known to be unreachable, with its epoch.
+    pub(crate) async fn joined_hosts(&self) -> Result<Vec<(Uuid, u64)>, LoadFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        let joined = cache.hosts.iter().filter(|(_, host)| {
+            host.epoch > 0 && !host.retired && host.unreachable_since.is_none()
+        });
+        Ok(joined.map(|(id, host)| (id.uuid(), host.epoch)).collect())
+    }
+
     /// Where a server goes, by everything that is in the log now.
     pub(crate) async fn place(&self, request: &Request) -> Result<Placement, PlaceFault> {
         let mut cache = self.fleet.lock().await;

@@ -16,10 +16,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    desk::Desk,
     fleet::FleetCache,
     pace::{AccountPace, Paces},
     ports::{
-        Access, Answers, BillStore, Clock, EventLog, Hosts, Leases, LogFault, NewId, Provider,
+        Access, Answers, BillStore, Clock, EventLog, HostDriver, Hosts, Leases, LogFault, NewId, Provider,
         Vault, VaultFault, Views,
     },
 };
@@ -119,6 +120,8 @@ pub struct Ledger {
     pub ports: Ports,
     /// How fast each account may be called.
     pub paces: Arc<Paces>,
+    /// Where agents of hosts come to.
+    pub desk: Arc<Desk>,
     /// Held by the one command that takes a place in the fleet now.
     pub(crate) placing: futures::lock::Mutex<()>,
     pub(crate) fleet: futures::lock::Mutex<FleetCache>,
@@ -129,9 +132,11 @@ impl Ledger {
     /// Puts a ledger together.
     pub fn new(ports: Ports) -> Arc<Self> {
         let paces = Arc::new(Paces::new(ports.clock.clone()));
+        let desk = Desk::new(ports.clock.clone(), format!("desk-{}", ports.ids.new_id()));
         Arc::new(Self {
             ports,
             paces,
+            desk,
             placing: futures::lock::Mutex::default(),
             fleet: futures::lock::Mutex::default(),
             cache: Mutex::default(),
@@ -141,6 +146,11 @@ impl Ledger {
     /// The provider of this name.
     pub fn provider(&self, name: &str) -> Option<&Arc<dyn Provider>> {
         self.ports.providers.iter().find(|provider| provider.name() == name)
+    }
+
+    /// The driver of a host that this process works for, or whose agent it hears.
+    pub fn host_driver(&self, host: Uuid) -> Option<Arc<dyn HostDriver>> {
+        self.ports.hosts.driver(host).or_else(|| self.desk.driver(host))
     }
 
     /// A stream's state as it was last known here: perhaps not its newest. An append with its

@@ -12,6 +12,7 @@
 //! - [`budgets`]: holds what was spent against budgets.
 //! - [`compare`]: costs beside those of another period.
 //! - [`containers`]: what containers used, out of files as Prometheus writes them.
+//! - [`desk`]: where agents of hosts get their orders, and bring what became of them.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`hints`]: where money can be saved.
 //! - [`kpis`]: numbers by which costs are judged.
@@ -38,6 +39,7 @@ pub mod budgets;
 pub mod compare;
 pub mod containers;
 pub mod derive;
+pub mod desk;
 mod fleet;
 pub mod forecast;
 pub mod gather;

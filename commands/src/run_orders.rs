@@ -21,7 +21,6 @@ use domain::{
     kernel::{Decider, Kind, OnHost, OrderKey, Outstanding, Refusal, State, StreamId, codes},
     kinds,
     observation::Origin,
-    tenancy::cloud_account::CloudAccount,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, pin_mut, select, stream::FuturesUnordered};
 use serde_json::{Value, json};
@@ -50,6 +49,10 @@ pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
 pub const LEASE_TERM: Duration = Duration::from_secs(15);
 /// How long an account that is paused, denied or not verified yet is left alone.
 const NOT_READY: Duration = Duration::from_secs(2);
+/// Orders of one host at once: what its agent carries out beside each other, and some that wait there.
+const HOST_CONCURRENCY: usize = 8;
+/// Orders of hosts at once, all together. The runner does nothing for them but wait.
+const HOSTS_CONCURRENCY: usize = 1_024;
 /// The longest rest between two looks: back-offs end without anything being appended.
 const REST: Duration = Duration::from_millis(500);
 /// Between two looks while the log grows: under load one look finds the orders of many commands.
@@ -96,8 +99,18 @@ enum Tried {
     Died,
 }
 
-/// An order that was tried: its key, its account, and what came of it.
-type Through = (String, Option<Uuid>, Tried);
+/// Where an order is carried out.
+enum Place {
+    /// In a cloud, by this account; so many at once.
+    Account(Uuid, usize),
+    /// On a host of ours.
+    Host(Uuid),
+    /// Here.
+    Here,
+}
+
+/// An order that was tried: its key, its place, and what came of it.
+type Through = (String, Place, Tried);
 
 /// The orders that are being worked on.
 #[derive(Default)]
@@ -164,30 +177,37 @@ impl Runner {
         pin_mut!(stop);
         let mut working = Working::default();
         let mut busy: HashSet<String> = HashSet::new();
-        let mut per_account: HashMap<Uuid, usize> = HashMap::new();
+        let mut used: HashMap<Uuid, usize> = HashMap::new();
+        let mut on_hosts = 0_usize;
         loop {
             let seen = working.beside(inventory_position(&self.ledger)).await.unwrap_or_default();
             match working.beside(outstanding(&self.ledger)).await {
                 Ok(found) => {
                     for (kind, id) in found {
                         let key = format!("{kind}/{id}");
-                        if busy.len() >= self.concurrency || busy.contains(&key) {
+                        if busy.contains(&key) {
                             continue;
                         }
                         let Some(kind) = kinds::by_name(&kind) else { continue };
-                        let account = working.beside(self.account_of(kind, &id)).await;
-                        let limit = account.and_then(|account| self.limit(&account.1));
-                        let account = limit.map(|(account, _)| account);
-                        if let Some((account, limit)) = limit {
-                            let used = per_account.entry(account).or_default();
+                        let place = working.beside(self.place_of(kind, &id)).await;
+                        let (taken, most) = match place {
+                            Place::Host(_) => (on_hosts, HOSTS_CONCURRENCY),
+                            _ => (busy.len() - on_hosts, self.concurrency),
+                        };
+                        if taken >= most || !self.is_worked_here(&place) {
+                            continue;
+                        }
+                        if let Some((id, limit)) = self.limit(&place) {
+                            let used = used.entry(id).or_default();
                             if *used >= limit {
                                 continue;
                             }
                             *used += 1;
                         }
+                        on_hosts += usize::from(matches!(place, Place::Host(_)));
                         busy.insert(key.clone());
                         working.orders.push(
-                            async move { (key, account, self.attend(kind, &id).await) }.boxed(),
+                            async move { (key, place, self.attend(kind, &id).await) }.boxed(),
                         );
                     }
                 }
@@ -202,9 +222,11 @@ impl Runner {
             pin_mut!(news, rest);
             loop {
                 let mut again = false;
-                for (key, account, tried) in working.through.drain(..) {
+                for (key, place, tried) in working.through.drain(..) {
                     busy.remove(&key);
-                    if let Some(used) = account.and_then(|account| per_account.get_mut(&account)) {
+                    on_hosts -= usize::from(matches!(place, Place::Host(_)));
+                    let limit = self.limit(&place);
+                    if let Some(used) = limit.and_then(|(id, _)| used.get_mut(&id)) {
                         *used -= 1;
                     }
                     match tried {
@@ -246,23 +268,41 @@ impl Runner {
         Ok(false)
     }
 
-    fn limit(&self, account: &(Uuid, CloudAccount)) -> Option<(Uuid, usize)> {
-        let provider = self.ledger.provider(&account.1.provider)?;
-        Some((account.0, provider.concurrency().max(1)))
+    /// How many orders there may be at once of what this place is.
+    fn limit(&self, place: &Place) -> Option<(Uuid, usize)> {
+        match place {
+            Place::Account(account, limit) => Some((*account, *limit)),
+            Place::Host(host) => Some((*host, HOST_CONCURRENCY)),
+            Place::Here => None,
+        }
     }
 
-    /// The account that an order belongs to, as far as it can be told.
-    async fn account_of(
-        &self,
-        kind: &'static Kind,
-        id: &str,
-    ) -> Option<(String, (Uuid, CloudAccount))> {
+    /// Whether this process can do anything for it.
+    fn is_worked_here(&self, place: &Place) -> bool {
+        match place {
+            Place::Host(host) => self.ledger.host_driver(*host).is_some(),
+            _ => true,
+        }
+    }
+
+    /// Where an order is carried out, as far as it can be told.
+    async fn place_of(&self, kind: &'static Kind, id: &str) -> Place {
         let account = match kind.name {
-            "cloud-account" => id.parse().ok()?,
-            _ => self.ledger.recall(kind, id).await.ok()?.state.facets().account?,
+            "cloud-account" => id.parse().ok(),
+            _ => {
+                let Ok(loaded) = self.ledger.recall(kind, id).await else { return Place::Here };
+                if let Some(at) = loaded.state.on_host() {
+                    return Place::Host(at.host);
+                }
+                loaded.state.facets().account
+            }
         };
-        let state = self.ledger.account(account).await.ok()??;
-        Some((id.to_owned(), (account, state)))
+        let Some(account) = account else { return Place::Here };
+        let state = self.ledger.account(account).await.ok().flatten();
+        match state.and_then(|state| self.ledger.provider(&state.provider)) {
+            Some(provider) => Place::Account(account, provider.concurrency().max(1)),
+            None => Place::Here,
+        }
     }
 
     async fn attend(&self, kind: &'static Kind, id: &str) -> Tried {
@@ -286,6 +326,12 @@ impl Runner {
             return Ok(Tried::Passed);
         };
         let key = OrderKey { stream: StreamId::new(kind.name, id), number: out.number };
+        // Before the lease is taken: the process that its host's agent comes to must not wait for it.
+        if let Some(at) = loaded.state.on_host()
+            && !self.works_for(at.host).await?
+        {
+            return Ok(Tried::Passed);
+        }
         let leases = &self.ledger.ports.leases;
         let Some(lease) = leases.claim(&key.to_string(), &self.owner, LEASE_TERM).await? else {
             return Ok(Tried::Passed);
@@ -329,6 +375,10 @@ impl Runner {
             Ok(report) => report,
             Err(Failure::NotReady) => {
                 leases.put_off(&lease, false, NOT_READY).await?;
+                return Ok(Tried::Passed);
+            }
+            Err(Failure::Away) => {
+                leases.put_off(&lease, false, Duration::ZERO).await?;
                 return Ok(Tried::Passed);
             }
             Err(Failure::Driver(fault)) => match self.judge(&lease, facets.account, &fault) {
@@ -450,7 +500,7 @@ impl Runner {
         out: &Outstanding<Value>,
         subject: &dyn State,
     ) -> Result<Report, Failure> {
-        let driver = self.ledger.ports.hosts.driver(at.host).ok_or(Failure::NotReady)?;
+        let driver = self.ledger.host_driver(at.host).ok_or(Failure::Away)?;
         self.check_epoch(at.host, driver.epoch()).await?;
         let mut task = HostTask {
             key: key.clone(),
@@ -469,10 +519,23 @@ impl Runner {
         if key.stream.kind != Server::KIND {
             task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();
         }
-        let report = driver.carry_out(&task).await.map_err(Failure::Driver)?;
+        let report = driver.carry_out(&task).await.map_err(|fault| match fault {
+            DriverFault::Away(why) => {
+                tracing::info!(key = %key, why, "an order of a host waits for its agent");
+                Failure::Away
+            }
+            fault => Failure::Driver(fault),
+        })?;
         // Another agent may have joined meanwhile: what it finds counts, not what this one did.
         self.check_epoch(at.host, driver.epoch()).await?;
         Ok(report)
+    }
+
+    /// Whether this process hears the agent that works for a host now.
+    async fn works_for(&self, host: Uuid) -> Result<bool, LoadFault> {
+        let Some(driver) = self.ledger.host_driver(host) else { return Ok(false) };
+        let (_, state) = self.ledger.typed::<Host>(&host.to_string()).await?;
+        Ok(state.check_epoch(driver.epoch()).is_ok())
     }
 
     async fn check_epoch(&self, host: Uuid, epoch: u64) -> Result<(), Failure> {
@@ -628,6 +691,8 @@ enum Failure {
     Died,
     /// The account cannot be used now; the order waits.
     NotReady,
+    /// The host's agent is not heard; the order waits until it is.
+    Away,
     Driver(DriverFault),
     /// The log cannot be read: no order can be worked on.
     Log(LogFault),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::{
     compute::placement::{
-        Affinity, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, Fleet, Host,
+        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, Fleet, Host,
         HostFacts, Numa, Pages, Pinning, Relation, Request,
     },
     kernel::Id,
@@ -69,6 +69,7 @@ fn facts(number: u128, dice: &mut Dice) -> HostFacts {
         id: Id::new(Uuid::from_u128(number)),
         enabled: dice.roll(50) > 0,
         maintenance: false,
+        agent: AgentState::Works,
         architecture: dice.pick(&[
             Architecture::X86_64,
             Architecture::X86_64,

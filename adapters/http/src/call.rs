@@ -104,6 +104,7 @@ impl Call {
     pub(crate) fn projects(&self) -> Option<Vec<Uuid>> {
         match &self.principal.reach {
             Reach::All => None,
+            Reach::Host(_) => Some(Vec::new()),
             Reach::Projects(projects) => Some(projects.clone()),
         }
     }

@@ -47,6 +47,7 @@ fn reference(name: &str) -> Value {
 
 fn role(caller: Caller) -> &'static str {
     match caller {
+        Caller::Person(Role::Agent) => "agent",
         Caller::Person(Role::Viewer) => "viewer",
         Caller::Person(Role::Operator) => "operator",
         Caller::Person(Role::Admin) => "admin",

@@ -14,7 +14,7 @@ use adapters_kvm::observe::{
     look, topology,
 };
 use domain::compute::placement::{
-    Architecture,
+    AgentState, Architecture,
     Availability::{self, Free, Reserved},
     Cell, Core, Device, HostFacts, HostId, Pages,
 };
@@ -124,6 +124,7 @@ fn facts(observed: Observed) -> HostFacts {
         id: HostId::new(uuid::Uuid::nil()),
         enabled: true,
         maintenance: false,
+        agent: AgentState::Works,
         architecture: observed.architecture,
         tags: BTreeSet::new(),
         labels: BTreeSet::new(),

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use domain::{compute::server::Server, kernel::OrderKey};
+use domain::{
+    compute::{host::HostSighting, server::Server},
+    kernel::OrderKey,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -52,7 +55,18 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault>;
 }
 
-/// The hosts that this process works for.
+/// The machine that an agent runs on, as the agent reaches it.
+#[async_trait]
+pub trait LocalHost: Send + Sync + 'static {
+    /// What works for it, for instance `skyledger 0.1.0 kvm`; at most 128 bytes.
+    fn agent(&self) -> String;
+    /// What it is now.
+    async fn sight(&self) -> Result<HostSighting, DriverFault>;
+    /// What carries orders out, for an agent that has joined in this epoch.
+    fn driver(&self, epoch: u64) -> Arc<dyn HostDriver>;
+}
+
+/// The hosts that this process works for itself, beside those whose agents come to its desk.
 pub trait Hosts: Send + Sync + 'static {
     /// The driver of a host; none when another process works for it, or nobody.
     fn driver(&self, host: Uuid) -> Option<Arc<dyn HostDriver>>;

@@ -179,6 +179,9 @@ pub enum DriverFault {
         /// How long the provider asks to wait, where it tells.
         retry_after: Option<Duration>,
     },
+    /// Whoever carries it out cannot be reached: nothing is known of the order, and it waits.
+    #[error("away: {0}")]
+    Away(String),
     /// The provider says no for good: trying again changes nothing.
     #[error("rejected: {0}")]
     Rejected(String),

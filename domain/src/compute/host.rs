@@ -14,16 +14,21 @@
 //!
 //! An agent that joins gets the next epoch. What comes from an older one changes nothing: it may have
 //! been cut off for an hour while another took its place.
+//!
+//! Whether the agent is heard is another matter than where the host is in its life: a host that is
+//! `ready` may be unreachable for a while. Its servers may run on all the same; it gets no new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
     placement::{
-        self, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId, ServerId,
+        self, AgentState, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId,
+        ServerId,
     },
     server::rescue::RescueSystem,
 };
@@ -144,6 +149,19 @@ pub enum Command {
     },
     /// Say that it is not being worked on any more.
     LeaveMaintenance {},
+    /// Its agent is heard again.
+    MarkReachable {
+        /// The agent's epoch.
+        epoch: u64,
+    },
+    /// Its agent has not been heard for a while.
+    MarkUnreachable {
+        /// The agent's epoch.
+        epoch: u64,
+        /// When it was heard last; none when nobody here knows.
+        #[serde(default)]
+        last_heard: Option<DateTime<Utc>>,
+    },
     /// A server is placed here.
     Reserve {
         /// What it takes.
@@ -174,6 +192,13 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 pub enum Event {
+    /// Its agent is heard again.
+    BecameReachable {},
+    /// Its agent is not heard any more.
+    BecameUnreachable {
+        /// When it was heard last, or when that was noticed where nobody knows.
+        since: DateTime<Utc>,
+    },
     /// This is wanted of it from now on.
     Configured {
         /// What is wanted.
@@ -249,6 +274,9 @@ pub struct Host {
     /// What the last agent says of itself.
     #[serde(default)]
     pub agent: String,
+    /// Since when its agent is not heard; none while it is.
+    #[serde(default)]
+    pub unreachable_since: Option<DateTime<Utc>>,
     /// What was last seen of it.
     #[serde(default)]
     pub seen: Option<HostSighting>,
@@ -273,6 +301,8 @@ static VERBS: &[Verb] = &[
     admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
     system("join", "An agent begins to work for it; the one before is fenced off."),
     admin("leave-maintenance", "Says that it is not being worked on any more."),
+    system("mark-reachable", "Reports that its agent is heard again."),
+    system("mark-unreachable", "Reports that its agent has not been heard for a while."),
     system("release", "Gives back what a server took."),
     system("reserve", "Takes what a server was placed on."),
     system("resize", "Takes something else for a server that is here."),
@@ -292,10 +322,16 @@ impl Host {
             cell.memory_reserved_mib = cell.memory_reserved_mib.saturating_add(reserved);
         }
         let seen = self.seen.as_ref();
+        let agent = match self {
+            Self { seen: None, .. } => AgentState::NotJoined,
+            Self { unreachable_since: Some(_), .. } => AgentState::Unreachable,
+            _ => AgentState::Works,
+        };
         HostFacts {
             id,
-            enabled: !self.disabled && !self.retired && seen.is_some(),
+            enabled: !self.disabled && !self.retired,
             maintenance: self.maintenance,
+            agent,
             architecture: seen.map_or(Architecture::X86_64, |seen| seen.architecture),
             tags: settings.tags.clone(),
             labels: seen.map_or_else(BTreeSet::new, |seen| seen.labels.clone()),
@@ -400,7 +436,7 @@ impl Decider for Host {
         VERBS
     }
 
-    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
+    fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         let none_if = |already: bool, event: Event| if already { vec![] } else { vec![event] };
         Ok(match command {
             Command::Configure { settings } => {
@@ -448,6 +484,17 @@ impl Decider for Host {
             Command::LeaveMaintenance {} => {
                 self.there("leave-maintenance")?;
                 none_if(!self.maintenance, Event::MaintenanceLeft {})
+            }
+            Command::MarkReachable { epoch } => {
+                self.there("mark-reachable")?;
+                self.check_epoch(epoch)?;
+                none_if(self.unreachable_since.is_none(), Event::BecameReachable {})
+            }
+            Command::MarkUnreachable { epoch, last_heard } => {
+                self.there("mark-unreachable")?;
+                self.check_epoch(epoch)?;
+                let since = last_heard.unwrap_or(stamp.now);
+                none_if(self.unreachable_since.is_some(), Event::BecameUnreachable { since })
             }
             Command::Release { server } => {
                 none_if(!self.holdings.contains_key(&server), Event::Released { server })
@@ -509,6 +556,8 @@ impl Decider for Host {
 
     fn evolve(mut self, event: Event) -> Self {
         match event {
+            Event::BecameReachable {} => self.unreachable_since = None,
+            Event::BecameUnreachable { since } => self.unreachable_since = Some(since),
             Event::Configured { settings } => self.settings = settings,
             Event::Disabled {} => self.disabled = true,
             Event::Enabled {} => self.disabled = false,
@@ -519,6 +568,7 @@ impl Decider for Host {
             Event::Joined { epoch, agent } => {
                 self.epoch = epoch;
                 self.agent = agent;
+                self.unreachable_since = None;
             }
             Event::MaintenanceEntered {} => self.maintenance = true,
             Event::MaintenanceLeft {} => self.maintenance = false,

@@ -45,7 +45,7 @@ mod request;
 mod room;
 
 pub use cells::{SETS_ALL_MAX, SETS_MAX};
-pub use facts::{Architecture, Availability, Cell, Core, Device, HostFacts, Pages};
+pub use facts::{AgentState, Architecture, Availability, Cell, Core, Device, HostFacts, Pages};
 pub use fleet::{
     Fleet, HOW_MANY_MAX, HowMany, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection,
     RunnerUp, Score, Unplaced, Verdict,

@@ -93,7 +93,9 @@ impl<K> JsonSchema for Id<K> {
 
 /// The name of a stream: which kind, which one. For kinds with an [`Id`] the id is its UUID in
 /// text; a claim's id is the name of what is claimed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct StreamId {
     /// The kind, in the singular, as in [`crate::kernel::Decider::KIND`].
     pub kind: String,

@@ -23,7 +23,9 @@ use super::{
 
 /// Names one order for ever: the same after a crash, another for the next order of the same
 /// resource. Drivers look it up before they create, and pass it on as client token or tag.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct OrderKey {
     /// The stream whose state waits.
     pub stream: StreamId,

@@ -6,12 +6,14 @@ use uuid::Uuid;
 
 use super::refusal::{Refusal, codes};
 
-/// What a principal may do. Each role may do what the ones before it may.
+/// What a principal may do. From `viewer` on each role may do what the ones before it may.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
+    /// Works for one host, and does nothing else.
+    Agent,
     /// Reads what its projects hold.
     Viewer,
     /// Also runs commands on resources of its projects.
@@ -20,12 +22,14 @@ pub enum Role {
     Admin,
 }
 
-/// Which projects a principal reaches.
+/// Where a principal may do what its role allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reach {
     /// Every project, and what belongs to none.
     All,
+    /// The work of this host's agent, and nothing of any project.
+    Host(Uuid),
     /// These projects only.
     Projects(Vec<Uuid>),
 }
@@ -36,6 +40,7 @@ impl Reach {
     pub fn covers(&self, project: Option<Uuid>) -> bool {
         match self {
             Self::All => true,
+            Self::Host(_) => false,
             Self::Projects(projects) => project.is_some_and(|one| projects.contains(&one)),
         }
     }
@@ -58,6 +63,26 @@ impl Principal {
         Self { name: format!("system:{part}"), role: Role::Admin, reach: Reach::All }
     }
 
+    /// Whether this principal may work for a host: its agent may, and so may an admin of everything, who
+    /// could give an agent access as well.
+    ///
+    /// # Errors
+    /// `out-of-reach`, `role-too-low`.
+    pub fn authorise_agent(&self, host: Uuid) -> Result<(), Refusal> {
+        match (self.role, &self.reach) {
+            (Role::Admin, Reach::All) => Ok(()),
+            (Role::Agent, Reach::Host(own)) if *own == host => Ok(()),
+            (Role::Agent, _) => {
+                let detail = format!("{} does not work for host {host}", self.name);
+                Err(Refusal::new(&codes::OUT_OF_REACH, detail))
+            }
+            _ => {
+                let detail = format!("{} is no agent of host {host}", self.name);
+                Err(Refusal::new(&codes::ROLE_TOO_LOW, detail))
+            }
+        }
+    }
+
     /// Whether this principal may act in this role on something of this project.
     pub fn authorise(&self, needed: Role, project: Option<Uuid>) -> Result<(), Refusal> {
         if self.role < needed {
@@ -72,6 +97,9 @@ impl Principal {
                 &codes::OUT_OF_REACH,
                 match project {
                     Some(project) => format!("{} does not reach project {project}", self.name),
+                    None if self.role == Role::Agent => {
+                        format!("{} works for a host, and does nothing else", self.name)
+                    }
                     None => format!("{} reaches single projects, this is the estate's", self.name),
                 },
             ));
@@ -98,5 +126,23 @@ mod tests {
         assert_eq!(check(Role::Admin, Some(mine)), Err("role-too-low"));
         assert_eq!(check(Role::Operator, Some(other)), Err("out-of-reach"));
         assert_eq!(check(Role::Viewer, None), Err("out-of-reach"));
+    }
+
+    #[test]
+    fn an_agent_works_for_its_host_and_does_nothing_else() {
+        let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let who = |role, reach| Principal { name: "token:kvm-1".into(), role, reach };
+        let agent = who(Role::Agent, Reach::Host(mine));
+        assert_eq!(agent.authorise_agent(mine), Ok(()));
+        let code = |result: Result<(), Refusal>| result.unwrap_err().code.code;
+        assert_eq!(code(agent.authorise_agent(other)), "out-of-reach");
+        for project in [None, Some(mine), Some(other)] {
+            assert_eq!(code(agent.authorise(Role::Viewer, project)), "role-too-low");
+            assert!(!agent.reach.covers(project));
+        }
+        assert_eq!(who(Role::Admin, Reach::All).authorise_agent(mine), Ok(()));
+        for no in [who(Role::Operator, Reach::All), who(Role::Admin, Reach::Projects(vec![mine]))] {
+            assert_eq!(code(no.authorise_agent(mine)), "role-too-low");
+        }
     }
 }

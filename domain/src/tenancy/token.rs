@@ -138,6 +138,11 @@ impl Decider for Token {
                         format!("expires_at: must lie within {} days from now", Self::DAYS_MAX),
                     ));
                 }
+                if (role == Role::Agent) != matches!(reach, Reach::Host(_)) {
+                    let detail = "role, reach: the role agent goes with the reach of one host, and \
+                                  no other role does";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
                 if secret_digest.len() != 64 {
                     return Err(Refusal::new(
                         &codes::INVALID_FIELD,
@@ -233,6 +238,21 @@ mod tests {
         let secret_digest = String::new();
         let bare = Command::Issue { name, role, reach, expires_at, secret_digest };
         check(&[], bare, Err("invalid-field"));
+    }
+
+    #[test]
+    fn an_agent_s_token_is_of_one_host_and_no_other_token_is() {
+        let (host, latest) = (uuid::Uuid::nil(), now() + TimeDelta::days(Token::DAYS_MAX));
+        let with = |role, reach| {
+            let Command::Issue { name, secret_digest, .. } = issue(None) else { panic!() };
+            Command::Issue { name, role, reach, expires_at: None, secret_digest }
+        };
+        let (name, secret_digest) = ("ci".into(), "0".repeat(64));
+        let (role, reach) = (Role::Agent, Reach::Host(host));
+        let there = Event::Issued { name, role, reach, expires_at: latest, secret_digest };
+        check(&[], with(Role::Agent, Reach::Host(host)), Ok(&[there]));
+        check(&[], with(Role::Agent, Reach::All), Err("invalid-field"));
+        check(&[], with(Role::Admin, Reach::Host(host)), Err("invalid-field"));
     }
 
     #[test]

@@ -374,6 +374,8 @@ fn host() -> Samples {
     }))
     .unwrap();
     of::<host::Host>(vec![
+        E::BecameReachable {},
+        E::BecameUnreachable { since: time() },
         E::Configured { settings: settings.clone() },
         E::Disabled {},
         E::Enabled {},

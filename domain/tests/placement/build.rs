@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::{
     compute::placement::{
-        Affinity, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, HostFacts,
+        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, HostFacts,
         HostId, Numa, Pages, Pinning, Relation, Request, ServerId,
     },
     kernel::Id,
@@ -45,6 +45,7 @@ pub(crate) fn facts(id: u128, cells: Vec<Cell>) -> HostFacts {
         id: host_id(id),
         enabled: true,
         maintenance: false,
+        agent: AgentState::Works,
         architecture: Architecture::X86_64,
         tags: BTreeSet::new(),
         labels: BTreeSet::new(),

@@ -102,6 +102,7 @@ impl Folded {
         }
         Ok(match reach {
             Reach::All => true,
+            Reach::Host(_) => false,
             Reach::Projects(_) => match self.value(row, "project")? {
                 Cell::Text(id) => reach.covers(id.parse().ok()),
                 _ => false,

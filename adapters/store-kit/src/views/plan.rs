@@ -78,7 +78,13 @@ impl Plan {
         }
         let asked = conditions.len();
         conditions.extend(lens_conditions(table, lens)?);
-        if let Reach::Projects(projects) = &query.reach {
+        // Whoever works for a host reaches no project.
+        let projects = match &query.reach {
+            Reach::All => None,
+            Reach::Host(_) => Some([].as_slice()),
+            Reach::Projects(projects) => Some(projects.as_slice()),
+        };
+        if let Some(projects) = projects {
             let Some(project) = table.column("project") else {
                 return Err(query_fault(format!(
                     "{} belongs to no project: only who reaches everything may read it",

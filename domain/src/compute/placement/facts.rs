@@ -44,6 +44,19 @@ pub enum Architecture {
     X86_64,
 }
 
+/// Whether somebody works for a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentState {
+    /// Its agent works for it.
+    #[default]
+    Works,
+    /// No agent has joined it and said what it is.
+    NotJoined,
+    /// Its agent has not been heard for a while.
+    Unreachable,
+}
+
 /// What is known of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +68,9 @@ pub struct HostFacts {
     /// Whether it is being worked on: it takes none then either.
     #[serde(default)]
     pub maintenance: bool,
+    /// Whether somebody works for it: it takes no servers otherwise.
+    #[serde(default)]
+    pub agent: AgentState,
     /// Its instruction set.
     pub architecture: Architecture,
     /// What people call its properties; a request may want or forbid them.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     assign::assign,
     cells::{self, SETS_ALL_MAX},
-    facts::Availability,
+    facts::{AgentState, Availability},
     fit::{Fit, Sort, Split, Way, cpu_units, fit},
     holding::Holding,
     host::{Host, HostId, ServerId},
@@ -457,9 +457,14 @@ impl Looked<'_> {
     /// What has nothing to do with how much is free.
     fn admits(&self, at: usize, host: &Host, all: bool, no: &mut Vec<Reason>) {
         let (facts, request) = (host.facts(), self.request);
-        let checks: [&dyn Fn() -> Option<Reason>; 9] = [
+        let checks: [&dyn Fn() -> Option<Reason>; 10] = [
             &|| (!facts.enabled).then_some(Reason::Disabled),
             &|| facts.maintenance.then_some(Reason::Maintenance),
+            &|| match facts.agent {
+                AgentState::Works => None,
+                AgentState::NotJoined => Some(Reason::AgentNotJoined),
+                AgentState::Unreachable => Some(Reason::AgentUnreachable),
+            },
             &|| {
                 let (asked, has) = (request.architecture, facts.architecture);
                 (asked != has).then_some(Reason::Architecture { asked, has })

@@ -12,6 +12,10 @@ use super::{facts::Architecture, host::ServerId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "kebab-case")]
 pub enum Reason {
+    /// No agent works for it yet.
+    AgentNotJoined,
+    /// Its agent is not heard.
+    AgentUnreachable,
     /// It has this server already.
     AlreadyHere,
     /// A hard rule of an affinity group keeps its members apart.
@@ -188,6 +192,8 @@ impl Reason {
     /// Its stable code, as in `code`.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::AgentNotJoined => "agent-not-joined",
+            Self::AgentUnreachable => "agent-unreachable",
             Self::AlreadyHere => "already-here",
             Self::Apart { .. } => "apart",
             Self::Architecture { .. } => "architecture",
@@ -221,6 +227,8 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::AgentNotJoined => f.write_str("its agent has not joined"),
+            Self::AgentUnreachable => f.write_str("its agent is not heard"),
             Self::AlreadyHere => f.write_str("it has this server already"),
             Self::Apart { group, here } => {
                 write!(f, "{here} of group {group} are here, which is to be kept apart")

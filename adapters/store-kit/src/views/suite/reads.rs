@@ -317,6 +317,8 @@ pub async fn a_scoped_reader_reaches_only_its_projects<F: Fixture>(fixture: &F) 
     assert_eq!(keys(&[two], None).await, "ab");
     assert_eq!(keys(&[one, two], Some(3)).await, "ab");
     assert_eq!(keys(&[], None).await, "");
+    let agent = Query { reach: Reach::Host(one), ..Query::all() };
+    assert_eq!(server.keys("things", &agent).await.concat(), "");
 }
 
 /// See the name.
