@@ -20,8 +20,8 @@ use crate::{
     fleet::FleetCache,
     pace::{AccountPace, Paces},
     ports::{
-        Access, Answers, BillStore, Clock, EventLog, HostDriver, Hosts, Leases, LogFault, NewId, Provider,
-        Vault, VaultFault, Views,
+        Access, Answers, BillStore, Clock, EventLog, HostDriver, Hosts, Leases, LogFault, NewId,
+        Provider, Vault, VaultFault, Views,
     },
 };
 

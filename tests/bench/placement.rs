@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use domain::{
     compute::placement::{
-        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, Fleet, Host,
-        HostFacts, Numa, Pages, Pinning, Relation, Request,
+        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill,
+        Fleet, Host, HostFacts, Numa, Pages, Pinning, Relation, Request,
     },
     kernel::Id,
 };

@@ -164,6 +164,10 @@ async fn work(
         _ => authenticate(&service, &parts.headers).await?,
     };
     tracing::Span::current().record("actor", principal.name.as_str());
+    if matches!(route.access, Access::Token | Access::Estate) && principal.role < Role::Viewer {
+        let detail = format!("{} works for a host, and does nothing else", principal.name);
+        return Err(Refusal::new(&codes::ROLE_TOO_LOW, detail).into());
+    }
     if route.access == Access::Estate && principal.reach != Reach::All {
         let detail = format!("{} reaches single projects, this is the estate's", principal.name);
         return Err(Refusal::new(&codes::OUT_OF_REACH, detail).into());

@@ -149,7 +149,7 @@ async fn wait_for(
 }
 
 /// `wait=<seconds>` of RFC 7240; other preferences are not ours.
-fn wait(prefer: Option<&str>) -> Result<Option<Duration>, Problem> {
+pub(crate) fn wait(prefer: Option<&str>) -> Result<Option<Duration>, Problem> {
     for preference in prefer.unwrap_or_default().split([',', ';']) {
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
         if name.trim().eq_ignore_ascii_case("wait") {

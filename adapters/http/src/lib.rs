@@ -1,7 +1,7 @@
 //! The HTTP interface: commands in, queries and audit out.
 //!
 //! - [`routes`]: LIST 4, every route, one line each; [`api`] mounts them.
-//! - `commands`, `costs`, `exports`, `forecasts`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`,
+//! - `agents`, `commands`, `costs`, `exports`, `forecasts`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`,
 //!   `reports`, `history`, `audit`, `watch`, `status`: what the routes do.
 //! - [`problem`]: every error, as RFC 9457 problem details with a stable code.
 //! - [`filter`]: the grammar of `filter` and `order_by`.
@@ -11,6 +11,7 @@
 //! Handlers know no kind and no view by name: they are generic over the lists.
 #![warn(missing_docs)]
 
+mod agents;
 mod allocations;
 mod anomalies;
 mod api;

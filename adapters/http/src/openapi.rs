@@ -8,6 +8,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    agents,
     commands::creating,
     params::{Parameter, Place},
     problem::PROBLEMS,
@@ -203,10 +204,17 @@ impl Document {
                     | "/v1/ratings"
                     | "/v1/usage-imports" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
+                    path if path.starts_with("/v1/hosts") => "agents",
                     path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",
                 };
-                let operation = Self::query(route, route.operation.to_owned(), tag, &path);
+                let mut operation = Self::query(route, route.operation.to_owned(), tag, &path);
+                if let Some(body) = agents::body(route.operation, &mut self.generator) {
+                    operation["requestBody"] = json!({
+                        "required": true,
+                        "content": {"application/json": {"schema": body}},
+                    });
+                }
                 self.add(path, route.method, operation);
             }
         }
@@ -427,7 +435,7 @@ fn references(value: &Value, out: &mut Vec<String>) {
 fn security(route: &Route) -> Value {
     match route.access {
         Access::Public => json!([]),
-        Access::Token | Access::Estate => json!([{"token": []}]),
+        Access::Any | Access::Token | Access::Estate => json!([{"token": []}]),
     }
 }
 

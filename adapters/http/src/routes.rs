@@ -6,7 +6,7 @@
 use futures::future::BoxFuture;
 
 use crate::{
-    allocations, anomalies, audit, budgets,
+    agents, allocations, anomalies, audit, budgets,
     call::{Answer, Call},
     commands, costs, exports, forecasts, hints, history, kpis,
     params::{Parameter, Place, Shape},
@@ -35,9 +35,11 @@ impl Verb {
 /// Who may come to a route at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Whoever has a token, of a host's agent too; the handler asks for more.
+    Any,
     /// Anybody, without a token.
     Public,
-    /// Whoever has a token; sees what it reaches. Commands ask for the verb's role as well.
+    /// Whoever has a token, but no host's agent; sees what it reaches. Commands ask for the verb's role as well.
     Token,
     /// Whoever reaches every project.
     Estate,
@@ -139,7 +141,7 @@ parameters! {
     PAGE_TOKEN = "page_token" Query Shape::Text(8192), "The next_page_token of the page before.";
     PLAN_ID = "plan_id" Query Shape::Text(12_000), "Do it only if nothing has moved since this plan.";
     POSITION = "position" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the record's position.";
-    PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked.";
+    PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked; an agent for an order to come (at most 30).";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
     QUANTITY = "quantity" Query Shape::Text(40), "How many units of the driver there were; a decimal.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
@@ -285,6 +287,11 @@ routes! {
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";
     Get "/v1/forecasts" Once Estate "forecasts" FORECASTS, forecasts::forecasts, "What comes next, by group, with limits and how models did on the past.";
     Get "/v1/hints" Once Token "hints" &[&AT, &COMMITMENT_DAYS, &IDLE_NETWORK_MIB, &IDLE_PERCENT, &MEASURED_DAYS, &MEASURED_PERCENT, &OVERSIZED_PERCENT, &PAGE_SIZE, &MIN_POSITION, &SNAPSHOT_DAYS, &STOPPED_DAYS, &UNATTACHED_DAYS, &UNUSED_PERCENT], hints::list, "Where money can be saved: each hint with what it costs in a month, what that rests on, and what one can do.";
+    Get "/v1/hosts/{id}/agent" Once Any "host-agent" &[], agents::show, "Whether a host's agent is heard here, and what it was given.";
+    Post "/v1/hosts/{id}/agent/answer" Once Any "agent-answer" &[], agents::answer, "A host's agent: brings what became of an order.";
+    Post "/v1/hosts/{id}/agent/join" Once Any "agent-join" &[], agents::join, "A host's agent: begins to work for it, in the next epoch; any agent before it is fenced off.";
+    Post "/v1/hosts/{id}/agent/sight" Once Any "agent-sight" &[], agents::sight, "A host's agent: says what the host is.";
+    Post "/v1/hosts/{id}/agent/tasks" Once Any "agent-tasks" &[&PREFER], agents::tasks, "A host's agent: asks for orders that it does not work on yet; waits for one with Prefer: wait, at most 30 seconds.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
@@ -293,6 +300,7 @@ routes! {
     Post "/v1/usage-imports" Once Estate "import-usage" &[&CLUSTER, &LABEL, &REASON, &SOURCE, &STEP_S, &VALIDATE_ONLY], usages::import, "Takes in what was used, as Prometheus has it: that of a cluster's containers is priced, that of servers is kept by days.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";
+    Get "/v1/whoami" Once Any "whoami" &[], agents::whoami, "Who asks: the token's name, its role and its reach.";
     Get "/v1/{kinds}" EachKind Token "list" LIST, queries::list_kind, "Resources of this kind.";
     Post "/v1/{kinds}" EachCreated Token "create" COMMAND, commands::create, "Creates one under a new id.";
     Get "/v1/{kinds}/{id}" EachKind Token "get" &[&AT, &IF_NONE_MATCH, &MIN_POSITION], queries::get, "One resource.";

@@ -14,6 +14,8 @@ const IN_FLIGHT_MAX: usize = 1024;
 /// Requests that wait for an order (`Prefer: wait`). Beyond it a command is answered without
 /// waiting.
 const WAITING_MAX: usize = 4096;
+/// Agents that wait for tasks: one question of each host.
+const AGENTS_MAX: usize = 16_384;
 /// Open event feeds.
 const WATCHERS_MAX: usize = 512;
 
@@ -52,6 +54,7 @@ pub struct Service {
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) waiting: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) agents: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
 
@@ -66,6 +69,7 @@ impl Service {
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            agents: Arc::new(Semaphore::new(AGENTS_MAX)),
             closing: watch::Sender::new(false),
         })
     }

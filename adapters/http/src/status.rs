@@ -131,6 +131,12 @@ pub(crate) async fn metrics(call: Call) -> Answer {
     let build = service.options.build.replace(['"', '\\', '\n'], "_");
     let _ = writeln!(out, "skyledger_build_info{{build=\"{build}\"}} 1");
     service.metrics.write(&mut out);
+    metrics::gauge(
+        &mut out,
+        "skyledger_agents_connected",
+        "Agents of hosts that this process hears.",
+        service.ledger.desk.connected() as u64,
+    );
     // What cannot be asked now is left out: the rest is all the more wanted then.
     if let Ok(head) = ports.log.head().await {
         metrics::gauge(

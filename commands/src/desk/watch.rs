@@ -22,7 +22,7 @@ const RENEW_AFTER: TimeDelta = TimeDelta::seconds(15);
 const LOOK: Duration = Duration::from_secs(15);
 /// How long nobody may hear an agent before that is recorded, after its last presence or the start of
 /// this process: agents come back within half a minute after a server has.
-pub const GRACE: Duration = Duration::from_mins(1);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// Names the presence of a host's agent among leases; orders' keys have another shape.
 fn presence(host: Uuid) -> String {
@@ -87,9 +87,7 @@ impl Desk {
         let now = self.clock.now();
         missed.retain(|host, _| hosts.iter().any(|(id, _)| id == host));
         for (host, epoch) in hosts {
-            let heard = self.heard(host);
-            let here = heard.as_ref().is_some_and(|heard| heard.connected);
-            if here || held.contains(&presence(host)) {
+            if ledger.host_driver(host).is_some() || held.contains(&presence(host)) {
                 missed.remove(&host);
                 continue;
             }
@@ -97,7 +95,8 @@ impl Desk {
             if now - since < TimeDelta::from_std(GRACE).unwrap_or_default() {
                 continue;
             }
-            let last_heard = heard.filter(|heard| heard.epoch == epoch).map(|one| one.last_heard);
+            let last_heard =
+                self.heard(host).filter(|heard| heard.epoch == epoch).map(|one| one.last_heard);
             let body = json!({"epoch": epoch, "last_heard": last_heard});
             let by = Principal::system("desk");
             match submit(ledger, &by, host, "mark-unreachable", body).await {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use domain::{
     compute::placement::{
-        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, HostFacts,
-        HostId, Numa, Pages, Pinning, Relation, Request, ServerId,
+        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill,
+        HostFacts, HostId, Numa, Pages, Pinning, Relation, Request, ServerId,
     },
     kernel::Id,
 };
