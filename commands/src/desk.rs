@@ -447,7 +447,9 @@ impl HostDriver for AtDesk {
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let away = || DriverFault::Away(format!("the agent of host {} is not heard", self.host));
         let laid = self.desk.lay(self.host, self.epoch, task);
-        let (number, mut answer) = laid.ok_or_else(away)?;
+        let (number, answer) = laid.ok_or_else(away)?;
+        // A channel whose other end is gone counts as read already, and would never be looked at again.
+        let mut answer = answer.fuse();
         let _on_desk = OnDesk { at: self, key: &task.key, number };
         loop {
             let rest = self.desk.clock.sleep(LOOK).fuse();

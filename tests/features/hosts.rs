@@ -43,7 +43,7 @@ impl World {
         self.hosts.join(host, epoch);
     }
 
-    async fn system(
+    pub(crate) async fn system(
         &self,
         kind: &str,
         id: Uuid,
@@ -100,7 +100,7 @@ impl World {
     }
 }
 
-fn code(result: Result<impl std::fmt::Debug, SubmitFault>) -> &'static str {
+pub(crate) fn code(result: Result<impl std::fmt::Debug, SubmitFault>) -> &'static str {
     match result {
         Err(SubmitFault::Refused(refusal)) => refusal.code.code,
         other => panic!("{other:?}"),

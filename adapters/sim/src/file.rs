@@ -11,6 +11,8 @@ use std::{
     time::SystemTime,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
 use crate::world::World;
 
 /// What tells one writing from the next.
@@ -50,14 +52,14 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Writes a world whole, or not at all.
-pub(crate) fn save(path: &Path, world: &World) -> io::Result<()> {
+pub(crate) fn save(path: &Path, world: &impl Serialize) -> io::Result<()> {
     let new = beside(path, &format!(".{}.new", std::process::id()));
     fs::write(&new, serde_json::to_vec(world)?)?;
     fs::rename(&new, path)
 }
 
 /// Reads what [`save`] wrote.
-pub(crate) fn load(path: &Path) -> io::Result<World> {
+pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 

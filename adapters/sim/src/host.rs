@@ -3,11 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, Report};
+use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Report};
 use domain::{
     compute::{
         disk::{self, Disk, Limits},
@@ -19,8 +22,11 @@ use domain::{
     kernel::{Decider, Refusal},
     network::mac::Mac,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
+
+use crate::file;
 
 /// A step that changes something on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +96,7 @@ pub enum HostFault {
 }
 
 /// A server as a host has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimServer {
     /// Whether it runs.
     pub running: bool,
@@ -118,6 +124,7 @@ pub struct SimServer {
     reset_by: Option<String>,
 }
 
+<<<<<<< HEAD
 impl SimServer {
     fn size(&mut self, home: &Home) {
         self.vcpus = home.spec.vcpus;
@@ -127,15 +134,29 @@ impl SimServer {
 }
 
 #[derive(Default)]
+=======
+/// What hosts have lies on the file, where there is one; what tests do to them does not.
+#[derive(Default, Serialize, Deserialize)]
+>>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
 struct World {
     hosts: BTreeMap<Uuid, BTreeMap<Uuid, SimServer>>,
     /// Disks by host and id, with their size in GiB and the digest of their image.
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
+<<<<<<< HEAD
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
+=======
+    #[serde(skip)]
+>>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
     epochs: BTreeMap<Uuid, u64>,
+    #[serde(skip)]
     faults: BTreeMap<HostStep, Vec<HostFault>>,
+    #[serde(skip)]
     hit: Vec<(HostStep, HostFault)>,
+    #[serde(skip)]
+    file: Option<PathBuf>,
+    #[serde(skip)]
+    pause: Duration,
 }
 
 /// Hosts in memory. Clones share them.
@@ -145,6 +166,30 @@ pub struct SimHosts {
 }
 
 impl SimHosts {
+    /// Hosts that live on a file: what they have outlives the process.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut world: World = match file::load(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => World::default(),
+            world => world?,
+        };
+        file::save(path, &world)?;
+        world.file = Some(path.to_owned());
+        Ok(Self { world: Arc::new(Mutex::new(world)) })
+    }
+
+    /// Every order takes so long before each of its parts: there is time to end a process in between.
+    pub fn slow_down(&self, pause: Duration) {
+        self.world().pause = pause;
+    }
+
+    /// One of them as its agent reaches it: it looks like this.
+    pub fn local(&self, host: Uuid, sighting: HostSighting) -> SimLocal {
+        SimLocal { hosts: self.clone(), host, sighting }
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,6 +255,30 @@ impl Hosts for SimHosts {
     }
 }
 
+/// A host in memory, as its agent reaches it.
+pub struct SimLocal {
+    hosts: SimHosts,
+    host: Uuid,
+    sighting: HostSighting,
+}
+
+#[async_trait]
+impl LocalHost for SimLocal {
+    fn agent(&self) -> String {
+        concat!("skyledger ", env!("CARGO_PKG_VERSION"), " simulated").to_owned()
+    }
+
+    async fn sight(&self) -> Result<HostSighting, DriverFault> {
+        Ok(self.sighting.clone())
+    }
+
+    fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
+        let hosts = self.hosts.clone();
+        hosts.world().hosts.entry(self.host).or_default();
+        Arc::new(SimHost { host: self.host, epoch, hosts })
+    }
+}
+
 struct SimHost {
     host: Uuid,
     epoch: u64,
@@ -248,14 +317,22 @@ impl SimHost {
         match fault {
             None => {
                 make(&mut world);
-                Ok(())
+                keep(&world)
             }
             Some(HostFault::AnswerLost) => {
                 make(&mut world);
+                keep(&world)?;
                 Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
             }
             Some(HostFault::Transient) => Err(DriverFault::Transient(format!("{step:?} failed"))),
             Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
+        }
+    }
+
+    async fn rest(&self) {
+        let pause = self.hosts.world().pause;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -477,6 +554,7 @@ impl HostDriver for SimHost {
         let order: Order = serde_json::from_value(task.order.clone())
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let number = task.key.number;
+        self.rest().await;
         match order {
             Order::Launch {} => {
                 self.store(&home.parts)?;
@@ -506,7 +584,12 @@ impl HostDriver for SimHost {
                     |servers| servers.contains_key(&id),
                     |servers| drop(servers.insert(id, server)),
                 )?;
+<<<<<<< HEAD
                 self.start(id, home)?;
+=======
+                self.rest().await;
+                self.power(id, true)?;
+>>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
             }
             Order::LeaveRescue { start } => {
                 let census = self.hosts.census(self.host);
@@ -546,7 +629,12 @@ impl HostDriver for SimHost {
                 })?;
             }
             Order::Remove {} => {
+<<<<<<< HEAD
                 self.stop(id)?;
+=======
+                self.power(id, false)?;
+                self.rest().await;
+>>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
                 self.step(
                     HostStep::Undefine,
                     |servers| !servers.contains_key(&id),
@@ -557,6 +645,7 @@ impl HostDriver for SimHost {
             }
             Order::SetTags { .. } => return Err(unexpected("tags of a server of ours")),
         }
+        self.rest().await;
         let census = self.hosts.census(self.host);
         let server = census.get(&id).ok_or_else(|| DriverFault::Rejected("it is gone".into()))?;
         let seen = Machine {
@@ -578,6 +667,13 @@ impl HostDriver for SimHost {
         };
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
     }
+}
+
+/// What was done is on the file before it is answered.
+fn keep(world: &World) -> Result<(), DriverFault> {
+    let Some(path) = &world.file else { return Ok(()) };
+    let fault = |error: io::Error| DriverFault::Transient(format!("{}: {error}", path.display()));
+    file::save(path, world).map_err(fault)
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {

@@ -156,6 +156,7 @@ impl Session<'_> {
     pub(super) fn redacted(&self, call: CallFault) -> CallFault {
         let clean = |text: String| self.keys.redact(&text);
         let fault = match call.fault {
+            DriverFault::Away(text) => DriverFault::Away(clean(text)),
             DriverFault::Transient(text) => DriverFault::Transient(clean(text)),
             DriverFault::Denied(text) => DriverFault::Denied(clean(text)),
             DriverFault::NotFound(text) => DriverFault::NotFound(clean(text)),

@@ -8,6 +8,7 @@
     reason = "tables of cases are read as they are written"
 )]
 
+mod agents;
 mod audit;
 mod commands;
 mod document;

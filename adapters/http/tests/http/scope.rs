@@ -266,7 +266,8 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
             assert!(reply.status.as_u16() < 500, "{path}: {}", reply.text);
             assert!(!reply.text.contains(THEIRS), "{path}: {}", reply.text);
             // Costs are the estate's, whosever they are: who reaches single projects is told so.
-            if path.contains("/answer") || path.contains("/runs") {
+            // So is the agent of a host.
+            if path.contains("/answer") || path.contains("/runs") || path.contains("/agent") {
                 assert_eq!(reply.status, 403, "{path}: {}", reply.text);
             } else if path.contains(&theirs_id.to_string())
                 || theirs.iter().any(|(_, id)| path.contains(&id.to_string()))
@@ -526,6 +527,12 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     let path = format!("/v1/reports/{report}/runs");
     world.send(post(&path, json!({})).token(&admin)).await.problem(403, "out-of-reach");
     walked.insert("/v1/reports/{id}/runs".to_owned());
+    let host = theirs.iter().find(|(kind, _)| *kind == "host").unwrap().1;
+    for what in ["answer", "join", "sight", "tasks"] {
+        let path = format!("/v1/hosts/{host}/agent/{what}");
+        world.send(post(&path, json!({})).token(&admin)).await.problem(403, "role-too-low");
+        walked.insert(format!("/v1/hosts/{{id}}/agent/{what}"));
+    }
     assert_eq!(walked, published("post"));
     assert_eq!(world.position().await, before);
 }
