@@ -124,7 +124,6 @@ pub struct SimServer {
     reset_by: Option<String>,
 }
 
-<<<<<<< HEAD
 impl SimServer {
     fn size(&mut self, home: &Home) {
         self.vcpus = home.spec.vcpus;
@@ -133,21 +132,15 @@ impl SimServer {
     }
 }
 
-#[derive(Default)]
-=======
 /// What hosts have lies on the file, where there is one; what tests do to them does not.
 #[derive(Default, Serialize, Deserialize)]
->>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
 struct World {
     hosts: BTreeMap<Uuid, BTreeMap<Uuid, SimServer>>,
     /// Disks by host and id, with their size in GiB and the digest of their image.
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
-<<<<<<< HEAD
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
-=======
     #[serde(skip)]
->>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
     epochs: BTreeMap<Uuid, u64>,
     #[serde(skip)]
     faults: BTreeMap<HostStep, Vec<HostFault>>,
@@ -584,12 +577,8 @@ impl HostDriver for SimHost {
                     |servers| servers.contains_key(&id),
                     |servers| drop(servers.insert(id, server)),
                 )?;
-<<<<<<< HEAD
-                self.start(id, home)?;
-=======
                 self.rest().await;
-                self.power(id, true)?;
->>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
+                self.start(id, home)?;
             }
             Order::LeaveRescue { start } => {
                 let census = self.hosts.census(self.host);
@@ -629,12 +618,8 @@ impl HostDriver for SimHost {
                 })?;
             }
             Order::Remove {} => {
-<<<<<<< HEAD
                 self.stop(id)?;
-=======
-                self.power(id, false)?;
                 self.rest().await;
->>>>>>> 2ff7929 (Agents of hosts are tested over HTTP, and through deaths of either side)
                 self.step(
                     HostStep::Undefine,
                     |servers| !servers.contains_key(&id),

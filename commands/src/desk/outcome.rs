@@ -17,6 +17,7 @@ const TEXT_BYTES_MAX: usize = 8_192;
 /// What became of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "TaskOutcome")]
 pub enum Outcome {
     /// It was not done.
     Fault(OutcomeFault),
@@ -32,6 +33,7 @@ pub enum Outcome {
 /// Why a task was not done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "TaskFault")]
 pub enum OutcomeFault {
     /// Nothing is known of it.
     Away(String),

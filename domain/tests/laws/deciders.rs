@@ -389,9 +389,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push((verb, json!({})));
             }
             pool.extend((1..3).map(|n| ("join", json!({"epoch": n, "agent": "skyledger"}))));
-            pool.extend((1..3).map(|n| ("mark-reachable", json!({"epoch": n}))));
-            pool.extend((1..3).map(|n| ("mark-unreachable", json!({"epoch": n}))));
-            pool.push(("mark-unreachable", json!({"epoch": 1, "last_heard": time()})));
+            pool.push(("mark-reachable", json!({"epoch": 1})));
+            pool.push(("mark-unreachable", json!({"epoch": 1})));
             for server in [9, 10] {
                 pool.push(("reserve", json!({"holding": holding(server)})));
                 pool.push(("release", json!({"server": id(server)})));
