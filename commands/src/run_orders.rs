@@ -109,6 +109,17 @@ enum Place {
     Here,
 }
 
+impl Place {
+    /// What orders are counted by here, and how many there may be at once.
+    fn limit(&self) -> Option<(Uuid, usize)> {
+        match self {
+            Self::Account(account, limit) => Some((*account, *limit)),
+            Self::Host(host) => Some((*host, HOST_CONCURRENCY)),
+            Self::Here => None,
+        }
+    }
+}
+
 /// An order that was tried: its key, its place, and what came of it.
 type Through = (String, Place, Tried);
 
@@ -197,7 +208,7 @@ impl Runner {
                         if taken >= most || !self.is_worked_here(&place) {
                             continue;
                         }
-                        if let Some((id, limit)) = self.limit(&place) {
+                        if let Some((id, limit)) = place.limit() {
                             let used = used.entry(id).or_default();
                             if *used >= limit {
                                 continue;
@@ -225,7 +236,7 @@ impl Runner {
                 for (key, place, tried) in working.through.drain(..) {
                     busy.remove(&key);
                     on_hosts -= usize::from(matches!(place, Place::Host(_)));
-                    let limit = self.limit(&place);
+                    let limit = place.limit();
                     if let Some(used) = limit.and_then(|(id, _)| used.get_mut(&id)) {
                         *used -= 1;
                     }
@@ -266,15 +277,6 @@ impl Runner {
             }
         }
         Ok(false)
-    }
-
-    /// How many orders there may be at once of what this place is.
-    fn limit(&self, place: &Place) -> Option<(Uuid, usize)> {
-        match place {
-            Place::Account(account, limit) => Some((*account, *limit)),
-            Place::Host(host) => Some((*host, HOST_CONCURRENCY)),
-            Place::Here => None,
-        }
     }
 
     /// Whether this process can do anything for it.
