@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     cost_watch,
     edge::{SystemClock, SystemIds},
+    local_host::{self, OwnHost},
     schedule,
     store::{self, OpenViews, Store},
     telemetry,
@@ -44,6 +45,8 @@ const STILL: Duration = Duration::from_mins(10);
 /// What only the command line says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Manner {
+    /// The host that the server works for itself.
+    pub(crate) own_host: Option<OwnHost>,
     /// Where the first token is written in place of standard error.
     pub(crate) token_file: Option<PathBuf>,
     /// Stop when standard input ends: the parent is gone.
@@ -149,6 +152,14 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
             runner.run(halted).await;
         })
     };
+    let own_host = match &manner.own_host {
+        None => tokio::spawn(async {}),
+        Some(own) => local_host::start(&ledger, own, &config.data, told(halting.clone())).await?,
+    };
+    let desk = {
+        let (ledger, halted) = (Arc::clone(&ledger), told(halting.clone()));
+        tokio::spawn(async move { ledger.desk.watch(&ledger, halted).await })
+    };
     let schedule = tokio::spawn(schedule::run(
         Arc::clone(&ledger),
         Duration::from_secs(config.sync_interval_s),
@@ -182,7 +193,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, schedule, costs, pulls, bin, days);
+    let _ = tokio::join!(runner, own_host, desk, schedule, costs, pulls, bin, days);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;
@@ -311,8 +322,8 @@ async fn told(mut channel: watch::Receiver<bool>) {
     let _ = channel.wait_for(|yes| *yes).await;
 }
 
-/// Comes back with the reason to stop: a signal, a part that cannot go on, or a parent that is gone.
-async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool) -> &'static str {
+/// Comes back with the signal that asks this process to end.
+pub(crate) async fn signalled() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {
@@ -320,6 +331,14 @@ async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool
             Err(_) => std::future::pending().await,
         }
     };
+    tokio::select! {
+        () = terminated => "SIGTERM",
+        _ = tokio::signal::ctrl_c() => "SIGINT",
+    }
+}
+
+/// Comes back with the reason to stop: a signal, a part that cannot go on, or a parent that is gone.
+async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool) -> &'static str {
     let orphaned = async {
         if !until_stdin_closes {
             return std::future::pending().await;
@@ -333,8 +352,7 @@ async fn asked_to_stop(stopping: watch::Receiver<bool>, until_stdin_closes: bool
         let _ = waiting.await;
     };
     tokio::select! {
-        () = terminated => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "SIGINT",
+        why = signalled() => why,
         () = orphaned => "standard input has ended",
         () = told(stopping) => "a part cannot go on",
     }

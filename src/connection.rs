@@ -41,24 +41,39 @@ struct Settings {
     token: Option<String>,
 }
 
+/// A server, and who asks it.
+pub(crate) struct Place {
+    pub(crate) server: String,
+    pub(crate) token: Option<String>,
+    /// Authorities in PEM, in place of the machine's own.
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
 impl Connection {
-    /// A client.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
+    /// Where the server is, and who asks.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
         let Self { ca_file, server, token } = self;
         let settings = if ca_file.is_some() && server.is_some() && token.is_some() {
             Settings::default()
         } else {
             read()?
         };
-        let server = server.as_deref().or(settings.server.as_deref()).unwrap_or(DEFAULT);
-        let token = token.as_deref().or(settings.token.as_deref());
+        let server = server.clone().or(settings.server).unwrap_or_else(|| DEFAULT.to_owned());
+        let token = token.clone().or(settings.token);
         let authorities = match ca_file.as_ref().or(settings.ca_file.as_ref()) {
             Some(path) => Some(std::fs::read(path).map_err(|error| {
                 Failure::usage(format!("--ca-file {}: {error}", path.display()))
             })?),
             None => None,
         };
-        Client::trusting(server, token.map(str::trim), authorities.as_deref())
+        let token = token.map(|token| token.trim().to_owned());
+        Ok(Place { server, token, authorities })
+    }
+
+    /// A client.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let Place { server, token, authorities } = self.place()?;
+        Client::trusting(&server, token.as_deref(), authorities.as_deref())
             .map_err(|fault: ClientFault| fault.into())
     }
 }

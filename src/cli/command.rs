@@ -285,6 +285,11 @@ async fn issue(
     }
     let reach = if projects.is_empty() { json!("all") } else { json!({"projects": projects}) };
     let mut body = json!({"name": create.name, "role": create.role, "reach": reach});
+    if let Some(host) = &create.host {
+        let host = resolve(&client, "host", "hosts", host, None).await?;
+        body["role"] = json!("agent");
+        body["reach"] = json!({"host": host});
+    }
     if let Some(expires) = &create.expires {
         let end = time::span(expires)
             .map(|span| Utc::now() + span)

@@ -52,6 +52,13 @@ pub(crate) enum Command {
     Accept(Target),
     /// Take over something discovered: wanted as it is seen
     Adopt(Target),
+    /// Work for a host: carry out the orders of its servers; runs on that host, for ever
+    #[command(after_help = "Examples:\n  skyledger create host --set name=kvm-1\n  \
+        skyledger token create kvm-1 --host kvm-1             a token for that agent alone\n  \
+        skyledger agent --server https://ledger:7878 --token-file /etc/skyledger/token \\\n      \
+        --data /var/lib/skyledger-agent\n  \
+        skyledger agent --simulated                           a host in memory, for trials")]
+    Agent(AgentOptions),
     /// Whose costs are: every line placed by a rule set, what is shared spread
     #[command(after_help = "Examples:\n  skyledger create rule-set -f rules.yaml\n  \
         skyledger allocate costs --draft               what the draft would change\n  \
@@ -225,6 +232,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  skyledger serve\n  skyledger serve --config /etc/skyledger.toml\n  \
         SKYLEDGER_STORE_PASSWORD=… skyledger serve --store postgres://ledger@db/ledger\n  \
+        skyledger serve --local-host                           this machine is a host as well\n  \
         skyledger serve --print-config > skyledger.toml"
     )]
     Serve(Serve),
@@ -886,6 +894,7 @@ pub(crate) enum Token {
     /// lost the last admin token.
     #[command(
         after_help = "Examples:\n  skyledger token create ci --role operator --project shop --expires 30d\n  \
+        skyledger token create kvm-1 --host kvm-1                            (for the agent of a host)\n  \
         skyledger token create admin --data ./skyledger-data                 (server stopped, token lost)\n  \
         skyledger token create admin --config /etc/skyledger.toml            (the same, on its own store)"
     )]
@@ -911,6 +920,9 @@ pub(crate) struct TokenCreate {
     /// Only this project, by id or name; may be given several times
     #[arg(long, conflicts_with = "Place")]
     pub(crate) project: Vec<String>,
+    /// For the agent of this host, by id or name, and for nothing else
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["Place", "project", "role"])]
+    pub(crate) host: Option<String>,
     /// How long it is good: 12h, 30d; at most and by default 366 days
     #[arg(long, value_name = "TIME", conflicts_with = "Place")]
     pub(crate) expires: Option<String>,
@@ -1128,6 +1140,18 @@ pub(crate) struct Serve {
     /// Where the witness keeps signed tree heads [default: witness in the data folder]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) witness: Option<PathBuf>,
+    /// Work for this machine as a host as well, under this name or its own
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) local_host: Option<String>,
+    /// The libvirt daemon's socket of --local-host [default: /run/libvirt/libvirt-sock]
+    #[arg(long, value_name = "SOCKET", requires = "local_host", value_hint = ValueHint::FilePath)]
+    pub(crate) libvirt: Option<PathBuf>,
+    /// Let --local-host be a host in memory, for trials
+    #[arg(long, requires = "local_host", conflicts_with = "libvirt")]
+    pub(crate) simulated: bool,
+    /// How many milliseconds each part of an order takes on a simulated host
+    #[arg(long, value_name = "MS", default_value_t = 0, hide = true)]
+    pub(crate) simulated_pause_ms: u64,
     /// Print the configuration that would be used, as a file, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -1137,6 +1161,37 @@ pub(crate) struct Serve {
     /// Stop when standard input ends
     #[arg(long, hide = true)]
     pub(crate) until_stdin_closes: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentOptions {
+    /// The host, by id or name; a token of its agent knows it
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// A file with the token, in place of SKYLEDGER_TOKEN
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Where everything of this host's servers lies
+    #[arg(long, value_name = "FOLDER", default_value = "skyledger-agent", value_hint = ValueHint::DirPath)]
+    pub(crate) data: PathBuf,
+    /// What the host reaches, a storage or a segment; may be given several times
+    #[arg(long, conflicts_with = "simulated")]
+    pub(crate) label: Vec<String>,
+    /// The libvirt daemon's socket [default: /run/libvirt/libvirt-sock]
+    #[arg(long, value_name = "SOCKET", conflicts_with = "simulated", value_hint = ValueHint::FilePath)]
+    pub(crate) libvirt: Option<PathBuf>,
+    /// Work for a host in memory, kept on a file of the data folder: for trials
+    #[arg(long)]
+    pub(crate) simulated: bool,
+    /// How many milliseconds each part of an order takes on a simulated host
+    #[arg(long, value_name = "MS", default_value_t = 0, hide = true)]
+    pub(crate) simulated_pause_ms: u64,
+    /// What is logged: info, skyledger=debug,warn … [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How log lines are written [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Args, Clone, Debug)]

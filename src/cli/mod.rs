@@ -1,5 +1,6 @@
 //! The command line: its grammar here, what each command does in the files beside.
 
+mod agent;
 mod audit;
 mod command;
 mod cost;
@@ -111,6 +112,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             println!("skyledger {}", env!("CARGO_PKG_VERSION"));
             Ok(Exit::Ok)
         }
+        Command::Agent(agent) => agent::run(agent, &cli.connection),
         Command::Serve(serve) => serve::run(serve),
         Command::Demo(demo) => runtime()?.block_on(crate::demo::run(demo)),
         other => runtime()?.block_on(serve_client(other, cli.connection)),

@@ -1,11 +1,14 @@
 //! `skyledger serve`: flags over file over defaults, then a server.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use adapters_console::exit::Exit;
 
 use super::{Failure, grammar::Serve, runtime};
 use crate::{
     compose::{self, Manner},
     config::Config,
+    local_host::{Means, OwnHost},
     telemetry,
 };
 
@@ -39,8 +42,16 @@ pub(super) fn run(serve: Serve) -> Result<Exit, Failure> {
         print!("{}", config.print());
         return Ok(Exit::Ok);
     }
-    let manner =
-        Manner { token_file: serve.token_file, until_stdin_closes: serve.until_stdin_closes };
+    let means = if serve.simulated {
+        Means::Simulated { pause: Duration::from_millis(serve.simulated_pause_ms) }
+    } else {
+        Means::Libvirt { socket: serve.libvirt, labels: BTreeSet::new() }
+    };
+    let manner = Manner {
+        own_host: serve.local_host.map(|name| OwnHost { name, means }),
+        token_file: serve.token_file,
+        until_stdin_closes: serve.until_stdin_closes,
+    };
     let _telemetry = telemetry::start(&config)?;
     runtime()?.block_on(compose::serve(&config, &manner))?;
     Ok(Exit::Ok)

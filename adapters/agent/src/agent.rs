@@ -158,6 +158,7 @@ impl Agent {
                 }
             }
             while let Some(task) = tasks.begin(self.options.at_once) {
+                tracing::info!(key = %task.key, "an order is begun");
                 running.push(carry_out(Arc::clone(&driver), task).boxed());
             }
         }

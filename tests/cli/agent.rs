@@ -1,0 +1,273 @@
+//! The agent of a host as a process of its own, with a host in memory that is kept on a file: killed,
+//! and its server killed, at many moments. What the host has is what the log says, and nothing was
+//! done twice.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    Ran, program, says,
+    server::{Lines, Server, Store},
+};
+
+/// What is awaited takes a few seconds.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Between two looks where another program tells of nothing.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An address that stays while the server behind it changes.
+struct Address {
+    url: String,
+    behind: Arc<Mutex<String>>,
+}
+
+impl Address {
+    fn of(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let behind = Arc::new(Mutex::new(server.url.clone()));
+        let target = behind.clone();
+        std::thread::spawn(move || {
+            for from in listener.incoming().map_while(Result::ok) {
+                let url = target.lock().unwrap().clone();
+                let Ok(to) = TcpStream::connect(url.trim_start_matches("http://")) else {
+                    continue;
+                };
+                for (one, other) in [(&from, &to), (&to, &from)] {
+                    let (one, other) = (one.try_clone().unwrap(), other.try_clone().unwrap());
+                    std::thread::spawn(move || pass_on(one, other));
+                }
+            }
+        });
+        Self { url, behind }
+    }
+
+    fn lead_to(&self, server: &Server) {
+        self.behind.lock().unwrap().clone_from(&server.url);
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+    let mut piece = [0; 1 << 14];
+    loop {
+        match from.read(&mut piece) {
+            Ok(length) if length > 0 && to.write_all(&piece[..length]).is_ok() => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// An agent, killed when the test ends.
+struct Agent {
+    child: Child,
+    lines: Lines,
+}
+
+impl Agent {
+    fn start(folder: &Path, address: &str, more: &[&str]) -> Self {
+        let mut child = program()
+            .args(["agent", "--simulated", "--simulated-pause-ms", "300", "--log-format", "json"])
+            .args(["--server", address, "--data"])
+            .arg(folder.join("agent"))
+            .arg("--token-file")
+            .arg(folder.join("agent-token"))
+            .args(more)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let path = folder.join("agent-log");
+        let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        let lines = Lines::of(child.stderr.take().unwrap(), log);
+        Self { child, lines }
+    }
+
+    fn works(self) -> Self {
+        assert!(self.lines.next_with("the agent works").is_some(), "it has ended");
+        self
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn ended(&mut self) -> Ran {
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        let err = std::iter::from_fn(|| self.lines.next_with("")).collect::<Vec<_>>().join("\n");
+        Ran { code, out: String::new(), err }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn enrol(server: &Server, folder: &Path) {
+    let enrolled = server.run(&["create", "host", "--set", "name=kvm-1"]);
+    assert_eq!(enrolled.code, 0, "{}", enrolled.err);
+    let token = server.json(&["token", "create", "kvm-1", "--host", "kvm-1"]);
+    let secret = token["secret"].as_str().unwrap();
+    std::fs::write(folder.join("agent-token"), format!("{secret}\n")).unwrap();
+}
+
+/// Asks until a server has a status and nothing is ordered of it.
+fn awaited(server: &Server, name: &str, status: &str) -> Value {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let row = server.json(&["get", "server", name, "--show-gone"]);
+        let row = if row.is_array() { row[0].clone() } else { row };
+        if row["status"] == status && row["order"].is_null() {
+            return row;
+        }
+        assert!(Instant::now() < until, "{name} is not {status}: {row}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What the simulated host really has.
+fn census(folder: &Path) -> Vec<Value> {
+    let file: PathBuf = folder.join("agent/simulated.json");
+    let world: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let hosts = world["hosts"].as_object().unwrap();
+    hosts.values().flat_map(|servers| servers.as_object().unwrap().values().cloned()).collect()
+}
+
+fn launch(server: &Server, name: &str) {
+    let set = format!("name={name}");
+    let words = ["create", "server", "--set", &set, "--set", "spec.vcpus=1"];
+    let more = ["--set", "spec.memory_mib=64", "--set", "disks=[{\"size_gib\":1}]"];
+    let ran = server.run(&[&words[..], &more[..]].concat());
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}
+
+fn order(server: &Server, verb: &str, name: &str) {
+    let ran = server.run(&["do", "server", verb, name]);
+    assert_eq!(ran.code, 0, "{verb}: {}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_server_launched_through_the_command_line_runs_and_its_agent_ends_in_peace() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    enrol(&server, folder.path());
+    let mut agent = Agent::start(folder.path(), &server.url, &["--host", "kvm-1"]).works();
+    // The agent says what the host is before it is given anything.
+    let until = Instant::now() + PATIENCE;
+    while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(LOOK);
+    }
+    launch(&server, "web");
+    awaited(&server, "web", "running");
+    assert_eq!(census(folder.path()).len(), 1);
+    // It finishes what it has begun, and its server hears of it.
+    assert!(agent.lines.next_with("an order is done").is_some());
+    order(&server, "stop", "web");
+    let pid = agent.child.id().to_string();
+    assert!(agent.lines.next_with("an order is begun").is_some());
+    let term = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(term.success());
+    assert_eq!(agent.ended().code, 0);
+    awaited(&server, "web", "stopped");
+    // Its token opens nothing else, and no other host.
+    let secret = std::fs::read_to_string(folder.path().join("agent-token")).unwrap();
+    let other = server.run_with(&["get", "servers"], &[("SKYLEDGER_TOKEN", secret.trim())]);
+    assert_eq!(other.code, 3);
+    says(&other.err, &["role-too-low", "works for a host"]);
+    let mut wrong = Agent::start(folder.path(), &server.url, &["--host", "kvm-2"]);
+    let ended = wrong.ended();
+    assert_eq!(ended.code, 2, "{}", ended.err);
+    says(&ended.err, &["this token works for host kvm-1, not for kvm-2"]);
+}
+
+#[test]
+fn kills_of_the_agent_and_of_the_server_at_many_moments_lose_and_repeat_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &Store::Embedded);
+    let token = server.token.clone();
+    let address = Address::of(&server);
+    enrol(&server, folder.path());
+    let mut agent = Agent::start(folder.path(), &address.url, &[]).works();
+    let until = Instant::now() + PATIENCE;
+    while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(LOOK);
+    }
+    // A launch takes three pauses of 300 ms, a restart two: moments before, within and after.
+    let moments = [0, 150, 450, 750, 1_100].map(Duration::from_millis);
+    for (at, moment) in moments.into_iter().enumerate() {
+        let name = format!("s{at}");
+        launch(&server, &name);
+        std::thread::sleep(moment);
+        if at % 2 == 0 {
+            agent.kill();
+            agent = Agent::start(folder.path(), &address.url, &[]).works();
+        } else {
+            drop(server);
+            server = Server::listening(folder.path(), &Store::Embedded, &[]);
+            server.token.clone_from(&token);
+            address.lead_to(&server);
+        }
+        awaited(&server, &name, "running");
+        order(&server, "reboot", &name);
+        std::thread::sleep(moment / 2);
+        if at % 2 == 0 {
+            drop(server);
+            server = Server::listening(folder.path(), &Store::Embedded, &[]);
+            server.token.clone_from(&token);
+            address.lead_to(&server);
+        } else {
+            agent.kill();
+            agent = Agent::start(folder.path(), &address.url, &[]).works();
+        }
+        awaited(&server, &name, "running");
+    }
+    let real = census(folder.path());
+    assert_eq!(real.len(), moments.len());
+    for one in &real {
+        assert_eq!(
+            (&one["running"], &one["boots"]),
+            (&Value::from(true), &Value::from(2)),
+            "{one}"
+        );
+    }
+    let events = server.json(&["events", "--kind", "server", "--type", "parked"]);
+    assert_eq!(events.as_array().map(Vec::len), Some(0), "{events}");
+}
+
+#[test]
+fn a_server_that_is_a_host_itself_runs_servers_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--local-host", "here", "--simulated"];
+    let server = Server::start_with(folder.path(), &Store::Embedded, &more);
+    let until = Instant::now() + PATIENCE;
+    while server.json(&["get", "host", "here"])["status"] != "ready" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(LOOK);
+    }
+    launch(&server, "web");
+    awaited(&server, "web", "running");
+    assert_eq!(server.stop(), 0);
+    // It is the same host the next time, with what it had.
+    let mut server = Server::listening(folder.path(), &Store::Embedded, &more);
+    server.token = std::fs::read_to_string(folder.path().join("token")).unwrap().trim().to_owned();
+    order(&server, "stop", "web");
+    awaited(&server, "web", "stopped");
+    let hosts = server.json(&["get", "hosts"]);
+    assert_eq!(hosts.as_array().map(Vec::len), Some(1), "{hosts}");
+    assert_eq!(hosts[0]["state"]["epoch"], 2);
+}
