@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// What is awaited takes a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A line that can be cut, and led to another server.
 struct Wire {
