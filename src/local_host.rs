@@ -57,7 +57,7 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
     match means {
         Means::Libvirt { socket, labels } => {
             let folder = std::path::absolute(folder).context("the data folder")?;
-            let mut options = driver::Options::new(folder.join("servers"));
+            let mut options = driver::Options::new(folder);
             options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
             options.labels.clone_from(labels);
             let host = KvmHost::open(options).await.context("the host")?;

@@ -75,11 +75,15 @@ struct Agent {
 
 impl Agent {
     fn start(folder: &Path, address: &str, more: &[&str]) -> Self {
+        let data = folder.join("agent");
+        let data = ["--data", data.to_str().unwrap()];
+        let simulated = ["--simulated", "--simulated-pause-ms", "300"];
+        Self::start_on(folder, address, &[&data[..], &simulated[..], more].concat())
+    }
+
+    fn start_on(folder: &Path, address: &str, more: &[&str]) -> Self {
         let mut child = program()
-            .args(["agent", "--simulated", "--simulated-pause-ms", "300", "--log-format", "json"])
-            .args(["--server", address, "--data"])
-            .arg(folder.join("agent"))
-            .arg("--token-file")
+            .args(["agent", "--log-format", "json", "--server", address, "--token-file"])
             .arg(folder.join("agent-token"))
             .args(more)
             .stderr(Stdio::piped())
@@ -124,6 +128,14 @@ fn enrol(server: &Server, folder: &Path) {
     std::fs::write(folder.join("agent-token"), format!("{secret}\n")).unwrap();
 }
 
+fn ready(server: &Server) {
+    let until = Instant::now() + PATIENCE;
+    while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
+        assert!(Instant::now() < until, "the agent has not said what the host is");
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// Asks until a server has a status and nothing is ordered of it.
 fn awaited(server: &Server, name: &str, status: &str) -> Value {
     let until = Instant::now() + PATIENCE;
@@ -166,11 +178,7 @@ fn a_server_launched_through_the_command_line_runs_and_its_agent_ends_in_peace()
     enrol(&server, folder.path());
     let mut agent = Agent::start(folder.path(), &server.url, &["--host", "kvm-1"]).works();
     // The agent says what the host is before it is given anything.
-    let until = Instant::now() + PATIENCE;
-    while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
-        assert!(Instant::now() < until);
-        std::thread::sleep(LOOK);
-    }
+    ready(&server);
     launch(&server, "web");
     awaited(&server, "web", "running");
     assert_eq!(census(folder.path()).len(), 1);
@@ -202,11 +210,7 @@ fn kills_of_the_agent_and_of_the_server_at_many_moments_lose_and_repeat_nothing(
     let address = Address::of(&server);
     enrol(&server, folder.path());
     let mut agent = Agent::start(folder.path(), &address.url, &[]).works();
-    let until = Instant::now() + PATIENCE;
-    while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
-        assert!(Instant::now() < until);
-        std::thread::sleep(LOOK);
-    }
+    ready(&server);
     // A launch takes three pauses of 300 ms, a restart two: moments before, within and after.
     let moments = [0, 150, 450, 750, 1_100].map(Duration::from_millis);
     for (at, moment) in moments.into_iter().enumerate() {
@@ -270,4 +274,76 @@ fn a_server_that_is_a_host_itself_runs_servers_there() {
     let hosts = server.json(&["get", "hosts"]);
     assert_eq!(hosts.as_array().map(Vec::len), Some(1), "{hosts}");
     assert_eq!(hosts[0]["state"]["epoch"], 2);
+}
+
+/// Guests of a host whose files lie in this folder.
+fn guests(folder: &Path) -> usize {
+    let (folder, qemu) = (folder.to_str().unwrap().to_owned(), "qemu-system");
+    let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let lines = processes.filter_map(|one| std::fs::read(one.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+    lines.filter(|line| line.contains(qemu) && line.contains(&folder)).count()
+}
+
+/// The whole way, on a real libvirt with QEMU: the agent is killed in the middle of a launch and of a
+/// removal.
+#[test]
+fn an_agent_runs_a_server_on_a_real_libvirt() {
+    let lab = std::env::var("SKYLEDGER_TEST_KVM");
+    let lab = lab.unwrap_or_else(|_| "left out: this run of ./test starts none".to_owned());
+    if let Some(why) = lab.strip_prefix("left out: ") {
+        // Past what catches the output of tests that pass.
+        writeln!(std::io::stderr(), "LEFT OUT, there is no QEMU here: {why}").unwrap();
+        return;
+    }
+    let lab = PathBuf::from(lab);
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in(lab.join("disks")));
+    let data = data.unwrap();
+    let server = Server::start(folder.path(), &Store::Embedded);
+    enrol(&server, folder.path());
+    let socket = lab.join("socket");
+    let real = ["--data", data.path().to_str().unwrap(), "--libvirt", socket.to_str().unwrap()];
+    let begin = || Agent::start_on(folder.path(), &server.url, &real).works();
+    let mut agent = begin();
+    ready(&server);
+
+    let image = lab.join("image");
+    let sum = std::process::Command::new("sha256sum").arg(&image).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned();
+    let uploads = data.path().join("uploads");
+    std::fs::copy(&image, uploads.join(&sum)).unwrap();
+    let size_mib = std::fs::metadata(&image).unwrap().len().div_ceil(1 << 20);
+    let file = folder.path().join("image.json");
+    let body = serde_json::json!({
+        "name": "tiny", "source": "upload", "sha256": sum, "format": "raw", "size_mib": size_mib,
+        "architecture": "x86_64", "os": "linux", "firmware": "bios", "min_disk_gib": 1,
+    });
+    std::fs::write(&file, body.to_string()).unwrap();
+    let created = server.json(&["create", "image", "-f", file.to_str().unwrap()]);
+    let file = folder.path().join("server.json");
+    let body = serde_json::json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 128}, "image": created["id"],
+        "disks": [{"size_gib": 1}],
+    });
+    std::fs::write(&file, body.to_string()).unwrap();
+    let id = server.json(&["create", "server", "-f", file.to_str().unwrap()])["id"].clone();
+    let id = id.as_str().unwrap();
+    assert!(agent.lines.next_with("an order is begun").is_some());
+    agent.kill();
+    agent = begin();
+    awaited(&server, "web", "running");
+    assert_eq!(guests(data.path()), 1);
+    order(&server, "stop", "web");
+    awaited(&server, "web", "stopped");
+    assert_eq!(guests(data.path()), 0);
+    order(&server, "delete", "web");
+    order(&server, "purge", "web");
+    assert!(agent.lines.next_with("an order is begun").is_some(), "the launch's");
+    assert!(agent.lines.next_with("an order is begun").is_some(), "the stop's");
+    assert!(agent.lines.next_with("an order is begun").is_some(), "the removal's");
+    agent.kill();
+    let _agent = begin();
+    awaited(&server, id, "gone");
+    let disks = std::fs::read_dir(data.path().join("disks")).map_or(0, Iterator::count);
+    assert_eq!((guests(data.path()), disks), (0, 0));
 }
