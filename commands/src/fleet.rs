@@ -104,6 +104,13 @@ impl Ledger {
         Ok(cache.fleet.place(request).map_err(|unplaced: Unplaced| Refusal::from(unplaced))?)
     }
 
+    /// The fleet as it is now, and the position that is.
+    pub(crate) async fn fleet_now(&self) -> Result<(Fleet, Position), PlaceFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        Ok((cache.fleet.clone(), cache.position))
+    }
+
     /// Where a server goes that stays on its host and wants something else of it.
     pub(crate) async fn place_again(
         &self,

@@ -40,6 +40,7 @@ pub mod compare;
 pub mod containers;
 pub mod derive;
 pub mod desk;
+pub mod drain;
 mod fleet;
 pub mod forecast;
 pub mod gather;

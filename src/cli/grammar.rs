@@ -147,6 +147,13 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  skyledger diff --from 1h\n  \
         skyledger diff --from 1200 --to 1300 security-groups")]
     Diff(Diff),
+    /// Which servers of a host can go elsewhere, where to, and what is in the way of the others
+    #[command(
+        after_help = "Nothing is ordered by it. Obstacles: deleted, devices, local-disks, no-room, \
+        order, rescued.\n\nExamples:\n  skyledger do host disable kvm-1\n  skyledger drain kvm-1\n  \
+        skyledger drain kvm-1 -o json"
+    )]
+    Drain(Drain),
     /// Send any command to any resource
     #[command(
         name = "do",
@@ -523,6 +530,14 @@ pub(crate) struct Budgets {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Drain {
+    /// The host, by id or name
+    pub(crate) host: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -3,14 +3,15 @@
 use std::io::Write;
 
 use adapters_console::{
-    client::Client, columns::plain, exit::Exit, format, names::resolve, show, style::Style, time,
+    client::Client, columns::plain, exit::Exit, format, hosts, names::resolve, show, style::Style,
+    time,
 };
 use chrono::Utc;
 use serde_json::Value;
 
 use super::{
     Failure,
-    grammar::{At, Describe, Diff, Events, Get, History, List, Why},
+    grammar::{At, Describe, Diff, Drain, Events, Get, History, List, Why},
     subject::Subject,
 };
 use crate::connection::Connection;
@@ -248,4 +249,17 @@ pub(super) fn pairs(value: &Value, names: &[&str]) -> String {
         })
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+pub(super) async fn drain(drain: &Drain, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let id = resolve(&client, "host", "hosts", &drain.host, None).await?;
+    let answer = client.get(&format!("/v1/hosts/{id}/drain"), &[]).await?.body;
+    let out = &mut std::io::stdout().lock();
+    if drain.output.output.is_for_people() {
+        hosts::drain(out, &answer, Style::stdout())?;
+    } else {
+        format::document(out, drain.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
 }

@@ -5,6 +5,7 @@
 //! - [`columns`]: which columns a kind shows.
 //! - [`costs`]: sums by group, where a number comes from, what came of a bill's file.
 //! - [`forecasts`]: what comes next, beside what was.
+//! - [`hosts`]: hosts of our own.
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
@@ -23,6 +24,7 @@ pub mod costs;
 pub mod exit;
 pub mod forecasts;
 pub mod format;
+pub mod hosts;
 pub mod input;
 pub mod names;
 pub mod problem;

@@ -26,6 +26,7 @@ pub mod filter;
 mod forecasts;
 mod hints;
 mod history;
+mod hosts;
 mod kpis;
 mod metrics;
 mod moment;

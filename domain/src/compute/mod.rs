@@ -1,6 +1,7 @@
 //! Machines, where they go, their disks, what they are made from, and what they do at their first boot.
 
 pub mod disk;
+pub mod drain;
 pub mod host;
 pub mod image;
 pub mod key_pair;

@@ -266,8 +266,8 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
             assert!(reply.status.as_u16() < 500, "{path}: {}", reply.text);
             assert!(!reply.text.contains(THEIRS), "{path}: {}", reply.text);
             // Costs are the estate's, whosever they are: who reaches single projects is told so.
-            // So is the agent of a host.
-            if path.contains("/answer") || path.contains("/runs") || path.contains("/agent") {
+            // So is the agent of a host, and where its servers could go.
+            if ["/answer", "/runs", "/agent", "/drain"].iter().any(|part| path.contains(part)) {
                 assert_eq!(reply.status, 403, "{path}: {}", reply.text);
             } else if path.contains(&theirs_id.to_string())
                 || theirs.iter().any(|(_, id)| path.contains(&id.to_string()))

@@ -1,0 +1,86 @@
+//! Hosts of our own, as people read them.
+
+use std::io::{self, Write};
+
+use comfy_table::Cell;
+use serde_json::Value;
+
+use crate::{
+    columns::plain,
+    costs::{close, items, right, text},
+    format::{bare, heading},
+    style::Style,
+};
+
+/// Which servers of a host can go elsewhere, and what is in the way of the others.
+///
+/// # Errors
+/// What the output says.
+pub fn drain(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let servers = items(answer, "items");
+    let name = style.bold(text(answer, "name"));
+    if servers.is_empty() {
+        return writeln!(out, "{name} has no servers");
+    }
+    let mut table = bare(style);
+    let headings = ["server", "status", "vcpus", "memory", "goes", "to, or what is in the way"];
+    table.set_header(headings.map(heading));
+    for server in servers {
+        let obstacles = items(server, "obstacles").iter();
+        let obstacles: Vec<String> = obstacles
+            .map(|one| format!("{}: {}", text(one, "code"), text(one, "detail")))
+            .collect();
+        let where_to = match server["to"].as_str() {
+            Some(host) => host.to_owned(),
+            None => obstacles.join("\n"),
+        };
+        table.add_row(vec![
+            Cell::new(text(server, "name")),
+            Cell::new(text(server, "status")),
+            right(plain(&server["vcpus"])),
+            right(format!("{} MiB", plain(&server["memory_mib"]))),
+            Cell::new(server["way"].as_str().unwrap_or("–")),
+            Cell::new(where_to),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}")?;
+    let counts = [plain(&answer["movable"]), plain(&answer["staying"])];
+    writeln!(out, "{name}: {} can go, {} cannot", counts[0], counts[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_and_what_stays_is_on_a_line_each_with_where_to_or_why() {
+        let server = |name: &str, way: Option<&str>, obstacles: Value| {
+            json!({
+                "name": name, "status": "running", "vcpus": 2, "memory_mib": 512, "way": way,
+                "to": way.map(|_| "host-2"), "obstacles": obstacles,
+            })
+        };
+        let stays = json!([
+            {"code": "local-disks", "detail": "2 of its disks are on this host alone"},
+            {"code": "rescued", "detail": "it is being repaired: leave-rescue first"},
+        ]);
+        let answer = json!({
+            "name": "kvm-1", "movable": 1, "staying": 1,
+            "items": [server("web", Some("live"), json!([])), server("db", None, stays)],
+        });
+        let mut out = Vec::new();
+        drain(&mut out, &answer, Style::PLAIN).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("web").contains("live") && line("web").contains("host-2"), "{text}");
+        assert!(line("db").contains("local-disks: 2 of its disks"), "{text}");
+        assert!(text.contains("rescued: it is being repaired"), "{text}");
+        assert!(text.ends_with("kvm-1: 1 can go, 1 cannot\n"), "{text}");
+        let mut out = Vec::new();
+        drain(&mut out, &json!({"name": "kvm-1", "items": []}), Style::PLAIN).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "kvm-1 has no servers\n");
+    }
+}
