@@ -229,6 +229,8 @@ host() { # FOLDER
         [ -d "/$place" ] || { mkdir "/$place" && echo "/$place" >>"$folder/made"; }
         mount --bind "$folder/own/$place" "/$place"
     done
+    # In memory, as on every host.
+    mount -t tmpfs tmpfs /run/libvirt
     mkdir -p "$cache/libvirt"
     mount --bind "$cache/libvirt" /var/cache/libvirt
     # Debian's libvirt wants to know a user that another package makes.

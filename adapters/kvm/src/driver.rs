@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! let host = KvmHost::open(Options::new("/var/lib/skyledger/host")).await?;
+//! host.guard().await?;                    // what the kernel forgot when the host restarted
 //! let seen = host.sighting().await?;      // what the host is, for `sight`
-//! host.joined(epoch);                     // what it reports counts from now on
-//! let report = host.carry_out(&task).await?;
+//! let driver = host.driver(epoch);        // once the agent has joined: a `HostDriver`
+//! let report = driver.carry_out(&task).await?;
 //! let mut changes = host.changes();       // wakes when a server may have changed by itself
 //! changes.changed().await?;
 //! let powers = host.powers().await?;      // and this is what they do now
@@ -47,10 +48,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::TryLockError,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -138,8 +136,13 @@ impl Options {
     }
 }
 
-/// A host that servers run on.
+/// A host that servers run on. Clones are the same host.
+#[derive(Clone)]
 pub struct KvmHost {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     options: Options,
     wire: Wire,
     layout: Layout,
@@ -149,7 +152,6 @@ pub struct KvmHost {
     plugs: Plugs,
     virtualisation: OnceCell<Virtualisation>,
     turns: Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>,
-    epoch: AtomicU64,
     /// Held as long as this works for the host.
     _alone: std::fs::File,
 }
@@ -170,7 +172,7 @@ impl KvmHost {
             made.map_err(StorageFault::file("cannot make", folder))?;
         }
         let alone = lock(&folder.join("lock"))?;
-        Ok(Self {
+        let inner = Inner {
             wire: Wire::new(options.libvirt.clone()),
             layout,
             storage,
@@ -179,15 +181,15 @@ impl KvmHost {
             plugs: Plugs::new(options.place.clone()),
             virtualisation: OnceCell::new_with(options.virtualisation),
             turns: Mutex::default(),
-            epoch: AtomicU64::new(0),
             options,
             _alone: alone,
-        })
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The agent has joined: what it reports counts in this epoch.
-    pub fn joined(&self, epoch: u64) {
-        self.epoch.store(epoch, Ordering::Relaxed);
+    /// What carries orders out, for an agent that has joined in this epoch.
+    pub fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
+        Arc::new(Joined { host: self.clone(), epoch })
     }
 
     /// What the host is now.
@@ -195,17 +197,18 @@ impl KvmHost {
     /// # Errors
     /// libvirt cannot be reached, or the kernel's files do not read.
     pub async fn sighting(&self) -> Result<HostSighting, DriverFault> {
-        let observed = sighting::observe(self.options.kept.clone(), &self.options.place).await?;
-        let virtualisation = self.virtualisation().await?;
-        let wire = self.wire.get().await?;
-        let labels = self.options.labels.clone();
+        let inner = &self.inner;
+        let observed = sighting::observe(inner.options.kept.clone(), &inner.options.place).await?;
+        let virtualisation = inner.virtualisation().await?;
+        let wire = inner.wire.get().await?;
+        let labels = inner.options.labels.clone();
         sighting::sighting(&wire, observed, virtualisation, labels).await
     }
 
     /// Wakes when a server may have changed by itself, and when what happened may have been missed.
     /// There is nothing in it: [`Self::powers`] says what is there.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.wire.changes()
+        self.inner.wire.changes()
     }
 
     /// Whether the host's servers run now. Opens the connection to libvirt again when it was lost.
@@ -213,7 +216,7 @@ impl KvmHost {
     /// # Errors
     /// libvirt cannot be reached.
     pub async fn powers(&self) -> Result<BTreeMap<Uuid, Power>, DriverFault> {
-        let wire = self.wire.get().await?;
+        let wire = self.inner.wire.get().await?;
         let mut powers = BTreeMap::new();
         for domain in wire.domains().await.map_err(libvirt)? {
             let Some(server) = wanted::server_of(&domain.name, domain.uuid) else { continue };
@@ -232,13 +235,14 @@ impl KvmHost {
     /// # Errors
     /// Something cannot be looked at.
     pub async fn census(&self) -> Result<Census, DriverFault> {
+        let inner = &self.inner;
         let set = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>();
-        let records = self.records.all().await?;
+        let records = inner.records.all().await?;
         let ports = records.values().flat_map(|record| &record.ports);
         let through: BTreeSet<String> = ports
             .filter_map(|port| Some(rates::through(&port.tap.parse::<Interface>().ok()?)))
             .collect();
-        let links = self.plugs.links().await?;
+        let links = inner.plugs.links().await?;
         let is_ours = |name: &str| {
             let digits = name.strip_prefix("sk").filter(|digits| digits.len() == 12);
             let is_tap = digits.is_some_and(|it| it.bytes().all(|one| one.is_ascii_hexdigit()));
@@ -247,12 +251,12 @@ impl KvmHost {
         Ok(Census {
             servers: self.powers().await?,
             processes: census::processes(),
-            disks: set(names(self.storage.folder()).await?),
-            seeds: set(names(&self.layout.seeds).await?),
-            records: set(names(&self.options.folder.join("servers")).await?),
+            disks: set(names(inner.storage.folder()).await?),
+            seeds: set(names(&inner.layout.seeds).await?),
+            records: set(names(&inner.options.folder.join("servers")).await?),
             interfaces: links.keys().filter(|name| is_ours(name)).cloned().collect(),
-            guarded: self.plugs.guarded().await?,
-            bridges: set(self.records.bridges().await?),
+            guarded: inner.plugs.guarded().await?,
+            bridges: set(inner.records.bridges().await?),
         })
     }
 
@@ -262,14 +266,21 @@ impl KvmHost {
     /// # Errors
     /// The host's tools'.
     pub async fn guard(&self) -> Result<(), DriverFault> {
-        self.plugs.guard(&self.records).await
+        self.inner.plugs.guard(&self.inner.records).await
     }
 
-    /// What runs servers here.
+    /// Carries out one order of a server.
     ///
     /// # Errors
-    /// libvirt cannot be reached.
-    pub async fn virtualisation(&self) -> Result<Virtualisation, DriverFault> {
+    /// What [`HostDriver::carry_out`] says.
+    pub async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        self.inner.carry_out(task).await
+    }
+}
+
+impl Inner {
+    /// What runs servers here.
+    async fn virtualisation(&self) -> Result<Virtualisation, DriverFault> {
         let find_out = || async {
             let look = || observe::topology::read(&Tree::at("/"))?.architecture();
             let architecture = look()?;
@@ -415,7 +426,7 @@ impl KvmHost {
         let stop = async {
             let wire = self.wire.get().await?;
             let Some(domain) = find(&wire, server).await? else { return Ok(()) };
-            let mut changes = self.changes();
+            let mut changes = self.wire.changes();
             let ends = Instant::now() + self.options.stop_patience;
             let mut ask_at = Instant::now();
             loop {
@@ -519,23 +530,6 @@ impl KvmHost {
             }
         }
     }
-}
-
-/// What an order is about.
-#[derive(Clone, Copy)]
-struct Work<'a> {
-    server: Uuid,
-    home: &'a Home,
-    number: u64,
-    userdata: Option<&'a str>,
-    password: Option<&'a str>,
-}
-
-#[async_trait]
-impl HostDriver for KvmHost {
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
-    }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
@@ -558,6 +552,33 @@ impl HostDriver for KvmHost {
         }
         let seen = self.seen(server, home).await?;
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
+    }
+}
+
+/// What an order is about.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    server: Uuid,
+    home: &'a Home,
+    number: u64,
+    userdata: Option<&'a str>,
+    password: Option<&'a str>,
+}
+
+/// A host, for an agent that has joined.
+struct Joined {
+    host: KvmHost,
+    epoch: u64,
+}
+
+#[async_trait]
+impl HostDriver for Joined {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        self.host.carry_out(task).await
     }
 }
 

@@ -195,6 +195,9 @@ pub enum Value {
     Text(String),
 }
 
+/// Most limits of a disk that can be asked for at once: `REMOTE_DOMAIN_BLOCK_IO_TUNE_PARAMETERS_MAX`.
+const LIMITS_MAX: i32 = 32;
+
 type Parameters = Vec<(String, Value)>;
 
 fn read_parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
@@ -470,8 +473,6 @@ impl Connection {
         limits: &Limits,
         affects: Affects,
     ) -> Result<(), Fault> {
-        // What is not sent stays as it is, and what is none is not sent needlessly: a burst of
-        // nothing beside a limit is refused by some drivers, as is a burst's length without one.
         let now = match affects {
             // Both are not told in one answer.
             Affects::Both => {
@@ -481,6 +482,21 @@ impl Connection {
             }
             _ => self.limits(domain, disk, affects).await?,
         };
+        self.change_limits(domain, disk, &now, limits, affects).await
+    }
+
+    /// Changes a disk's limits from what is known to be there, without a look: who is wrong about it
+    /// leaves limits that nobody wants.
+    pub async fn change_limits(
+        &self,
+        domain: &Domain,
+        disk: &str,
+        now: &Limits,
+        limits: &Limits,
+        affects: Affects,
+    ) -> Result<(), Fault> {
+        // What is not sent stays as it is, and what is none is not sent needlessly: a burst of
+        // nothing beside a limit is refused by some drivers, as is a burst's length without one.
         let sent = Limit::ALL.iter().filter_map(|(limit, name)| {
             let (wanted, now) = (limits.get(limit).copied(), now.get(limit).copied());
             (wanted.is_some() || now.is_some()).then(|| (*name, wanted.unwrap_or_default()))
@@ -502,18 +518,10 @@ impl Connection {
 
     /// A disk's limits as they are in one of its descriptions; both at once are refused.
     pub async fn limits(&self, domain: &Domain, disk: &str, of: Affects) -> Result<Limits, Fault> {
-        let ask = async |most: i32| {
-            let arguments = Writer::default().domain(domain);
-            let arguments = arguments.optional("the disk", Some(disk)).int(most);
-            let answer = self.call(Program::REMOTE, GET_BLOCK_IO_TUNE, arguments.uint(of.flags()));
-            let answer = answer.await?;
-            let mut reader = Reader::new(&answer);
-            let parameters = read_parameters(&mut reader)?;
-            Ok::<_, Fault>((parameters, reader.int()?))
-        };
-        // First it is asked how many there are.
-        let (_, count) = ask(0).await?;
-        let (parameters, _) = ask(count).await?;
+        let arguments = Writer::default().domain(domain);
+        let arguments = arguments.optional("the disk", Some(disk)).int(LIMITS_MAX);
+        let answer = self.call(Program::REMOTE, GET_BLOCK_IO_TUNE, arguments.uint(of.flags()));
+        let parameters = read_parameters(&mut Reader::new(&answer.await?))?;
         let limit = |(name, value): (String, Value)| {
             let limit = Limit::ALL.iter().find(|(limit, _)| limit.name() == name)?.0;
             match value {

@@ -20,7 +20,7 @@ use domain::compute::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{KvmHost, Step, Work, fault::libvirt, find, power_off, start, state, wanted};
+use super::{Inner, Step, Work, fault::libvirt, find, power_off, start, state, wanted};
 
 /// How long the agent of a guest that runs may take for an answer.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ const RESCUE_PATIENCE: Duration = Duration::from_mins(3);
 /// Between two questions whether it does: nothing tells of it.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-impl KvmHost {
+impl Inner {
     /// Holds a server, if it runs.
     pub(super) async fn suspend(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let hold = async {

@@ -14,7 +14,7 @@ use adapters_kvm::{
 use adapters_libvirt::{Code, Connection, Domain, Fault, description::Virtualisation};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use commands::ports::{DriverFault, HostDriver as _, HostTask, Report};
+use commands::ports::{DriverFault, HostTask, Report};
 use domain::{
     compute::server::{Machine, Order, Server, rescue::RescueSystem},
     kernel::{Decider as _, OrderKey, StreamId},
@@ -57,10 +57,14 @@ impl Host {
             said.unwrap();
             return None;
         }
+        Some(Self::at(folder.into()).await)
+    }
+
+    /// The host that was started with this folder.
+    pub(crate) async fn at(folder: PathBuf) -> Self {
         let turn = TURN.lock().await;
-        let folder = PathBuf::from(folder);
         let data = tempfile::tempdir_in(folder.join("disks")).unwrap();
-        Some(Self { folder, data, stop_patience: PATIENCE, _turn: turn })
+        Self { folder, data, stop_patience: PATIENCE, _turn: turn }
     }
 
     fn libvirt(&self) -> adapters_libvirt::Options {

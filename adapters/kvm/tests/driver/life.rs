@@ -1,7 +1,6 @@
 //! A server's life, as it is seen from inside the guest and from outside.
 
 use adapters_kvm::driver::Census;
-use commands::ports::HostDriver as _;
 use domain::compute::server::{Order, Power};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,8 +15,7 @@ const USERDATA: &str = "#!/bin/sh\necho once >>/state/userdata\n";
 async fn a_server_reads_its_seed_is_stopped_started_restarted_and_leaves_nothing() {
     let Some(host) = Host::of_tests().await else { return };
     let driver = host.driver().await;
-    driver.joined(3);
-    assert_eq!(driver.epoch(), 3);
+    assert_eq!(driver.driver(3).epoch(), 3);
     let server = host.launch(17, "sk-test-17", USERDATA);
     let before = driver.census().await.unwrap();
     assert_eq!(before, Census::default());

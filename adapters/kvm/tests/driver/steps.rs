@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use adapters_kvm::driver::{Census, Side, Step};
-use commands::ports::HostDriver as _;
 use domain::compute::server::{Order, Power};
 
 use crate::host::{End, Host, Launch, Stopper, seen};
