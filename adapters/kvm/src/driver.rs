@@ -12,10 +12,10 @@
 //! let powers = host.powers().await?;      // and this is what they do now
 //! ```
 //!
-//! **Everything is looked at first and can be run again.** A launch takes the image into the cache,
-//! makes the disks on it, writes the seed, plugs the server in, defines it and starts it; whatever
-//! of that is there already is left as it is, and after a crash anywhere the same order ends in the
-//! same. The order of steps keeps a server from running without its rules: they are there before its
+//! **Everything is looked at first and can be run again.** A launch takes the image into the cache and
+//! makes the disks on it, writes the seed and plugs the server in, then defines it and starts it;
+//! whatever of that is there already is left as it is, and after a crash anywhere the same order ends
+//! in the same. The order of steps keeps a server from running without its rules: they are there before its
 //! interfaces are. A removal goes the other way, and forgets a server last.
 //!
 //! ```text
@@ -66,6 +66,7 @@ use domain::{
     },
     kernel::{Decider as _, StreamId},
 };
+use serde::Serialize;
 use serde_json::json;
 use tokio::{
     sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, watch},
@@ -134,6 +135,15 @@ impl Options {
             hook: Arc::new(NoHook),
         }
     }
+}
+
+/// What a server does, as its host sees it: what the server's `notice` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// The number of the last order of it that was begun here.
+    pub number: u64,
+    /// Whether it runs.
+    pub power: Power,
 }
 
 /// A host that servers run on. Clones are the same host.
@@ -211,23 +221,18 @@ impl KvmHost {
         self.inner.wire.changes()
     }
 
-    /// Whether the host's servers run now. Opens the connection to libvirt again when it was lost.
+    /// What the host's servers do now. Opens the connection to libvirt again when it was lost.
     ///
     /// # Errors
     /// libvirt cannot be reached.
-    pub async fn powers(&self) -> Result<BTreeMap<Uuid, Power>, DriverFault> {
-        let wire = self.inner.wire.get().await?;
-        let mut powers = BTreeMap::new();
-        for domain in wire.domains().await.map_err(libvirt)? {
-            let Some(server) = wanted::server_of(&domain.name, domain.uuid) else { continue };
-            match wire.state(&domain).await {
-                Ok((state, _)) => drop(powers.insert(server, power(state))),
-                // It went while we looked.
-                Err(fault) if fault.is(Code::NO_DOMAIN) => {}
-                Err(fault) => return Err(libvirt(fault)),
-            }
-        }
-        Ok(powers)
+    pub async fn powers(&self) -> Result<BTreeMap<Uuid, Seen>, DriverFault> {
+        // First: an order that begins meanwhile makes what is seen of its server worth nothing.
+        let records = self.inner.records.all().await?;
+        let powers = self.inner.powers().await?.into_iter().map(|(server, power)| {
+            let number = records.get(&server).map_or(0, |record| record.number);
+            (server, Seen { number, power })
+        });
+        Ok(powers.collect())
     }
 
     /// Everything that is on the host of its servers.
@@ -249,7 +254,7 @@ impl KvmHost {
             is_tap || through.contains(name)
         };
         Ok(Census {
-            servers: self.powers().await?,
+            servers: inner.powers().await?,
             processes: census::processes(),
             disks: set(names(inner.storage.folder()).await?),
             seeds: set(names(&inner.layout.seeds).await?),
@@ -290,6 +295,28 @@ impl Inner {
         self.virtualisation.get_or_try_init(find_out).await.copied()
     }
 
+    /// Whether servers run, as libvirt says.
+    async fn powers(&self) -> Result<BTreeMap<Uuid, Power>, DriverFault> {
+        let wire = self.wire.get().await?;
+        let mut powers = BTreeMap::new();
+        for domain in wire.domains().await.map_err(libvirt)? {
+            let Some(server) = wanted::server_of(&domain.name, domain.uuid) else { continue };
+            match wire.state(&domain).await {
+                Ok((state, _)) => drop(powers.insert(server, power(state))),
+                // It went while we looked.
+                Err(fault) if fault.is(Code::NO_DOMAIN) => {}
+                Err(fault) => return Err(libvirt(fault)),
+            }
+        }
+        Ok(powers)
+    }
+
+    /// Writes down that an order begins.
+    async fn begin(&self, server: Uuid, number: u64) -> Result<(), DriverFault> {
+        let record = self.records.read(server).await?.unwrap_or_default();
+        Ok(self.records.write(server, &Record { number, ..record }).await?)
+    }
+
     async fn turn(&self, server: Uuid) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,20 +344,25 @@ impl Inner {
         let (server, home) = (work.server, work.home);
         // Looked at before anything is made: what can never run leaves nothing.
         let machine = self.describe(work).await?;
-        self.make_disks(server, &home.parts).await?;
         let documents = wanted::documents(server, home, work.userdata)?;
         let path = self.layout.seed(server);
         let write = async { Ok(seed::write(&path, documents.files()).await?) };
-        self.step(Step::Seed, server, write).await?;
+        let write = self.step(Step::Seed, server, write);
+        // Three that have nothing to do with each other, and wait for tools most of the time.
+        tokio::try_join!(self.make_disks(server, &home.parts), write, self.plug(work))?;
         self.run(work, &machine).await
     }
 
-    /// Makes a server run whose files are there.
+    /// Its bridges and its rules are there.
+    async fn plug(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let ports = wanted::ports(&work.home.parts.nics);
+        let plug = self.plugs.plug(&self.records, work.server, ports);
+        self.step(Step::Network, work.server, plug).await
+    }
+
+    /// Makes a server run that has its files and its rules.
     async fn run(&self, work: &Work<'_>, machine: &Description) -> Result<(), DriverFault> {
         let server = work.server;
-        let ports = wanted::ports(&work.home.parts.nics);
-        let plug = self.plugs.plug(&self.records, server, ports);
-        self.step(Step::Network, server, plug).await?;
         let wire = self.wire.get().await?;
         let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
         self.step(Step::Start, server, start(&wire, &domain)).await
@@ -472,6 +504,7 @@ impl Inner {
         if runs.is_some() && runs == restart.machine {
             self.stop(server).await?;
         }
+        self.plug(work).await?;
         self.run(work, &machine).await
     }
 
@@ -520,6 +553,7 @@ impl Inner {
             Order::Suspend {} => self.suspend(work).await,
             Order::Start {} => {
                 let machine = self.describe(work).await?;
+                self.plug(work).await?;
                 self.run(work, &machine).await
             }
             Order::Stop {} => self.stop(work.server).await,
@@ -546,6 +580,7 @@ impl Inner {
         let (userdata, password) = (task.userdata.as_deref(), task.password.as_deref());
         let work = Work { server, home, number, userdata, password };
         let _turn = self.turn(server).await;
+        self.begin(server, number).await?;
         self.order(&work, &order).await?;
         if order == (Order::Remove {}) {
             return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });

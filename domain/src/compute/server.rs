@@ -215,6 +215,14 @@ pub enum Command {
         /// The day, and what is known of it.
         utilisation: Utilisation,
     },
+    /// Its host saw that it runs, or that it does not, without having been told to change that.
+    Notice {
+        /// The number of the last order that the host had begun when it looked: what it saw says
+        /// nothing of what later orders have made of it.
+        number: u64,
+        /// What it does now.
+        power: Power,
+    },
     /// The observer saw it.
     Observe {
         /// Where.
@@ -514,6 +522,7 @@ static VERBS: &[Verb] = &[
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
     operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
+    system("notice", false, "Reports that a server of ours runs, or does not any more."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
     operator("protect", "Keeps a server of ours from being deleted."),
@@ -550,6 +559,17 @@ impl Server {
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
         }
         Ok(seen)
+    }
+
+    /// What is seen of a server of ours once it does this, if that is news. While an order is worked
+    /// on its report says what became of it: what is seen meanwhile is half of it.
+    fn noticed(&self, number: u64, power: Power) -> Option<Machine> {
+        let home = self.home.as_ref().filter(|home| !home.removed)?;
+        let is_worked_on = self.orders.out.as_ref().is_some_and(|out| out.parked.is_none());
+        let seen = self.observation.seen.as_ref().filter(|seen| seen.power != power)?;
+        let is_there = self.observation.is_there() && home.deleted_until.is_none();
+        let is_late = number != self.orders.issued;
+        (is_there && !is_worked_on && !is_late).then(|| Machine { power, ..seen.clone() })
     }
 
     fn is_deleted(&self) -> bool {
@@ -693,6 +713,12 @@ impl Decider for Server {
                     News::More => vec![Event::Remeasured { utilisation }],
                 }
             }
+            Command::Notice { number, power } => match self.noticed(number, power) {
+                Some(seen) => {
+                    vec![Event::Observed { seen, fields: vec!["power".to_owned()], actor: None }]
+                }
+                None => vec![],
+            },
             Command::Observe { origin, project, seen, actor } => {
                 match self.observation.notice(&origin, &seen)? {
                     Noticed::Same => vec![],

@@ -40,12 +40,11 @@ impl Plugs {
         ports: Vec<Port>,
     ) -> Result<(), DriverFault> {
         let _turn = self.turn.lock().await;
-        let before = records.read(server).await?;
-        let restart = before.as_ref().and_then(|record| record.restart.clone());
-        let had = before.is_some_and(|record| !record.ports.is_empty());
+        let before = records.read(server).await?.unwrap_or_default();
+        let had = !before.ports.is_empty();
         let is = !ports.is_empty();
         // First, so that whatever follows is taken away again when the server is.
-        let record = Record { ports, restart };
+        let record = Record { ports, ..before };
         records.write(server, &record).await?;
         for port in &record.ports {
             self.make_bridge(records, port).await?;

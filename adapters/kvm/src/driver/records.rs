@@ -2,7 +2,7 @@
 //! from, and what cannot be seen of a server that runs.
 //!
 //! ```text
-//! <folder>/servers/<server id>.json     a server's interfaces, and the restart that it was given
+//! <folder>/servers/<server id>.json     a server's last order, its interfaces, its last restart
 //! <folder>/bridges/<name>               a bridge that was made for them: empty
 //! ```
 
@@ -22,6 +22,9 @@ use crate::storage::{StorageFault, files};
 /// What is written down of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
+    /// The number of the last order that was begun.
+    #[serde(default)]
+    pub(super) number: u64,
     /// Its interfaces.
     #[serde(default)]
     pub(super) ports: Vec<Port>,

@@ -1,6 +1,6 @@
 //! A server's life, as it is seen from inside the guest and from outside.
 
-use adapters_kvm::driver::Census;
+use adapters_kvm::driver::{Census, Seen};
 use domain::compute::server::{Order, Power};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -62,7 +62,8 @@ async fn a_server_reads_its_seed_is_stopped_started_restarted_and_leaves_nothing
     // It is told by the guest's agent, and stops by itself.
     let machine = server.done(&driver, 2, Order::Stop {}).await;
     assert_eq!(machine.power, Power::Stopped);
-    assert_eq!(driver.powers().await.unwrap(), [(server.id, Power::Stopped)].into());
+    let off = |number| [(server.id, Seen { number, power: Power::Stopped })].into();
+    assert_eq!(driver.powers().await.unwrap(), off(2));
 
     let machine = server.done(&driver, 3, Order::Start {}).await;
     assert_eq!(machine.power, Power::Running);
@@ -87,7 +88,7 @@ async fn a_server_reads_its_seed_is_stopped_started_restarted_and_leaves_nothing
     let stopped = async {
         loop {
             changes.changed().await.unwrap();
-            if driver.powers().await.unwrap() == [(server.id, Power::Stopped)].into() {
+            if driver.powers().await.unwrap() == off(4) {
                 return;
             }
         }

@@ -193,3 +193,38 @@ fn what_vanished_waits_for_nothing_and_comes_back_with_its_id() {
     let back = Event::Reappeared { seen: machine(Power::Running) };
     check(&past, observe(Power::Running), Ok(&[back]));
 }
+
+#[test]
+fn what_its_host_notices_counts_between_orders_and_for_the_last_one_alone() {
+    let sample = include_str!("../../../tests/events/server.launched.json");
+    let sample: serde_json::Value = serde_json::from_str(sample).unwrap();
+    let launched =
+        Event::Launched { launch: serde_json::from_value(sample["launch"].clone()).unwrap() };
+    let confirmed = Event::Confirmed { number: 1, seen: machine(Power::Running) };
+    let notice = |number, power| Command::Notice { number, power };
+    let news = |power| Event::Observed {
+        seen: machine(power),
+        fields: vec!["power".to_owned()],
+        actor: None,
+    };
+    // Nothing is there yet, and its report is to come.
+    check(&[launched.clone()], notice(1, Power::Running), Ok(&[]));
+    let runs = [launched.clone(), confirmed.clone()];
+    check(&runs, notice(1, Power::Running), Ok(&[]));
+    check(&runs, notice(1, Power::Stopped), Ok(&[news(Power::Stopped)]));
+    // Seen before the order that came since.
+    check(&runs, notice(0, Power::Stopped), Ok(&[]));
+    let stops = [launched.clone(), confirmed.clone(), Event::StopOrdered {}];
+    check(&stops, notice(2, Power::Stopped), Ok(&[]));
+    let parked = Event::Parked { number: 2, reason: "no".into() };
+    let parked = [&stops[..], &[parked]].concat();
+    check(&parked, notice(2, Power::Stopped), Ok(&[news(Power::Stopped)]));
+    let stopped = Event::Confirmed { number: 2, seen: machine(Power::Stopped) };
+    let stopped = [&stops[..], &[stopped]].concat();
+    check(&stopped, notice(1, Power::Running), Ok(&[]));
+    check(&stopped, notice(2, Power::Running), Ok(&[news(Power::Running)]));
+    let binned = [&stopped[..], &[Event::Deleted { until: DateTime::UNIX_EPOCH }]].concat();
+    check(&binned, notice(2, Power::Running), Ok(&[]));
+    // One of a cloud is the observer's.
+    check(&[found(Power::Running)], notice(0, Power::Stopped), Ok(&[]));
+}
