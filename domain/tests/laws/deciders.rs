@@ -431,6 +431,9 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend(["web", "db"].map(|name| ("rename", json!({"name": name}))));
             pool.push(("set-password", json!({"password": "sealed"})));
             pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
+            pool.extend(
+                numbers.clone().map(|n| ("notice", json!({"number": n, "power": "stopped"}))),
+            );
             pool.push(("tag", json!({"tags": {"a": "1", "team": null}})));
             pool.extend([vanish, assign(2), assign(3)]);
             // What few states allow stands in several places.

@@ -113,9 +113,7 @@ impl Inner {
                 if let Some(domain) = there {
                     self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
                 }
-                let ports = wanted::ports(&work.home.parts.nics);
-                let plug = self.plugs.plug(&self.records, server, ports);
-                self.step(Step::Network, server, plug).await?;
+                self.plug(work).await?;
                 let run = async { wire.run(&machine.xml()).await.map_err(libvirt) };
                 self.step(Step::Rescue, server, run).await?
             }
@@ -141,6 +139,7 @@ impl Inner {
         }
         let machine = self.describe(work).await?;
         if start {
+            self.plug(work).await?;
             return self.run(work, &machine).await;
         }
         // It may have been nothing but the rescue: what is seen of it is what libvirt knows.
