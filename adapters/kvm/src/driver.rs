@@ -255,7 +255,7 @@ impl KvmHost {
         };
         Ok(Census {
             servers: inner.powers().await?,
-            processes: census::processes(),
+            processes: census::processes(&inner.options.folder),
             disks: set(names(inner.storage.folder()).await?),
             seeds: set(names(&inner.layout.seeds).await?),
             records: set(names(&inner.options.folder.join("servers")).await?),

@@ -1,6 +1,9 @@
 //! What is on a host of its servers, whoever asks: to be compared with what is to be there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use domain::compute::server::Power;
 use uuid::Uuid;
@@ -26,13 +29,18 @@ pub struct Census {
     pub bridges: BTreeSet<String>,
 }
 
-/// The servers that have a process on this machine, by libvirt's name.
-pub(super) fn processes() -> BTreeMap<String, usize> {
+/// The servers that have a process with files in this folder, by libvirt's name. Another host on the
+/// same machine has another folder.
+pub(super) fn processes(folder: &Path) -> BTreeMap<String, usize> {
+    let folder = folder.as_os_str().as_encoded_bytes();
     let mut found = BTreeMap::new();
     let Ok(entries) = std::fs::read_dir("/proc") else { return found };
     for entry in entries.flatten() {
         // One that has ended meanwhile is none.
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        if !line.windows(folder.len()).any(|part| part == folder) {
+            continue;
+        }
         let mut words = line.split(|byte| *byte == 0);
         let is_qemu = words.next().is_some_and(|program| {
             String::from_utf8_lossy(program).rsplit('/').next().unwrap_or("").starts_with("qemu-")

@@ -1,7 +1,7 @@
 //! What is done with a server that is there, as its guest and its host see it.
 
 use adapters_kvm::driver::{Side, Step};
-use commands::ports::{DriverFault, HostDriver as _};
+use commands::ports::DriverFault;
 use domain::compute::server::{Order, Power};
 use serde_json::json;
 
@@ -39,7 +39,7 @@ async fn a_server_is_held_sized_otherwise_and_given_passwords() {
     for _ in 0..2 {
         assert_eq!(server.done(&driver, 2, Order::Suspend {}).await.power, Power::Suspended);
     }
-    assert_eq!(driver.powers().await.unwrap(), [(server.id, Power::Suspended)].into());
+    assert_eq!(driver.powers().await.unwrap()[&server.id].power, Power::Suspended);
     for _ in 0..2 {
         assert_eq!(server.done(&driver, 3, Order::Resume {}).await.power, Power::Running);
     }
