@@ -61,7 +61,8 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
             options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
             options.labels.clone_from(labels);
             let host = KvmHost::open(options).await.context("the host")?;
-            Ok(Arc::new(Kvm(Arc::new(host))))
+            host.guard().await.context("the rules of the host's servers")?;
+            Ok(Arc::new(Kvm(host)))
         }
         Means::Simulated { pause } => {
             let file = folder.join("simulated.json");
@@ -74,7 +75,7 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
 }
 
 /// This machine with KVM.
-struct Kvm(Arc<KvmHost>);
+struct Kvm(KvmHost);
 
 #[async_trait]
 impl LocalHost for Kvm {
@@ -87,8 +88,7 @@ impl LocalHost for Kvm {
     }
 
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
-        self.0.joined(epoch);
-        self.0.clone()
+        self.0.driver(epoch)
     }
 }
 

@@ -50,7 +50,7 @@ impl Plugs {
             self.make_bridge(records, port).await?;
         }
         if is || had {
-            self.guard(records).await?;
+            self.load(&records.all().await?).await?;
         }
         Ok(())
     }
@@ -87,7 +87,13 @@ impl Plugs {
 
     /// What is written down, enforced again: the kernel forgets it when the host restarts.
     pub(super) async fn guard(&self, records: &Records) -> Result<(), DriverFault> {
-        self.load(&records.all().await?).await
+        let _turn = self.turn.lock().await;
+        let records = records.all().await?;
+        // A host without servers need not have the tools either.
+        if records.values().all(|record| record.ports.is_empty()) {
+            return Ok(());
+        }
+        self.load(&records).await
     }
 
     async fn load(&self, records: &BTreeMap<Uuid, Record>) -> Result<(), DriverFault> {
