@@ -1,7 +1,9 @@
-//! Launches through the whole loop: placed, recorded, carried out by hosts in memory, reported.
+//! Launches through the whole loop: placed, recorded, carried out by hosts in memory, reported; by the
+//! server itself, and by an agent for each host that comes to its desk.
 
 use std::{sync::Arc, time::Instant};
 
+use adapters_agent::{Agent, LocalLine, Options};
 use adapters_sim::SimHosts;
 use adapters_store_sqlite::{SqliteLeases, start_views};
 use commands::{
@@ -33,8 +35,8 @@ async fn send(ledger: &Ledger, kind: &str, id: Option<Uuid>, verb: &str, body: V
     ledger.submit(submission).await.expect("it is sent").id
 }
 
-async fn measure(size: Size) {
-    let (launches, hosts) = (size.pick(1_000_u32, 50), size.pick(200, 10));
+async fn measure(size: Size, by_agents: bool) {
+    let (launches, hosts) = (size.pick(1_000_u32, 50), size.pick(200_u64, 10));
     let folder = tempfile::tempdir().expect("a folder");
     let store = open_sqlite(folder.path());
     let log: Arc<dyn EventLog> = Arc::new(store.clone());
@@ -53,14 +55,31 @@ async fn measure(size: Size) {
         ids: Arc::new(RealIds),
         providers: Vec::new(),
     });
+    let mut agents = Vec::new();
     for at in 0..hosts {
         let body = json!({"name": format!("kvm-{at}")});
         let host = send(&ledger, "host", None, "enrol", body).await;
+        let seen = SimHosts::sighting(2, 16, 131_072);
+        if by_agents {
+            let line = Arc::new(LocalLine::new(ledger.clone(), host));
+            let local = Arc::new(sim.local(host, seen));
+            let agent = Agent::new(line, local, Arc::new(RealClock), Options::default());
+            agents.push(tokio::spawn(async move { agent.run(std::future::pending()).await }));
+            continue;
+        }
         let join = json!({"epoch": 1, "agent": "bench"});
         send(&ledger, "host", Some(host), "join", join).await;
-        let seen = SimHosts::sighting(2, 16, 131_072);
         send(&ledger, "host", Some(host), "sight", json!({"epoch": 1, "seen": seen})).await;
         sim.join(host, 1);
+    }
+    loop {
+        let head = log.head().await.expect("a head").position;
+        views.reach_position(head, std::time::Duration::from_mins(1)).await.expect("views");
+        let ready = Query::all().with("kind", "host").with("status", "ready");
+        if views.count("inventory", &ready, hosts).await.expect("a count") == hosts {
+            break;
+        }
+        log.appended(head).await;
     }
     let (stop, stopped) = futures::channel::oneshot::channel::<()>();
     let runner = Runner::new(ledger.clone(), ORDERS);
@@ -97,6 +116,8 @@ async fn measure(size: Size) {
     let all = start.elapsed().as_secs_f64();
     drop(stop);
     working.await.expect("the runner ends");
+    agents.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("{}:\n", if by_agents { "By an agent for each host" } else { "By the server itself" });
     println!("| | seconds | a second |\n|---|--:|--:|");
     println!("| placed and recorded | {placed:.2} | {:.0} |", f64::from(launches) / placed);
     println!("| running, seen in the inventory | {all:.2} | {:.0} |", f64::from(launches) / all);
@@ -109,5 +130,7 @@ async fn measure(size: Size) {
 }
 
 pub(crate) fn run(size: Size) {
-    runtime().block_on(measure(size));
+    runtime().block_on(measure(size, false));
+    println!();
+    runtime().block_on(measure(size, true));
 }
