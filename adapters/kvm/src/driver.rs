@@ -33,6 +33,7 @@
 //! another: which one was to stop is written down before it is.
 
 mod census;
+mod disks;
 mod fault;
 mod fetch;
 mod operations;
@@ -60,6 +61,7 @@ use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Report};
 use domain::{
     compute::{
+        disk::Disk,
         host::HostSighting,
         image,
         server::{Machine, Order, Power, Server, home::Home, parts},
@@ -568,8 +570,12 @@ impl Inner {
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
         let StreamId { kind, id } = &task.key.stream;
+        if kind == Disk::KIND {
+            return Box::pin(self.carry_out_of_disk(task)).await;
+        }
         if kind != Server::KIND {
-            let why = format!("this host carries out orders of servers, and not of a {kind}");
+            let why =
+                format!("this host carries out orders of servers and disks, and not of a {kind}");
             return Err(DriverFault::Rejected(why));
         }
         let server: Uuid = id.parse().map_err(|_| unexpected("the server's id"))?;

@@ -37,11 +37,19 @@ pub enum Step {
     Clear,
     /// Nothing of it is left on the network.
     Unplug,
+    /// A disk is as large as it is to be.
+    DiskGrow,
+    /// A disk has its limits.
+    DiskLimits,
+    /// The server's machine has a disk.
+    DiskPlug,
+    /// The server's machine has a disk no more.
+    DiskUnplug,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -57,6 +65,10 @@ impl Step {
         Self::Undefine,
         Self::Clear,
         Self::Unplug,
+        Self::DiskGrow,
+        Self::DiskLimits,
+        Self::DiskPlug,
+        Self::DiskUnplug,
     ];
 }
 
@@ -72,11 +84,11 @@ pub enum Side {
 /// Asked at every step: a test fails it, or never comes back from it, which is a crash.
 #[async_trait]
 pub trait Hook: Send + Sync + 'static {
-    /// A step of a server's order is about to be done, or was done.
+    /// A step of an order of a server, or of a disk, is about to be done, or was done.
     ///
     /// # Errors
     /// The order ends with it.
-    async fn at(&self, step: Step, side: Side, server: Uuid) -> Result<(), DriverFault>;
+    async fn at(&self, step: Step, side: Side, of: Uuid) -> Result<(), DriverFault>;
 }
 
 /// Nobody asks.

@@ -166,7 +166,7 @@ fn cells(holding: &Holding) -> Vec<GuestCell> {
     cells
 }
 
-fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
+pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
     let mut serial = disk.id.simple().to_string();
     serial.truncate(SERIAL_BYTES);
     DiskDevice {
@@ -180,13 +180,13 @@ fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
         is_readonly: false,
         is_shared: false,
         serial: Some(serial),
-        limits: adapters_libvirt::Limits::new(),
+        limits: super::disks::limits(&disk.limits),
         boot: (at == 0).then_some(1),
     }
 }
 
 /// `vda`, `vdb` and so on.
-fn target(at: usize) -> String {
+pub(super) fn target(at: usize) -> String {
     let letter = char::from(b'a' + (at % 26) as u8);
     format!("vd{letter}")
 }
