@@ -13,6 +13,7 @@ use adapters_libvirt::{
 use commands::ports::{DriverFault, HostTask, Report};
 use domain::compute::{
     disk::{Actual, Disk, Home, Limits, Order, Rate},
+    placement::ServerId,
     server::parts,
 };
 use serde_json::json;
@@ -101,7 +102,7 @@ impl Inner {
         let home = disk.home.ok_or_else(|| DriverFault::Unexpected("a disk of a cloud".into()))?;
         let number = task.key.number;
         // One order of a server and its disks at a time.
-        let _turn = self.turn(home.server.map_or(home.id, |server| server.uuid())).await;
+        let _turn = self.turn(home.server.map_or(home.id, ServerId::uuid)).await;
         let wire = self.wire.get().await?;
         let machine = self.machine(&wire, &home).await?;
         let machine = machine.as_ref();

@@ -5,7 +5,7 @@ use adapters_kvm::driver::{Census, KvmHost, Side, Step};
 use commands::ports::HostTask;
 use domain::{
     compute::{
-        disk::{Actual, Disk, Order},
+        disk::{Actual, Disk, Limits, Order},
         server::Order as ServerOrder,
     },
     kernel::{Decider as _, OrderKey, StreamId},
@@ -76,7 +76,7 @@ async fn a_disk_comes_grows_is_throttled_and_goes_while_the_guest_runs() {
     let find = format!("grep -l {serial} /sys/block/*/serial | cut -d/ -f4");
 
     let (lab, actual) = Lab::of(&server).done(&driver).await;
-    assert_eq!((actual.size_bytes, actual.limits), (1 << 30, Some(Default::default())));
+    assert_eq!((actual.size_bytes, actual.limits), (1 << 30, Some(Limits::default())));
     guest.becomes(&find, "vdd").await;
     guest.run("echo kept | dd of=/dev/vdd conv=fsync").await;
 
