@@ -10,13 +10,13 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$1"
 cache=$(cd "$1" && pwd)/cloud-init
 mkdir -p "$cache"
-if [ ! -d "$cache/root/usr" ]; then
-    (cd "$cache" && apt-get download -qq -o APT::Sandbox::User=root cloud-init && dpkg-deb -x cloud-init_*.deb root)
+if [ ! -d "$cache/package/usr" ]; then
+    (cd "$cache" && apt-get download -qq -o APT::Sandbox::User=root cloud-init && dpkg-deb -x cloud-init_*.deb package)
 fi
 [ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
 "$cache/venv/bin/pip" install --quiet --disable-pip-version-check \
     configobj jinja2 jsonpatch jsonschema netifaces oauthlib pyserial pyyaml requests
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-PYTHONPATH=$cache/root/usr/lib/python3/dist-packages \
+PYTHONPATH=$cache/package/usr/lib/python3/dist-packages \
     "$cache/venv/bin/python" "$here/tests/servers/cloud_init.py" "$here/domain/src/compute/userdata/golden" "$scratch"
