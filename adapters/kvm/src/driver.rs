@@ -23,6 +23,7 @@
 //! <folder>/disks, images           see [`crate::storage`]
 //! <folder>/seeds/<server id>.img   what a server reads at its first boot
 //! <folder>/servers, bridges        what is written down: see `records`
+//! <folder>/backups              where disks are offered while they are backed up
 //! <folder>/uploads/<sha-256>       an image that was brought by hand
 //! ```
 //!
@@ -32,6 +33,7 @@
 //! **Restarts** cannot be seen of a server that runs. So a reboot stops the machine and starts
 //! another: which one was to stop is written down before it is.
 
+mod backup;
 mod census;
 mod disks;
 mod fault;
@@ -76,6 +78,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+pub use backup::Of;
 pub use census::Census;
 pub use steps::{Hook, NoHook, Side, Step};
 
@@ -179,7 +182,7 @@ impl KvmHost {
         let images = Cache::open(&folder).await?;
         let records = Records::open(&folder).await?;
         let layout = Layout::of(&folder);
-        for folder in [&layout.seeds, &folder.join("uploads")] {
+        for folder in [&layout.seeds, &folder.join("backups"), &folder.join("uploads")] {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(StorageFault::file("cannot make", folder))?;
         }

@@ -1,6 +1,7 @@
 //! Where disks lie on a KVM host.
 //!
-//! The map: [`directory`] keeps disks as files, made by [`qemu_img`]; [`cache`] keeps the images that
+//! The map: [`directory`] keeps disks as files, made by [`qemu_img`] and offered to
+//! others by [`export`]; [`cache`] keeps the images that
 //! disks are made from, and [`header`] tells what they claim to be before any tool opens them; [`seed`]
 //! writes what a server reads at its first boot; [`files`] gives files their names.
 //!
@@ -10,6 +11,7 @@
 
 pub mod cache;
 pub mod directory;
+pub mod export;
 pub mod files;
 pub mod header;
 pub mod qemu_img;

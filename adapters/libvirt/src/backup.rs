@@ -149,10 +149,22 @@ impl Connection {
         })
     }
 
-    /// Removes a checkpoint. What has changed since it counts as changed since the one before.
+    /// Removes a checkpoint of a domain that runs. What has changed since it counts as changed since the
+    /// one before.
     pub async fn delete_checkpoint(&self, domain: &Domain, name: &str) -> Result<(), Fault> {
-        let arguments =
-            Writer::default().text("the checkpoint's name", name).domain(domain).uint(0);
+        self.drop_checkpoint(domain, name, 0).await
+    }
+
+    /// Lets libvirt forget a checkpoint, and leaves the disks as they are.
+    pub async fn forget_checkpoint(&self, domain: &Domain, name: &str) -> Result<(), Fault> {
+        /// `VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY`.
+        const METADATA_ONLY: u32 = 2;
+        self.drop_checkpoint(domain, name, METADATA_ONLY).await
+    }
+
+    async fn drop_checkpoint(&self, domain: &Domain, name: &str, flags: u32) -> Result<(), Fault> {
+        let arguments = Writer::default().text("the checkpoint's name", name);
+        let arguments = arguments.domain(domain).uint(flags);
         self.call(Program::REMOTE, DELETE_CHECKPOINT, arguments).await.map(drop)
     }
 }

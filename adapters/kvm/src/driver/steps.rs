@@ -25,6 +25,10 @@ pub enum Step {
     Rescue,
     /// A password inside it is set.
     Password,
+    /// A disk is offered for a backup.
+    Offer,
+    /// A disk that was written back is in its place.
+    Replace,
     /// It is held.
     Suspend,
     /// It goes on.
@@ -49,7 +53,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -59,6 +63,8 @@ impl Step {
         Self::Note,
         Self::Rescue,
         Self::Password,
+        Self::Offer,
+        Self::Replace,
         Self::Suspend,
         Self::Resume,
         Self::Stop,

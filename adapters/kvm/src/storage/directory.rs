@@ -197,6 +197,43 @@ impl Directory {
         Ok(grown)
     }
 
+    /// Begins to make a disk anew that is there: a file as large, empty, that somebody else fills and
+    /// that [`Self::replace`] puts in its place. It is to hold so many bytes.
+    ///
+    /// # Errors
+    /// The disk is not there or is smaller, and the host's.
+    pub async fn begin_again(
+        &self,
+        disk: Uuid,
+        holds_bytes: u64,
+    ) -> Result<(PathBuf, Format), StorageFault> {
+        let is = self.inspect(disk).await?;
+        if holds_bytes > is.size_bytes {
+            return Err(StorageFault::Smaller {
+                what: "what is written back".to_owned(),
+                is_bytes: holds_bytes,
+                wanted_bytes: is.size_bytes,
+            });
+        }
+        let part = files::part(&is.path);
+        files::remove(&part).await?;
+        qemu_img::create(&part, is.format, is.size_bytes).run().await?;
+        Ok((part, is.format))
+    }
+
+    /// Puts a disk that was made anew in the place of the one that was there.
+    ///
+    /// # Errors
+    /// It is not as large, and the host's.
+    pub async fn replace(&self, disk: Uuid) -> Result<Disk, StorageFault> {
+        let is = self.inspect(disk).await?;
+        let part = files::part(&is.path);
+        let new = look(&part, is.format).await?;
+        same(disk, "bytes", new.size_bytes, is.size_bytes)?;
+        files::put_in_place(&part, &is.path).await?;
+        self.inspect(disk).await
+    }
+
     /// Looks at a disk, also while a server has it.
     ///
     /// # Errors

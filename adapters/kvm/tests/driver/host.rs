@@ -181,7 +181,7 @@ impl Drop for Host {
         let inside = format!("nsenter --net={}", net.display());
         let clear = format!(
             "for server in $({virsh} list --all --name); do \
-                 {virsh} destroy $server; {virsh} undefine $server --nvram; \
+                 {virsh} destroy $server; {virsh} undefine $server --nvram --checkpoints-metadata; \
              done; \
              {inside} nft delete table bridge skyledger; \
              for link in $({inside} ip -br link | cut -d' ' -f1 | grep sk-test); do \

@@ -1,0 +1,107 @@
+//! A disk that no server uses, offered by `qemu-nbd` on a socket of this host: read without a copy, or
+//! filled by whoever connects.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncReadExt as _,
+    process::{Child, Command},
+    time::Instant,
+};
+
+use super::{StorageFault, files, qemu_img::Format};
+use crate::tool::ToolFault;
+
+/// How long it may take to offer a disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether it does.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Most that is kept of what it says when it fails, in bytes.
+const SAID_MAX: u64 = 2_048;
+
+/// Whether a disk is read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody can change it, and no server can start with it meanwhile.
+    Read,
+    /// What is written is there.
+    Write,
+}
+
+/// An offer. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Export {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Export {
+    /// Offers a disk at a socket, whatever has its name.
+    ///
+    /// # Errors
+    /// A server uses the disk, it is not there, or the tool is not.
+    pub async fn open(
+        disk: &Path,
+        format: Format,
+        access: Access,
+        socket: &Path,
+    ) -> Result<Self, StorageFault> {
+        files::remove(socket).await?;
+        let mut command = Command::new("qemu-nbd");
+        command.args(["--format", format.name(), "--socket"]).arg(socket);
+        match access {
+            Access::Read => command.arg("--read-only"),
+            // Blocks of zeroes become holes.
+            Access::Write => command.args(["--discard=unmap", "--detect-zeroes=unmap"]),
+        };
+        command.arg(disk).env("LC_ALL", "C").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let start = |source| ToolFault::Start { tool: "qemu-nbd".to_owned(), source };
+        let mut child = command.spawn().map_err(start)?;
+        let ends = Instant::now() + PATIENCE;
+        // It listens before its socket has its name, and tells nobody.
+        while !files::exists(socket).await? {
+            if let Some(status) = child.try_wait().map_err(start)? {
+                let mut said = String::new();
+                if let Some(pipe) = child.stderr.take() {
+                    let _ = pipe.take(SAID_MAX).read_to_string(&mut said).await;
+                }
+                let tool = format!("qemu-nbd {}", disk.display());
+                let said = said.trim().to_owned();
+                return Err(ToolFault::Failed { tool, code: status.code(), said }.into());
+            }
+            if Instant::now() > ends {
+                let tool = format!("qemu-nbd {}", disk.display());
+                return Err(ToolFault::Late { tool, limit: PATIENCE }.into());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(Self { child, socket: socket.to_owned() })
+    }
+
+    /// Where it is offered.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until whoever had connected is gone and all is written, as it is when the one connection
+    /// has ended.
+    ///
+    /// # Errors
+    /// It does not end, or ended badly.
+    pub async fn close(mut self) -> Result<(), StorageFault> {
+        let tool = || "qemu-nbd".to_owned();
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let ended = ended.map_err(|_| ToolFault::Late { tool: tool(), limit: PATIENCE })?;
+        let status = ended.map_err(|source| ToolFault::Start { tool: tool(), source })?;
+        if !status.success() {
+            let said = "it did not end well".to_owned();
+            return Err(ToolFault::Failed { tool: tool(), code: status.code(), said }.into());
+        }
+        files::remove(&self.socket).await
+    }
+}
