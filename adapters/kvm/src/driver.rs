@@ -42,6 +42,7 @@ mod operations;
 mod plug;
 mod records;
 mod sighting;
+mod snapshot;
 mod steps;
 mod virtualisation;
 mod wanted;

@@ -1,7 +1,7 @@
 //! Where disks lie on a KVM host.
 //!
 //! The map: [`directory`] keeps disks as files, made by [`qemu_img`] and offered to
-//! others by [`export`]; [`cache`] keeps the images that
+//! others by [`export`], with their [`snapshot`]s; [`cache`] keeps the images that
 //! disks are made from, and [`header`] tells what they claim to be before any tool opens them; [`seed`]
 //! writes what a server reads at its first boot; [`files`] gives files their names.
 //!
@@ -16,6 +16,7 @@ pub mod files;
 pub mod header;
 pub mod qemu_img;
 pub mod seed;
+pub mod snapshot;
 
 use std::path::PathBuf;
 

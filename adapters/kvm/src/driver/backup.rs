@@ -140,6 +140,19 @@ impl KvmHost {
         Ok(names)
     }
 
+    /// Nobody counts on what is known of changes of a disk any more.
+    pub(super) async fn forget_changes(
+        &self,
+        disk: Uuid,
+        wire: &Connection,
+        domain: &Domain,
+    ) -> Result<(), DriverFault> {
+        for name in self.own_checkpoints(disk, wire, domain).await? {
+            wire.forget_checkpoint(domain, &name).await.map_err(libvirt)?;
+        }
+        Ok(())
+    }
+
     /// Ends what a backup of this id has begun.
     async fn end(
         &self,
@@ -258,8 +271,8 @@ impl KvmHost {
     /// verified the disk stays as it is.
     ///
     /// # Errors
-    /// The server runs, the backup is damaged, is not there or is larger than the disk, or the host's or
-    /// the store's.
+    /// The server runs, the disk has snapshots, the backup is damaged, is not there or is larger than the
+    /// disk, or the host's or the store's.
     pub async fn write_back(
         &self,
         of: Of,
@@ -276,9 +289,12 @@ impl KvmHost {
                 return Err(DriverFault::Rejected(why));
             }
             // What is known of changes of the disk is not true of the one that takes its place.
-            for name in self.own_checkpoints(of.disk, &wire, domain).await? {
-                wire.forget_checkpoint(domain, &name).await.map_err(libvirt)?;
-            }
+            self.forget_changes(of.disk, &wire, domain).await?;
+        }
+        // They are in the file whose place is taken.
+        if !self.storage.snapshots(of.disk).await?.is_empty() {
+            let why = format!("disk {} has snapshots: delete them first", of.disk);
+            return Err(DriverFault::Rejected(why));
         }
         let socket = self.socket(backup.1);
         let manifest = from.manifest(backup.0, backup.1, digest).await.map_err(store)?;

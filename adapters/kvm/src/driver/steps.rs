@@ -29,6 +29,12 @@ pub enum Step {
     Offer,
     /// A disk that was written back is in its place.
     Replace,
+    /// A snapshot of a disk is there.
+    Snapshot,
+    /// A disk is what it was at a snapshot.
+    RollBack,
+    /// A snapshot of a disk is gone.
+    DeleteSnapshot,
     /// It is held.
     Suspend,
     /// It goes on.
@@ -53,7 +59,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -65,6 +71,9 @@ impl Step {
         Self::Password,
         Self::Offer,
         Self::Replace,
+        Self::Snapshot,
+        Self::RollBack,
+        Self::DeleteSnapshot,
         Self::Suspend,
         Self::Resume,
         Self::Stop,

@@ -121,15 +121,31 @@ impl Directory {
         origin: Origin<'_>,
         size_bytes: u64,
     ) -> Result<Disk, StorageFault> {
+        self.copy_of((origin, None), disk, format, size_bytes).await
+    }
+
+    /// Makes a disk with all that another file reads as, or read as at one of its snapshots, when it may
+    /// have been smaller.
+    pub(super) async fn copy_of(
+        &self,
+        (origin, snapshot): (Origin<'_>, Option<Uuid>),
+        disk: Uuid,
+        format: Format,
+        size_bytes: u64,
+    ) -> Result<Disk, StorageFault> {
         check_origin(origin, size_bytes)?;
         let wanted = Wanted { disk, format, size_bytes, backing: None };
         if let Some(there) = self.there(&wanted).await? {
             return Ok(there);
         }
         let part = self.begin(&wanted).await?;
-        let (path, from) = (origin.path, origin.format);
-        qemu_img::convert(path, from, &part, format, origin.size_bytes).run().await?;
-        if size_bytes > origin.size_bytes {
+        let (path, bytes) = (origin.path, origin.size_bytes);
+        let copy = match snapshot {
+            None => qemu_img::convert(path, origin.format, &part, format, bytes),
+            Some(snapshot) => qemu_img::convert_snapshot(path, snapshot, &part, format, bytes),
+        };
+        copy.run().await?;
+        if look(&part, format).await?.size_bytes < size_bytes {
             qemu_img::resize(&part, format, size_bytes).run().await?;
         }
         self.finish(&wanted, &part).await

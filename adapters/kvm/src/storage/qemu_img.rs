@@ -6,6 +6,7 @@
 use std::{fmt, path::Path, time::Duration};
 
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::tool::{Tool, ToolFault};
 
@@ -72,6 +73,45 @@ pub fn convert(from: &Path, from_format: Format, to: &Path, format: Format, byte
     Tool::new("qemu-img", words).limit(copy_limit(bytes))
 }
 
+/// Copies all that a disk (qcow2) read as at a snapshot.
+pub fn convert_snapshot(
+    from: &Path,
+    snapshot: Uuid,
+    to: &Path,
+    format: Format,
+    bytes: u64,
+) -> Tool {
+    let (from, to, name) = (text(from), text(to), format!("snapshot.name={snapshot}"));
+    let words = ["convert", "-q", "-f", "qcow2", "-l", &name, "-O", format.name(), &from, &to];
+    Tool::new("qemu-img", words).limit(copy_limit(bytes))
+}
+
+/// What is done with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is taken.
+    Take,
+    /// The disk becomes what it was then.
+    RollBack,
+    /// It goes.
+    Delete,
+}
+
+/// Takes, goes back to or removes a snapshot of a disk (qcow2) that no server uses.
+pub fn snapshot(path: &Path, change: Change, snapshot: Uuid) -> Tool {
+    // This one takes no format but in this way. A comma ends an option.
+    let path = text(path).replace(',', ",,");
+    let image = format!("driver=qcow2,file.driver=file,file.filename={path}");
+    let change = match change {
+        Change::Take => "-c",
+        Change::RollBack => "-a",
+        Change::Delete => "-d",
+    };
+    let name = snapshot.to_string();
+    let words = ["snapshot", "-q", "--image-opts", change, &name, &image];
+    Tool::new("qemu-img", words).limit(copy_limit(0) * 10)
+}
+
 /// Gives a disk that no server uses another size.
 pub fn resize(path: &Path, format: Format, size_bytes: u64) -> Tool {
     let (path, size) = (text(path), size_bytes.to_string());
@@ -130,6 +170,13 @@ pub struct Info {
     pub dirty_flag: bool,
     #[serde(default)]
     format_specific: FormatSpecific,
+    #[serde(default)]
+    snapshots: Vec<Named>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Named {
+    name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -151,6 +198,11 @@ impl Info {
     /// Another file that holds its data, as its header names it.
     pub fn data_file(&self) -> Option<&str> {
         self.format_specific.data.data_file.as_deref()
+    }
+
+    /// The names of its snapshots.
+    pub fn snapshots(&self) -> impl Iterator<Item = &str> {
+        self.snapshots.iter().map(|one| one.name.as_str())
     }
 
     /// Whether QEMU found its bookkeeping broken.
@@ -186,6 +238,8 @@ mod tests {
             create(disk, Format::Qcow2, 1 << 30),
             create_on(disk, image, Format::Raw, 1 << 30),
             convert(image, Format::Raw, disk, Format::Qcow2, 1 << 30),
+            convert_snapshot(disk, Uuid::nil(), image, Format::Raw, 1 << 30),
+            snapshot(Path::new("/s,/a"), Change::Take, Uuid::nil()),
             resize(disk, Format::Qcow2, 2 << 30),
             check(disk),
             info(disk, Format::Qcow2, false),
@@ -199,6 +253,10 @@ mod tests {
                 "qemu-img create -q -f qcow2 /s/disks/a.qcow2 1073741824",
                 "qemu-img create -q -f qcow2 -b /s/images/b.raw -F raw /s/disks/a.qcow2 1073741824",
                 "qemu-img convert -q -f raw -O qcow2 /s/images/b.raw /s/disks/a.qcow2",
+                "qemu-img convert -q -f qcow2 -l snapshot.name=00000000-0000-0000-0000-000000000000 \
+                 -O raw /s/disks/a.qcow2 /s/images/b.raw",
+                "qemu-img snapshot -q --image-opts -c 00000000-0000-0000-0000-000000000000 \
+                 driver=qcow2,file.driver=file,file.filename=/s,,/a",
                 "qemu-img resize -q -f qcow2 /s/disks/a.qcow2 2147483648",
                 "qemu-img check -q -f qcow2 /s/disks/a.qcow2",
                 "qemu-img info -U --output=json -f qcow2 /s/disks/a.qcow2",

@@ -107,7 +107,11 @@ async fn a_disk_is_backed_up_while_its_server_runs_and_written_back_when_it_does
     // One of a server that does not run: nothing of its holes is read.
     let stopped = driver.back_up(root, &asked(root, 6, Some(3)), &store).await.unwrap();
     assert!(stopped.sent_bytes < 1 << 20, "{stopped:?}");
-    let digest = full.digest();
+    let (digest, snapshot) = (full.digest(), Uuid::from_u128(0xa1));
+    driver.take_snapshot(root, snapshot).await.unwrap();
+    let kept = driver.write_back(root, (root.disk, full.backup), None, &store).await.unwrap_err();
+    assert!(matches!(&kept, DriverFault::Rejected(why) if why.contains("has snapshots")), "{kept}");
+    driver.delete_snapshot(root, snapshot).await.unwrap();
     driver.write_back(root, (root.disk, full.backup), Some(&digest), &store).await.unwrap();
     driver.write_back(data, (data.disk, raw.backup), None, &store).await.unwrap();
     let missing = (data.disk, Uuid::from_u128(99));

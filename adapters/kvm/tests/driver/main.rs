@@ -9,4 +9,5 @@ mod disks;
 mod host;
 mod life;
 mod operations;
+mod snapshot;
 mod steps;

@@ -178,3 +178,84 @@ async fn the_room_is_the_file_systems() {
     assert_eq!(capacity.total_bytes, total);
     assert!(capacity.free_bytes <= total);
 }
+
+/// Writes a byte over the first MiB of a disk.
+async fn write(path: &Path, byte: u8) {
+    let command = format!("write -P {byte} 0 1M");
+    Tool::new("qemu-io", ["-f", "qcow2", "-c", &command, path.to_str().unwrap()])
+        .run()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_goes_back_to_a_snapshot_and_is_cloned_from_one() {
+    let (folder, storage) = storage().await;
+    let image = image(folder.path());
+    let disk = storage.create_on(id(1), origin(&image), 4 * MIB).await.unwrap();
+    let first = contents(folder.path(), &disk.path, Format::Qcow2).await;
+    for _ in 0..2 {
+        storage.take_snapshot(id(1), id(11)).await.unwrap();
+    }
+    write(&disk.path, 9).await;
+    let grown = storage.grow(id(1), 8 * MIB).await.unwrap();
+    storage.take_snapshot(id(1), id(12)).await.unwrap();
+    let second = contents(folder.path(), &disk.path, Format::Qcow2).await;
+    write(&disk.path, 8).await;
+    assert_eq!(storage.snapshots(id(1)).await.unwrap(), [id(11), id(12)]);
+
+    // It is as large as it has become, also where it was smaller then.
+    let padded = |bytes: &[u8]| [bytes, &vec![0; 8 * MIB as usize - bytes.len()]].concat();
+    for format in Format::ALL {
+        let copy = storage.clone_snapshot((id(1), id(11)), id(3), format).await.unwrap();
+        assert_eq!((copy.size_bytes, copy.backing.len()), (8 * MIB, 0));
+        assert!(contents(folder.path(), &copy.path, format).await == padded(&first), "{format}");
+        storage.delete(id(3)).await.unwrap();
+    }
+    for (snapshot, wanted) in [(id(12), second), (id(11), padded(&first))] {
+        let back = storage.roll_back(id(1), snapshot).await.unwrap();
+        assert_eq!((back.size_bytes, &back.backing), (8 * MIB, &grown.backing));
+        assert!(contents(folder.path(), &disk.path, Format::Qcow2).await == wanted, "{snapshot}");
+    }
+    for _ in 0..2 {
+        storage.delete_snapshot(id(1), id(12)).await.unwrap();
+    }
+    assert_eq!(storage.snapshots(id(1)).await.unwrap(), [id(11)]);
+    let gone = storage.roll_back(id(1), id(12)).await.unwrap_err();
+    assert!(matches!(gone, StorageFault::Missing(_)), "{gone}");
+    storage.create(id(2), Format::Raw, MIB).await.unwrap();
+    let raw = storage.take_snapshot(id(2), id(11)).await.unwrap_err();
+    assert!(matches!(raw, StorageFault::Unfit(_)), "{raw}");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_dies_at_any_step_is_taken_gone_back_to_and_removed_again() {
+    let (folder, storage) = storage().await;
+    let image = image(folder.path());
+    let disk = storage.create_on(id(1), origin(&image), 4 * MIB).await.unwrap();
+    let wanted = contents(folder.path(), &disk.path, Format::Qcow2).await;
+    let everything = async || {
+        storage.take_snapshot(id(1), id(11)).await?;
+        storage.roll_back(id(1), id(11)).await?;
+        storage.delete_snapshot(id(1), id(11)).await
+    };
+    let steps = die_everywhere(
+        async |_| everything().await,
+        async |n| {
+            // A tool that was killed leaves nothing that the next cannot read.
+            everything().await.unwrap();
+            assert!(storage.snapshots(id(1)).await.unwrap().is_empty(), "{n}");
+            let is = contents(folder.path(), &disk.path, Format::Qcow2).await;
+            assert!(is == wanted, "{n}");
+            qemu_check(&disk.path).await;
+        },
+    )
+    .await;
+    assert!(steps > 5, "{steps}");
+}
+
+/// A disk has no errors. What a killed run has left unused takes room and harms nobody.
+async fn qemu_check(path: &Path) {
+    let words = ["check", "-q", "-f", "qcow2", "-r", "leaks", path.to_str().unwrap()];
+    Tool::new("qemu-img", words).run().await.unwrap();
+}
