@@ -31,6 +31,7 @@ use crate::{
     fault::Fault,
     manifest::Placed,
     store::{Store, stranger},
+    take::random_id,
 };
 
 /// Objects that are deleted at once.
@@ -142,10 +143,7 @@ impl Store {
         if chunks.is_empty() {
             return Ok(());
         }
-        let mut random = [0; 16];
-        let faulted = |fault: getrandom::Error| std::io::Error::other(fault.to_string());
-        getrandom::fill(&mut random).map_err(faulted).map_err(Fault::disk("no random bytes"))?;
-        let collection = uuid::Builder::from_random_bytes(random).into_uuid();
+        let collection = random_id()?;
         let mut list = Condemned { chunks, waits_for: None };
         self.write_list(collection, &list).await?;
         collected.condemned = list.chunks.len() as u64;

@@ -33,4 +33,4 @@ pub mod target;
 pub use collect::Collected;
 pub use fault::Fault;
 pub use store::Store;
-pub use take::Asked;
+pub use take::{Asked, random_id};

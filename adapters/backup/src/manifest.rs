@@ -42,6 +42,9 @@ pub struct Manifest {
     pub disk: Uuid,
     /// The backup that it was made on; none when all of the disk was read.
     pub parent: Option<Uuid>,
+    /// What whoever offered the disk calls this very moment, so that changes since are told by it; none
+    /// where nobody tells.
+    pub checkpoint: Option<String>,
     /// When it was asked for.
     pub taken_at: DateTime<Utc>,
     /// How large the disk is.
@@ -162,6 +165,7 @@ mod tests {
             backup: Uuid::from_u128(1),
             disk: Uuid::from_u128(2),
             parent: None,
+            checkpoint: None,
             taken_at: DateTime::UNIX_EPOCH,
             size_bytes: (64 << 10) * 9 + 1,
             chunk_bytes: 64 << 10,

@@ -41,6 +41,9 @@ pub struct Asked {
     /// The backup whose chunks stand for what has not changed since; the source must know what has
     /// changed since that one, or read all.
     pub parent: Option<Uuid>,
+    /// What the source calls the moment that it shows, in its own words; it is written down with the
+    /// backup, and only with one that shows this moment.
+    pub checkpoint: Option<String>,
     /// When it is asked for.
     pub taken_at: DateTime<Utc>,
     /// How large a chunk is; a parent's has the last word.
@@ -92,6 +95,7 @@ impl Store {
             backup: asked.backup,
             disk: asked.disk,
             parent: asked.parent,
+            checkpoint: asked.checkpoint.clone(),
             taken_at: asked.taken_at,
             size_bytes,
             chunk_bytes,
@@ -198,10 +202,20 @@ impl Store {
 
 /// A name that no upload ever had.
 fn new_upload() -> Result<String, Fault> {
-    let mut random = [0; 8];
+    let id = random_id()?;
+    Ok(hex(&id.as_bytes()[..8]))
+}
+
+/// An id that nothing ever had.
+///
+/// # Errors
+/// The operating system gives no random bytes.
+pub fn random_id() -> Result<Uuid, Fault> {
+    let mut random = [0; 16];
     let fault = |fault: getrandom::Error| std::io::Error::other(fault.to_string());
     getrandom::fill(&mut random).map_err(fault).map_err(Fault::disk("no random bytes"))?;
-    Ok(hex(&random))
+    // Not by way of an id's form, which keeps some of its bits.
+    Ok(Uuid::from_bytes(random))
 }
 
 /// What was at a place of a disk.

@@ -73,6 +73,7 @@ pub(crate) fn asked(backup: u128, parent: Option<u128>) -> Asked {
         backup: Uuid::from_u128(backup),
         disk: DISK,
         parent: parent.map(Uuid::from_u128),
+        checkpoint: None,
         taken_at: DateTime::UNIX_EPOCH,
         chunk_bytes: CHUNK as u32,
     }

@@ -51,11 +51,6 @@ pub struct Of {
     pub disk: Uuid,
 }
 
-/// The checkpoint that begins with a backup.
-fn checkpoint(disk: Uuid, backup: Uuid) -> String {
-    format!("{}{backup}", checkpoints(disk))
-}
-
 /// What the checkpoints of a disk begin with.
 fn checkpoints(disk: Uuid) -> String {
     format!("sk-{disk}-")
@@ -99,34 +94,51 @@ impl KvmHost {
         };
         let Some(domain) = running else {
             // The turn is kept: what is read is not started.
-            let socket = self.socket(asked.backup);
-            let open =
-                async { Ok(Export::open(&disk.path, disk.format, Access::Read, &socket).await?) };
-            let export = self.step(Step::Offer, of.server, open).await?;
-            let taken = read(&socket, "", None, asked, into).await?;
-            export.close().await?;
-            return Ok(taken);
+            let asked = Asked { checkpoint: None, ..asked.clone() };
+            let taken = self.back_up_stopped(of, &asked, &disk, into).await;
+            self.clear(asked.backup).await?;
+            return taken;
         };
-        let offered = self.offer(of, asked, &wire, &domain, &disk).await?;
+        let offered = self.offer(of, asked, &wire, &domain, &disk, into).await?;
         // It goes on for long, and the server may be stopped meanwhile, which ends it.
         drop(turn);
         let socket = self.socket(asked.backup);
-        let bitmap = offered.has_bitmap.then(|| Pull::bitmap(&offered.target));
-        let taken = read(&socket, &offered.target, bitmap.as_deref(), asked, into).await;
+        let bitmap = offered.since.as_ref().map(|_| Pull::bitmap(&offered.target));
+        let asked = Asked { checkpoint: offered.checkpoint.clone(), ..asked.clone() };
+        let taken = read(&socket, &offered.target, bitmap.as_deref(), &asked, into).await;
         let _turn = self.turn(of.server).await;
         // Whatever came of it, it is offered no more.
         if state(&wire, &domain).await?.is_active() {
             self.end(asked.backup, &wire, &domain).await?;
-            let mine = checkpoint(of.disk, asked.backup);
-            let is_whole = taken.is_ok();
-            for name in self.own_checkpoints(of.disk, &wire, &domain).await? {
-                if (name == mine) != is_whole {
-                    drop_checkpoint(&wire, &domain, &name).await?;
-                }
+            // The moment that the backup shows is the one that its manifest names: it may be of another
+            // try. With a fault the one before is kept.
+            let goes = |name: &String| match &taken {
+                Ok(manifest) => manifest.checkpoint.as_ref() != Some(name),
+                Err(_) => offered.checkpoint.as_ref() == Some(name),
+            };
+            let known = self.own_checkpoints(of.disk, &wire, &domain).await?;
+            for name in known.iter().filter(|name| goes(name)) {
+                drop_checkpoint(&wire, &domain, name).await?;
             }
         }
         self.clear(asked.backup).await?;
         taken
+    }
+
+    async fn back_up_stopped(
+        &self,
+        of: Of,
+        asked: &Asked,
+        disk: &Disk,
+        into: &Store,
+    ) -> Result<Manifest, DriverFault> {
+        let socket = self.socket(asked.backup);
+        let open =
+            async { Ok(Export::open(&disk.path, disk.format, Access::Read, &socket).await?) };
+        let export = self.step(Step::Offer, of.server, open).await?;
+        let taken = read(&socket, "", None, asked, into).await?;
+        export.close().await?;
+        Ok(taken)
     }
 
     async fn own_checkpoints(
@@ -178,6 +190,7 @@ impl KvmHost {
         wire: &Connection,
         domain: &Domain,
         disk: &Disk,
+        into: &Store,
     ) -> Result<Begun, DriverFault> {
         self.end(asked.backup, wire, domain).await?;
         let targets = self.targets(wire, domain).await?;
@@ -186,14 +199,16 @@ impl KvmHost {
         let target = target.ok_or_else(|| {
             DriverFault::Rejected(format!("{} does not have disk {}", domain.name, of.disk))
         })?;
-        let (mine, known) =
-            (checkpoint(of.disk, asked.backup), self.own_checkpoints(of.disk, wire, domain).await?);
-        if known.contains(&mine) {
-            drop_checkpoint(wire, domain, &mine).await?;
-        }
         let has_checkpoints = disk.format == Format::Qcow2;
-        let since = asked.parent.map(|parent| checkpoint(of.disk, parent));
-        let since = since.filter(|name| has_checkpoints && known.contains(name));
+        let known = self.own_checkpoints(of.disk, wire, domain).await?;
+        let since = match asked.parent.filter(|_| has_checkpoints) {
+            Some(parent) => into.manifest(of.disk, parent, None).await.map_err(store)?.checkpoint,
+            None => None,
+        };
+        let since = since.filter(|name| known.contains(name));
+        // Of this try alone: what shows another moment has another name.
+        let attempt = adapters_backup::random_id().map_err(store)?;
+        let mine = format!("{}{attempt}", checkpoints(of.disk));
         let socket = self.socket(asked.backup);
         let mut pull = Pull {
             socket: socket.display().to_string(),
@@ -221,7 +236,7 @@ impl KvmHost {
             }
         };
         self.step(Step::Offer, of.server, begin).await?;
-        Ok(Begun { target, has_bitmap: pull.since.is_some() })
+        Ok(Begun { target, since: pull.since, checkpoint: pull.checkpoint })
     }
 
     /// Leaves nothing on the host of a backup that is given up.
@@ -236,10 +251,6 @@ impl KvmHost {
             && state(&wire, &domain).await?.is_active()
         {
             self.end(backup, &wire, &domain).await?;
-            let mine = checkpoint(of.disk, backup);
-            if self.own_checkpoints(of.disk, &wire, &domain).await?.contains(&mine) {
-                drop_checkpoint(&wire, &domain, &mine).await?;
-            }
         }
         self.clear(backup).await
     }
@@ -298,16 +309,30 @@ impl KvmHost {
         }
         let socket = self.socket(backup.1);
         let manifest = from.manifest(backup.0, backup.1, digest).await.map_err(store)?;
+        let written = self.write(of, backup, digest, from, &manifest, &socket).await;
+        self.clear(backup.1).await?;
+        written?;
+        Ok(manifest)
+    }
+
+    async fn write(
+        &self,
+        of: Of,
+        backup: (Uuid, Uuid),
+        digest: Option<&str>,
+        from: &Store,
+        manifest: &Manifest,
+        socket: &Path,
+    ) -> Result<(), DriverFault> {
         let (part, format) = self.storage.begin_again(of.disk, manifest.size_bytes).await?;
-        let export = Export::open(&part, format, Access::Write, &socket).await?;
-        let offer = Offer { socket: &socket, export: "", bitmap: None };
+        let export = Export::open(&part, format, Access::Write, socket).await?;
+        let offer = Offer { socket, export: "", bitmap: None };
         let disk = nbd::Disk::connect(offer).await.map_err(store)?;
         from.restore(backup, digest, &disk).await.map_err(store)?;
         disk.close().await.map_err(store)?;
         export.close().await?;
         let place = async { Ok(self.storage.replace(of.disk).await?) };
-        self.step(Step::Replace, of.server, place).await?;
-        Ok(manifest)
+        self.step(Step::Replace, of.server, place).await.map(drop)
     }
 }
 
@@ -330,7 +355,8 @@ async fn drop_checkpoint(
 /// What was begun.
 struct Begun {
     target: String,
-    has_bitmap: bool,
+    since: Option<String>,
+    checkpoint: Option<String>,
 }
 
 async fn read(

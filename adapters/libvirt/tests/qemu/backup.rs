@@ -34,6 +34,7 @@ fn asked(backup: u128, parent: Option<u128>) -> Asked {
         backup: Uuid::from_u128(backup),
         disk: DISK,
         parent: parent.map(Uuid::from_u128),
+        checkpoint: None,
         taken_at: chrono::DateTime::UNIX_EPOCH,
         chunk_bytes: BYTES_MIN,
     }
