@@ -71,7 +71,7 @@ fn store(fault: Fault) -> DriverFault {
 impl KvmHost {
     /// Where a disk is offered for a backup. Short, for a socket's path may not be long.
     fn socket(&self, backup: Uuid) -> PathBuf {
-        self.options.folder.join("backups").join(format!("{backup}.nbd"))
+        self.inner.options.folder.join("backups").join(format!("{backup}.nbd"))
     }
 
     /// Backs a disk of a server up, running or not, or finds that it was backed up under this id.
@@ -85,9 +85,9 @@ impl KvmHost {
         asked: &Asked,
         into: &Store,
     ) -> Result<Manifest, DriverFault> {
-        let turn = self.turn(of.server).await;
-        let disk = self.storage.inspect(of.disk).await?;
-        let wire = self.wire.get().await?;
+        let turn = self.inner.turn(of.server).await;
+        let disk = self.inner.storage.inspect(of.disk).await?;
+        let wire = self.inner.wire.get().await?;
         let running = match find(&wire, of.server).await? {
             Some(domain) if state(&wire, &domain).await?.is_active() => Some(domain),
             _ => None,
@@ -106,7 +106,7 @@ impl KvmHost {
         let bitmap = offered.since.as_ref().map(|_| Pull::bitmap(&offered.target));
         let asked = Asked { checkpoint: offered.checkpoint.clone(), ..asked.clone() };
         let taken = read(&socket, &offered.target, bitmap.as_deref(), &asked, into).await;
-        let _turn = self.turn(of.server).await;
+        let _turn = self.inner.turn(of.server).await;
         // Whatever came of it, it is offered no more.
         if state(&wire, &domain).await?.is_active() {
             self.end(asked.backup, &wire, &domain).await?;
@@ -135,7 +135,7 @@ impl KvmHost {
         let socket = self.socket(asked.backup);
         let open =
             async { Ok(Export::open(&disk.path, disk.format, Access::Read, &socket).await?) };
-        let export = self.step(Step::Offer, of.server, open).await?;
+        let export = self.inner.step(Step::Offer, of.server, open).await?;
         let taken = read(&socket, "", None, asked, into).await?;
         export.close().await?;
         Ok(taken)
@@ -235,7 +235,7 @@ impl KvmHost {
                 done => done.map_err(libvirt),
             }
         };
-        self.step(Step::Offer, of.server, begin).await?;
+        self.inner.step(Step::Offer, of.server, begin).await?;
         Ok(Begun { target, since: pull.since, checkpoint: pull.checkpoint })
     }
 
@@ -244,8 +244,8 @@ impl KvmHost {
     /// # Errors
     /// Another backup of the server goes on, or libvirt's.
     pub async fn give_up_backup(&self, of: Of, backup: Uuid) -> Result<(), DriverFault> {
-        let _turn = self.turn(of.server).await;
-        let wire = self.wire.get().await?;
+        let _turn = self.inner.turn(of.server).await;
+        let wire = self.inner.wire.get().await?;
         let domain = find(&wire, of.server).await?;
         if let Some(domain) = domain
             && state(&wire, &domain).await?.is_active()
@@ -291,8 +291,8 @@ impl KvmHost {
         digest: Option<&str>,
         from: &Store,
     ) -> Result<Manifest, DriverFault> {
-        let _turn = self.turn(of.server).await;
-        let wire = self.wire.get().await?;
+        let _turn = self.inner.turn(of.server).await;
+        let wire = self.inner.wire.get().await?;
         let domain = find(&wire, of.server).await?;
         if let Some(domain) = &domain {
             if state(&wire, domain).await?.is_active() {
@@ -303,7 +303,7 @@ impl KvmHost {
             self.forget_changes(of.disk, &wire, domain).await?;
         }
         // They are in the file whose place is taken.
-        if !self.storage.snapshots(of.disk).await?.is_empty() {
+        if !self.inner.storage.snapshots(of.disk).await?.is_empty() {
             let why = format!("disk {} has snapshots: delete them first", of.disk);
             return Err(DriverFault::Rejected(why));
         }
@@ -324,15 +324,15 @@ impl KvmHost {
         manifest: &Manifest,
         socket: &Path,
     ) -> Result<(), DriverFault> {
-        let (part, format) = self.storage.begin_again(of.disk, manifest.size_bytes).await?;
+        let (part, format) = self.inner.storage.begin_again(of.disk, manifest.size_bytes).await?;
         let export = Export::open(&part, format, Access::Write, socket).await?;
         let offer = Offer { socket, export: "", bitmap: None };
         let disk = nbd::Disk::connect(offer).await.map_err(store)?;
         from.restore(backup, digest, &disk).await.map_err(store)?;
         disk.close().await.map_err(store)?;
         export.close().await?;
-        let place = async { Ok(self.storage.replace(of.disk).await?) };
-        self.step(Step::Replace, of.server, place).await.map(drop)
+        let place = async { Ok(self.inner.storage.replace(of.disk).await?) };
+        self.inner.step(Step::Replace, of.server, place).await.map(drop)
     }
 }
 

@@ -99,7 +99,7 @@ impl KvmHost {
     /// # Errors
     /// The disk is not there, or the host's.
     pub async fn snapshots(&self, of: Of) -> Result<Vec<Uuid>, DriverFault> {
-        Ok(self.storage.snapshots(of.disk).await?)
+        Ok(self.inner.storage.snapshots(of.disk).await?)
     }
 
     /// Takes a snapshot of a server's disk, running or not, unless it is there. The server stands still
@@ -125,24 +125,24 @@ impl KvmHost {
         snapshot: Uuid,
         wanted: bool,
     ) -> Result<(), DriverFault> {
-        let _turn = self.turn(of.server).await;
-        let disk = self.storage.inspect(of.disk).await?;
+        let _turn = self.inner.turn(of.server).await;
+        let disk = self.inner.storage.inspect(of.disk).await?;
         if disk.format != Format::Qcow2 {
             let why = format!("disk {} is {}, which has no snapshots", of.disk, disk.format);
             return Err(DriverFault::Rejected(why));
         }
-        let wire = self.wire.get().await?;
+        let wire = self.inner.wire.get().await?;
         let step = if wanted { Step::Snapshot } else { Step::DeleteSnapshot };
         let change = async {
             match find(&wire, of.server).await? {
                 Some(domain) if state(&wire, &domain).await?.is_active() => {
                     Running { wire: &wire, domain, disk }.make(snapshot, wanted).await
                 }
-                _ if wanted => Ok(self.storage.take_snapshot(of.disk, snapshot).await?),
-                _ => Ok(self.storage.delete_snapshot(of.disk, snapshot).await?),
+                _ if wanted => Ok(self.inner.storage.take_snapshot(of.disk, snapshot).await?),
+                _ => Ok(self.inner.storage.delete_snapshot(of.disk, snapshot).await?),
             }
         };
-        self.step(step, of.server, change).await
+        self.inner.step(step, of.server, change).await
     }
 
     /// Makes a disk of a server that does not run what it was at a snapshot. It stays as large as it is.
@@ -150,8 +150,8 @@ impl KvmHost {
     /// # Errors
     /// The server runs, there is no such snapshot; libvirt's or the host's.
     pub async fn roll_back(&self, of: Of, snapshot: Uuid) -> Result<(), DriverFault> {
-        let _turn = self.turn(of.server).await;
-        let wire = self.wire.get().await?;
+        let _turn = self.inner.turn(of.server).await;
+        let wire = self.inner.wire.get().await?;
         if let Some(domain) = find(&wire, of.server).await? {
             if state(&wire, &domain).await?.is_active() {
                 let why = format!("{} runs: stop it first", wanted::name(of.server));
@@ -160,8 +160,8 @@ impl KvmHost {
             // They say nothing of what going back changes.
             self.forget_changes(of.disk, &wire, &domain).await?;
         }
-        let back = async { Ok(self.storage.roll_back(of.disk, snapshot).await?) };
-        self.step(Step::RollBack, of.server, back).await.map(drop)
+        let back = async { Ok(self.inner.storage.roll_back(of.disk, snapshot).await?) };
+        self.inner.step(Step::RollBack, of.server, back).await.map(drop)
     }
 
     /// Makes a disk with all that a disk of a server that does not run was at a snapshot.
@@ -175,7 +175,7 @@ impl KvmHost {
         disk: Uuid,
         format: Format,
     ) -> Result<Disk, DriverFault> {
-        let _turn = self.turn(of.server).await;
-        Ok(self.storage.clone_snapshot((of.disk, snapshot), disk, format).await?)
+        let _turn = self.inner.turn(of.server).await;
+        Ok(self.inner.storage.clone_snapshot((of.disk, snapshot), disk, format).await?)
     }
 }
