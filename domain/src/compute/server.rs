@@ -4,6 +4,7 @@
 //! are fields of their own: an observation never says anything about an order. What a server of our
 //! own has besides is in [`home`].
 
+pub mod boot;
 pub mod home;
 pub mod parts;
 pub mod password;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use boot::BootDevice;
 use home::{Home, Launch};
 use rescue::{Rescue, RescueSystem};
 
@@ -279,6 +281,11 @@ pub enum Command {
     Resume {},
     /// Go on with the order that is parked.
     Retry {},
+    /// Say what it is started from, from its next start on.
+    SetBootOrder {
+        /// What is tried, in turn; each once.
+        order: Vec<BootDevice>,
+    },
     /// Set a password of somebody inside it, through its guest agent.
     SetPassword {
         /// Whose: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`.
@@ -321,6 +328,11 @@ pub enum Event {
     Assigned {
         /// The new owner; none is the estate.
         project: Option<Uuid>,
+    },
+    /// It is started from something else from its next start on.
+    BootOrderSet {
+        /// What is tried, in turn.
+        order: Vec<BootDevice>,
     },
     /// An order was carried out.
     Confirmed {
@@ -533,6 +545,10 @@ static VERBS: &[Verb] = &[
     operator("resize", "Gives a stopped server of ours other processors and another memory."),
     operator("resume", "Lets a suspended server go on."),
     operator("retry", "Goes on with the parked order."),
+    operator(
+        "set-boot-order",
+        "Says what a server of ours is started from, and what is tried next.",
+    ),
     operator("set-password", "Sets a password inside a server of ours, through its guest agent."),
     operator("start", "Starts a stopped server."),
     operator("stop", "Stops a running server."),
@@ -764,6 +780,7 @@ impl Decider for Server {
                 self.orders.ensure_parked()?;
                 vec![Event::RetryOrdered {}]
             }
+            Command::SetBootOrder { order } => self.set_boot_order(order)?,
             Command::SetPassword { user, password } => self.set_password(user, password)?,
             Command::Start {} => match self.free("start")?.power {
                 Power::Running | Power::Starting => vec![],
@@ -814,6 +831,7 @@ impl Decider for Server {
         match event {
             Event::Abandoned {} => self.orders.settle(),
             Event::Assigned { project } => self.observation.project = project,
+            Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
                 if let Some(Outstanding {
                     order: Order::Resize { vcpus, memory_mib, placement },

@@ -430,6 +430,10 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend(["suspend", "resume"].map(|verb| (verb, json!({}))));
             pool.extend(["web", "db"].map(|name| ("rename", json!({"name": name}))));
             pool.push(("set-password", json!({"password": "sealed"})));
+            pool.extend(
+                [json!(["disk"]), json!(["disk", "network"])]
+                    .map(|order| ("set-boot-order", json!({"order": order}))),
+            );
             pool.extend(numbers.clone().map(|n| ("confirm-removal", json!({"number": n}))));
             pool.extend(
                 numbers.clone().map(|n| ("notice", json!({"number": n, "power": "stopped"}))),

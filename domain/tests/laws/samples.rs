@@ -176,10 +176,11 @@ fn mapped() -> Samples {
 }
 
 fn server() -> Samples {
-    use server::Event as E;
+    use server::{Event as E, boot::BootDevice};
     of::<server::Server>(vec![
         E::Abandoned {},
         E::Assigned { project: Some(id(2)) },
+        E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::Deleted { until: time() },
         E::DiskAdmitted {

@@ -130,6 +130,37 @@ proptest! {
     }
 
     #[test]
+    fn a_server_of_another_size_can_have_the_new_one_or_the_old_one_whatever_comes_of_it(
+        seed in any::<u64>(),
+    ) {
+        let mut dice = Dice::new(seed);
+        let mut host = lived_in(&mut dice, 1);
+        let (small, other) = (dice.request(77_000), dice.request(77_000));
+        let Ok(before) = Fleet::new([host.clone()]).place(&small) else { return Ok(()) };
+        host.take(before.holding.clone()).unwrap();
+        let sized =
+            Request { vcpus: other.vcpus, memory_mib: other.memory_mib, ..small };
+        let fleet = Fleet::new([host.clone()]);
+        let Ok(after) = fleet.place_again(&sized, host_id(1)) else { return Ok(()) };
+        let (old, new) = (before.holding, after.holding);
+        prop_assert_eq!((new.vcpus, new.memory_mib), (sized.vcpus, sized.memory_mib));
+        prop_assert_eq!(&new.devices, &old.devices, "it keeps its devices");
+        let both = old.cover(&new);
+        prop_assert!(old.is_within(&both) && new.is_within(&both), "{:?} {:?} {:?}", old, new, both);
+        prop_assert!(both.is_within(&both));
+        host.give_back(server_id(77_000)).unwrap();
+        // Both may be more than there is, where they lie apart: then it is refused.
+        if host.take(both).is_ok() {
+            prop_assert!(books(&host).balance());
+            for one in [new, old] {
+                host.give_back(server_id(77_000)).unwrap();
+                prop_assert!(host.take(one).is_ok(), "either end is possible");
+                prop_assert!(books(&host).balance());
+            }
+        }
+    }
+
+    #[test]
     fn the_order_of_hosts_does_not_matter_and_the_best_is_chosen(seed in any::<u64>()) {
         let mut dice = Dice::new(seed);
         let mut hosts: Vec<Host> =

@@ -143,6 +143,29 @@ async fn names_and_tags_of_a_server_of_ours_are_changed_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_is_started_from_is_what_it_has_each_once() {
+    let world = World::empty(small());
+    let (_, id) = running(&world).await;
+    let set = async |order: Value| {
+        world.send("server", id, "set-boot-order", json!({"order": order})).await
+    };
+    set(json!(["disk"])).await.unwrap();
+    assert!(set(json!(["disk"])).await.unwrap().events.is_empty());
+    assert_eq!(world.row(id).await["state"]["home"]["boot_order"], json!(["disk"]));
+    assert_eq!(world.row(id).await["order"], Value::Null, "from its next start on");
+    for (order, why) in [
+        (json!([]), "at least one"),
+        (json!(["disk", "disk"]), "each once"),
+        (json!(["network"]), "no interface"),
+    ] {
+        let (code, detail) = refused(set(order).await);
+        assert_eq!(code, "invalid-field");
+        assert!(detail.contains(why), "{detail}");
+    }
+    assert_eq!(code(set(json!(["floppy"])).await), "malformed-command");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_given_or_made_up_and_is_in_no_record() {
     let world = World::empty(small());
     let (host, id) = running(&world).await;

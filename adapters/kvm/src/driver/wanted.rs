@@ -15,6 +15,7 @@ use domain::{
         image,
         placement::{Architecture, Holding},
         server::{
+            boot::BootDevice,
             home::Home,
             parts::{Disk, Nic},
         },
@@ -132,6 +133,13 @@ pub(super) fn description(
     machine.disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout)).collect();
     machine.disks.push(seed(server, layout));
     machine.nics = parts.nics.iter().map(nic).collect::<Result<_, _>>()?;
+    // Where it has no disk of its own, the first is its seed, and nothing to start from.
+    if let Some(first) = machine.disks.first_mut().filter(|_| !parts.disks.is_empty()) {
+        first.boot = home.boot_place(BootDevice::Disk);
+    }
+    if let Some(first) = machine.nics.first_mut() {
+        first.boot = home.boot_place(BootDevice::Network);
+    }
     let devices = holding.devices.iter().map(|id| device(id, usb));
     machine.devices = devices.collect::<Result<_, _>>()?;
     let used = machine.disks.len() + machine.nics.len() + machine.devices.len();
@@ -181,7 +189,7 @@ pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
         is_shared: false,
         serial: Some(serial),
         limits: super::disks::limits(&disk.limits),
-        boot: (at == 0).then_some(1),
+        boot: None,
     }
 }
 

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::{
     Event,
+    boot::BootDevice,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
     rescue::Rescue,
 };
@@ -185,6 +186,9 @@ pub struct Home {
     /// Until when it can be had back, once it was deleted.
     #[serde(default)]
     pub deleted_until: Option<DateTime<Utc>>,
+    /// What it is started from, in turn; its first disk alone when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_order: Vec<BootDevice>,
     /// Its being in rescue; none when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
@@ -284,6 +288,7 @@ impl Home {
             tags: launch.tags,
             protected: launch.protected,
             deleted_until: None,
+            boot_order: Vec::new(),
             rescue: None,
             removed: false,
         })

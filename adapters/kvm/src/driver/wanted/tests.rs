@@ -104,6 +104,21 @@ fn processors_that_run_anywhere_are_in_some_cell_and_memory_that_is_bound_to_non
 }
 
 #[test]
+fn it_is_started_from_what_is_said_in_turn() {
+    let (disk, network) = (BootDevice::Disk, BootDevice::Network);
+    let with = |order: &[BootDevice]| {
+        let mut home = home(|_| {});
+        home.boot_order = order.to_vec();
+        let machine = machine(&home).unwrap();
+        let disks: Vec<_> = machine.disks.iter().map(|disk| disk.boot).collect();
+        (disks, machine.nics[0].boot)
+    };
+    assert_eq!(with(&[]), (vec![Some(1), None, None], None));
+    assert_eq!(with(&[network, disk]), (vec![Some(2), None, None], Some(1)));
+    assert_eq!(with(&[network]), (vec![None, None, None], Some(1)));
+}
+
+#[test]
 fn what_a_host_cannot_give_is_said() {
     let fault = |change: &dyn Fn(&mut Value)| machine(&home(change)).unwrap_err().to_string();
     let medium =

@@ -1,0 +1,56 @@
+//! What a server is started from, and what is tried next when that does not start.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Server, home::Home};
+use crate::kernel::{Decider, Refusal, codes};
+
+/// What a server can be started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootDevice {
+    /// Its first disk.
+    Disk,
+    /// Its first interface.
+    Network,
+}
+
+impl Home {
+    /// The place of a device in the order in which they are tried, from 1; none when it is not.
+    pub fn boot_place(&self, device: BootDevice) -> Option<u32> {
+        if self.boot_order.is_empty() {
+            return (device == BootDevice::Disk).then_some(1);
+        }
+        let at = self.boot_order.iter().position(|one| *one == device)?;
+        Some(at as u32 + 1)
+    }
+}
+
+impl Server {
+    pub(super) fn set_boot_order(&self, order: Vec<BootDevice>) -> Result<Vec<Event>, Refusal> {
+        let home = self.ours("set-boot-order")?;
+        if self.is_deleted() {
+            return Err(Refusal::wrong_state("set-boot-order", self.status()));
+        }
+        let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        if order.is_empty() {
+            return no("order: names at least one of disk and network");
+        }
+        if (1..order.len()).any(|at| order[..at].contains(&order[at])) {
+            return no("order: names each once");
+        }
+        for device in &order {
+            match device {
+                BootDevice::Disk if home.parts.disks.is_empty() => {
+                    return no("order: disk: it has none");
+                }
+                BootDevice::Network if home.parts.nics.is_empty() => {
+                    return no("order: network: it has no interface");
+                }
+                _ => {}
+            }
+        }
+        Ok(if order == home.boot_order { vec![] } else { vec![Event::BootOrderSet { order }] })
+    }
+}
