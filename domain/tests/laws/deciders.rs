@@ -457,10 +457,16 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("set-password", json!({"password": "sealed"})),
                 smaller,
                 ("leave-rescue", json!({})),
+                ("undelete", json!({})),
                 ("purge", json!({})),
             ];
-            for (at, one) in rare.iter().cycle().take(14).enumerate() {
-                pool.insert(pool.len() * at / 14, one.clone());
+            for (at, one) in rare.iter().cycle().take(24).enumerate() {
+                pool.insert(pool.len() * at / 24, one.clone());
+            }
+            for quarter in 0..4 {
+                let at = pool.len() * quarter / 4;
+                let gone = numbers.clone().map(|n| ("confirm-removal", json!({"number": n})));
+                pool.splice(at..at, gone);
             }
         }
         "security-group" => {
@@ -560,7 +566,7 @@ fn every_fact_says_something_and_a_command_repeated_says_nothing() {
         let (kind, pool) = (kinds::by_name(sample.kind).unwrap(), commands(sample.kind));
         let made = RefCell::new(BTreeSet::new());
         // Who can do more has more lives to do it in.
-        let cases = (sample.types.len() * 8).max(100) as u32;
+        let cases = (sample.types.len() * 16).max(100) as u32;
         let config =
             ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
