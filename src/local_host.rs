@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use commands::{
     ledger::Ledger,
-    ports::{DriverFault, HostDriver, LocalHost, Query},
+    ports::{DriverFault, HostDriver, LocalHost, Query, ServerPower, ServerPowers},
     submit::{Submission, SubmitFault},
 };
 use domain::{
@@ -24,7 +24,10 @@ use domain::{
     kinds,
 };
 use serde_json::json;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
 use crate::edge::SystemClock;
@@ -62,7 +65,8 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
             options.labels.clone_from(labels);
             let host = KvmHost::open(options).await.context("the host")?;
             host.guard().await.context("the rules of the host's servers")?;
-            Ok(Arc::new(Kvm(host)))
+            let changes = Mutex::new(host.changes());
+            Ok(Arc::new(Kvm(host, changes)))
         }
         Means::Simulated { pause } => {
             let file = folder.join("simulated.json");
@@ -74,8 +78,8 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
     }
 }
 
-/// This machine with KVM.
-struct Kvm(KvmHost);
+/// This machine with KVM, and what tells that a server of it may have changed.
+struct Kvm(KvmHost, Mutex<watch::Receiver<u64>>);
 
 #[async_trait]
 impl LocalHost for Kvm {
@@ -85,6 +89,20 @@ impl LocalHost for Kvm {
 
     async fn sight(&self) -> Result<HostSighting, DriverFault> {
         self.0.sighting().await
+    }
+
+    async fn servers(&self) -> Result<ServerPowers, DriverFault> {
+        let power = |(id, seen): (Uuid, driver::Seen)| {
+            (id, ServerPower { number: seen.number, power: seen.power })
+        };
+        Ok(self.0.powers().await?.into_iter().map(power).collect())
+    }
+
+    async fn changed(&self) {
+        if self.1.lock().await.changed().await.is_err() {
+            // Nothing will tell of anything any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {

@@ -28,7 +28,10 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    compute::host::{Host, HostSighting},
+    compute::{
+        host::{Host, HostSighting},
+        server::Server,
+    },
     kernel::{Decider, OrderKey, Principal, Refusal, codes},
     kinds,
 };
@@ -40,7 +43,7 @@ pub use outcome::{Outcome, OutcomeFault};
 
 use crate::{
     ledger::Ledger,
-    ports::{Clock, DriverFault, HostDriver, HostTask, Lease, Report},
+    ports::{Clock, DriverFault, HostDriver, HostTask, Lease, Report, ServerPowers},
     submit::{Submission, SubmitFault},
 };
 
@@ -186,7 +189,7 @@ impl Desk {
         for _ in 0..JOINS_MAX {
             let epoch = state_of(ledger, host).await?.epoch + 1;
             let body = json!({"epoch": epoch, "agent": agent});
-            match submit(ledger, by, host, "join", body).await {
+            match submit(ledger, by, Host::KIND, host, "join", body).await {
                 Err(SubmitFault::Refused(no)) if *no.code == codes::STALE_EPOCH => {}
                 Err(fault) => return Err(fault),
                 Ok(()) => {
@@ -210,9 +213,26 @@ impl Desk {
         host: Uuid,
         epoch: u64,
         seen: &HostSighting,
+        servers: &ServerPowers,
     ) -> Result<(), SubmitFault> {
         self.hear(ledger, by, host, epoch).await?;
-        submit(ledger, by, host, "sight", json!({"epoch": epoch, "seen": seen})).await
+        submit(ledger, by, Host::KIND, host, "sight", json!({"epoch": epoch, "seen": seen}))
+            .await?;
+        for (id, now) in servers {
+            let server = ledger.typed::<Server>(&id.to_string()).await?.1;
+            // What is not on this host is not its agent's to tell of.
+            let is_here = server
+                .home
+                .as_ref()
+                .is_some_and(|home| home.placement.host.uuid() == host && !home.removed);
+            let is_known =
+                server.observation.seen.as_ref().is_some_and(|seen| seen.power == now.power);
+            if is_here && !is_known {
+                let body = json!({"number": now.number, "power": now.power});
+                submit(ledger, by, Server::KIND, *id, "notice", body).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The orders of a host that its agent does not work on yet; waits for one if there is none.
@@ -321,7 +341,7 @@ impl Desk {
         state.check_epoch(epoch)?;
         self.listen(ledger, host, epoch).await;
         if state.unreachable_since.is_some() {
-            submit(ledger, by, host, "mark-reachable", json!({"epoch": epoch})).await?;
+            submit(ledger, by, Host::KIND, host, "mark-reachable", json!({"epoch": epoch})).await?;
         }
         Ok(())
     }
@@ -370,15 +390,16 @@ async fn state_of(ledger: &Ledger, host: Uuid) -> Result<Host, SubmitFault> {
 async fn submit(
     ledger: &Ledger,
     by: &Principal,
-    host: Uuid,
+    kind: &str,
+    id: Uuid,
     verb: &str,
     body: Value,
 ) -> Result<(), SubmitFault> {
-    let kind = kinds::by_name(Host::KIND).ok_or_else(|| {
-        SubmitFault::Refused(Refusal::new(&codes::NOT_FOUND, "there is no kind host"))
+    let kind = kinds::by_name(kind).ok_or_else(|| {
+        SubmitFault::Refused(Refusal::new(&codes::NOT_FOUND, format!("there is no kind {kind}")))
     })?;
     let principal = Principal::system(&format!("agent/{}", by.name));
-    ledger.submit(Submission::new(principal, kind, host, verb, body)).await.map(drop)
+    ledger.submit(Submission::new(principal, kind, id, verb, body)).await.map(drop)
 }
 
 /// A question for tasks that is waiting; the agent is heard for as long.

@@ -333,12 +333,21 @@ fn an_agent_runs_a_server_on_a_real_libvirt() {
     agent = begin();
     awaited(&server, "web", "running");
     assert_eq!(guests(data.path()), 1);
+    // It loses its power from outside: nobody ordered that, and it is told.
+    let uri = format!("qemu+unix:///system?socket={}", socket.display());
+    let domain = format!("sk-{id}");
+    let virsh = ["60", "virsh", "-q", "-c", &uri, "destroy", &domain];
+    assert!(std::process::Command::new("timeout").args(virsh).status().unwrap().success());
+    awaited(&server, "web", "stopped");
+    order(&server, "start", "web");
+    awaited(&server, "web", "running");
     order(&server, "stop", "web");
     awaited(&server, "web", "stopped");
     assert_eq!(guests(data.path()), 0);
     order(&server, "delete", "web");
     order(&server, "purge", "web");
     assert!(agent.lines.next_with("an order is begun").is_some(), "the launch's");
+    assert!(agent.lines.next_with("an order is begun").is_some(), "the start's");
     assert!(agent.lines.next_with("an order is begun").is_some(), "the stop's");
     assert!(agent.lines.next_with("an order is begun").is_some(), "the removal's");
     agent.kill();

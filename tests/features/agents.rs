@@ -16,12 +16,15 @@ use async_trait::async_trait;
 use commands::{
     desk::{AWAY_AFTER, Outcome},
     ledger::Ledger,
-    ports::{DriverFault, HostDriver, HostTask, LocalHost, Report},
+    ports::{DriverFault, HostDriver, HostTask, LocalHost, Report, ServerPower, ServerPowers},
     run_orders::{LEASE_TERM, Runner},
     submit::SubmitFault,
 };
 use domain::{
-    compute::host::{Host, HostSighting},
+    compute::{
+        host::{Host, HostSighting},
+        server::Power,
+    },
     kernel::{Decider, OrderKey, Principal},
 };
 use serde_json::json;
@@ -85,8 +88,13 @@ impl Line for Wire {
     async fn join(&self, agent: &str) -> Result<u64, LineFault> {
         self.over(async |line| line.join(agent).await).await
     }
-    async fn sight(&self, epoch: u64, seen: &HostSighting) -> Result<(), LineFault> {
-        self.over(async |line| line.sight(epoch, seen).await).await
+    async fn sight(
+        &self,
+        epoch: u64,
+        seen: &HostSighting,
+        servers: &ServerPowers,
+    ) -> Result<(), LineFault> {
+        self.over(async |line| line.sight(epoch, seen, servers).await).await
     }
     async fn tasks(
         &self,
@@ -552,16 +560,46 @@ async fn an_agent_of_an_older_epoch_is_told_so_and_changes_nothing() {
     let (ledger, by, host) = (&second.world.ledger, Principal::system("test"), second.host);
     let desk = &ledger.desk;
     let seen = SimHosts::sighting(1, 1, 64);
-    assert_eq!(code(desk.sight(ledger, &by, host, 1, &seen).await), "stale-epoch");
+    let none = ServerPowers::new();
+    assert_eq!(code(desk.sight(ledger, &by, host, 1, &seen, &none).await), "stale-epoch");
+    let power = ServerPower { number: 1, power: Power::Stopped };
+    let told = desk.sight(ledger, &by, host, 1, &seen, &ServerPowers::from([(id, power)])).await;
+    assert_eq!(code(told), "stale-epoch");
     let (none, zero, never) = (BTreeSet::new(), Duration::ZERO, std::future::pending());
     let asked = desk.next(ledger, &by, host, 1, none, zero, never).await;
     assert_eq!(code(asked), "stale-epoch");
     let key = OrderKey { stream: domain::kernel::StreamId::new("server", id), number: 1 };
     let report = Outcome::Report { verb: "confirm".into(), body: json!({"number": 1}) };
     assert_eq!(code(desk.answer(ledger, &by, host, 1, &key, report).await), "stale-epoch");
-    let future = desk.sight(ledger, &by, host, 9, &seen).await;
+    let future = desk.sight(ledger, &by, host, 9, &seen, &ServerPowers::new()).await;
     assert_eq!(code(future), "stale-epoch", "nor one that the log does not know");
     assert_eq!(second.world.log.head().await.unwrap().position, head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_does_by_itself_is_told_by_its_own_host_alone() {
+    let site = Site::new().await;
+    let _server = site.server();
+    let _agent = site.agent().await;
+    let id = site.launched("web").await;
+    site.is(id, "running").await;
+    let (ledger, by) = (&site.world.ledger, Principal::system("test"));
+    let tell = async |host: Uuid, number: u64, power: Power| {
+        let servers = ServerPowers::from([(id, ServerPower { number, power })]);
+        let epoch = ledger.typed::<Host>(&host.to_string()).await.unwrap().1.epoch;
+        let seen = SimHosts::sighting(1, 4, 8_192);
+        ledger.desk.sight(ledger, &by, host, epoch, &seen, &servers).await.unwrap();
+    };
+    // Another host has nothing to say of it, and a look that an order has overtaken says nothing.
+    let other = site.world.host("kvm-2", 1, 4, 8_192).await;
+    tell(other, 1, Power::Stopped).await;
+    tell(site.host, 0, Power::Stopped).await;
+    assert_eq!(site.world.server(id).await.status(), "running");
+    tell(site.host, 1, Power::Stopped).await;
+    assert_eq!(site.world.server(id).await.status(), "stopped");
+    let head = site.world.log.head().await.unwrap().position;
+    tell(site.host, 1, Power::Stopped).await;
+    assert_eq!(site.world.log.head().await.unwrap().position, head, "it is known");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,19 +212,26 @@ impl Agent {
         asking.boxed().fuse()
     }
 
-    /// Looks at the host after a pause and says what it is; gives the pause before the next look.
+    /// Looks at the host after a pause, or when a server may have changed by itself, and says what is
+    /// there; gives the pause before the next look.
     async fn sight(&self, epoch: u64, pause: Duration) -> Result<Duration, AgentFault> {
         if !pause.is_zero() {
-            self.clock.sleep(pause).await;
+            let mut rest = pin!(self.clock.sleep(pause).fuse());
+            let mut changed = pin!(self.local.changed().fuse());
+            select! {
+                () = rest => {}
+                () = changed => {}
+            }
         }
-        let seen = match self.local.sight().await {
+        let look = async { Ok((self.local.sight().await?, self.local.servers().await?)) };
+        let (seen, servers) = match look.await {
             Ok(seen) => seen,
-            Err(fault) => {
+            Err::<_, DriverFault>(fault) => {
                 tracing::warn!(%fault, "the host cannot be looked at; it is tried again");
                 return Ok(BACK_OFF_MAX);
             }
         };
-        match self.line.sight(epoch, &seen).await {
+        match self.line.sight(epoch, &seen, &servers).await {
             Ok(()) => Ok(self.options.sight_every),
             Err(LineFault::Stale(why)) => Err(AgentFault::Fenced(why)),
             Err(fault @ LineFault::Refused { .. }) => {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, error::Error, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use commands::{desk::Outcome, ports::HostTask};
+use commands::{
+    desk::Outcome,
+    ports::{HostTask, ServerPowers},
+};
 use domain::{compute::host::HostSighting, kernel::OrderKey};
 use reqwest::{
     Certificate, Client, RequestBuilder, Url,
@@ -268,8 +271,14 @@ impl Line for HttpLine {
         Ok(joined.epoch)
     }
 
-    async fn sight(&self, epoch: u64, seen: &HostSighting) -> Result<(), LineFault> {
-        let _: Value = self.post("sight", &json!({"epoch": epoch, "seen": seen}), None).await?;
+    async fn sight(
+        &self,
+        epoch: u64,
+        seen: &HostSighting,
+        servers: &ServerPowers,
+    ) -> Result<(), LineFault> {
+        let body = json!({"epoch": epoch, "seen": seen, "servers": servers});
+        let _: Value = self.post("sight", &body, None).await?;
         Ok(())
     }
 

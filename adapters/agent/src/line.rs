@@ -3,7 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use commands::{desk::Outcome, ledger::Ledger, ports::HostTask, submit::SubmitFault};
+use commands::{
+    desk::Outcome,
+    ledger::Ledger,
+    ports::{HostTask, ServerPowers},
+    submit::SubmitFault,
+};
 use domain::{
     compute::host::HostSighting,
     kernel::{OrderKey, Principal, codes},
@@ -44,8 +49,13 @@ impl LineFault {
 pub trait Line: Send + Sync + 'static {
     /// Begins to work for the host, and gives the epoch.
     async fn join(&self, agent: &str) -> Result<u64, LineFault>;
-    /// Says what the host is.
-    async fn sight(&self, epoch: u64, seen: &HostSighting) -> Result<(), LineFault>;
+    /// Says what the host is, and what its servers do.
+    async fn sight(
+        &self,
+        epoch: u64,
+        seen: &HostSighting,
+        servers: &ServerPowers,
+    ) -> Result<(), LineFault>;
     /// Asks for orders but those that are worked on already; waits for one at most so long.
     async fn tasks(
         &self,
@@ -93,8 +103,14 @@ impl Line for LocalLine {
         Ok(self.ledger.desk.join(&self.ledger, &self.by, self.host, agent).await?)
     }
 
-    async fn sight(&self, epoch: u64, seen: &HostSighting) -> Result<(), LineFault> {
-        Ok(self.ledger.desk.sight(&self.ledger, &self.by, self.host, epoch, seen).await?)
+    async fn sight(
+        &self,
+        epoch: u64,
+        seen: &HostSighting,
+        servers: &ServerPowers,
+    ) -> Result<(), LineFault> {
+        let desk = &self.ledger.desk;
+        Ok(desk.sight(&self.ledger, &self.by, self.host, epoch, seen, servers).await?)
     }
 
     async fn tasks(

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use ::commands::desk::{BUSY_MAX, Outcome, WAIT_MAX};
+use ::commands::{
+    desk::{BUSY_MAX, Outcome, WAIT_MAX},
+    ports::ServerPowers,
+};
 use axum::http::StatusCode;
 use domain::{
     compute::host::{Host, HostSighting},
@@ -43,6 +46,9 @@ struct Sight {
     epoch: u64,
     /// What it sees.
     seen: HostSighting,
+    /// What the host's servers do, by id: only what is not known already is recorded.
+    #[serde(default)]
+    servers: ServerPowers,
 }
 
 /// An agent asks for orders.
@@ -144,9 +150,10 @@ pub(crate) async fn join(mut call: Call) -> Answer {
 /// An agent says what its host is.
 pub(crate) async fn sight(mut call: Call) -> Answer {
     let host = host(&call)?;
-    let Sight { epoch, seen } = read(&mut call).await?;
+    let Sight { epoch, seen, servers } = read(&mut call).await?;
     let ledger = &call.service.ledger;
-    ledger.desk.sight(ledger, &call.principal, host, epoch, &seen).await?;
+    let by = &call.principal;
+    ledger.desk.sight(ledger, by, host, epoch, &seen, &servers).await?;
     Ok(reply(StatusCode::OK, &json!({"host": host, "epoch": epoch})))
 }
 

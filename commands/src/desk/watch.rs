@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::kernel::Principal;
+use domain::{
+    compute::host::Host,
+    kernel::{Decider, Principal},
+};
 use futures::{FutureExt, pin_mut, select};
 use serde_json::json;
 use uuid::Uuid;
@@ -99,7 +102,7 @@ impl Desk {
                 self.heard(host).filter(|heard| heard.epoch == epoch).map(|one| one.last_heard);
             let body = json!({"epoch": epoch, "last_heard": last_heard});
             let by = Principal::system("desk");
-            match submit(ledger, &by, host, "mark-unreachable", body).await {
+            match submit(ledger, &by, Host::KIND, host, "mark-unreachable", body).await {
                 Ok(()) => tracing::warn!(%host, "its agent is not heard: the host is unreachable"),
                 Err(fault) => {
                     tracing::info!(%host, fault = chain(&fault), "left as it is");

@@ -1,12 +1,16 @@
 //! Hosts of our own: who carries out the orders of the servers that have their place there.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use domain::{
-    compute::{host::HostSighting, server::Server},
+    compute::{
+        host::HostSighting,
+        server::{Power, Server},
+    },
     kernel::OrderKey,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -55,6 +59,19 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault>;
 }
 
+/// What a server of a host does, and what it did not know of yet when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerPower {
+    /// The number of the last order of it that was begun there.
+    pub number: u64,
+    /// Whether it runs.
+    pub power: Power,
+}
+
+/// What the servers of a host do, by id.
+pub type ServerPowers = BTreeMap<Uuid, ServerPower>;
+
 /// The machine that an agent runs on, as the agent reaches it.
 #[async_trait]
 pub trait LocalHost: Send + Sync + 'static {
@@ -62,6 +79,14 @@ pub trait LocalHost: Send + Sync + 'static {
     fn agent(&self) -> String;
     /// What it is now.
     async fn sight(&self) -> Result<HostSighting, DriverFault>;
+    /// What its servers do now.
+    async fn servers(&self) -> Result<ServerPowers, DriverFault> {
+        Ok(ServerPowers::new())
+    }
+    /// Comes back when a server may have changed by itself.
+    async fn changed(&self) {
+        std::future::pending::<()>().await;
+    }
     /// What carries orders out, for an agent that has joined in this epoch.
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver>;
 }

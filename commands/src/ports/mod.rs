@@ -18,7 +18,7 @@ pub use bills::{
 };
 pub use clock::{Clock, NewId};
 pub use files::{Bucket, FilePage, Files, Pieces};
-pub use hosts::{HostDriver, HostTask, Hosts, LocalHost, NoHosts};
+pub use hosts::{HostDriver, HostTask, Hosts, LocalHost, NoHosts, ServerPower, ServerPowers};
 pub use leases::{Lease, Leases};
 pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,

@@ -192,6 +192,7 @@ pub(crate) fn first(xml: &str, name: &str) -> String {
 /// One word for a fault.
 pub(crate) fn word(fault: &DriverFault) -> &'static str {
     match fault {
+        DriverFault::Away(_) => "away",
         DriverFault::Transient(_) => "transient",
         DriverFault::Denied(_) => "denied",
         DriverFault::NotFound(_) => "not found",
