@@ -147,13 +147,6 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  skyledger diff --from 1h\n  \
         skyledger diff --from 1200 --to 1300 security-groups")]
     Diff(Diff),
-    /// Which servers of a host can go elsewhere, where to, and what is in the way of the others
-    #[command(
-        after_help = "Nothing is ordered by it. Obstacles: deleted, devices, local-disks, no-room, \
-        order, rescued.\n\nExamples:\n  skyledger do host disable kvm-1\n  skyledger drain kvm-1\n  \
-        skyledger drain kvm-1 -o json"
-    )]
-    Drain(Drain),
     /// Send any command to any resource
     #[command(
         name = "do",
@@ -162,6 +155,13 @@ pub(crate) enum Command {
         skyledger do sg declare -f web.yaml --dry-run"
     )]
     Do(Do),
+    /// Which servers of a host can go elsewhere, where to, and what is in the way of the others
+    #[command(
+        after_help = "Nothing is ordered by it. Obstacles: deleted, devices, local-disks, no-room, \
+        order, rescued.\n\nExamples:\n  skyledger do host disable kvm-1\n  skyledger drain kvm-1\n  \
+        skyledger drain kvm-1 -o json"
+    )]
+    Drain(Drain),
     /// Records of the log
     #[command(after_help = "Examples:\n  skyledger events --limit 20\n  \
         skyledger events --actor token:ci --follow")]

@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use adapters_store_kit::group::{Now, system_time};
@@ -43,6 +43,11 @@ pub use leases::SqliteLeases;
 use tail::Tail;
 pub use views::{SqliteViewStore, SqliteViews, start_views};
 use writer::{Job, Writer};
+
+/// How long a lock that somebody has is waited for: longer than a process takes to begin.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Makes what was written to a file durable: `fdatasync`. Tests put their own in its place.
 pub type SyncFile = Arc<dyn Fn(&File) -> std::io::Result<()> + Send + Sync>;
@@ -336,13 +341,23 @@ fn lock(path: &Path) -> Result<File, LogFault> {
     };
     let file =
         File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogFault::Unavailable(format!(
-            "{} is open in another process; one server at a time can use an embedded store",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+    // Whoever had it may just be ending: a process that is being started has its parent's open files
+    // until it begins, and a lock with them.
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(LOCK_AGAIN);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(LogFault::Unavailable(format!(
+                    "{} is open in another process; one server at a time can use an embedded store",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
     }
 }
 
