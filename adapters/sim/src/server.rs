@@ -2,7 +2,7 @@
 //! missing; a restart leaves the order's mark with the same call, so it happens once.
 
 use commands::ports::{Call, DriverFault, Report, Task};
-use domain::compute::server::{Order, Power};
+use domain::compute::server::{CloudOrder, Power};
 use serde_json::json;
 
 use crate::{
@@ -10,42 +10,26 @@ use crate::{
     fault::Op,
 };
 
-fn read(task: &Task) -> Result<Order, DriverFault> {
-    serde_json::from_value(task.order.clone())
-        .map_err(|error| DriverFault::Unexpected(format!("the order does not read: {error}")))
-}
-
 /// Carries out one order.
 pub(crate) async fn carry_out(api: &Api<'_>, task: &Task) -> Result<Report, DriverFault> {
     let (id, key) = (task.origin.external_id.as_str(), task.key.to_string());
     let (now, mark) = api.find_server(id).await?;
-    match read(task)? {
-        Order::Start {} if now.power == Power::Stopping => {
+    match CloudOrder::read(&task.order).map_err(DriverFault::Unexpected)? {
+        CloudOrder::Start if now.power == Power::Stopping => {
             return Err(DriverFault::Transient(format!("{id} is still stopping")));
         }
-        Order::Start {} if matches!(now.power, Power::Running | Power::Starting) => {}
-        Order::Start {} => drop(api.switch(Op::StartServer, id, &key).await?),
-        Order::Stop {} if matches!(now.power, Power::Stopped | Power::Stopping) => {}
-        Order::Stop {} => drop(api.switch(Op::StopServer, id, &key).await?),
-        Order::Reboot {} if mark.as_ref() == Some(&key) => {}
-        Order::Reboot {} => drop(api.switch(Op::RebootServer, id, &key).await?),
-        Order::SetTags { tags } => {
+        CloudOrder::Start if matches!(now.power, Power::Running | Power::Starting) => {}
+        CloudOrder::Start => drop(api.switch(Op::StartServer, id, &key).await?),
+        CloudOrder::Stop if matches!(now.power, Power::Stopped | Power::Stopping) => {}
+        CloudOrder::Stop => drop(api.switch(Op::StopServer, id, &key).await?),
+        CloudOrder::Reboot if mark.as_ref() == Some(&key) => {}
+        CloudOrder::Reboot => drop(api.switch(Op::RebootServer, id, &key).await?),
+        CloudOrder::SetTags { tags } => {
             for (name, value) in &tags {
                 if now.tags.get(name) != value.as_ref() {
                     api.set_tag(SERVER, id, name, value.as_deref()).await?;
                 }
             }
-        }
-        Order::Launch {}
-        | Order::LeaveRescue { .. }
-        | Order::Remove {}
-        | Order::Rescue { .. }
-        | Order::Resize { .. }
-        | Order::Resume {}
-        | Order::SetPassword { .. }
-        | Order::Suspend {} => {
-            let what = format!("{key}: an order of a server on a host");
-            return Err(DriverFault::Unexpected(what));
         }
     }
     let (seen, _) = api.find_server(id).await?;
@@ -56,22 +40,12 @@ pub(crate) async fn carry_out(api: &Api<'_>, task: &Task) -> Result<Report, Driv
 pub(crate) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let call = |op: Op, effect: String| Call { call: format!("sim:{}", op.name()), effect };
-    match read(task) {
-        Err(_)
-        | Ok(
-            Order::Launch {}
-            | Order::LeaveRescue { .. }
-            | Order::Remove {}
-            | Order::Rescue { .. }
-            | Order::Resize { .. }
-            | Order::Resume {}
-            | Order::SetPassword { .. }
-            | Order::Suspend {},
-        ) => Vec::new(),
-        Ok(Order::Start {}) => vec![call(Op::StartServer, format!("starts {id}"))],
-        Ok(Order::Stop {}) => vec![call(Op::StopServer, format!("stops {id}"))],
-        Ok(Order::Reboot {}) => vec![call(Op::RebootServer, format!("restarts {id}"))],
-        Ok(Order::SetTags { tags }) => tags
+    match CloudOrder::read(&task.order) {
+        Err(_) => Vec::new(),
+        Ok(CloudOrder::Start) => vec![call(Op::StartServer, format!("starts {id}"))],
+        Ok(CloudOrder::Stop) => vec![call(Op::StopServer, format!("stops {id}"))],
+        Ok(CloudOrder::Reboot) => vec![call(Op::RebootServer, format!("restarts {id}"))],
+        Ok(CloudOrder::SetTags { tags }) => tags
             .iter()
             .map(|(name, value)| match value {
                 Some(value) => call(Op::SetTag, format!("sets {name}={value} of {id}")),

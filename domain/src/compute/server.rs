@@ -6,6 +6,7 @@
 
 pub mod boot;
 pub mod home;
+pub mod order;
 pub mod parts;
 pub mod password;
 pub mod rescue;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use boot::BootDevice;
 use home::{Home, Launch};
+pub use order::{CloudOrder, Order};
 use rescue::{Rescue, RescueSystem};
 
 use crate::{
@@ -112,59 +114,6 @@ impl Resource for Machine {
         facets.parent = self.network.clone().or_else(|| self.vpc.clone());
         facets.tags.clone_from(&self.tags);
     }
-}
-
-/// What a server can wait for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
-pub enum Order {
-    /// Make it, on the host where it has its place, and start it.
-    Launch {},
-    /// End its rescue: from now on it is started from what its disks have.
-    LeaveRescue {
-        /// Whether it runs afterwards.
-        start: bool,
-    },
-    /// Restart it.
-    Reboot {},
-    /// Leave nothing of it on its host.
-    Remove {},
-    /// Start it from a small system in memory, to be repaired.
-    Rescue {
-        /// Which.
-        system: RescueSystem,
-        /// The password of its user `root`, sealed.
-        password: String,
-    },
-    /// Give it another size; it is stopped.
-    Resize {
-        /// Virtual CPUs.
-        vcpus: u32,
-        /// Memory.
-        memory_mib: u64,
-        /// What it takes of its host from then on.
-        placement: Box<Placement>,
-    },
-    /// Let it go on.
-    Resume {},
-    /// Set a password of somebody inside it, through its guest agent.
-    SetPassword {
-        /// Whose.
-        user: String,
-        /// The password, sealed.
-        password: String,
-    },
-    /// Make its tags these; tags that are not named stay, and null removes one.
-    SetTags {
-        /// Name and value.
-        tags: BTreeMap<String, Option<String>>,
-    },
-    /// Make it run.
-    Start {},
-    /// Make it stop.
-    Stop {},
-    /// Make it stand still, with everything of it in its host's memory.
-    Suspend {},
 }
 
 /// A command of a server.

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use commands::ports::{Call, DriverFault, Intent, Report, Task};
-use domain::compute::server::{Machine, Order, Power};
+use domain::compute::server::{CloudOrder, Machine, Power};
 use serde_json::json;
 
 use super::{
@@ -39,72 +39,38 @@ pub(super) async fn carry_out(
     region: &str,
     task: &Task,
 ) -> Result<Report, DriverFault> {
-    let order = read(task)?;
+    let order = CloudOrder::read(&task.order).map_err(DriverFault::Unexpected)?;
     let key = task.key.to_string();
     let work = Work { session, region, id: &task.origin.external_id, key };
     let seen = match order {
-        Order::Start {} => work.start().await?,
-        Order::Stop {} => work.stop().await?,
-        Order::Reboot {} => work.reboot().await?,
-        Order::SetTags { tags } => work.set_tags(&tags).await?,
-        Order::Launch {}
-        | Order::LeaveRescue { .. }
-        | Order::Remove {}
-        | Order::Rescue { .. }
-        | Order::Resize { .. }
-        | Order::Resume {}
-        | Order::SetPassword { .. }
-        | Order::Suspend {} => return Err(unexpected(task)),
+        CloudOrder::Start => work.start().await?,
+        CloudOrder::Stop => work.stop().await?,
+        CloudOrder::Reboot => work.reboot().await?,
+        CloudOrder::SetTags { tags } => work.set_tags(&tags).await?,
     };
     Ok(Report { verb: "confirm", body: json!({"number": task.key.number, "seen": seen}) })
 }
 
-/// An order that only servers on hosts of ours have.
-fn unexpected(task: &Task) -> DriverFault {
-    DriverFault::Unexpected(format!("{}: an order of a server on a host", task.key))
-}
-
-fn read(task: &Task) -> Result<Order, DriverFault> {
-    serde_json::from_value(task.order.clone())
-        .map_err(|error| DriverFault::Unexpected(format!("the order does not read: {error}")))
-}
-
 /// What AWS does not take, before it is ordered.
 pub(super) fn check(intent: &Intent<'_>) -> Result<(), String> {
-    match serde_json::from_value(intent.order.clone()) {
-        Ok(Order::SetTags { tags }) => {
-            let set = tags.iter().map(|(name, value)| (name, value.as_ref()));
-            limits::tags(set, intent.tags)
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
+    let CloudOrder::SetTags { tags } = CloudOrder::read(intent.order)? else { return Ok(()) };
+    limits::tags(tags.iter().map(|(name, value)| (name, value.as_ref())), intent.tags)
 }
 
 /// The calls of an order.
 pub(super) fn calls(task: &Task) -> Vec<Call> {
     let id = &task.origin.external_id;
     let one = |call: &str, effect: String| vec![Call { call: format!("ec2:{call}"), effect }];
-    match read(task) {
-        Err(_)
-        | Ok(
-            Order::Launch {}
-            | Order::LeaveRescue { .. }
-            | Order::Remove {}
-            | Order::Rescue { .. }
-            | Order::Resize { .. }
-            | Order::Resume {}
-            | Order::SetPassword { .. }
-            | Order::Suspend {},
-        ) => Vec::new(),
-        Ok(Order::Start {}) => one("StartInstances", format!("starts {id}")),
-        Ok(Order::Stop {}) => one("StopInstances", format!("stops {id}")),
-        Ok(Order::Reboot {}) => {
+    match CloudOrder::read(&task.order) {
+        Err(_) => Vec::new(),
+        Ok(CloudOrder::Start) => one("StartInstances", format!("starts {id}")),
+        Ok(CloudOrder::Stop) => one("StopInstances", format!("stops {id}")),
+        Ok(CloudOrder::Reboot) => {
             let mut calls = one("RebootInstances", format!("restarts {id}"));
             calls.extend(one("CreateTags", format!("marks {id} with the order ({ORDER_TAG})")));
             calls
         }
-        Ok(Order::SetTags { tags }) => {
+        Ok(CloudOrder::SetTags { tags }) => {
             let names = |set: bool| {
                 let some = tags.iter().filter(|(_, value)| value.is_some() == set);
                 some.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")

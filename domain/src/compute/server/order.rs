@@ -1,0 +1,98 @@
+//! What is ordered of a server.
+//!
+//! A server of a cloud and one of our own have a few orders in common; the rest only a host of ours
+//! can carry out. [`CloudOrder::read`] says which is which, once for every provider.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::rescue::RescueSystem;
+use crate::compute::placement::Placement;
+
+/// What a server can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Order {
+    /// Make it, on the host where it has its place, and start it.
+    Launch {},
+    /// End its rescue: from now on it is started from what its disks have.
+    LeaveRescue {
+        /// Whether it runs afterwards.
+        start: bool,
+    },
+    /// Restart it.
+    Reboot {},
+    /// Leave nothing of it on its host.
+    Remove {},
+    /// Start it from a small system in memory, to be repaired.
+    Rescue {
+        /// Which.
+        system: RescueSystem,
+        /// The password of its user `root`, sealed.
+        password: String,
+    },
+    /// Give it another size; it is stopped.
+    Resize {
+        /// Virtual CPUs.
+        vcpus: u32,
+        /// Memory.
+        memory_mib: u64,
+        /// What it takes of its host from then on.
+        placement: Box<Placement>,
+    },
+    /// Let it go on.
+    Resume {},
+    /// Set a password of somebody inside it, through its guest agent.
+    SetPassword {
+        /// Whose.
+        user: String,
+        /// The password, sealed.
+        password: String,
+    },
+    /// Make its tags these; tags that are not named stay, and null removes one.
+    SetTags {
+        /// Name and value.
+        tags: BTreeMap<String, Option<String>>,
+    },
+    /// Make it run.
+    Start {},
+    /// Make it stop.
+    Stop {},
+    /// Make it stand still, with everything of it in its host's memory.
+    Suspend {},
+}
+
+/// What can be ordered of a server in a cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudOrder {
+    /// Restart it.
+    Reboot,
+    /// Make its tags these; tags that are not named stay, and null removes one.
+    SetTags {
+        /// Name and value.
+        tags: BTreeMap<String, Option<String>>,
+    },
+    /// Make it run.
+    Start,
+    /// Make it stop.
+    Stop,
+}
+
+impl CloudOrder {
+    /// Reads an order as the log has it. The error says what is wrong with it: it does not read, or it
+    /// is one that only a host of ours can carry out.
+    pub fn read(order: &Value) -> Result<Self, String> {
+        match Order::deserialize(order)
+            .map_err(|error| format!("the order does not read: {error}"))?
+        {
+            Order::Reboot {} => Ok(Self::Reboot),
+            Order::SetTags { tags } => Ok(Self::SetTags { tags }),
+            Order::Start {} => Ok(Self::Start),
+            Order::Stop {} => Ok(Self::Stop),
+            _ => Err("it is an order of a server on a host of ours".to_owned()),
+        }
+    }
+}
