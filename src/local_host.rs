@@ -44,8 +44,10 @@ pub(crate) enum Means {
     Libvirt {
         /// The daemon's socket; its usual place when it is left out.
         socket: Option<PathBuf>,
-        /// What the host reaches: storages, segments.
+        /// What the host reaches besides: segments, for instance.
         labels: BTreeSet<String>,
+        /// Folders that other hosts reach as well.
+        storages: Vec<PathBuf>,
     },
     /// Nothing real: a host in memory, kept on a file.
     Simulated {
@@ -58,11 +60,12 @@ pub(crate) enum Means {
 pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Arc<dyn LocalHost>> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     match means {
-        Means::Libvirt { socket, labels } => {
+        Means::Libvirt { socket, labels, storages } => {
             let folder = std::path::absolute(folder).context("the data folder")?;
             let mut options = driver::Options::new(folder);
             options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
             options.labels.clone_from(labels);
+            options.storages.clone_from(storages);
             let host = KvmHost::open(options).await.context("the host")?;
             host.guard().await.context("the rules of the host's servers")?;
             let changes = Mutex::new(host.changes());

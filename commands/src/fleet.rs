@@ -10,6 +10,7 @@ use domain::{
     compute::{
         host::Host,
         placement::{Fleet, HostId, Placement, Request, Unplaced},
+        storage::StorageId,
     },
     kernel::{Decider, Refusal, State},
     log::Position,
@@ -102,6 +103,17 @@ impl Ledger {
         let mut cache = self.fleet.lock().await;
         cache.catch_up(self).await?;
         Ok(cache.fleet.place(request).map_err(|unplaced: Unplaced| Refusal::from(unplaced))?)
+    }
+
+    /// Whether any host says that it reaches a storage.
+    pub(crate) async fn is_reached(&self, storage: StorageId) -> Result<bool, LoadFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        let reaches = |host: &Host| {
+            let seen = host.seen.iter().filter(|_| !host.retired);
+            seen.flat_map(|seen| &seen.storages).any(|one| *one == storage)
+        };
+        Ok(cache.hosts.values().any(reaches))
     }
 
     /// The fleet as it is now, and the position that is.

@@ -69,7 +69,8 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
         Means::Simulated { pause: Duration::from_millis(options.simulated_pause_ms) }
     } else {
         let labels = options.label.iter().cloned().collect();
-        Means::Libvirt { socket: options.libvirt.clone(), labels }
+        let (socket, storages) = (options.libvirt.clone(), options.storage.clone());
+        Means::Libvirt { socket, labels, storages }
     };
     let local = local_host::reach(&means, host, &options.data).await?;
     let epoch_file = Some(EpochFile::within(&options.data).map_err(AgentFault::Epoch)?);

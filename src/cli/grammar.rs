@@ -1167,6 +1167,9 @@ pub(crate) struct Serve {
     /// How many milliseconds each part of an order takes on a simulated host
     #[arg(long, value_name = "MS", default_value_t = 0, hide = true)]
     pub(crate) simulated_pause_ms: u64,
+    /// A folder that other hosts have as well, for --local-host; may be given several times
+    #[arg(long, value_name = "FOLDER", requires = "local_host", conflicts_with = "simulated", value_hint = ValueHint::DirPath)]
+    pub(crate) storage: Vec<PathBuf>,
     /// Print the configuration that would be used, as a file, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -1189,7 +1192,7 @@ pub(crate) struct AgentOptions {
     /// Where everything of this host's servers lies
     #[arg(long, value_name = "FOLDER", default_value = "skyledger-agent", value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
-    /// What the host reaches, a storage or a segment; may be given several times
+    /// What the host reaches besides, a segment for instance; may be given several times
     #[arg(long, conflicts_with = "simulated")]
     pub(crate) label: Vec<String>,
     /// The libvirt daemon's socket [default: /run/libvirt/libvirt-sock]
@@ -1201,6 +1204,10 @@ pub(crate) struct AgentOptions {
     /// How many milliseconds each part of an order takes on a simulated host
     #[arg(long, value_name = "MS", default_value_t = 0, hide = true)]
     pub(crate) simulated_pause_ms: u64,
+    /// A folder that other hosts have as well, with its id in a file `skyledger-storage`; may be given
+    /// several times
+    #[arg(long, value_name = "FOLDER", conflicts_with = "simulated", value_hint = ValueHint::DirPath)]
+    pub(crate) storage: Vec<PathBuf>,
     /// What is logged: info, skyledger=debug,warn … [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,

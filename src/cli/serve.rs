@@ -45,7 +45,8 @@ pub(super) fn run(serve: Serve) -> Result<Exit, Failure> {
     let means = if serve.simulated {
         Means::Simulated { pause: Duration::from_millis(serve.simulated_pause_ms) }
     } else {
-        Means::Libvirt { socket: serve.libvirt, labels: BTreeSet::new() }
+        let (labels, storages) = (BTreeSet::new(), serve.storage);
+        Means::Libvirt { socket: serve.libvirt, labels, storages }
     };
     let manner = Manner {
         own_host: serve.local_host.map(|name| OwnHost { name, means }),

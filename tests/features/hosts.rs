@@ -3,6 +3,7 @@
 
 mod drain;
 mod operations;
+mod storage;
 
 use std::{
     collections::BTreeSet,
@@ -82,7 +83,8 @@ impl World {
         let mut disks = BTreeSet::new();
         for (id, real) in census {
             let server = self.server(id).await;
-            disks.extend(server.home.iter().flat_map(|home| &home.parts.disks).map(|disk| disk.id));
+            let known = server.home.iter().flat_map(|home| &home.parts.disks);
+            disks.extend(known.filter(|disk| disk.storage.is_none()).map(|disk| disk.id));
             let runs = matches!(server.status(), "running" | "suspended" | "rescued");
             assert_eq!(real.running, runs, "{}", server.status());
             let home = server.home.as_ref().unwrap();

@@ -100,6 +100,7 @@ use crate::{
         files,
         qemu_img::Format,
         seed,
+        shared::Shared,
     },
 };
 
@@ -119,8 +120,10 @@ pub struct Options {
     pub virtualisation: Option<Virtualisation>,
     /// Devices that the host keeps for itself.
     pub kept: Kept,
-    /// What the host reaches: storages, segments.
+    /// What the host reaches besides: segments, for instance.
     pub labels: BTreeSet<String>,
+    /// Folders that other hosts reach as well, each with its id in it: see [`crate::storage::shared`].
+    pub storages: Vec<PathBuf>,
     /// How long a guest may take to stop before its power is taken away.
     pub stop_patience: Duration,
     /// For tests: asked at every step.
@@ -137,6 +140,7 @@ impl Options {
             virtualisation: None,
             kept: Kept::default(),
             labels: BTreeSet::new(),
+            storages: Vec::new(),
             stop_patience: Duration::from_secs(90),
             hook: Arc::new(NoHook),
         }
@@ -179,7 +183,8 @@ impl KvmHost {
     /// Its folder cannot be made, or another agent works with it.
     pub async fn open(options: Options) -> Result<Self, DriverFault> {
         let folder = options.folder.clone();
-        let storage = Directory::open(&folder).await?;
+        let shared = Shared::new(options.storages.clone())?;
+        let storage = Directory::open_with(&folder, shared).await?;
         let images = Cache::open(&folder).await?;
         let records = Records::open(&folder).await?;
         let layout = Layout::of(&folder);
@@ -218,7 +223,9 @@ impl KvmHost {
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
         let labels = inner.options.labels.clone();
-        sighting::sighting(&wire, observed, virtualisation, labels).await
+        let seen = sighting::sighting(&wire, observed, virtualisation, labels).await?;
+        let storages = inner.storage.shared().there().await.into_keys().collect();
+        Ok(HostSighting { storages, ..seen })
     }
 
     /// Wakes when a server may have changed by itself, and when what happened may have been missed.
@@ -388,7 +395,8 @@ impl Inner {
             wanted::UsbPlaces::new()
         };
         let (server, home) = (work.server, work.home);
-        wanted::description(server, home, work.number, &self.layout, virtualisation, &usb)
+        let layout = self.layout.with(self.storage.shared().there().await);
+        wanted::description(server, home, work.number, &layout, virtualisation, &usb)
     }
 
     /// Tells libvirt of a machine, unless it knows of it already.
@@ -415,14 +423,14 @@ impl Inner {
         let make = async {
             for disk in &parts.disks {
                 let (format, bytes) = (wanted::format(disk.format), disk.size_gib << 30);
+                let folder = self.storage.of(disk.storage).await?;
                 match image.as_ref().filter(|_| disk.from_image) {
-                    None => self.storage.create(disk.id, format, bytes).await?,
-                    Some(image) if format == Format::Qcow2 => {
-                        self.storage.create_on(disk.id, image.origin(), bytes).await?
+                    None => folder.create(disk.id, format, bytes).await?,
+                    // Another host has not the same images.
+                    Some(image) if format == Format::Qcow2 && disk.storage.is_none() => {
+                        folder.create_on(disk.id, image.origin(), bytes).await?
                     }
-                    Some(image) => {
-                        self.storage.copy(disk.id, format, image.origin(), bytes).await?
-                    }
+                    Some(image) => folder.copy(disk.id, format, image.origin(), bytes).await?,
                 };
             }
             Ok(())
@@ -522,7 +530,7 @@ impl Inner {
         }
         let clear = async {
             for disk in &home.parts.disks {
-                self.storage.delete(disk.id).await?;
+                self.storage.of(disk.storage).await?.delete(disk.id).await?;
             }
             let seed = self.layout.seed(server);
             files::remove(&files::part(&seed)).await?;
@@ -543,7 +551,7 @@ impl Inner {
         let xml = wire.xml(&domain, of).await.map_err(libvirt)?;
         let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         let record = self.records.read(server).await?.unwrap_or_default();
-        Ok(machine(home, &is, state, &record, self.storage.folder()))
+        Ok(machine(home, &is, state, &record, &self.storage))
     }
 
     async fn order(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
@@ -718,16 +726,19 @@ fn power(state: State) -> Power {
 
 /// What is seen of a server: what libvirt says of its machine, and the addresses that its interfaces
 /// may use on this host.
-fn machine(home: &Home, is: &Description, state: State, record: &Record, disks: &Path) -> Machine {
+fn machine(
+    home: &Home,
+    is: &Description,
+    state: State,
+    record: &Record,
+    storage: &Directory,
+) -> Machine {
     let ports = record.ports.iter();
     let ports = ports.filter(|port| is.nics.iter().any(|nic| nic.mac == port.mac.to_string()));
     let mut addresses: Vec<_> = ports.flat_map(|port| &port.addresses).copied().collect();
     addresses.sort_unstable();
     let ours = |source: &Source| match source {
-        Source::File(path) => {
-            let name = Path::new(path).strip_prefix(disks).ok()?.file_stem()?;
-            Some(name.to_str()?.to_owned())
-        }
+        Source::File(path) => storage.disk_of(Path::new(path)).map(|disk| disk.to_string()),
         Source::Block(_) => None,
     };
     let sources = is.disks.iter().filter_map(|disk| disk.source.as_ref());

@@ -3,7 +3,7 @@
 //! The map: [`directory`] keeps disks as files, made by [`qemu_img`] and offered to
 //! others by [`export`], with their [`snapshot`]s; [`cache`] keeps the images that
 //! disks are made from, and [`header`] tells what they claim to be before any tool opens them; [`seed`]
-//! writes what a server reads at its first boot; [`files`] gives files their names.
+//! writes what a server reads at its first boot; [`shared`] finds the folders that other hosts reach as well; [`files`] gives files their names.
 //!
 //! A disk's file is named by the disk's id and by nothing that a user chose. What is being made has
 //! a name of its own (`.part`) and gets its real name when it is whole and on the medium: after a
@@ -16,6 +16,7 @@ pub mod files;
 pub mod header;
 pub mod qemu_img;
 pub mod seed;
+pub mod shared;
 pub mod snapshot;
 
 use std::path::PathBuf;

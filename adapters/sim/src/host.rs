@@ -17,6 +17,7 @@ use domain::{
         host::HostSighting,
         placement::{Architecture, Cell, Core},
         server::{Machine, Order, Power, home::Home, parts::Parts, rescue::RescueSystem},
+        storage::StorageId,
         userdata::Userdata,
     },
     kernel::{Decider, Refusal},
@@ -136,7 +137,8 @@ impl SimServer {
 #[derive(Default, Serialize, Deserialize)]
 struct World {
     hosts: BTreeMap<Uuid, BTreeMap<Uuid, SimServer>>,
-    /// Disks by host and id, with their size in GiB and the digest of their image.
+    /// Disks by host, or by the storage that several reach, and by id, with their size in GiB and the
+    /// digest of their image.
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
@@ -214,7 +216,8 @@ impl SimHosts {
         self.world().hosts.get(&host).cloned().unwrap_or_default()
     }
 
-    /// The disks that a host really has: sizes in GiB, and the digest of the image of each that has one.
+    /// The disks that a host has for itself, or that lie on a storage: sizes in GiB, and the digest of the
+    /// image of each that has one.
     pub fn disks(&self, host: Uuid) -> BTreeMap<Uuid, (u64, Option<String>)> {
         self.world().disks.get(&host).cloned().unwrap_or_default()
     }
@@ -237,6 +240,7 @@ impl SimHosts {
             labels: BTreeSet::new(),
             cells: (0..cells).map(cell).collect(),
             devices: Vec::new(),
+            storages: BTreeSet::new(),
         }
     }
 }
@@ -329,14 +333,20 @@ impl SimHost {
         }
     }
 
+    /// Where a disk lies: on the host alone, or on a storage.
+    fn place_of(&self, storage: Option<StorageId>) -> Uuid {
+        storage.map_or(self.host, StorageId::uuid)
+    }
+
     fn store(&self, parts: &Parts) -> Result<(), DriverFault> {
         let image = |from_image| parts.image.as_ref().filter(|_| from_image).map(|one| &one.sha256);
         for disk in &parts.disks {
             let wanted = (disk.size_gib, image(disk.from_image).cloned());
-            let of = |world: &World| world.disks.get(&self.host)?.get(&disk.id).cloned();
+            let place = self.place_of(disk.storage);
+            let of = |world: &World| world.disks.get(&place)?.get(&disk.id).cloned();
             let done = |world: &World| of(world).is_some();
             self.change(HostStep::Store, done, |world| {
-                world.disks.entry(self.host).or_default().insert(disk.id, wanted);
+                world.disks.entry(place).or_default().insert(disk.id, wanted);
             })?;
         }
         Ok(())
@@ -350,7 +360,8 @@ impl SimHost {
         let number = task.key.number;
         let home = disk.home.ok_or_else(|| DriverFault::Unexpected("a disk of a cloud".into()))?;
         let id = home.id;
-        let of = |world: &World| world.disks.get(&self.host)?.get(&id).cloned();
+        let place = self.place_of(home.storage);
+        let of = |world: &World| world.disks.get(&place)?.get(&id).cloned();
         // What a running server has of it.
         let plugged = |world: &World| {
             let server = world.hosts.get(&self.host)?.get(&home.server?.uuid())?;
@@ -371,7 +382,7 @@ impl SimHost {
                 HostStep::Store,
                 |world| of(world).is_some(),
                 |world| {
-                    world.disks.entry(self.host).or_default().insert(id, (home.size_gib, None));
+                    world.disks.entry(place).or_default().insert(id, (home.size_gib, None));
                 },
             )?;
         }
@@ -387,7 +398,7 @@ impl SimHost {
             disk::Order::Grow {} => {
                 let done = |world: &World| of(world).is_none_or(|(size, _)| size >= home.size_gib);
                 self.change(HostStep::Grow, done, |world| {
-                    if let Some(disks) = world.disks.get_mut(&self.host)
+                    if let Some(disks) = world.disks.get_mut(&place)
                         && let Some((size, _)) = disks.get_mut(&id)
                     {
                         *size = home.size_gib;
@@ -401,7 +412,7 @@ impl SimHost {
                     HostStep::Discard,
                     |world| of(world).is_none(),
                     |world| {
-                        if let Some(disks) = world.disks.get_mut(&self.host) {
+                        if let Some(disks) = world.disks.get_mut(&place) {
                             disks.remove(&id);
                         }
                     },
@@ -422,14 +433,15 @@ impl SimHost {
 
     fn discard(&self, parts: &Parts) -> Result<(), DriverFault> {
         for disk in &parts.disks {
+            let place = self.place_of(disk.storage);
             let there = |world: &World| {
-                world.disks.get(&self.host).is_some_and(|disks| disks.contains_key(&disk.id))
+                world.disks.get(&place).is_some_and(|disks| disks.contains_key(&disk.id))
             };
             self.change(
                 HostStep::Discard,
                 |world| !there(world),
                 |world| {
-                    if let Some(disks) = world.disks.get_mut(&self.host) {
+                    if let Some(disks) = world.disks.get_mut(&place) {
                         disks.remove(&disk.id);
                     }
                 },

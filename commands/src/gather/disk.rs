@@ -2,13 +2,14 @@
 //! new disk lies on its host.
 
 use domain::{
-    compute::{disk, server::Server},
+    compute::{disk, host::Host, server::Server, storage::StorageId},
     kernel::{Decider, Refusal, Role, codes},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{GatherFault, Gathering};
+use crate::plan::{Looked, Saw};
 
 fn no(detail: String) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
@@ -46,6 +47,17 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     }
     let Some(server) = server(gathering).await? else { return Ok(()) };
     let Some(home) = &server.home else { return Ok(()) };
+    if let Ok(Some(storage)) =
+        serde_json::from_value::<Option<StorageId>>(gathering.body["storage"].clone())
+    {
+        let host = home.placement.host.to_string();
+        let (revision, state) = gathering.ledger.typed::<Host>(&host).await?;
+        let saw = Saw { kind: Host::KIND.to_owned(), id: host, mark: revision.to_string() };
+        Looked { saw, revision }.note(&mut gathering.looked);
+        if !state.seen.is_some_and(|seen| seen.storages.contains(&storage)) {
+            return Err(no(format!("storage: its server's host does not reach {storage}")));
+        }
+    }
     let place = disk::Place {
         id: gathering.id,
         project: server.observation.project,

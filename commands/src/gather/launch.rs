@@ -72,6 +72,14 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         };
         found.networks.push((network, segment));
     }
+    for (at, ask) in launch.disks.iter().enumerate() {
+        if let Some(storage) = ask.storage
+            && !gathering.ledger.is_reached(storage).await?
+        {
+            let detail = format!("disks[{at}].storage: no host says that it reaches {storage}");
+            return Err(no(detail).into());
+        }
+    }
     for (at, id) in launch.key_pairs.iter().enumerate() {
         let field = format!("key_pairs[{at}]");
         let pair: KeyPair = one(gathering, &field, *id, launch.project, false).await?;

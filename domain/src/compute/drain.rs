@@ -74,7 +74,7 @@ fn own_obstacles(server: &Server) -> Vec<Obstacle> {
         let detail = format!("it has {devices} devices of this host for itself");
         found.push(obstacle("devices", detail));
     }
-    let disks = home.parts.disks.len();
+    let disks = home.parts.disks.iter().filter(|disk| disk.storage.is_none()).count();
     if disks > 0 {
         let detail = format!("{disks} of its disks are on this host alone");
         found.push(obstacle("local-disks", detail));

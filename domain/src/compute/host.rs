@@ -31,6 +31,7 @@ use super::{
         ServerId,
     },
     server::rescue::RescueSystem,
+    storage::{self, STORAGES_MAX, StorageId},
 };
 use crate::{
     kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes, fields},
@@ -115,6 +116,16 @@ pub struct HostSighting {
     /// What it can pass through, sorted by id.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// Storage that it reaches, and that others may reach as well.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub storages: BTreeSet<StorageId>,
+}
+
+impl HostSighting {
+    /// What servers may ask their host to reach.
+    fn reaches(&self) -> BTreeSet<String> {
+        &self.labels | &storage::labels(self.storages.iter().copied().map(Some))
+    }
 }
 
 /// A command of a host.
@@ -334,7 +345,7 @@ impl Host {
             agent,
             architecture: seen.map_or(Architecture::X86_64, |seen| seen.architecture),
             tags: settings.tags.clone(),
-            labels: seen.map_or_else(BTreeSet::new, |seen| seen.labels.clone()),
+            labels: seen.map_or_else(BTreeSet::new, HostSighting::reaches),
             cpu_overcommit_percent: settings.cpu_overcommit_percent,
             memory_overcommit_percent: settings.memory_overcommit_percent,
             cpus_reserved: settings.cpus_reserved.clone(),
@@ -381,6 +392,9 @@ impl Host {
         let Some(seen) = seen else { return Ok(()) };
         if seen.labels.len() > TAGS_MAX {
             return no(format!("labels: at most {TAGS_MAX}"));
+        }
+        if seen.storages.len() > STORAGES_MAX {
+            return no(format!("storages: at most {STORAGES_MAX}"));
         }
         if let Some(cell) = cells.iter().find(|cell| facts.cell(**cell).is_none()) {
             return no(format!("memory_reserved: the host has no cell {cell}"));

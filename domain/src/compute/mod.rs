@@ -8,5 +8,6 @@ pub mod key_pair;
 pub mod placement;
 pub mod server;
 pub mod shape;
+pub mod storage;
 pub mod userdata;
 pub mod utilisation;

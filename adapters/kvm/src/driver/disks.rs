@@ -106,11 +106,12 @@ impl Inner {
         let wire = self.wire.get().await?;
         let machine = self.machine(&wire, &home).await?;
         let machine = machine.as_ref();
+        let folder = self.storage.of(home.storage).await?;
         match order {
             Order::Attach {} => self.plug_disk(&wire, machine, &home).await?,
             Order::Create {} => {
                 let (format, bytes) = (wanted::format(home.format), home.size_gib << 30);
-                let make = async { Ok(self.storage.create(home.id, format, bytes).await?) };
+                let make = async { Ok(folder.create(home.id, format, bytes).await?) };
                 self.step(Step::Disks, home.id, make).await?;
                 self.plug_disk(&wire, machine, &home).await?;
             }
@@ -121,7 +122,7 @@ impl Inner {
             }
             Order::Remove {} => {
                 self.unplug_disk(&wire, machine, &home).await?;
-                let clear = async { Ok(self.storage.delete(home.id).await?) };
+                let clear = async { Ok(folder.delete(home.id).await?) };
                 self.step(Step::Clear, home.id, clear).await?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }
@@ -143,8 +144,10 @@ impl Inner {
         Ok(Some(Machine { domain, of }))
     }
 
-    fn path(&self, home: &Home) -> String {
-        self.storage.path(home.id, wanted::format(home.format)).display().to_string()
+    /// Where it lies: on the host alone, or on a storage that is mounted now.
+    async fn path(&self, home: &Home) -> Result<String, DriverFault> {
+        let folder = self.storage.of(home.storage).await?;
+        Ok(folder.path(home.id, wanted::format(home.format)).display().to_string())
     }
 
     /// The machine has it from now on, with its limits.
@@ -154,7 +157,7 @@ impl Inner {
         machine: Option<&Machine>,
         home: &Home,
     ) -> Result<(), DriverFault> {
-        let path = self.path(home);
+        let path = self.path(home).await?;
         let plug = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
             for of in of {
@@ -163,7 +166,7 @@ impl Inner {
                     continue;
                 }
                 let target = free_target(wire, machine).await?;
-                let device = self.device(home, target);
+                let device = self.device(home, target).await?;
                 wire.attach(domain, &device.xml(), *of).await.map_err(libvirt)?;
             }
             Ok(())
@@ -172,15 +175,17 @@ impl Inner {
         self.throttle(wire, machine, home).await
     }
 
-    fn device(&self, home: &Home, target: String) -> DiskDevice {
+    async fn device(&self, home: &Home, target: String) -> Result<DiskDevice, DriverFault> {
         let part = parts::Disk {
             id: home.id,
             size_gib: home.size_gib,
             format: home.format,
             from_image: false,
             limits: home.limits,
+            storage: home.storage,
         };
-        DiskDevice { target, boot: None, ..wanted::disk(0, &part, &self.layout) }
+        let layout = self.layout.with(self.storage.shared().there().await);
+        Ok(DiskDevice { target, boot: None, ..wanted::disk(0, &part, &layout)? })
     }
 
     /// The machine has it no more.
@@ -190,7 +195,7 @@ impl Inner {
         machine: Option<&Machine>,
         home: &Home,
     ) -> Result<(), DriverFault> {
-        let path = self.path(home);
+        let path = self.path(home).await?;
         let unplug = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
             // What is started next time first: a guest may never let it go.
@@ -236,7 +241,7 @@ impl Inner {
         if let Some(Machine { domain, of }) = machine
             && of.contains(&Affects::Live)
             && let Some(device) =
-                plugged(&described(wire, domain, Affects::Live).await?, &self.path(home))
+                plugged(&described(wire, domain, Affects::Live).await?, &self.path(home).await?)
         {
             return wire.resize_disk(domain, &device.target, bytes).await.map_err(libvirt);
         }
@@ -250,7 +255,7 @@ impl Inner {
         machine: Option<&Machine>,
         home: &Home,
     ) -> Result<(), DriverFault> {
-        let (path, wanted) = (self.path(home), limits(&home.limits));
+        let (path, wanted) = (self.path(home).await?, limits(&home.limits));
         let throttle = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
             for of in of {
@@ -280,7 +285,7 @@ impl Inner {
         if let Some(Machine { domain, of }) = machine
             && of.contains(&Affects::Live)
             && let Some(device) =
-                plugged(&described(wire, domain, Affects::Live).await?, &self.path(home))
+                plugged(&described(wire, domain, Affects::Live).await?, &self.path(home).await?)
         {
             let limits = wire.limits(domain, &device.target, Affects::Live).await;
             actual.limits = Some(read_limits(&limits.map_err(libvirt)?));

@@ -41,6 +41,7 @@ pub(super) async fn sighting(
         labels,
         cells: observed.cells,
         devices: observed.devices,
+        storages: BTreeSet::new(),
     })
 }
 

@@ -19,6 +19,7 @@ use domain::{
             home::Home,
             parts::{Disk, Nic},
         },
+        storage::StorageId,
         userdata::{Userdata, nocloud::Documents},
     },
     network::segment::Medium,
@@ -44,12 +45,20 @@ pub(super) type UsbPlaces = BTreeMap<String, (u16, u16)>;
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) disks: PathBuf,
+    /// Where each storage is mounted that other hosts reach as well.
+    storages: BTreeMap<StorageId, PathBuf>,
     pub(super) seeds: PathBuf,
 }
 
 impl Layout {
     pub(super) fn of(folder: &Path) -> Self {
-        Self { disks: folder.join("disks"), seeds: folder.join("seeds") }
+        let (disks, seeds) = (folder.join("disks"), folder.join("seeds"));
+        Self { disks, storages: BTreeMap::new(), seeds }
+    }
+
+    /// The same, with the storages that are there now.
+    pub(super) fn with(&self, storages: BTreeMap<StorageId, PathBuf>) -> Self {
+        Self { storages, ..self.clone() }
     }
 
     /// The disk that a server reads at its first boot.
@@ -57,8 +66,17 @@ impl Layout {
         self.seeds.join(format!("{server}.img"))
     }
 
-    fn disk(&self, disk: &Disk) -> PathBuf {
-        self.disks.join(format!("{}.{}", disk.id, format(disk.format).name()))
+    /// A disk's file.
+    ///
+    /// # Errors
+    /// The storage it lies on is not mounted.
+    pub(super) fn disk(&self, disk: &Disk) -> Result<PathBuf, DriverFault> {
+        let name = format!("{}.{}", disk.id, format(disk.format).name());
+        let Some(storage) = disk.storage else { return Ok(self.disks.join(name)) };
+        let root = self.storages.get(&storage).ok_or_else(|| {
+            DriverFault::Transient(format!("the storage {storage} is not mounted on this host"))
+        })?;
+        Ok(root.join("disks").join(name))
     }
 }
 
@@ -130,7 +148,8 @@ pub(super) fn description(
     machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();
     // What else the machine does is done on its own CPUs, and disturbs nobody.
     machine.emulator_pins = holding.cpus.iter().copied().collect();
-    machine.disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout)).collect();
+    let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
+    machine.disks = disks.collect::<Result<_, _>>()?;
     machine.disks.push(seed(server, layout));
     machine.nics = parts.nics.iter().map(nic).collect::<Result<_, _>>()?;
     // Where it has no disk of its own, the first is its seed, and nothing to start from.
@@ -174,12 +193,12 @@ fn cells(holding: &Holding) -> Vec<GuestCell> {
     cells
 }
 
-pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
+pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice, DriverFault> {
     let mut serial = disk.id.simple().to_string();
     serial.truncate(SERIAL_BYTES);
-    DiskDevice {
+    Ok(DiskDevice {
         target: target(at),
-        source: Some(Source::File(layout.disk(disk).display().to_string())),
+        source: Some(Source::File(layout.disk(disk)?.display().to_string())),
         format: match disk.format {
             image::Format::Qcow2 => description::Format::Qcow2,
             image::Format::Raw => description::Format::Raw,
@@ -190,7 +209,7 @@ pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> DiskDevice {
         serial: Some(serial),
         limits: super::disks::limits(&disk.limits),
         boot: None,
-    }
+    })
 }
 
 /// `vda`, `vdb` and so on.

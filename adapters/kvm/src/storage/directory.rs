@@ -1,4 +1,4 @@
-//! Disks as files in a folder of the host.
+//! Disks as files in a folder of the host, and in folders that it shares with others.
 //!
 //! ```text
 //! <root>/disks/<disk id>.qcow2          a disk
@@ -12,12 +12,14 @@
 
 use std::path::{Path, PathBuf};
 
+use domain::compute::storage::StorageId;
 use tokio::fs;
 use uuid::Uuid;
 
 use super::{
     StorageFault, files,
     qemu_img::{self, Format, Info},
+    shared::Shared,
 };
 
 /// What a disk's size is a multiple of, in bytes.
@@ -58,10 +60,12 @@ pub struct Capacity {
     pub free_bytes: u64,
 }
 
-/// A folder of disks.
+/// A folder of disks, and those that other hosts have as well: a disk is found wherever it is, and made
+/// in the host's own folder unless another one is asked for with [`Directory::of`].
 #[derive(Clone, Debug)]
 pub struct Directory {
     disks: PathBuf,
+    shared: Shared,
 }
 
 impl Directory {
@@ -70,13 +74,45 @@ impl Directory {
     /// # Errors
     /// The path is not absolute, or the folder cannot be made.
     pub async fn open(root: &Path) -> Result<Self, StorageFault> {
+        Self::open_with(root, Shared::default()).await
+    }
+
+    /// The same, with storages that other hosts reach as well.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(root: &Path, shared: Shared) -> Result<Self, StorageFault> {
         if !root.is_absolute() || root.to_str().is_none() {
             let what = format!("{}: storage needs an absolute path in UTF-8", root.display());
             return Err(StorageFault::Unfit(what));
         }
         let disks = root.join("disks");
         fs::create_dir_all(&disks).await.map_err(StorageFault::file("cannot make", &disks))?;
-        Ok(Self { disks })
+        Ok(Self { disks, shared })
+    }
+
+    /// The folder of a storage, or the host's own: what is made by it is made there.
+    ///
+    /// # Errors
+    /// The storage is not there, or its folder of disks cannot be made.
+    pub async fn of(&self, storage: Option<StorageId>) -> Result<Self, StorageFault> {
+        match storage {
+            None => Ok(self.clone()),
+            Some(storage) => Self::open(&self.shared.root(storage).await?).await,
+        }
+    }
+
+    /// The storages that the host reaches now.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The disk that a file is of, wherever it lies.
+    pub fn disk_of(&self, path: &Path) -> Option<Uuid> {
+        let folder = path.parent()?;
+        let is_ours = folder == self.disks || self.shared.folders().any(|one| one == folder);
+        let name = path.file_name()?.to_str().filter(|_| is_ours)?;
+        read_name(name).map(|(disk, _)| disk)
     }
 
     /// The folder of the disks' files.
@@ -265,10 +301,12 @@ impl Directory {
     /// # Errors
     /// The file system's.
     pub async fn delete(&self, disk: Uuid) -> Result<(), StorageFault> {
-        for format in Format::ALL {
-            let path = self.path(disk, format);
-            files::remove(&files::part(&path)).await?;
-            files::remove(&path).await?;
+        for path in self.paths(disk).map(|(path, _)| path) {
+            // A folder that is not there has nothing of it.
+            if files::exists(path.parent().unwrap_or(&path)).await? {
+                files::remove(&files::part(&path)).await?;
+                files::remove(&path).await?;
+            }
         }
         Ok(())
     }
@@ -300,13 +338,21 @@ impl Directory {
         Ok(Capacity { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
     }
 
+    /// Everywhere that a disk may be.
+    fn paths(&self, disk: Uuid) -> impl Iterator<Item = (PathBuf, Format)> {
+        let folders = std::iter::once(self.disks.clone()).chain(self.shared.folders());
+        folders.flat_map(move |folder| {
+            let name = move |format| (folder.join(format!("{disk}.{format}")), format);
+            Format::ALL.into_iter().map(name)
+        })
+    }
+
     async fn find(&self, disk: Uuid) -> Result<Option<(PathBuf, Format)>, StorageFault> {
         let mut found = None;
-        for format in Format::ALL {
-            let path = self.path(disk, format);
+        for (path, format) in self.paths(disk) {
             if files::exists(&path).await? {
                 if found.is_some() {
-                    let what = format!("disk {disk} is there in two formats");
+                    let what = format!("disk {disk} is there in two formats, or in two folders");
                     return Err(StorageFault::Unfit(what));
                 }
                 found = Some((path, format));

@@ -205,6 +205,14 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
+    /// The same, with something else in what is the log's of it.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        let mut state = serde_json::to_value(&self.state).unwrap();
+        change(&mut state["home"]);
+        self.state = serde_json::from_value(state).unwrap();
+        self
+    }
+
     pub(crate) fn order(&self, number: u64, order: &Order) -> HostTask {
         HostTask {
             key: OrderKey { stream: StreamId::new("server", self.id), number },

@@ -11,3 +11,4 @@ mod life;
 mod operations;
 mod snapshot;
 mod steps;
+mod storage;

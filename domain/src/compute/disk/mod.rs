@@ -32,6 +32,7 @@ use super::{
         home::PROVIDER,
         parts::{self, DISK_GIB_MAX},
     },
+    storage::StorageId,
 };
 use crate::{
     kernel::{
@@ -92,6 +93,9 @@ pub struct Creation {
     /// How much may be read and written; no limit when left out.
     #[serde(default)]
     pub limits: Limits,
+    /// The storage it lies on, of those that its host and others reach; on its host alone when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageId>,
     /// Filled in by Skyledger.
     #[serde(default)]
     pub found: Option<Place>,
@@ -311,6 +315,9 @@ pub struct Home {
     /// The limits that it is to have.
     #[serde(default)]
     pub limits: Limits,
+    /// The storage it lies on; none for one that is on its host alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageId>,
     /// What its host said last.
     #[serde(default)]
     pub actual: Option<Actual>,
@@ -397,6 +404,7 @@ impl Home {
             server: Some(ServerId::new(creation.server)),
             root,
             limits: creation.limits,
+            storage: creation.storage,
             actual: None,
             made: false,
             removed: false,
@@ -412,6 +420,7 @@ impl Home {
             format: self.format,
             from_image: self.root,
             limits: self.limits,
+            storage: self.storage,
         }
     }
 

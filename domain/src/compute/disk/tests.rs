@@ -16,6 +16,7 @@ fn creation() -> Creation {
         size_gib: 8,
         format: Format::Qcow2,
         limits: Limits::default(),
+        storage: None,
         found: Some(found),
     }
 }

@@ -38,6 +38,7 @@ use crate::{
         Affinity, Architecture, DeviceAsk, Fill, Holding, HostId, Numa, Pinning, Placement,
         Request, ServerId,
     },
+    compute::storage,
     kernel::{Companion, Facets, Refusal, codes},
     tenancy::{check_name, check_tags},
 };
@@ -233,7 +234,7 @@ impl Launch {
             devices: spec.devices,
             tags_required: wishes.tags_required,
             tags_forbidden: wishes.tags_forbidden,
-            labels: wishes.labels,
+            labels: &wishes.labels | &storage::labels(self.disks.iter().map(|ask| ask.storage)),
             affinities: wishes.affinities,
             only: wishes.only,
             except: wishes.except,

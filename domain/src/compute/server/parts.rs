@@ -7,6 +7,7 @@
 //! a plan shows those that its server will have.
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
@@ -21,6 +22,7 @@ use crate::{
         disk::{self, Limits},
         image::{Definition, Firmware, Format, Os, Source},
         placement::{Architecture, HostId},
+        storage::{self, StorageId},
         userdata::{
             System, Userdata,
             nocloud::{Documents, FirstBoot, Interface, documents},
@@ -58,6 +60,9 @@ pub struct DiskAsk {
     /// How much may be read and written; no limit when left out.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// The storage it lies on, of those that several hosts reach; on its host alone when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageId>,
 }
 
 fn qcow2() -> Format {
@@ -115,6 +120,9 @@ pub struct Disk {
     /// How much may be read and written.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// The storage it lies on; none for one that is on its host alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageId>,
 }
 
 /// An interface of a server.
@@ -244,6 +252,7 @@ impl Parts {
             size_gib: image.min_disk_gib,
             format: Format::Qcow2,
             limits: Limits::default(),
+            storage: None,
         });
         let mut disks = Vec::new();
         for (at, ask) in asked.iter().chain(&smallest).enumerate() {
@@ -263,6 +272,7 @@ impl Parts {
                 format: ask.format,
                 from_image: root.is_some(),
                 limits: ask.limits,
+                storage: ask.storage,
             });
         }
         Ok(disks)
@@ -345,12 +355,18 @@ impl Parts {
                 size_gib: disk.size_gib,
                 format: disk.format,
                 limits: disk.limits,
+                storage: disk.storage,
                 found: Some(disk::Place { id: disk.id, project: launch.project, host }),
             };
             let body = json!({"creation": creation, "root": at == 0});
             Companion { kind: "disk", id: disk.id, verb: "provision", body }
         };
         self.disks.iter().enumerate().map(of).collect()
+    }
+
+    /// What a host must reach to have it.
+    pub(super) fn reaches(&self) -> BTreeSet<String> {
+        storage::labels(self.disks.iter().map(|disk| disk.storage))
     }
 
     /// What each of its disks is told.

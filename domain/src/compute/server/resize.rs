@@ -29,6 +29,7 @@ impl Home {
         let mut launch = Launch::of(&self.name, self.spec.clone());
         launch.wishes = self.wishes.clone();
         launch.wishes.except.insert(self.placement.host);
+        launch.wishes.labels.extend(self.parts.reaches());
         launch.request(self.placement.holding.server)
     }
 }

@@ -1,0 +1,112 @@
+//! Disks on storage that several hosts reach: they are where the log says, and a host has nothing of what
+//! it does not reach.
+
+use adapters_sim::SimHosts;
+use commands::submit::SubmitFault;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::code;
+use crate::world::{World, small};
+
+/// A storage of the tests.
+pub(super) const STORAGE: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00aa);
+
+impl World {
+    /// A host that reaches these storages.
+    pub(crate) async fn host_with(&self, name: &str, storages: &[Uuid]) -> Uuid {
+        let settings = json!({"cpu_overcommit_percent": 100, "tags": ["lab"]});
+        let body = json!({"name": name, "settings": settings});
+        let id = self.send("host", None, "enrol", body).await.unwrap().id;
+        let mut seen = json!(SimHosts::sighting(1, 8, 8_192));
+        seen["storages"] = json!(storages);
+        self.joined(id, seen).await;
+        id
+    }
+
+    /// A server whose disks lie on a storage.
+    pub(crate) async fn launch_on(&self, name: &str, storage: Uuid) -> Result<Uuid, SubmitFault> {
+        let body = json!({
+            "name": name, "spec": {"vcpus": 1, "memory_mib": 512},
+            "disks": [{"size_gib": 1, "storage": storage}, {"size_gib": 2, "storage": storage}],
+        });
+        Ok(self.send("server", None, "launch", body).await?.id)
+    }
+}
+
+fn refused(result: Result<commands::submit::Outcome, SubmitFault>) -> String {
+    match result {
+        Err(SubmitFault::Refused(refusal)) if refusal.code.status == 422 => refusal.detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_lies_on_a_storage_that_its_host_reaches_and_nowhere_else() {
+    let world = World::empty(small());
+    let far = world.host_with("kvm-1", &[]).await;
+    let unknown = world.launch_on("web", STORAGE).await;
+    let Err(SubmitFault::Refused(refusal)) = unknown else { panic!("{unknown:?}") };
+    assert_eq!(refusal.code.status, 422);
+    let detail = &refusal.detail;
+    assert!(detail.starts_with("disks[0].storage: no host says"), "{detail}");
+    assert!(world.rows("server").await.is_empty(), "nothing is left of it");
+
+    let near = world.host_with("kvm-2", &[STORAGE]).await;
+    let id = world.launch_on("web", STORAGE).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "running");
+    let home = world.server(id).await.home.unwrap();
+    assert_eq!(home.placement.host.uuid(), near);
+    assert_eq!(home.placement.rejected.counts["label"], 1, "the other host was looked at");
+    assert!(world.hosts.disks(near).is_empty(), "none is the host's alone");
+    assert_eq!(world.hosts.disks(STORAGE).len(), 2);
+    let row = world.row(home.parts.disks[0].id).await;
+    assert_eq!(row["state"]["home"]["storage"], json!(STORAGE));
+
+    // One that is made later, there and on the host alone.
+    let create = async |server: Uuid, storage: Value| {
+        let body = json!({"name": "data", "server": server, "size_gib": 3, "storage": storage});
+        world.send("disk", None, "create", body).await
+    };
+    create(id, json!(STORAGE)).await.unwrap();
+    world.settle().await;
+    create(id, Value::Null).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.hosts.disks(STORAGE).len(), 3);
+    assert_eq!(world.hosts.disks(near).len(), 1);
+    let other = world.launch("alone", 1, 64).await.unwrap();
+    world.settle().await;
+    let host = world.server(other).await.home.unwrap().placement.host.uuid();
+    assert_eq!(host, far, "it is the emptier one");
+    let detail = refused(create(other, json!(STORAGE)).await);
+    assert!(detail.contains("does not reach"), "{detail}");
+    let detail = refused(create(id, json!(Uuid::from_u128(7))).await);
+    assert!(detail.contains("does not reach"), "{detail}");
+    assert_eq!(code(create(id, json!("nfs")).await), "malformed-command");
+
+    // What is on its host alone is in the way of leaving it, and what is shared is not.
+    let third = world.host_with("kvm-3", &[STORAGE]).await;
+    let draining = world.ledger.draining(near).await.unwrap();
+    let told = &draining.servers[0].obstacles;
+    assert_eq!(told.iter().map(|one| one.code).collect::<Vec<_>>(), ["local-disks"]);
+    assert!(told[0].detail.starts_with("1 of its disks"), "{}", told[0].detail);
+    let disks = world.server(id).await.home.unwrap().parts.disks;
+    let local = disks.iter().find(|disk| disk.storage.is_none()).unwrap().id;
+    for verb in ["detach", "delete"] {
+        world.send("disk", local, verb, json!({})).await.unwrap();
+        world.settle().await;
+    }
+    let draining = world.ledger.draining(near).await.unwrap();
+    assert_eq!(
+        draining.servers[0].to.map(domain::compute::placement::HostId::uuid),
+        Some(third),
+        "the other is far"
+    );
+
+    for verb in ["stop", "delete", "purge"] {
+        world.send("server", id, verb, json!({})).await.unwrap();
+        world.settle().await;
+    }
+    assert!(world.hosts.disks(STORAGE).is_empty(), "nothing is left there");
+}
