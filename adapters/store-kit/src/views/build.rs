@@ -5,12 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use commands::ports::LogFault;
 use domain::log::{Position, Record};
-use projections::view::View;
+use projections::view::{FoldFault, View};
 
 use super::{
     feed::Feed,
-    fold::{Rows, Version, key_hash},
-    project::{Stop, fold_shards, join, load, off_thread, sharded_touches},
+    fold::{Rows, Touch, Version, key_hash},
+    project::{Stop, join, load},
+    shards::Shards,
     store::{Batch, Checkpoint, ViewStore},
     table::Table,
 };
@@ -46,6 +47,38 @@ pub(crate) async fn build<S: ViewStore>(
     made
 }
 
+/// The rows of one shard, and which of them were let go: by the hash of their key.
+struct Shard {
+    rows: Rows,
+    spilled: HashSet<u64>,
+}
+
+impl Shard {
+    /// The keys of rows that the table has and that are not in memory.
+    fn missing(&self, touched: &[Touch]) -> Vec<Arc<str>> {
+        let is_missing =
+            |key: &Arc<str>| !self.rows.knows(key) && self.spilled.contains(&key_hash(key));
+        touched.iter().map(|(_, key)| key).filter(|key| is_missing(key)).cloned().collect()
+    }
+
+    /// Folds some records; gives the versions that go out by it, and whether any row was let go so far.
+    fn fold(
+        &mut self,
+        loaded: Vec<(String, Option<Version>)>,
+        touched: &[Touch],
+        records: &[Record],
+    ) -> Result<(Batch, bool), FoldFault> {
+        for (key, version) in loaded {
+            self.rows.learn(&key, version)?;
+        }
+        for (index, key) in touched {
+            self.rows.apply(key, &records[*index])?;
+        }
+        let batch = self.rows.flush_ended(&mut self.spilled);
+        Ok((batch, !self.spilled.is_empty()))
+    }
+}
+
 async fn fill<S: ViewStore>(
     store: &Arc<S>,
     feed: &Arc<Feed>,
@@ -56,8 +89,8 @@ async fn fill<S: ViewStore>(
 ) -> Result<Checkpoint, Stop> {
     store.create(table, false).await?;
     let count = threads();
-    let mut shards: Vec<Rows> = (0..count).map(|_| Rows::new(view, bound / count)).collect();
-    let mut spilled: HashSet<u64> = HashSet::new();
+    let rows = (0..count).map(|_| Rows::new(view, bound / count));
+    let shards = Shards::start(rows.map(|rows| Shard { rows, spilled: HashSet::new() }))?;
     let mut keys_indexed = false;
     let mut checkpoint = Checkpoint::default();
     let mut writing: Option<Writing> = None;
@@ -68,36 +101,37 @@ async fn fill<S: ViewStore>(
         checkpoint = Checkpoint { position: last.position(), leaf: last.leaf() };
         reading = read_ahead(feed, checkpoint.position);
 
-        let shared = Arc::clone(&records);
-        let touched = off_thread(move || sharded_touches(view, &shared, count, &|_| true)).await?;
-        if !spilled.is_empty() {
-            wait(&mut writing).await?;
-            for (rows, touched) in shards.iter_mut().zip(&touched) {
-                let missing = touched
-                    .iter()
-                    .map(|(_, key)| key.as_ref())
-                    .filter(|key| !rows.knows(key) && spilled.contains(&key_hash(key)));
-                for (key, version) in load(&**store, table, missing.collect()).await? {
-                    rows.learn(&key, version)?;
+        let mut touched = shards.touches(view, &records, &|_| true).await?;
+        let mut loaded: Vec<Vec<(String, Option<Version>)>> = Vec::new();
+        loaded.resize_with(count, Vec::new);
+        if keys_indexed {
+            let look = touched.into_iter().map(|touched| {
+                move |shard: &mut Shard| {
+                    let missing = shard.missing(&touched);
+                    (touched, missing)
                 }
-            }
-        }
-        let (kept, folded) = off_thread(move || {
-            let folded = fold_shards(&mut shards, &touched, &records, |rows| {
-                let mut spilled = HashSet::new();
-                (rows.flush_ended(&mut spilled), spilled)
             });
-            (shards, folded)
-        })
-        .await?;
-        shards = kept;
+            let looked: Vec<(Vec<Touch>, Vec<Arc<str>>)> = shards.each(look).await?;
+            wait(&mut writing).await?;
+            for ((_, missing), loaded) in looked.iter().zip(&mut loaded) {
+                let missing = missing.iter().map(AsRef::as_ref).collect();
+                *loaded = load(&**store, table, missing).await?;
+            }
+            touched = looked.into_iter().map(|(touched, _)| touched).collect();
+        }
+        let fold = touched.into_iter().zip(loaded).map(|(touched, loaded)| {
+            let records = Arc::clone(&records);
+            move |shard: &mut Shard| shard.fold(loaded, &touched, &records)
+        });
         let mut batch = Batch::default();
-        for (part, gone) in folded.map_err(Stop::Fold)? {
+        let mut any_spilled = false;
+        for folded in shards.each(fold).await? {
+            let (part, spilled) = folded?;
             batch = join(batch, part);
-            spilled.extend(gone);
+            any_spilled |= spilled;
         }
         wait(&mut writing).await?;
-        if !spilled.is_empty() && !keys_indexed {
+        if any_spilled && !keys_indexed {
             store.index_keys(table).await?;
             keys_indexed = true;
         }
@@ -106,34 +140,19 @@ async fn fill<S: ViewStore>(
     }
     wait(&mut writing).await?;
     loop {
-        let (kept, parts) = off_thread(move || {
-            let parts = drain_shards(&mut shards);
-            (shards, parts)
-        })
-        .await?;
-        shards = kept;
-        let Some(inserts) = parts else { break };
+        let drain =
+            (0..count).map(|_| move |shard: &mut Shard| shard.rows.drain(ROWS_AT_ONCE / count));
+        let parts = shards.each(drain).await?;
+        if parts.iter().all(Option::is_none) {
+            break;
+        }
+        let inserts = parts.into_iter().flatten().flatten().collect();
         wait(&mut writing).await?;
         writing = Some(write(store, table, Batch { closes: Vec::new(), inserts }));
     }
     wait(&mut writing).await?;
     store.finish(table, checkpoint).await?;
     Ok(checkpoint)
-}
-
-/// Some rows of each shard that are there; none when no shard has any.
-fn drain_shards(shards: &mut [Rows]) -> Option<Vec<Version>> {
-    let most = ROWS_AT_ONCE / shards.len();
-    let parts: Vec<Option<Vec<Version>>> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            shards.iter_mut().map(|rows| scope.spawn(move || rows.drain(most))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let some = parts.iter().any(Option::is_some);
-    some.then(|| parts.into_iter().flatten().flatten().collect())
 }
 
 type Writing = tokio::task::JoinHandle<Result<(), LogFault>>;

@@ -264,6 +264,9 @@ impl Rows {
             .map(|(key, _)| Arc::clone(key))
             .collect();
         gone.truncate(surplus);
+        // In order, as nearly as can be: indexes of a table whose rows lie in the order of their
+        // keys are made in half the time.
+        gone.sort_unstable();
         gone.retain(|key| match self.slots.remove(key).flatten() {
             Some(slot) => {
                 if !slot.stored {

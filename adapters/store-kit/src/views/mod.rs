@@ -14,6 +14,7 @@ mod list;
 mod plan;
 mod project;
 mod queries;
+mod shards;
 mod sql;
 mod store;
 #[cfg(feature = "suite")]

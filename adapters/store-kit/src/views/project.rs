@@ -7,7 +7,7 @@ use domain::log::{Position, Record};
 use projections::view::{FoldFault, View};
 
 use super::{
-    fold::{Rows, Touch, Version, touches},
+    fold::{Rows, Version, touches},
     list::{Found, selected},
     sql::{Sql, SqlValue},
     store::{Batch, Checkpoint, Snapshot, ViewStore},
@@ -118,63 +118,6 @@ pub(crate) async fn load<S: ViewStore>(
         out.extend(keys.iter().map(|key| ((*key).to_owned(), found.remove(*key))));
     }
     Ok(out)
-}
-
-/// Touches of records, found by several threads, for each shard of keys.
-pub(crate) fn sharded_touches(
-    view: &dyn View,
-    records: &[Record],
-    shards: usize,
-    wanted: &(dyn Fn(&str) -> bool + Sync),
-) -> Vec<Vec<Touch>> {
-    let size = records.len().div_ceil(shards).max(1);
-    let parts: Vec<Vec<Touch>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = records
-            .chunks(size)
-            .enumerate()
-            .map(|(place, part)| scope.spawn(move || touches(view, part, place * size)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let mut out = vec![Vec::new(); shards];
-    for touch in parts.into_iter().flatten().filter(|(_, key)| wanted(key)) {
-        out[super::fold::shard_of(&touch.1, shards)].push(touch);
-    }
-    out
-}
-
-/// Folds each shard's touches in its own thread; gives back what `done` makes of each.
-pub(crate) fn fold_shards<T: Send>(
-    shards: &mut [Rows],
-    touched: &[Vec<Touch>],
-    records: &[Record],
-    done: impl Fn(&mut Rows) -> T + Sync,
-) -> Result<Vec<T>, FoldFault> {
-    let done = &done;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = shards
-            .iter_mut()
-            .zip(touched)
-            .map(|(rows, touched)| {
-                scope.spawn(move || {
-                    for (index, key) in touched {
-                        rows.apply(key, &records[*index])?;
-                    }
-                    Ok(done(rows))
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    })
 }
 
 /// Adds a batch to another.

@@ -1,19 +1,19 @@
 //! Folding the whole log again and comparing with the live rows.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use commands::ports::{LogFault, Verified, ViewFault};
 use domain::log::{Position, Record};
-use projections::view::View;
+use projections::view::{FoldFault, View};
 
 use super::{
     digest::{BUCKETS, Buckets, Chains, Link, bucket},
     engine::Inner,
-    fold::{Rows, Version},
+    fold::{Rows, Touch, Version, touches},
     list::{Found, selected},
-    project::{fold_shards, off_thread, sharded_touches},
+    shards::Shards,
     sql::{Sql, SqlValue},
-    store::{Batch, Snapshot, ViewStore},
+    store::{Snapshot, ViewStore},
     table::{Table, Tier},
 };
 
@@ -103,8 +103,7 @@ impl<S: ViewStore> Inner<S> {
         in_pass: &(impl Fn(&str) -> bool + Clone + Send + Sync + 'static),
         progress: &(dyn Fn(Position) + Send + Sync),
     ) -> Result<Chains, ViewFault> {
-        let mut shards: Vec<(Rows, Chains)> =
-            (0..threads).map(|_| (Rows::new(view, usize::MAX), Chains::new())).collect();
+        let shards = Shards::start((0..threads).map(|_| Shard::of(view)))?;
         let mut after = 0;
         let mut ahead = Some(self.ahead(0));
         while let Some(reading) = ahead.take() {
@@ -116,18 +115,14 @@ impl<S: ViewStore> Inner<S> {
             if after < until {
                 ahead = Some(self.ahead(after));
             }
-            let in_pass = in_pass.clone();
-            shards = off_thread(move || {
-                let touched = sharded_touches(view, &records, threads, &in_pass);
-                let (mut rows, mut chains): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
-                let ended = fold_shards(&mut rows, &touched, &records, |rows| {
-                    rows.flush_ended(&mut std::collections::HashSet::new())
-                })?;
-                add_all(&mut chains, ended);
-                Ok::<_, projections::view::FoldFault>(rows.into_iter().zip(chains).collect())
-            })
-            .await?
-            .map_err(|fault| LogFault::Unexpected(fault.to_string()))?;
+            let touched = shards.touches(view, &records, in_pass).await?;
+            let fold = touched.into_iter().map(|touched| {
+                let records = Arc::clone(&records);
+                move |shard: &mut Shard| shard.fold(&touched, &records)
+            });
+            for folded in shards.each(fold).await? {
+                folded.map_err(|fault| LogFault::Unexpected(fault.to_string()))?;
+            }
             progress(after);
         }
         if after < until {
@@ -136,24 +131,8 @@ impl<S: ViewStore> Inner<S> {
             ))
             .into());
         }
-        let chains = off_thread(move || {
-            let mut all = Chains::new();
-            for (mut rows, chains) in shards {
-                let mut chains = [chains];
-                add_all(
-                    &mut chains,
-                    vec![Batch {
-                        closes: Vec::new(),
-                        inserts: rows.drain(usize::MAX).unwrap_or_default(),
-                    }],
-                );
-                let [chains] = chains;
-                all.extend(chains);
-            }
-            all
-        })
-        .await?;
-        Ok(chains)
+        let end = (0..threads).map(|_| Shard::end);
+        Ok(shards.each(end).await?.into_iter().flatten().collect())
     }
 
     fn ahead(&self, after: Position) -> tokio::task::JoinHandle<Result<Arc<[Record]>, LogFault>> {
@@ -176,12 +155,13 @@ impl<S: ViewStore> Inner<S> {
             let records = upto(self.feed.read(after).await?, at);
             let Some(last) = records.last() else { break };
             after = last.position();
-            let wanted = |other: &str| other == key;
-            for (index, key) in sharded_touches(view, &records, 1, &wanted).into_iter().flatten() {
+            for (index, key) in
+                touches(view, &records, 0).into_iter().filter(|(_, one)| **one == *key)
+            {
                 rows.apply(&key, &records[index])
                     .map_err(|fault| LogFault::Unexpected(fault.to_string()))?;
             }
-            replayed.extend(rows.flush_ended(&mut std::collections::HashSet::new()).inserts);
+            replayed.extend(rows.flush_ended(&mut HashSet::new()).inserts);
         }
         replayed.extend(rows.drain(usize::MAX).unwrap_or_default());
         let mut sql = Sql::new(
@@ -232,17 +212,38 @@ fn upto(records: Arc<[Record]>, until: Position) -> Arc<[Record]> {
     }
 }
 
-/// Adds each shard's ended versions to its chains, a thread per shard.
-fn add_all(chains: &mut [Chains], batches: Vec<Batch>) {
-    std::thread::scope(|scope| {
-        for (chains, batch) in chains.iter_mut().zip(batches) {
-            scope.spawn(move || {
-                for Version { key, from, to, columns, body } in &batch.inserts {
-                    Link { key, from: *from, to: *to, columns, body }.add_to(chains);
-                }
-            });
+/// Some rows of the log, and the chains of those that have ended.
+struct Shard {
+    rows: Rows,
+    chains: Chains,
+}
+
+impl Shard {
+    fn of(view: &'static dyn View) -> Self {
+        Self { rows: Rows::new(view, usize::MAX), chains: Chains::new() }
+    }
+
+    fn fold(&mut self, touched: &[Touch], records: &[Record]) -> Result<(), FoldFault> {
+        for (index, key) in touched {
+            self.rows.apply(key, &records[*index])?;
         }
-    });
+        let ended = self.rows.flush_ended(&mut HashSet::new());
+        self.add(&ended.inserts);
+        Ok(())
+    }
+
+    fn add(&mut self, versions: &[Version]) {
+        for Version { key, from, to, columns, body } in versions {
+            Link { key, from: *from, to: *to, columns, body }.add_to(&mut self.chains);
+        }
+    }
+
+    /// The chains, with what is still valid.
+    fn end(&mut self) -> Chains {
+        let valid = self.rows.drain(usize::MAX).unwrap_or_default();
+        self.add(&valid);
+        std::mem::take(&mut self.chains)
+    }
 }
 
 /// The chains of a table's rows as they were at a position.
