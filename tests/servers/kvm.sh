@@ -7,7 +7,7 @@
 # CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
 # folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
 # (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
-# which is empty.
+# which is empty. Where there is hugetlbfs, its mount is `hugepages`.
 #
 # Started from the disk, the guest does what a seed of cloud-init's NoCloud source says, as far as a
 # test asks: its name, its interfaces' addresses and routes, keys, and a script as userdata, once for
@@ -29,7 +29,7 @@ mkdir -p "$cache"
 state=$cache/host
 guest=$cache/guest
 # Goes up with every change of how the guest is made.
-recipe=2
+recipe=3
 
 cannot() { echo "kvm.sh: $*" >&2; exit 3; }
 
@@ -150,7 +150,23 @@ while :; do wait; sleep 3600; done
 INIT
 }
 
-# A disk without partitions that a BIOS starts.
+# Kernel, initramfs and command line as one program that UEFI starts.
+make_efi_program() { # FILE
+    local boot=$guest/boot-efi
+    command -v objcopy >/dev/null || cannot "no objcopy here (package binutils)"
+    unpack systemd-boot-efi "$boot"
+    printf '%s guest=disk' "$command_line" >"$boot/cmdline"
+    objcopy \
+        --add-section .cmdline="$boot/cmdline" --change-section-vma .cmdline=0x30000 \
+        --add-section .linux="$guest/kernel" --change-section-vma .linux=0x2000000 \
+        --add-section .initrd="$guest/initramfs" --change-section-vma .initrd=0x3000000 \
+        "$boot/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$1" || cannot "no program for UEFI can be made"
+    rm -rf "$boot"
+}
+
+command_line='console=ttyS0 quiet panic=-1 mitigations=off'
+
+# A disk without partitions that a BIOS starts, and UEFI as well.
 make_image() { # FILE
     local boot=$guest/boot
     command -v mcopy >/dev/null || cannot "no mcopy here (package mtools)"
@@ -158,10 +174,13 @@ make_image() { # FILE
     truncate -s 48M "$1"
     mformat -i "$1" -T $((48 << 11)) -h 64 -s 32 -v GUEST ::
     printf '%s\n' 'DEFAULT guest' 'LABEL guest' 'LINUX kernel' 'INITRD initramfs' \
-        'APPEND console=ttyS0 quiet panic=-1 mitigations=off guest=disk' >"$guest/syslinux.cfg"
+        "APPEND $command_line guest=disk" >"$guest/syslinux.cfg"
     mcopy -i "$1" "$guest/kernel" "$guest/initramfs" "$guest/syslinux.cfg" ::
+    make_efi_program "$guest/BOOTX64.EFI"
+    mmd -i "$1" ::EFI ::EFI/BOOT
+    mcopy -i "$1" "$guest/BOOTX64.EFI" ::EFI/BOOT
     "$boot/usr/bin/syslinux" --install "$1" || cannot "syslinux does not install"
-    rm -rf "$boot" "$guest/syslinux.cfg"
+    rm -rf "$boot" "$guest/syslinux.cfg" "$guest/BOOTX64.EFI"
 }
 
 make_guest() {
@@ -207,6 +226,7 @@ make_guest() {
     cp "$kernel/boot/vmlinuz-$version" "$guest/kernel"
     (cd "$root" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$guest/initramfs"
     make_image "$guest/image"
+    unpack ovmf "$guest/firmware"
     rm -rf "$root" "$kernel" "$box" "$agent" "$guest/libraries"
     printf %s "$recipe" >"$guest/stamp"
 }
@@ -229,8 +249,16 @@ host() { # FOLDER
         [ -d "/$place" ] || { mkdir "/$place" && echo "/$place" >>"$folder/made"; }
         mount --bind "$folder/own/$place" "/$place"
     done
+    # The firmware of guests that start by UEFI.
+    for place in usr/share/OVMF usr/share/qemu/firmware; do
+        [ -d "/$place" ] || { mkdir -p "/$place" && echo "/$place" >>"$folder/made"; }
+        mount --bind "$guest/firmware/$place" "/$place"
+    done
     # In memory, as on every host.
     mount -t tmpfs tmpfs /run/libvirt
+    # Before libvirt begins, which looks only then whether there may be huge pages.
+    mkdir "$folder/hugepages"
+    mount -t hugetlbfs hugetlbfs "$folder/hugepages" || rmdir "$folder/hugepages"
     mkdir -p "$cache/libvirt"
     mount --bind "$cache/libvirt" /var/cache/libvirt
     # Debian's libvirt wants to know a user that another package makes.
@@ -258,6 +286,7 @@ namespaces = []
 cgroup_controllers = []
 stdio_handler = "file"
 CONF
+    [ ! -d "$folder/hugepages" ] || echo "hugetlbfs_mount = \"$folder/hugepages\"" >>/etc/libvirt/qemu.conf
     cat >"$folder/libvirtd.conf" <<CONF
 unix_sock_dir = "$folder/sockets"
 unix_sock_ro_perms = "0700"

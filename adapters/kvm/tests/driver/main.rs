@@ -9,6 +9,7 @@ mod disks;
 mod host;
 mod life;
 mod operations;
+mod placed;
 mod snapshot;
 mod steps;
 mod storage;
