@@ -168,6 +168,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let costs = tokio::spawn(cost_watch::run(Arc::clone(&ledger), told(halting.clone())));
     let pulls = tokio::spawn(schedule::run_pulls(Arc::clone(&ledger), told(halting.clone())));
     let bin = tokio::spawn(schedule::run_bin(Arc::clone(&ledger), told(halting.clone())));
+    let groups = tokio::spawn(schedule::run_groups(Arc::clone(&ledger), told(halting.clone())));
     let days = tokio::spawn(schedule::run_days(Arc::clone(&ledger), told(halting)));
 
     let service = http::Service::new(
@@ -193,7 +194,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, own_host, desk, schedule, costs, pulls, bin, days);
+    let _ = tokio::join!(runner, own_host, desk, schedule, costs, pulls, bin, groups, days);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;

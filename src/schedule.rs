@@ -1,5 +1,5 @@
-//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, and
-//! once a day the bill lines that are made here.
+//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, looks
+//! whether servers follow their security groups, and once a day the bill lines that are made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{
     derive::Run,
+    follow::Follower,
     ledger::Ledger,
     ports::{BillFault, Query, ViewFault},
     submit::{Submission, SubmitFault},
@@ -109,6 +110,27 @@ pub(crate) async fn run_bin(ledger: Arc<Ledger>, stop: impl Future<Output = ()>)
         tokio::select! {
             () = &mut stop => return,
             () = ledger.ports.clock.sleep(BIN_LOOK) => {}
+        }
+    }
+}
+
+/// How often it is looked whether servers follow their security groups: what a group's new rules forbid is
+/// allowed that much longer.
+const GROUPS_LOOK: Duration = Duration::from_secs(1);
+
+/// Lets servers of our own follow their security groups until `stop` comes back.
+pub(crate) async fn run_groups(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    let mut follower = Follower::new(Arc::clone(&ledger));
+    loop {
+        match follower.pass().await {
+            Ok(0) => {}
+            Ok(servers) => tracing::info!(servers, "servers follow their security groups"),
+            Err(fault) => tracing::warn!(%fault, "it is not known who follows security groups"),
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(GROUPS_LOOK) => {}
         }
     }
 }

@@ -15,6 +15,7 @@
 //! - [`desk`]: where agents of hosts get their orders, and bring what became of them.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`hints`]: where money can be saved.
+//! - [`follow`]: servers that follow their security groups.
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
 //! - [`origin`]: where what a centre has after the rules comes from.
@@ -42,6 +43,7 @@ pub mod derive;
 pub mod desk;
 pub mod drain;
 mod fleet;
+pub mod follow;
 pub mod forecast;
 pub mod gather;
 pub mod hints;

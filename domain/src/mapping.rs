@@ -7,7 +7,13 @@
 //!      │ observe            adopt      │ │  │ observe, reapply                           │
 //!      └────────► discovered ──────────┘ ▼  │                                            │
 //!                                      vanished ─────────────── retire ──────────────────┘
+//!            declare, without an account                     retire
+//!   absent ────────────────────────────► own ──────────────────────► retired
+//!                                        └┘ declare
 //! ```
+//!
+//! Some kinds are of use on hosts of our own as well. There they have no counterpart: what is wanted is
+//! all there is, and whoever uses one follows it.
 //!
 //! Three values lie side by side, each said by another: *wanted* by the last command, *seen* by the
 //! last observation, *base* by what both last agreed on. Drift is wanted ≠ seen. It is shown field
@@ -24,6 +30,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    compute::server::home::PROVIDER,
     kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
     observation::{Evidence, Origin},
 };
@@ -77,6 +84,11 @@ pub trait Spec:
     /// What is ours over there, and what more has come to be.
     #[must_use]
     fn grown(base: &Self, more: &Self) -> Self;
+    /// Whether hosts of our own can use it, without a counterpart in a cloud. Most kinds are in a
+    /// cloud or nowhere.
+    fn check_own(&self) -> Result<(), Refusal> {
+        Err(Refusal::new(&codes::INVALID_FIELD, "account: is needed"))
+    }
 }
 
 /// Where the mapping stands, orders and drift aside.
@@ -92,6 +104,8 @@ pub enum Stage {
     Discovered,
     /// Wanted, with its counterpart.
     Linked,
+    /// Wanted, for hosts of our own: it has no counterpart.
+    Own,
     /// Wanted, and its counterpart is gone.
     Vanished,
     /// On its way out.
@@ -160,7 +174,8 @@ pub enum Command<S> {
     /// Say what is wanted.
     Declare {
         /// The cloud account it lives in, within the caller's reach; may be left out when it is
-        /// already known.
+        /// already known. A new one without an account is for hosts of our own, where its kind can be
+        /// of use there.
         #[serde(default)]
         account: Option<Uuid>,
         /// The account's provider; filled in by the server.
@@ -278,6 +293,13 @@ pub enum Event<S> {
     Declared {
         /// Where it will be.
         origin: Origin,
+        /// Who owns it.
+        project: Option<Uuid>,
+        /// What it is to be.
+        spec: S,
+    },
+    /// It is wanted for hosts of our own; there is no counterpart.
+    DeclaredOwn {
         /// Who owns it.
         project: Option<Uuid>,
         /// What it is to be.
@@ -474,6 +496,14 @@ impl<S: Spec> Mapped<S> {
         let spec = spec.normalise();
         spec.check()?;
         match self.stage {
+            Stage::Absent if account.is_none() => {
+                spec.check_own()?;
+                if region.is_some() {
+                    let detail = "region: only what is in a cloud has one, and needs an account";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                Ok(vec![Event::DeclaredOwn { project, spec }])
+            }
             Stage::Absent => {
                 let (Some(account), Some(provider)) = (account, provider) else {
                     return Err(Refusal::new(&codes::INVALID_FIELD, "account: is needed"));
@@ -498,6 +528,26 @@ impl<S: Spec> Mapped<S> {
                     _ => spec.clone(),
                 };
                 Ok(vec![Event::SpecDeclared { spec, to }])
+            }
+            Stage::Own => {
+                let moved = |field: &str| {
+                    let detail = format!("{field}: it is for hosts of our own, and stays there");
+                    Err(Refusal::new(&codes::INVALID_FIELD, detail))
+                };
+                if account.is_some() {
+                    return moved("account");
+                }
+                if region.is_some() {
+                    return moved("region");
+                }
+                if project.is_some() && project != self.project {
+                    let detail = "project: cannot be changed by declare";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                spec.check_own()?;
+                let same = self.wanted.as_ref() == Some(&spec);
+                let to = spec.clone();
+                Ok(if same { vec![] } else { vec![Event::SpecDeclared { spec, to }] })
             }
             Stage::Discovered | Stage::Retiring | Stage::Retired => Err(self.refuse("declare")),
         }
@@ -577,6 +627,8 @@ impl<S: Spec> Mapped<S> {
 
     fn apply_order(&mut self, to: S) {
         let order = match (self.stage, &self.seen) {
+            // Whoever uses it follows it.
+            (Stage::Own, _) => return,
             (Stage::Linked, Some(seen)) => Order::Apply { from: seen.clone(), to },
             _ => Order::Create { spec: to },
         };
@@ -684,6 +736,7 @@ impl<S: Spec> Decider for Mapped<S> {
                     self.orders.ensure_free()?;
                     vec![Event::Retired {}]
                 }
+                Stage::Own => vec![Event::Retired {}],
                 Stage::Absent | Stage::Retiring | Stage::Retired => {
                     return Err(self.refuse("retire"));
                 }
@@ -751,6 +804,11 @@ impl<S: Spec> Decider for Mapped<S> {
                 self.project = project;
                 self.wanted = Some(spec.clone());
                 self.orders.issue(Order::Create { spec });
+            }
+            Event::DeclaredOwn { project, spec } => {
+                self.stage = Stage::Own;
+                self.project = project;
+                self.wanted = Some(spec);
             }
             Event::Discovered { origin, project, seen } => {
                 self = Self {
@@ -837,6 +895,7 @@ impl<S: Spec> Decider for Mapped<S> {
                 }
             }
             (Stage::Linked, None) => "linked",
+            (Stage::Own, _) => "available",
             (Stage::Vanished, None) => "vanished",
             (Stage::Retiring, _) => "retiring",
             (Stage::Retired, _) => "retired",
@@ -853,6 +912,9 @@ impl<S: Spec> Decider for Mapped<S> {
         };
         if let Some(origin) = &self.origin {
             origin.facets(&mut facets);
+        }
+        if self.stage == Stage::Own {
+            facets.provider = Some(PROVIDER.to_owned());
         }
         if let Some(spec) = self.wanted.as_ref().or(self.seen.as_ref()) {
             spec.facets(&mut facets);

@@ -38,6 +38,7 @@ mod census;
 mod disks;
 mod fault;
 mod fetch;
+mod nics;
 mod operations;
 mod plug;
 mod records;
@@ -368,7 +369,8 @@ impl Inner {
 
     /// Its bridges and its rules are there.
     async fn plug(&self, work: &Work<'_>) -> Result<(), DriverFault> {
-        let ports = wanted::ports(&work.home.parts.nics);
+        let parts = &work.home.parts;
+        let ports = wanted::ports(parts.nics.iter(), &parts.groups);
         let plug = self.plugs.plug(&self.records, work.server, ports);
         self.step(Step::Network, work.server, plug).await
     }
@@ -378,7 +380,8 @@ impl Inner {
         let server = work.server;
         let wire = self.wire.get().await?;
         let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
-        self.step(Step::Start, server, start(&wire, &domain)).await
+        self.step(Step::Start, server, start(&wire, &domain)).await?;
+        self.limit_new(work).await
     }
 
     async fn describe(&self, work: &Work<'_>) -> Result<Description, DriverFault> {
@@ -551,11 +554,16 @@ impl Inner {
         let xml = wire.xml(&domain, of).await.map_err(libvirt)?;
         let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         let record = self.records.read(server).await?.unwrap_or_default();
-        Ok(machine(home, &is, state, &record, &self.storage))
+        let mut seen = machine(home, &is, state, &record, &self.storage);
+        seen.nics = self.seen_nics(&is, state, &record).await?;
+        Ok(seen)
     }
 
     async fn order(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
         match order {
+            Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
+                Box::pin(self.change_nics(work, order)).await
+            }
             Order::Launch {} => Box::pin(self.launch(work)).await,
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
             Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,
@@ -755,6 +763,7 @@ fn machine(
         addresses,
         security_groups: Vec::new(),
         disks,
+        nics: Vec::new(),
         tags: home.tags.clone(),
     }
 }

@@ -16,13 +16,20 @@ use domain::{
         disk::{self, Disk, Limits},
         host::HostSighting,
         placement::{Architecture, Cell, Core},
-        server::{Machine, Order, Power, home::Home, parts::Parts, rescue::RescueSystem},
+        server::{
+            Machine, Order, Power,
+            home::Home,
+            nic::SeenNic,
+            parts::{GroupRules, Nic, Parts},
+            rescue::RescueSystem,
+        },
         storage::StorageId,
         userdata::Userdata,
     },
     kernel::{Decider, Refusal},
-    network::mac::Mac,
+    network::security_group::Rule,
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -38,6 +45,8 @@ pub enum HostStep {
     Discard,
     /// A disk becomes larger.
     Grow,
+    /// Its interfaces become what they are to be.
+    Nics,
     /// A running server gets a disk, or other limits for one that it has.
     Plug,
     /// A password inside it is set.
@@ -66,10 +75,11 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Define,
         Self::Discard,
         Self::Grow,
+        Self::Nics,
         Self::Password,
         Self::Plug,
         Self::Rescue,
@@ -111,8 +121,9 @@ pub struct SimServer {
     pub pins: BTreeSet<u32>,
     /// The disks that it has while it runs, with their limits.
     pub disks: BTreeMap<Uuid, Limits>,
-    /// The hardware addresses of its interfaces, in the guest's order.
-    pub macs: Vec<Mac>,
+    /// Its interfaces, in the guest's order.
+    #[serde(default)]
+    pub nics: Vec<SimNic>,
     /// What it read at its first boot: names of files and what is in them.
     pub seed: Vec<(String, String)>,
     /// Whether it stands still.
@@ -123,6 +134,30 @@ pub struct SimServer {
     pub passwords: BTreeMap<String, String>,
     /// The order that last restarted it.
     reset_by: Option<String>,
+}
+
+/// An interface as a host has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimNic {
+    /// What is said of it.
+    pub seen: SeenNic,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// The rules that are enforced; none when nothing is kept from it but spoofing.
+    pub rules: Option<BTreeSet<Rule>>,
+}
+
+impl SimNic {
+    fn of(nic: &Nic, groups: &GroupRules) -> Self {
+        let rules = nic.rules(groups);
+        let seen = SeenNic {
+            mac: nic.mac,
+            bandwidth: nic.bandwidth,
+            security_groups: nic.security_groups.clone(),
+            rules: rules.as_ref().map(|rules| rules.len() as u64),
+        };
+        Self { seen, addresses: nic.addresses.clone(), rules }
+    }
 }
 
 impl SimServer {
@@ -477,7 +512,8 @@ impl SimHost {
             |server| server.running,
             |server| {
                 server.size(home);
-                // It is started with what its list says.
+                // It is started with what its lists say.
+                server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups);
                 server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
                 server.running = true;
                 server.boots += 1;
@@ -561,6 +597,11 @@ impl HostDriver for SimHost {
         let number = task.key.number;
         self.rest().await;
         match order {
+            Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
+                let nics = of_nics(home.parts.nics_after(&order), &home.parts.groups);
+                let done = |server: &SimServer| server.nics == nics;
+                self.of(id, HostStep::Nics, done, |server| server.nics.clone_from(&nics))?;
+            }
             Order::Launch {} => {
                 self.store(&home.parts)?;
                 let userdata =
@@ -576,7 +617,7 @@ impl HostDriver for SimHost {
                     memory_mib: 0,
                     pins: BTreeSet::new(),
                     disks: BTreeMap::new(),
-                    macs: home.parts.nics.iter().map(|nic| nic.mac).collect(),
+                    nics: of_nics(home.parts.nics.iter(), &home.parts.groups),
                     seed: seed.files().into_iter().map(file).collect(),
                     suspended: false,
                     rescued: false,
@@ -657,9 +698,10 @@ impl HostDriver for SimHost {
             zone: None,
             vpc: None,
             network: home.parts.nics.first().map(|nic| nic.network.to_string()),
-            addresses: sorted(home.parts.nics.iter().flat_map(|nic| nic.addresses.clone())),
+            addresses: sorted(server.nics.iter().flat_map(|nic| nic.addresses.clone())),
             security_groups: Vec::new(),
             disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
+            nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
             tags: home.tags.clone(),
         };
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
@@ -671,6 +713,10 @@ fn keep(world: &World) -> Result<(), DriverFault> {
     let Some(path) = &world.file else { return Ok(()) };
     let fault = |error: io::Error| DriverFault::Transient(format!("{}: {error}", path.display()));
     file::save(path, world).map_err(fault)
+}
+
+fn of_nics<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules) -> Vec<SimNic> {
+    nics.map(|nic| SimNic::of(nic, groups)).collect()
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {

@@ -243,6 +243,7 @@ impl Population {
             addresses: vec![block(at, vpc, host, 32)],
             security_groups: vec![at.id("security-group", group_of(&share, index))],
             disks,
+            nics: Vec::new(),
             tags: Self::tags(dice, team, environment),
         }
     }

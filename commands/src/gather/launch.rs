@@ -4,18 +4,23 @@
 //! What is of the server's own project may be used, and what the caller reaches; an image of the estate by
 //! everybody, for a project makes its servers from those.
 
+use std::collections::BTreeSet;
+
 use domain::{
     compute::{
         image::Image,
         key_pair::KeyPair,
         server::{
             home::Launch,
-            parts::{DISKS_MAX, Found, KEY_PAIRS_MAX, NICS_MAX, Parts, system},
+            parts::{
+                DISKS_MAX, Found, GROUPS_MAX, GroupRules, KEY_PAIRS_MAX, NICS_MAX, Parts, system,
+            },
         },
         userdata::Userdata,
     },
     kernel::{Decider, Refusal, Role, codes},
-    network::{net::Network, segment::Segment},
+    mapping::{Mapped, Stage},
+    network::{net::Network, security_group::SecurityGroup, segment::Segment},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -59,18 +64,11 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         found.image = image.definition.map(|definition| (id, definition));
     }
     for (at, ask) in launch.nics.iter().enumerate() {
-        let field = format!("nics[{at}].network");
-        let network: Network = one(gathering, &field, ask.network, launch.project, false).await?;
-        let segment = match &network.own {
-            Some(own) => {
-                let (revision, segment) =
-                    gathering.ledger.typed::<Segment>(&own.segment.to_string()).await?;
-                note(gathering, Segment::KIND, own.segment, revision);
-                segment
-            }
-            None => Segment::default(),
-        };
-        found.networks.push((network, segment));
+        let field = format!("nics[{at}].");
+        let network = network(gathering, &field, ask.network, launch.project).await?;
+        found.networks.push(network);
+        let rules = rules(gathering, &field, &ask.security_groups, launch.project).await?;
+        found.groups.extend(rules);
     }
     for (at, ask) in launch.disks.iter().enumerate() {
         if let Some(storage) = ask.storage
@@ -103,6 +101,43 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     Ok(())
 }
 
+/// The network of an interface, with its segment.
+pub(super) async fn network(
+    gathering: &mut Gathering<'_>,
+    field: &str,
+    id: Uuid,
+    project: Option<Uuid>,
+) -> Result<(Network, Segment), GatherFault> {
+    let field = format!("{field}network");
+    let network: Network = one(gathering, &field, id, project, false).await?;
+    let Some(own) = &network.own else { return Ok((network, Segment::default())) };
+    let id = own.segment;
+    let (revision, segment) = gathering.ledger.typed::<Segment>(&id.to_string()).await?;
+    note(gathering, Segment::KIND, id, revision);
+    Ok((network, segment))
+}
+
+/// The rules of the security groups that an interface names. A group of the estate guards everybody's.
+pub(super) async fn rules(
+    gathering: &mut Gathering<'_>,
+    field: &str,
+    groups: &BTreeSet<Uuid>,
+    project: Option<Uuid>,
+) -> Result<GroupRules, GatherFault> {
+    let mut rules = GroupRules::new();
+    // So many are looked up at most; the decider says that there are too many.
+    for id in groups.iter().take(GROUPS_MAX + 1) {
+        let field = format!("{field}security_groups");
+        let group: Mapped<SecurityGroup> = one(gathering, &field, *id, project, true).await?;
+        let wanted = group.wanted.filter(|_| group.stage == Stage::Own);
+        let wanted = wanted.ok_or_else(|| {
+            no(format!("{field}: {id} is not a group for hosts of our own that is in use"))
+        })?;
+        rules.insert(*id, wanted.rules);
+    }
+    Ok(rules)
+}
+
 fn no(detail: String) -> Refusal {
     Refusal::new(&codes::INVALID_FIELD, detail)
 }
@@ -127,7 +162,7 @@ async fn one<T: Decider>(
     Ok(state)
 }
 
-fn note(gathering: &mut Gathering<'_>, kind: &str, id: Uuid, revision: u64) {
+pub(super) fn note(gathering: &mut Gathering<'_>, kind: &str, id: Uuid, revision: u64) {
     let saw = Saw { kind: kind.to_owned(), id: id.to_string(), mark: revision.to_string() };
     Looked { saw, revision }.note(&mut gathering.looked);
 }

@@ -7,6 +7,7 @@ mod disk;
 mod launch;
 mod mapping;
 mod network;
+mod nic;
 mod operation;
 mod placement;
 mod project;
@@ -62,6 +63,10 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("disk", "create") => disk::create(gathering).await?,
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),
+        ("security-group", "retire") => nic::unused(gathering).await?,
+        ("server", "add-nic") => nic::add(gathering).await?,
+        ("server", "change-nic") => nic::change(gathering).await?,
+        ("server", "follow-groups") => nic::follow(gathering).await?,
         ("server", "launch") => {
             project::check(gathering).await?;
             launch::find(gathering).await?;

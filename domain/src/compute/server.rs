@@ -6,13 +6,14 @@
 
 pub mod boot;
 pub mod home;
+pub mod nic;
 pub mod order;
 pub mod parts;
 pub mod password;
 pub mod rescue;
 pub mod resize;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use boot::BootDevice;
 use home::{Home, Launch};
+use nic::SeenNic;
 pub use order::{CloudOrder, Order};
 use rescue::{Rescue, RescueSystem};
 
@@ -34,6 +36,7 @@ use crate::{
         Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
         Verb, codes,
     },
+    network::bandwidth::Bandwidth,
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::{check_name, check_tags},
 };
@@ -89,6 +92,9 @@ pub struct Machine {
     /// Its disks, by external id, sorted.
     #[serde(default)]
     pub disks: Vec<String>,
+    /// What its host says of the interfaces of one of our own, in the guest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<SeenNic>,
     /// The provider's tags, without Skyledger's own (`skyledger:…`).
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -122,6 +128,14 @@ impl Resource for Machine {
 pub enum Command {
     /// Give up the order that is parked.
     Abandon {},
+    /// Give it another interface, also while it runs.
+    AddNic {
+        /// The interface.
+        nic: parts::NicAsk,
+        /// What was found of it: by Skyledger, and of no use to callers.
+        #[serde(default)]
+        found: Option<Box<nic::Found>>,
+    },
     /// A disk of ours on its host is one that it is started with, from now on.
     AdmitDisk {
         /// Where the disk lies.
@@ -134,6 +148,8 @@ pub enum Command {
         /// The new owner; none is the estate.
         project: Option<Uuid>,
     },
+    /// Limit an interface and guard it, also while it runs. What is left out stays.
+    ChangeNic(nic::Change),
     /// The driver has carried out an order.
     Confirm {
         /// The order's number.
@@ -156,6 +172,11 @@ pub enum Command {
     DismissDisk {
         /// Which.
         disk: Uuid,
+    },
+    /// Its security groups have these rules by now.
+    FollowGroups {
+        /// The rules of its groups: found by Skyledger.
+        groups: parts::GroupRules,
     },
     /// Make a server on one of our hosts.
     Launch(Launch),
@@ -200,6 +221,11 @@ pub enum Command {
     Purge {},
     /// Restart it.
     Reboot {},
+    /// Take an interface from it, also while it runs; its addresses are free then.
+    RemoveNic {
+        /// Which, by its id.
+        nic: Uuid,
+    },
     /// Call it something else. Its host name inside is its own affair.
     Rename {
         /// 1…100 characters.
@@ -314,6 +340,11 @@ pub enum Event {
         /// What it is.
         seen: Machine,
     },
+    /// Its security groups have other rules, which are to be enforced.
+    GroupsFollowed {
+        /// The rules of those that changed.
+        groups: parts::GroupRules,
+    },
     /// It has its place on a host, and is to be made there.
     Launched {
         /// With what, and where.
@@ -328,6 +359,33 @@ pub enum Event {
     Measured {
         /// The day, and what is known of it.
         utilisation: Utilisation,
+    },
+    /// It is to have another interface, with these addresses.
+    NicAdditionOrdered {
+        /// The interface.
+        nic: Box<parts::Nic>,
+        /// The rules of its security groups.
+        #[serde(default, skip_serializing_if = "parts::GroupRules::is_empty")]
+        groups: parts::GroupRules,
+    },
+    /// An interface is to be limited and guarded otherwise.
+    NicChangeOrdered {
+        /// Which.
+        nic: Uuid,
+        /// How fast it may send and be sent to; as before when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bandwidth: Option<Bandwidth>,
+        /// The security groups that guard it; as before when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        security_groups: Option<BTreeSet<Uuid>>,
+        /// The rules of those groups.
+        #[serde(default, skip_serializing_if = "parts::GroupRules::is_empty")]
+        groups: parts::GroupRules,
+    },
+    /// It is to lose an interface.
+    NicRemovalOrdered {
+        /// Which.
+        nic: Uuid,
     },
     /// It was seen to be different.
     Observed {
@@ -469,6 +527,7 @@ const fn system(name: &'static str, creates: bool, summary: &'static str) -> Ver
 
 static VERBS: &[Verb] = &[
     operator("abandon", "Gives up the parked order; the server stays as it is."),
+    operator("add-nic", "Gives a server of ours another interface, also while it runs."),
     system("admit-disk", false, "Has it started with a disk from now on."),
     Verb {
         name: "assign",
@@ -476,10 +535,16 @@ static VERBS: &[Verb] = &[
         creates: false,
         summary: "Gives it to another project.",
     },
+    operator("change-nic", "Limits an interface of a server of ours, and guards it."),
     system("confirm", false, "Reports that an order was carried out."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
     system("dismiss-disk", false, "Has it not started with a disk any more."),
+    system(
+        "follow-groups",
+        false,
+        "Has the rules of its security groups enforced as they are now.",
+    ),
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
     operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
@@ -489,6 +554,7 @@ static VERBS: &[Verb] = &[
     operator("protect", "Keeps a server of ours from being deleted."),
     operator("purge", "Removes a deleted server for good, before its time."),
     operator("reboot", "Restarts a running server."),
+    operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     operator("rename", "Calls a server of ours something else."),
     operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
     operator("resize", "Gives a stopped server of ours other processors and another memory."),
@@ -597,6 +663,7 @@ impl Decider for Server {
                 self.orders.ensure_parked()?;
                 self.abandoned()
             }
+            Command::AddNic { nic, found } => self.add_nic(&nic, found)?,
             Command::AdmitDisk { host, disk } => {
                 let home = self.ours("attach a disk")?;
                 if self.is_deleted() || self.observation.seen.is_none() {
@@ -629,6 +696,7 @@ impl Decider for Server {
             }
             Command::Assign { project } if project == self.observation.project => vec![],
             Command::Assign { project } => vec![Event::Assigned { project }],
+            Command::ChangeNic(change) => self.change_nic(change)?,
             Command::Confirm { number, seen }
                 if self.orders.is_out(number) && !self.is_removed_by(number) =>
             {
@@ -659,6 +727,7 @@ impl Decider for Server {
                     (false, false) => return no("it is not stopped: stop it first, or say `stop`"),
                 }
             }
+            Command::FollowGroups { groups } => self.follow_groups(groups)?,
             Command::Launch(_) if self.home.is_some() || self.observation.seen.is_some() => {
                 return Err(Refusal::wrong_state("launch", self.status()));
             }
@@ -708,6 +777,7 @@ impl Decider for Server {
                 Power::Running => vec![Event::RebootOrdered {}],
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
             },
+            Command::RemoveNic { nic } => self.remove_nic(nic)?,
             Command::Rename { name } => {
                 let home = self.ours("rename")?;
                 check_name(&name)?;
@@ -782,15 +852,13 @@ impl Decider for Server {
             Event::Assigned { project } => self.observation.project = project,
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
-                if let Some(Outstanding {
-                    order: Order::Resize { vcpus, memory_mib, placement },
-                    ..
-                }) = self.orders.out.take()
-                {
-                    self.at_home(|home| {
+                match self.orders.out.take().map(|out| out.order) {
+                    Some(Order::RemoveNic { nic }) => self.at_home(|home| home.parts.drop_nic(nic)),
+                    Some(Order::Resize { vcpus, memory_mib, placement }) => self.at_home(|home| {
                         (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
                         home.placement = placement;
-                    });
+                    }),
+                    _ => {}
                 }
                 self.orders.settle();
                 self.see(seen);
@@ -804,6 +872,21 @@ impl Decider for Server {
             Event::LeaveRescueOrdered { start } => {
                 self.orders.issue(Order::LeaveRescue { start });
             }
+            Event::GroupsFollowed { groups } => {
+                self.at_home(|home| home.parts.follow(groups));
+                self.orders.issue(Order::ChangeNics {});
+            }
+            Event::NicAdditionOrdered { nic, groups } => {
+                self.orders.issue(Order::AddNic { nic: nic.id });
+                self.at_home(|home| home.parts.add_nic(*nic, groups));
+            }
+            Event::NicChangeOrdered { nic, bandwidth, security_groups, groups } => {
+                self.at_home(|home| {
+                    home.parts.change_nic(nic, bandwidth, security_groups, groups);
+                });
+                self.orders.issue(Order::ChangeNics {});
+            }
+            Event::NicRemovalOrdered { nic } => self.orders.issue(Order::RemoveNic { nic }),
             Event::PasswordOrdered { user, password } => {
                 self.orders.issue(Order::SetPassword { user, password });
             }
@@ -867,8 +950,11 @@ impl Decider for Server {
     fn status(&self) -> &'static str {
         match &self.orders.out {
             Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::AddNic { .. }, .. }) => "adding-nic",
+            Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",
+            Some(Outstanding { order: Order::RemoveNic { .. }, .. }) => "removing-nic",
             Some(Outstanding { order: Order::Rescue { .. }, .. }) => "rescuing",
             Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
             Some(Outstanding { order: Order::Resume {}, .. }) => "resuming",
@@ -908,7 +994,8 @@ impl Decider for Server {
             let made = matches!(event, Event::Confirmed { .. }) && launching;
             let made = self.home.iter().filter(move |_| made);
             let made = made.flat_map(|home| home.parts.tell_disks("made-with-server"));
-            Home::companions(event, self.home.as_ref()).into_iter().chain(kept).chain(made)
+            let of_home = Home::companions(event, self.home.as_ref()).into_iter();
+            of_home.chain(kept).chain(made).chain(self.nic_companion(event))
         };
         events.iter().flat_map(of).collect()
     }

@@ -1,6 +1,7 @@
 //! Networks, their addresses and what guards them.
 
 pub mod addresses;
+pub mod bandwidth;
 pub mod mac;
 pub mod net;
 pub mod security_group;

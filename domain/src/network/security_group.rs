@@ -443,6 +443,21 @@ impl Spec for SecurityGroup {
         }
         grown.normalise()
     }
+
+    fn check_own(&self) -> Result<(), Refusal> {
+        if self.vpc.is_some() {
+            return Err(invalid(
+                "vpc",
+                "a group for hosts of our own is in none; or name an account",
+            ));
+        }
+        let named = |rule: &&Rule| !matches!(rule.peer, Peer::Cidr(_));
+        if let Some(rule) = self.rules.iter().find(named) {
+            let detail = format!("{rule}: hosts of our own know peers by their addresses (cidr)");
+            return Err(Refusal::new(&codes::RULE_INVALID, detail));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

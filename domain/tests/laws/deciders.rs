@@ -6,6 +6,7 @@ use domain::{
     compute::server::Power,
     kernel::{Kind, Stamp, State},
     kinds,
+    network::security_group::SecurityGroup,
 };
 use proptest::{
     collection::vec,
@@ -16,11 +17,11 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, PUBLIC_KEYS, allowance, cost_rules, creation, equipment, exchange_rate, finding, group,
-    holding, id, image_of, invoice, launch, machine, new_rate, origin, own_network, place,
-    placement, question, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host,
-    segment, servers, settings, standing, stated_commitment, subnet, taken, terms, time,
-    utilisation, watch,
+    ALL, PUBLIC_KEYS, allowance, bandwidth, cost_rules, creation, equipment, exchange_rate,
+    finding, group, group_rules, holding, id, image_of, invoice, launch, machine, new_rate, nic,
+    origin, own_network, place, placement, question, repricing, rescue_system, run, seen_disk,
+    seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment, subnet,
+    taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -448,9 +449,24 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 });
                 ("resize", body)
             });
+            for port in ["80", "443"] {
+                let change = json!({
+                    "nic": id(15), "bandwidth": bandwidth(port.len() as u64 * 1_000),
+                    "security_groups": [id(20)], "groups": group_rules(port),
+                });
+                pool.push(("change-nic", change));
+                pool.push(("change-nic", json!({"nic": id(15), "security_groups": []})));
+                pool.push(("follow-groups", json!({"groups": group_rules(port)})));
+            }
             let rescue = json!({"system": rescue_system(), "password": "sealed"});
+            let found = json!({"nic": nic(18, 20), "groups": group_rules("80")});
+            let add = json!({"nic": {"network": id(12)}, "found": found});
             let [larger, smaller] = resize;
             let rare = [
+                ("add-nic", add),
+                ("remove-nic", json!({"nic": id(18)})),
+                ("follow-groups", json!({"groups": group_rules("22")})),
+                ("remove-nic", json!({"nic": id(15)})),
                 larger,
                 ("rescue", rescue),
                 ("undelete", json!({})),
@@ -460,8 +476,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("undelete", json!({})),
                 ("purge", json!({})),
             ];
-            for (at, one) in rare.iter().cycle().take(24).enumerate() {
-                pool.insert(pool.len() * at / 24, one.clone());
+            for (at, one) in rare.iter().cycle().take(36).enumerate() {
+                pool.insert(pool.len() * at / 36, one.clone());
             }
             for quarter in 0..4 {
                 let at = pool.len() * quarter / 4;
@@ -474,6 +490,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             for ports in [&["80"][..], &["80", "443"], &["22"]] {
                 let one = group(ports);
                 pool.push(("declare", json!({"account": id(1), "provider": "sim", "region": "sim-north-1", "spec": one})));
+                let own = SecurityGroup { vpc: None, ..one.clone() };
+                pool.push(("declare", json!({"spec": own})));
                 pool.push((
                     "observe",
                     json!({"origin": origin("sg-1"), "seen": one, "actor": "ann"}),

@@ -8,7 +8,10 @@ use domain::{
     compute::{
         disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
-        server::{self, Machine, Power},
+        server::{
+            self, Machine, Power,
+            parts::{GroupRules, Nic},
+        },
         shape,
         utilisation::Utilisation,
     },
@@ -18,7 +21,9 @@ use domain::{
     },
     kernel::{Decider, Id, Reach, Role},
     mapping::{self, FieldDrift, Mute},
-    network::{SeenNetwork, net, security_group::SecurityGroup, segment as layer2},
+    network::{
+        SeenNetwork, bandwidth::Bandwidth, net, security_group::SecurityGroup, segment as layer2,
+    },
     observation::{self, Evidence, Origin, Resource},
     tenancy::{
         cloud_account::{self, Scope},
@@ -64,6 +69,7 @@ pub(crate) fn machine(power: Power) -> Machine {
         addresses: vec!["10.0.0.4/32".parse().unwrap(), "2001:db8::4/128".parse().unwrap()],
         security_groups: vec!["sg-1".into()],
         disks: vec!["vol-1".into()],
+        nics: Vec::new(),
         tags: tags(),
     }
 }
@@ -150,6 +156,7 @@ fn observed<R: Resource>(seen: R) -> Samples {
 fn mapped() -> Samples {
     use mapping::Event as E;
     let (one, two) = (|| group(&["80"]), || group(&["80", "443"]));
+    let own = SecurityGroup { vpc: None, ..two() };
     of::<mapping::Mapped<SecurityGroup>>(vec![
         E::Abandoned {},
         E::Accepted { spec: two() },
@@ -158,6 +165,7 @@ fn mapped() -> Samples {
         E::Assigned { project: None },
         E::Converged { seen: one(), actor: Some("user/ann".into()) },
         E::Declared { origin: origin(""), project: Some(id(2)), spec: one() },
+        E::DeclaredOwn { project: Some(id(2)), spec: own },
         E::Discovered { origin: origin("sg-1"), project: None, seen: one() },
         E::Drifted { seen: two(), fields: drift(), actor: Some("user/ann".into()) },
         E::Linked { number: 1, origin: origin("sg-1"), seen: one() },
@@ -191,9 +199,18 @@ fn server() -> Samples {
         },
         E::DiskDismissed { disk: id(17) },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
+        E::GroupsFollowed { groups: group_rules("80") },
         E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
         E::LeaveRescueOrdered { start: true },
         E::Measured { utilisation: utilisation(1, 144) },
+        E::NicAdditionOrdered { nic: Box::new(nic(18, 20)), groups: group_rules("443") },
+        E::NicChangeOrdered {
+            nic: id(15),
+            bandwidth: Some(bandwidth(8_000)),
+            security_groups: Some([id(20)].into()),
+            groups: group_rules("443"),
+        },
+        E::NicRemovalOrdered { nic: id(15) },
         E::Observed {
             seen: machine(Power::Stopping),
             fields: vec!["power".into()],
@@ -234,6 +251,27 @@ fn server() -> Samples {
         E::Unprotected {},
         E::Vanished { evidence: Evidence::NotFoundById },
     ])
+}
+
+/// An interface of a server of ours.
+pub(crate) fn nic(number: u128, group: u128) -> Nic {
+    serde_json::from_value(json!({
+        "id": id(number), "network": id(12), "segment": id(16), "bridge": "br0", "medium": "bridge",
+        "mtu": 1_500, "mac": format!("52:54:00:00:00:{number:02x}"),
+        "addresses": [format!("10.0.0.{number}/24")], "bandwidth": bandwidth(4_000),
+        "security_groups": [id(group)],
+    }))
+    .unwrap()
+}
+
+/// The rules of a security group that lets a port in.
+pub(crate) fn group_rules(port: &str) -> GroupRules {
+    [(id(20), group(&[port]).rules)].into()
+}
+
+/// So much towards a server, and no limit from it.
+pub(crate) fn bandwidth(ingress: u64) -> Bandwidth {
+    Bandwidth { ingress_kbit_s: Some(ingress), egress_kbit_s: None }
 }
 
 /// What is seen of a disk in a cloud.

@@ -187,6 +187,7 @@ impl Instance {
             addresses: addresses?.into_iter().collect(),
             security_groups: groups.into_iter().cloned().collect(),
             disks: disks.into_iter().cloned().collect(),
+            nics: Vec::new(),
             tags,
         })
     }

@@ -84,7 +84,7 @@ fn plugged<'a>(machine: &'a Description, path: &str) -> Option<&'a DiskDevice> {
     })
 }
 
-async fn described(
+pub(super) async fn described(
     wire: &Connection,
     domain: &Domain,
     of: Affects,

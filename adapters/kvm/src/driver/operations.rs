@@ -118,6 +118,7 @@ impl Inner {
                 self.step(Step::Rescue, server, run).await?
             }
         };
+        self.limit_new(work).await?;
         let set = async {
             reach(&wire, &domain).await?;
             ask_password(&wire, &domain, "root", password).await

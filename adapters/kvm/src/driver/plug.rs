@@ -8,7 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use commands::ports::DriverFault;
+use domain::network::bandwidth::Bandwidth;
+#[cfg(test)]
+use domain::network::security_group::Rule;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -16,7 +20,7 @@ use super::records::{Port, Record, Records};
 use crate::network::{
     Interface, NetworkFault, Place,
     firewall::{self, Firewall},
-    rates,
+    rates::{self, Rates},
 };
 
 /// The network of a host's servers.
@@ -43,6 +47,12 @@ impl Plugs {
         let before = records.read(server).await?.unwrap_or_default();
         let had = !before.ports.is_empty();
         let is = !ports.is_empty();
+        let kept: BTreeSet<&str> = ports.iter().map(|port| port.tap.as_str()).collect();
+        let gone = before.ports.iter().filter(|port| !kept.contains(port.tap.as_str()));
+        let gone: Vec<&Port> = gone.collect();
+        // Before they are forgotten.
+        self.sweep(&gone).await?;
+        let any_gone = !gone.is_empty();
         // First, so that whatever follows is taken away again when the server is.
         let record = Record { ports, ..before };
         records.write(server, &record).await?;
@@ -50,7 +60,62 @@ impl Plugs {
             self.make_bridge(records, port).await?;
         }
         if is || had {
-            self.load(&records.all().await?).await?;
+            let all = records.all().await?;
+            self.load(&all).await?;
+            if any_gone {
+                self.remove_bridges(records, &all).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Interfaces that run have their limits. What an interface that does not run was led through is taken
+    /// away: a new one takes its place.
+    pub(super) async fn limit(&self, ports: &[Port]) -> Result<(), DriverFault> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let links = self.links().await?;
+        for port in ports {
+            let tap: Interface = port.tap.parse()?;
+            if links.contains_key(&port.tap) {
+                rates::set(&self.place, &tap, rates_of(port.bandwidth)).await?;
+            } else {
+                self.delete_links(&links, &[rates::through(&tap)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an interface that runs is limited to.
+    pub(super) async fn limits(&self, tap: &str) -> Result<Bandwidth, DriverFault> {
+        let rates = rates::read(&self.place, &tap.parse()?).await?;
+        let (ingress_kbit_s, egress_kbit_s) = (rates.ingress_kbit_s, rates.egress_kbit_s);
+        Ok(Bandwidth { ingress_kbit_s, egress_kbit_s })
+    }
+
+    /// Nothing is left of these interfaces. A tap goes with its machine; what it was led through stays, and
+    /// so does a tap when libvirt died with the machine.
+    async fn sweep(&self, ports: &[&Port]) -> Result<(), DriverFault> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let links = self.links().await?;
+        for port in ports {
+            let tap: Interface = port.tap.parse()?;
+            self.delete_links(&links, &[tap.to_string(), rates::through(&tap)]).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_links(
+        &self,
+        links: &BTreeMap<String, Value>,
+        names: &[String],
+    ) -> Result<(), DriverFault> {
+        for name in names.iter().filter(|name| links.contains_key(*name)) {
+            self.ip(&["link", "del", "dev", name]).await?;
         }
         Ok(())
     }
@@ -62,21 +127,7 @@ impl Plugs {
         if record.ports.is_empty() {
             return Ok(records.remove(server).await?);
         }
-        let links = self.links().await?;
-        for port in &record.ports {
-            let tap: Interface = port.tap.parse()?;
-            // A tap goes with its machine; what it was led through stays, and so does a tap when
-            // libvirt died with the machine.
-            for name in [tap.to_string(), rates::through(&tap)] {
-                if links.contains_key(&name) {
-                    self.place
-                        .tool("ip", ["link", "del", "dev", &name])
-                        .run()
-                        .await
-                        .map_err(|fault| DriverFault::from(NetworkFault::from(fault)))?;
-                }
-            }
-        }
+        self.sweep(&record.ports.iter().collect::<Vec<_>>()).await?;
         // Last: without it nobody would know what was to be taken away.
         let mut left = records.all().await?;
         left.remove(&server);
@@ -87,17 +138,33 @@ impl Plugs {
 
     /// What is written down, enforced again: the kernel forgets it when the host restarts.
     pub(super) async fn guard(&self, records: &Records) -> Result<(), DriverFault> {
-        let _turn = self.turn.lock().await;
         let records = records.all().await?;
         // A host without servers need not have the tools either.
         if records.values().all(|record| record.ports.is_empty()) {
             return Ok(());
         }
-        self.load(&records).await
+        let turn = self.turn.lock().await;
+        self.load(&records).await?;
+        drop(turn);
+        for record in records.values() {
+            self.limit(&limited(&record.ports)).await?;
+        }
+        Ok(())
     }
 
     async fn load(&self, records: &BTreeMap<Uuid, Record>) -> Result<(), DriverFault> {
-        let firewall = wanted(records)?;
+        let mut firewall = wanted(records)?;
+        if !firewall.bridges.is_empty() {
+            // What the host itself says there is tracked without a zone.
+            let addresses: Vec<Value> = self.place.json("ip", &["-j", "addr", "show"]).await?;
+            for link in addresses.iter().filter(|link| has_address(link)) {
+                let name = link["ifname"].as_str().and_then(|name| name.parse().ok());
+                if let Some(zone) = name.and_then(|name: Interface| firewall.bridges.get_mut(&name))
+                {
+                    *zone = 0;
+                }
+            }
+        }
         if firewall.nics.is_empty() {
             return Ok(firewall::remove(&self.place).await?);
         }
@@ -193,9 +260,76 @@ fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
             mac: port.mac,
             // Of its subnet a server may use its own address.
             addresses: port.addresses.iter().map(|net| net.addr().into()).collect(),
-            rules: None,
+            rules: port.rules.clone(),
         };
         firewall.nics.insert(port.tap.parse()?, nic);
+        if port.rules.is_some() {
+            firewall.bridges.insert(port.bridge.parse()?, 0);
+        }
+    }
+    let mut taken = BTreeSet::new();
+    for (name, zone) in &mut firewall.bridges {
+        // The same for a bridge whatever others there are, but where two begin at one number: connections
+        // are known by it.
+        let mut number = first_zone(name.as_str());
+        while !taken.insert(number) {
+            number = number % u16::MAX + 1;
+        }
+        *zone = number;
     }
     Ok(firewall)
+}
+
+fn first_zone(bridge: &str) -> u16 {
+    let digest = Sha256::digest(bridge);
+    u16::from_be_bytes([digest[0], digest[1]]).max(1)
+}
+
+fn has_address(link: &Value) -> bool {
+    link["addr_info"].as_array().is_some_and(|all| !all.is_empty())
+}
+
+/// Those that have a limit.
+pub(super) fn limited(ports: &[Port]) -> Vec<Port> {
+    ports.iter().filter(|port| !port.bandwidth.is_unlimited()).cloned().collect()
+}
+
+fn rates_of(bandwidth: Bandwidth) -> Rates {
+    let Bandwidth { ingress_kbit_s, egress_kbit_s } = bandwidth;
+    Rates { ingress_kbit_s, egress_kbit_s }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(number: u8, bridge: &str, rules: Option<BTreeSet<Rule>>) -> Port {
+        Port {
+            tap: format!("sk{number:012}"),
+            bridge: bridge.to_owned(),
+            mtu: 1_500,
+            mac: format!("52:54:00:00:00:{number:02x}").parse().unwrap(),
+            addresses: vec!["10.0.0.4/24".parse().unwrap()],
+            bandwidth: Bandwidth::default(),
+            groups: BTreeSet::new(),
+            rules,
+        }
+    }
+
+    #[test]
+    fn bridges_of_interfaces_that_are_guarded_have_a_zone_each_that_stays() {
+        let guarded = Some(BTreeSet::new());
+        let zones = |ports: &[Port]| {
+            let record = Record { ports: ports.to_vec(), ..Record::default() };
+            wanted(&[(Uuid::nil(), record)].into()).unwrap().bridges
+        };
+        let (one, other) = (port(1, "br-a", guarded.clone()), port(2, "br-b", guarded));
+        let both = zones(&[one.clone(), other, port(3, "br-c", None)]);
+        assert_eq!(both.len(), 2, "nobody is guarded on the third");
+        assert_eq!(both.values().collect::<BTreeSet<_>>().len(), 2);
+        let alone = zones(&[one]);
+        let name: Interface = "br-a".parse().unwrap();
+        assert_eq!(alone[&name], both[&name]);
+        assert!(alone[&name] > 0);
+    }
 }

@@ -7,11 +7,11 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use domain::network::mac::Mac;
+use domain::network::{bandwidth::Bandwidth, mac::Mac, security_group::Rule};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
@@ -46,6 +46,15 @@ pub(super) struct Port {
     pub(super) mac: Mac,
     /// Its addresses, with the length of their subnet's prefix.
     pub(super) addresses: Vec<IpNet>,
+    /// How fast it may send and be sent to.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub(super) bandwidth: Bandwidth,
+    /// The security groups that guard it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) groups: BTreeSet<Uuid>,
+    /// All their rules; none when nothing is kept from it but spoofing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rules: Option<BTreeSet<Rule>>,
 }
 
 /// A restart that was begun.

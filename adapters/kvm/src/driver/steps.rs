@@ -55,11 +55,17 @@ pub enum Step {
     DiskPlug,
     /// The server's machine has a disk no more.
     DiskUnplug,
+    /// Its interfaces have their limits.
+    NicLimits,
+    /// The server's machine has an interface.
+    NicPlug,
+    /// The server's machine has an interface no more.
+    NicUnplug,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -84,6 +90,9 @@ impl Step {
         Self::DiskLimits,
         Self::DiskPlug,
         Self::DiskUnplug,
+        Self::NicLimits,
+        Self::NicPlug,
+        Self::NicUnplug,
     ];
 }
 

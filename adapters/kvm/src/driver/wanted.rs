@@ -17,7 +17,7 @@ use domain::{
         server::{
             boot::BootDevice,
             home::Home,
-            parts::{Disk, Nic},
+            parts::{Disk, GroupRules, Nic},
         },
         storage::StorageId,
         userdata::{Userdata, nocloud::Documents},
@@ -233,7 +233,11 @@ fn seed(server: Uuid, layout: &Layout) -> DiskDevice {
     }
 }
 
-fn nic(nic: &Nic) -> Result<description::Nic, DriverFault> {
+/// An interface, as libvirt is told of it.
+///
+/// # Errors
+/// As [`description`].
+pub(super) fn nic(nic: &Nic) -> Result<description::Nic, DriverFault> {
     match nic.medium {
         Medium::Bridge => {}
         // Where nothing is enforced nothing is started.
@@ -266,15 +270,18 @@ fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
 }
 
 /// Its interfaces, as the host is to have them.
-pub(super) fn ports(nics: &[Nic]) -> Vec<Port> {
+pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules) -> Vec<Port> {
     let port = |nic: &Nic| Port {
         tap: tap(nic.id),
         bridge: nic.bridge.clone(),
         mtu: nic.mtu,
         mac: nic.mac,
         addresses: nic.addresses.clone(),
+        bandwidth: nic.bandwidth,
+        groups: nic.security_groups.clone(),
+        rules: nic.rules(groups),
     };
-    nics.iter().map(port).collect()
+    nics.map(port).collect()
 }
 
 /// What it reads at its first boot.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::rescue::RescueSystem;
 use crate::compute::placement::Placement;
@@ -16,6 +17,13 @@ use crate::compute::placement::Placement;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 pub enum Order {
+    /// Let it have this interface.
+    AddNic {
+        /// Which.
+        nic: Uuid,
+    },
+    /// Make its interfaces limited and guarded as they are to be.
+    ChangeNics {},
     /// Make it, on the host where it has its place, and start it.
     Launch {},
     /// End its rescue: from now on it is started from what its disks have.
@@ -27,6 +35,11 @@ pub enum Order {
     Reboot {},
     /// Leave nothing of it on its host.
     Remove {},
+    /// Take this interface from it.
+    RemoveNic {
+        /// Which.
+        nic: Uuid,
+    },
     /// Start it from a small system in memory, to be repaired.
     Rescue {
         /// Which.

@@ -7,13 +7,13 @@
 //! a plan shows those that its server will have.
 
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::home::{Home, Launch};
@@ -31,8 +31,10 @@ use crate::{
     kernel::{Companion, Decider, Refusal, Stamp, codes, sha256},
     network::{
         addresses::{Family, Want},
+        bandwidth::Bandwidth,
         mac::Mac,
         net::{self, Network},
+        security_group::Rule,
         segment::{Medium, Segment},
     },
 };
@@ -43,6 +45,8 @@ pub const DISK_GIB_MAX: u64 = 64 * 1_024;
 pub const DISKS_MAX: usize = 26;
 /// Most interfaces of a server.
 pub const NICS_MAX: usize = 16;
+/// Most security groups of an interface.
+pub const GROUPS_MAX: usize = 5;
 /// Most key pairs of a server.
 pub const KEY_PAIRS_MAX: usize = 64;
 /// Longest host name, in characters: one label of a name (RFC 1035).
@@ -84,7 +88,17 @@ pub struct NicAsk {
     /// Its hardware address; one of ours when left out.
     #[serde(default)]
     pub mac: Option<Mac>,
+    /// How fast it may send and be sent to; no limit when left out.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
+    /// The security groups that guard it, by id, at most 5: groups for hosts of our own. With none
+    /// nothing is kept from it but spoofing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub security_groups: BTreeSet<Uuid>,
 }
+
+/// Rules of security groups, by the group's id.
+pub type GroupRules = BTreeMap<Uuid, Vec<Rule>>;
 
 /// The image that a root disk is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -155,6 +169,12 @@ pub struct Nic {
     /// The DNS domain; none when empty.
     #[serde(default)]
     pub domain: String,
+    /// How fast it may send and be sent to.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
+    /// The security groups that guard it; their rules are in [`Parts::groups`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub security_groups: BTreeSet<Uuid>,
 }
 
 /// What a server of ours is made of.
@@ -173,6 +193,9 @@ pub struct Parts {
     /// Its interfaces, in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<Nic>,
+    /// The rules of the security groups that guard its interfaces, as it follows them.
+    #[serde(default, skip_serializing_if = "GroupRules::is_empty")]
+    pub groups: GroupRules,
     /// Public SSH keys of who may log in, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
@@ -185,12 +208,14 @@ pub struct Found {
     pub image: Option<(Uuid, Definition)>,
     /// The network of each interface, with its segment: as many as were asked for.
     pub networks: Vec<(Network, Segment)>,
+    /// The rules of every security group that an interface names.
+    pub groups: GroupRules,
     /// The line of each key pair.
     pub keys: Vec<String>,
 }
 
 /// An id that follows from a server's: which of what, counted from 0.
-fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
+pub(super) fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&sha256(format!("{server}/{what}/{at}").as_bytes())[..16]);
     // A version that says that the bits are our own affair (RFC 9562 §5.8).
@@ -226,6 +251,10 @@ impl Parts {
             return Err(no("firmware: only x86_64 has a BIOS".to_owned()));
         }
         let nics = Self::nics(server, &launch.nics, found.networks, now)?;
+        for (at, nic) in nics.iter().enumerate() {
+            let named = |no: Refusal| Refusal { detail: format!("nics[{at}].{}", no.detail), ..no };
+            nic.check(&found.groups).map_err(named)?;
+        }
         let image = found.image.map(|(id, definition)| Image {
             id,
             sha256: definition.sha256,
@@ -234,7 +263,7 @@ impl Parts {
             size_mib: definition.size_mib,
             os: definition.os,
         });
-        let parts = Self { image, firmware, disks, nics, keys: found.keys };
+        let parts = Self { image, firmware, disks, nics, groups: found.groups, keys: found.keys };
         // What its host would find out is found out before there is anything.
         parts.seed(server, &launch.name, None)?;
         Ok(parts)
@@ -388,26 +417,12 @@ impl Parts {
 
     /// What its interfaces say to their networks when they are given their addresses.
     pub(super) fn give(&self) -> impl Iterator<Item = Companion> {
-        self.nics.iter().map(|nic| {
-            let named = |v4: bool| {
-                let of = nic.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
-                // Whether it may be a reserved one was asked when it was chosen.
-                of.map(|net| Want::Named { address: net.addr(), reserved: true })
-            };
-            let body = json!({
-                "holder": nic.id, "v4": named(true), "v6": named(false), "mac": nic.mac,
-                "chance": Uuid::nil(),
-            });
-            Companion { kind: "network", id: nic.network, verb: "give", body }
-        })
+        self.nics.iter().map(Nic::give)
     }
 
     /// And when they give them back.
     pub(super) fn release(&self) -> impl Iterator<Item = Companion> {
-        self.nics.iter().map(|nic| {
-            let body: Value = json!({"holder": nic.id});
-            Companion { kind: "network", id: nic.network, verb: "release", body }
-        })
+        self.nics.iter().map(Nic::release)
     }
 }
 
@@ -435,7 +450,11 @@ pub fn hostname(name: &str, server: Uuid) -> String {
 }
 
 impl NicAsk {
-    fn work_out(
+    /// The interface with this id that is asked for: its addresses are what the network would give it now.
+    ///
+    /// # Errors
+    /// As [`Parts::work_out`].
+    pub fn work_out(
         &self,
         id: Uuid,
         network: &Network,
@@ -478,6 +497,8 @@ impl NicAsk {
             gateways: Vec::new(),
             dns_servers: own.dns_servers.clone(),
             domain: own.domain.clone(),
+            bandwidth: self.bandwidth,
+            security_groups: self.security_groups.clone(),
         };
         for address in given.unwrap_or_default() {
             let family = if address.is_ipv4() { &families.v4 } else { &families.v6 };

@@ -1,7 +1,7 @@
 //! Parts of a server, worked out of what was asked for and found.
 
 use chrono::DateTime;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::network::{net, segment};

@@ -1,0 +1,148 @@
+//! Interfaces of servers: plugged in and out, limited and guarded, also while their server runs.
+//!
+//! An interface has its rules before it is there, and loses them after it is gone. A server's machine knows
+//! its interfaces by their hardware addresses. What runs and what is started next time are looked at apart,
+//! for an order may have been cut off between them.
+
+use std::time::Duration;
+
+use adapters_libvirt::{Affects, Connection, Domain, State, description::Description};
+use commands::ports::DriverFault;
+use domain::compute::server::{Order, nic::SeenNic, parts::Nic};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Inner, Step, Work, disks::described, fault::libvirt, find, plug::limited, records::Record,
+    state, wanted,
+};
+
+/// How long a guest may take to let an interface go.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Inner {
+    /// Its interfaces are what the order says.
+    pub(super) async fn change_nics(
+        &self,
+        work: &Work<'_>,
+        order: &Order,
+    ) -> Result<(), DriverFault> {
+        let (server, parts) = (work.server, &work.home.parts);
+        let wire = self.wire.get().await?;
+        let domain = find(&wire, server).await?;
+        let domain = domain.ok_or_else(|| DriverFault::NotFound(wanted::name(server)))?;
+        let is_active = state(&wire, &domain).await?.is_active();
+        let of: &[Affects] =
+            if is_active { &[Affects::Live, Affects::Config] } else { &[Affects::Config] };
+        let named = |id| parts.nics.iter().find(|nic| nic.id == id);
+        if let Order::RemoveNic { nic } = order
+            && let Some(nic) = named(*nic)
+        {
+            self.step(Step::NicUnplug, server, unplug(&wire, &domain, of, nic)).await?;
+        }
+        let ports = wanted::ports(parts.nics_after(order), &parts.groups);
+        let plug_in = self.plugs.plug(&self.records, server, ports.clone());
+        self.step(Step::Network, server, plug_in).await?;
+        if let Order::AddNic { nic } = order
+            && let Some(nic) = named(*nic)
+        {
+            self.step(Step::NicPlug, server, plug(&wire, &domain, of, nic)).await?;
+        }
+        self.step(Step::NicLimits, server, self.plugs.limit(&ports)).await
+    }
+
+    /// The interfaces of a machine that was just started have their limits.
+    pub(super) async fn limit_new(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let parts = &work.home.parts;
+        let ports = limited(&wanted::ports(parts.nics.iter(), &parts.groups));
+        if ports.is_empty() {
+            return Ok(());
+        }
+        self.step(Step::NicLimits, work.server, self.plugs.limit(&ports)).await
+    }
+
+    /// What is there of a server's interfaces: those that its machine has, the limits that the kernel keeps,
+    /// and the rules that were loaded for them.
+    pub(super) async fn seen_nics(
+        &self,
+        is: &Description,
+        state: State,
+        record: &Record,
+    ) -> Result<Vec<SeenNic>, DriverFault> {
+        let mut seen = Vec::new();
+        for nic in &is.nics {
+            let Some(port) = record.ports.iter().find(|port| port.mac.to_string() == nic.mac)
+            else {
+                continue;
+            };
+            let bandwidth = if state.is_active() && !port.bandwidth.is_unlimited() {
+                self.plugs.limits(&port.tap).await?
+            } else {
+                Default::default()
+            };
+            seen.push(SeenNic {
+                mac: port.mac,
+                bandwidth,
+                security_groups: port.groups.clone(),
+                rules: port.rules.as_ref().map(|rules| rules.len() as u64),
+            });
+        }
+        Ok(seen)
+    }
+}
+
+fn has(is: &Description, nic: &Nic) -> bool {
+    let mac = nic.mac.to_string();
+    is.nics.iter().any(|known| known.mac == mac)
+}
+
+/// The machine has it from now on.
+async fn plug(
+    wire: &Connection,
+    domain: &Domain,
+    of: &[Affects],
+    nic: &Nic,
+) -> Result<(), DriverFault> {
+    let device = wanted::nic(nic)?;
+    for of in of {
+        if !has(&described(wire, domain, *of).await?, nic) {
+            wire.attach(domain, &device.xml(), *of).await.map_err(libvirt)?;
+        }
+    }
+    Ok(())
+}
+
+/// The machine has it no more.
+async fn unplug(
+    wire: &Connection,
+    domain: &Domain,
+    of: &[Affects],
+    nic: &Nic,
+) -> Result<(), DriverFault> {
+    let device = wanted::nic(nic)?;
+    // What is started next time first: a guest may never let it go.
+    for of in of.iter().rev() {
+        let until = Instant::now() + LEAVE_PATIENCE;
+        let mut asked = false;
+        while has(&described(wire, domain, *of).await?, nic) {
+            if !asked {
+                match wire.detach(domain, &device.xml(), *of).await {
+                    // One that is being let go already is not asked a second time.
+                    Err(fault) if fault.code().is_some() => {
+                        tracing::debug!(%fault, nic = %nic.id, "an interface is asked for in vain");
+                    }
+                    asked => asked.map_err(libvirt)?,
+                }
+                asked = true;
+            }
+            if Instant::now() >= until {
+                let why = "the guest does not let the interface go: it may still start, or have no \
+                           driver for that";
+                return Err(DriverFault::Transient(why.to_owned()));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
+}
