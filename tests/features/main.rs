@@ -24,6 +24,7 @@ mod launches;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
+mod nics;
 mod plans;
 mod private_cloud;
 mod pulls;

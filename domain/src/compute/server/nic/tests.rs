@@ -125,9 +125,7 @@ fn an_addition_that_is_given_up_is_taken_back() {
 
 #[test]
 fn rules_of_groups_that_are_named_are_followed_and_others_forgotten() {
-    let guard = |groups: Value, rules: Value| {
-        json!({"nic": Uuid::from_u128(1), "security_groups": groups, "groups": rules})
-    };
+    let guard = |groups: Value, rules: Value| json!({"nic": Uuid::from_u128(1), "security_groups": groups, "groups": rules});
     let server = done(&running(), "change-nic", guard(json!([GROUP]), rules("80")));
     let parts = |server: &Server| server.home.as_ref().unwrap().parts.clone();
     assert_eq!(parts(&server).nics[0].rules(&parts(&server).groups).unwrap().len(), 1);
