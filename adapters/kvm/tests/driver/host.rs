@@ -89,6 +89,11 @@ impl Host {
         }
     }
 
+    /// The file of its network namespace.
+    pub(crate) fn net(&self) -> String {
+        self.folder.join("net").display().to_string()
+    }
+
     /// A driver that works for it.
     pub(crate) async fn driver(&self) -> KvmHost {
         self.driver_with(Arc::new(NoHook)).await

@@ -8,6 +8,7 @@ mod backup;
 mod disks;
 mod host;
 mod life;
+mod nics;
 mod operations;
 mod placed;
 mod snapshot;
