@@ -75,9 +75,10 @@ impl Follower {
                 if !lags {
                     continue;
                 }
-                match follow(&ledger, &row.key).await {
-                    true => ordered += 1,
-                    false => left = true,
+                if follow(&ledger, &row.key).await {
+                    ordered += 1;
+                } else {
+                    left = true;
                 }
             }
         }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use adapters_libvirt::{Affects, Connection, Domain, State, description::Description};
 use commands::ports::DriverFault;
-use domain::compute::server::{Order, nic::SeenNic, parts::Nic};
+use domain::{
+    compute::server::{Order, nic::SeenNic, parts::Nic},
+    network::bandwidth::Bandwidth,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -79,7 +82,7 @@ impl Inner {
             let bandwidth = if state.is_active() && !port.bandwidth.is_unlimited() {
                 self.plugs.limits(&port.tap).await?
             } else {
-                Default::default()
+                Bandwidth::default()
             };
             seen.push(SeenNic {
                 mac: port.mac,
