@@ -295,6 +295,12 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     }
     world.send("disk", disk, "delete", json!({})).await.unwrap();
     world.settle().await;
+    let segment = json!({"name": "blue", "medium": "bridge", "bridge": "br0"});
+    let segment = world.send("segment", None, "define", segment).await.unwrap().id;
+    let network = json!({"name": "front", "segment": segment, "v4": {"net": "10.0.0.0/24"}});
+    let network = world.send("network", None, "define", network).await.unwrap().id;
+    world.send("server", id, "add-nic", json!({"nic": {"network": network}})).await.unwrap();
+    world.settle().await;
     for (verb, body) in operations::EVERY {
         world.same_as_census(host).await;
         let body = serde_json::from_str(body).unwrap();
