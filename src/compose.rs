@@ -160,6 +160,10 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
         let (ledger, halted) = (Arc::clone(&ledger), told(halting.clone()));
         tokio::spawn(async move { ledger.desk.watch(&ledger, halted).await })
     };
+    let consoles = {
+        let (ledger, halted) = (Arc::clone(&ledger), told(halting.clone()));
+        tokio::spawn(async move { commands::consoles::watch(&ledger, halted).await })
+    };
     let schedule = tokio::spawn(schedule::run(
         Arc::clone(&ledger),
         Duration::from_secs(config.sync_interval_s),
@@ -194,7 +198,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, own_host, desk, schedule, costs, pulls, bin, groups, days);
+    let _ = tokio::join!(runner, own_host, desk, consoles, schedule, costs, pulls, bin, groups, days);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;

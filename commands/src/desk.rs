@@ -16,6 +16,7 @@
 //! An agent that is not heard for [`AWAY_AFTER`] is *away*: its orders go back to the runner without
 //! being counted as failures. Whether *any* process hears it is what [`Desk::watch`] records.
 
+mod calls;
 mod outcome;
 mod watch;
 
@@ -30,7 +31,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     compute::{
         host::{Host, HostSighting},
-        server::Server,
+        server::{Server, console::ConsoleKind},
     },
     kernel::{Decider, OrderKey, Principal, Refusal, codes},
     kinds,
@@ -39,11 +40,12 @@ use futures::{FutureExt, channel::oneshot, pin_mut, select};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub use calls::Call;
 pub use outcome::{Outcome, OutcomeFault};
 
 use crate::{
     ledger::Ledger,
-    ports::{Clock, DriverFault, HostDriver, HostTask, Lease, Report, ServerPowers},
+    ports::{Clock, DriverFault, HostDriver, HostTask, Lease, Pipe, Report, ServerPowers},
     submit::{Submission, SubmitFault},
 };
 
@@ -77,6 +79,8 @@ struct Seat {
     /// What it works on, as it said last.
     busy: BTreeSet<OrderKey>,
     laid: BTreeMap<OrderKey, Laid>,
+    /// Consoles that it is called for.
+    calls: BTreeMap<Uuid, calls::Waiting>,
     /// Told when there is something new for the agent.
     bells: Vec<oneshot::Sender<()>>,
     /// Says to every process that this one hears the agent; since when it holds.
@@ -91,6 +95,7 @@ impl Seat {
             waiting: 0,
             busy: BTreeSet::new(),
             laid: BTreeMap::new(),
+            calls: BTreeMap::new(),
             bells: Vec::new(),
             presence: None,
         }
@@ -119,6 +124,22 @@ struct Seats {
     laid: u64,
 }
 
+/// What an agent is given at once.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Orders to carry out.
+    pub tasks: Vec<HostTask>,
+    /// Consoles to open and to bring.
+    pub calls: Vec<Call>,
+}
+
+impl Given {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.calls.is_empty()
+    }
+}
+
 /// What is known of an agent now, by the process that is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
@@ -144,6 +165,11 @@ impl Desk {
     /// An empty one; the name is this process's alone.
     pub fn new(clock: Arc<dyn Clock>, owner: String) -> Arc<Self> {
         Arc::new(Self { clock, owner, seats: Mutex::default() })
+    }
+
+    /// This process's name, as who holds leases.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -235,7 +261,8 @@ impl Desk {
         Ok(())
     }
 
-    /// The orders of a host that its agent does not work on yet; waits for one if there is none.
+    /// The orders of a host that its agent does not work on yet, and the consoles that it is called
+    /// for; waits for one if there is none.
     ///
     /// What is given is given again until the agent says that it is working on it, so that an answer
     /// that was lost on its way loses nothing.
@@ -252,7 +279,7 @@ impl Desk {
         busy: BTreeSet<OrderKey>,
         wait: Duration,
         stop: impl Future<Output = ()>,
-    ) -> Result<Vec<HostTask>, SubmitFault> {
+    ) -> Result<Given, SubmitFault> {
         if busy.len() > BUSY_MAX {
             let detail = format!("busy: at most {BUSY_MAX} orders");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
@@ -265,10 +292,10 @@ impl Desk {
         let stop = stop.fuse();
         pin_mut!(stop);
         loop {
-            let (tasks, bell) = self.look(host, epoch)?;
+            let (given, bell) = self.look(host, epoch)?;
             let left = (until - self.clock.now()).to_std().unwrap_or_default();
-            if !tasks.is_empty() || left.is_zero() {
-                return Ok(tasks);
+            if !given.is_empty() || left.is_zero() {
+                return Ok(given);
             }
             let rest = self.clock.sleep(left).fuse();
             let mut bell = bell.fuse();
@@ -276,7 +303,7 @@ impl Desk {
             select! {
                 _ = bell => {}
                 () = rest => {}
-                () = stop => return Ok(Vec::new()),
+                () = stop => return Ok(Given::default()),
             }
         }
     }
@@ -286,7 +313,7 @@ impl Desk {
         &self,
         host: Uuid,
         epoch: u64,
-    ) -> Result<(Vec<HostTask>, oneshot::Receiver<()>), Refusal> {
+    ) -> Result<(Given, oneshot::Receiver<()>), Refusal> {
         let (bell, ringing) = oneshot::channel();
         let mut seats = self.seats();
         let seat = seats.seats.get_mut(&host).filter(|seat| seat.epoch == epoch);
@@ -295,11 +322,17 @@ impl Desk {
         })?;
         let given = seat.laid.iter().filter(|(key, _)| !seat.busy.contains(*key));
         let tasks: Vec<_> = given.take(TASKS_MAX).map(|(_, laid)| laid.task.clone()).collect();
-        if tasks.is_empty() {
+        let called: Vec<_> = seat.calls.values_mut().filter(|one| !one.given).collect();
+        let call = |one: &mut calls::Waiting| {
+            one.given = true;
+            one.call.clone()
+        };
+        let given = Given { tasks, calls: called.into_iter().map(call).collect() };
+        if given.is_empty() {
             seat.bells.retain(|bell| !bell.is_canceled());
             seat.bells.push(bell);
         }
-        Ok((tasks, ringing))
+        Ok((given, ringing))
     }
 
     /// What became of an order. Says whether the runner waited for it: if not, the agent keeps it
@@ -463,6 +496,15 @@ impl Drop for OnDesk<'_> {
 impl HostDriver for AtDesk {
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    async fn console(
+        &self,
+        call: Uuid,
+        server: Uuid,
+        console: ConsoleKind,
+    ) -> Result<Pipe, DriverFault> {
+        self.call(call, server, console).await
     }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {

@@ -11,6 +11,7 @@
 //! - [`bills`]: bills in, costs out.
 //! - [`budgets`]: holds what was spent against budgets.
 //! - [`compare`]: costs beside those of another period.
+//! - [`consoles`]: consoles of servers, between whoever looks and the host.
 //! - [`containers`]: what containers used, out of files as Prometheus writes them.
 //! - [`desk`]: where agents of hosts get their orders, and bring what became of them.
 //! - [`derive`]: lines that are worked out here into bills.
@@ -38,6 +39,7 @@ pub mod bills;
 pub mod bin;
 pub mod budgets;
 pub mod compare;
+pub mod consoles;
 pub mod containers;
 pub mod derive;
 pub mod desk;

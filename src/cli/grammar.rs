@@ -1,6 +1,6 @@
 //! The grammar: every command, flag and help text.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use adapters_console::format::Format;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -100,6 +100,11 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Look at a server of ours: its serial line here, or its screen for a viewer
+    #[command(after_help = "Examples:\n  skyledger console web            Ctrl-] leaves\n  \
+        skyledger console web --vnc      then: vncviewer 127.0.0.1:5900\n\n\
+        Nobody else on the server's way needs a port or a password: a ticket for one use opens it.")]
+    Console(Console),
     /// What bills come to, by group; or, with --explain, where a number comes from
     #[command(after_help = "Examples:\n  skyledger costs --by service\n  \
         skyledger costs --month 2026-10 --by sub_account,tags.env --basis effective\n  \
@@ -472,6 +477,18 @@ pub(crate) struct ImportBill {
     pub(crate) endpoint: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Console {
+    /// The server, by id or name
+    pub(crate) server: String,
+    /// Its screen, for a viewer on this machine, in place of its serial line
+    #[arg(long)]
+    pub(crate) vnc: bool,
+    /// Where a viewer connects to
+    #[arg(long, default_value = "127.0.0.1:5900", value_name = "ADDRESS", requires = "vnc")]
+    pub(crate) listen: SocketAddr,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod command;
+mod console;
 mod cost;
 mod forecast;
 mod grammar;
@@ -137,6 +138,7 @@ async fn serve_client(
         Command::Rate(months) => run::run("/v1/ratings", months, &connection).await,
         Command::Rebuild(rebuild) => upkeep::rebuild(rebuild).await,
         Command::Replay(replay) => upkeep::replay(replay).await,
+        Command::Console(options) => console::run(&options, &connection).await,
         Command::Costs(costs) => cost::costs(costs, &connection).await,
         Command::Describe(get) => query::describe(get, &connection).await,
         Command::Detect(output) => watch::detect(&output, &connection).await,

@@ -14,16 +14,21 @@ use adapters_agent::{Agent, AgentFault, EpochFile, Line, LineFault, LocalLine, O
 use adapters_sim::{HostFault, HostStep, SimHosts};
 use async_trait::async_trait;
 use commands::{
-    desk::{AWAY_AFTER, Outcome},
+    desk::{AWAY_AFTER, Given, Outcome},
     ledger::Ledger,
-    ports::{DriverFault, HostDriver, HostTask, LocalHost, Report, ServerPower, ServerPowers},
+    ports::{
+        DriverFault, HostDriver, HostTask, LocalHost, Pipe, Report, ServerPower, ServerPowers,
+    },
     run_orders::{LEASE_TERM, Runner},
     submit::SubmitFault,
 };
 use domain::{
     compute::{
         host::{Host, HostSighting},
-        server::Power,
+        server::{
+            Power,
+            console::{ConsoleEnd, ConsoleKind},
+        },
     },
     kernel::{Decider, OrderKey, Principal},
 };
@@ -35,7 +40,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    hosts::code,
+    hosts::{code, consoles::Looker},
     world::{World, small},
 };
 
@@ -101,8 +106,16 @@ impl Line for Wire {
         epoch: u64,
         busy: &BTreeSet<OrderKey>,
         wait: Duration,
-    ) -> Result<Vec<HostTask>, LineFault> {
+    ) -> Result<Given, LineFault> {
         self.over(async |line| line.tasks(epoch, busy, wait).await).await
+    }
+    async fn console(
+        &self,
+        epoch: u64,
+        call: Uuid,
+        console: Result<Pipe, DriverFault>,
+    ) -> Result<(), LineFault> {
+        self.over(async |line| line.console(epoch, call, console).await).await
     }
     async fn answer(
         &self,
@@ -195,6 +208,14 @@ impl HostDriver for Halting {
         let report = self.inner.carry_out(task).await;
         self.watched.halts(Halt::After).await;
         report
+    }
+    async fn console(
+        &self,
+        call: Uuid,
+        server: Uuid,
+        console: ConsoleKind,
+    ) -> Result<Pipe, DriverFault> {
+        self.inner.console(call, server, console).await
     }
 }
 
@@ -643,4 +664,34 @@ async fn an_agent_that_is_to_end_finishes_what_it_has_begun() {
     tokio::join!(ends, goes_on);
     assert!(site.world.hosts.census(site.host)[&id].running);
     site.is(id, "running").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_brings_consoles_and_they_go_with_it() {
+    let site = Site::new().await;
+    let server = site.server();
+    let agent = site.agent().await;
+    let id = site.launched("web").await;
+    site.is(id, "running").await;
+    let (world, ledger) = (&site.world, &site.world.ledger);
+    let mut screen = Looker::at(ledger, id, &world.ticket(id, "vnc").await).await;
+    screen.reads("RFB 003.008\n").await;
+    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    serial.reads("login: ").await;
+    serial.types("x").await;
+    serial.reads("x").await;
+    // The server stops, and what shows it is closed.
+    site.order(id, "stop", "stopped").await;
+    assert_eq!(serial.ended().await, ConsoleEnd::ServerStopped);
+    assert_eq!(screen.ended().await, ConsoleEnd::ServerStopped);
+    site.order(id, "start", "running").await;
+    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    serial.reads("login: ").await;
+    agent.abort();
+    assert_eq!(serial.ended().await, ConsoleEnd::HostClosed);
+    // Another agent, and there is a console again.
+    let _second = site.agent().await;
+    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    serial.reads("login: ").await;
+    server.kill().await;
 }

@@ -10,7 +10,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use commands::{
-    desk::{Outcome, OutcomeFault},
+    desk::{Call, Given, Outcome, OutcomeFault},
     ports::{Clock, DriverFault, HostDriver, HostTask, LocalHost, Report},
 };
 use domain::kernel::OrderKey;
@@ -125,6 +125,8 @@ impl Agent {
         let mut bringing: Working<'_, Brought> = FuturesUnordered::new();
         let mut sighting = self.sight(epoch, Duration::ZERO).boxed().fuse();
         let mut breaks = 0_u32;
+        // They end with this agent: whoever is fenced off shows nothing more of its host.
+        let mut consoles = JoinSet::new();
         let mut asking = self.ask(epoch, &tasks, Duration::ZERO);
         loop {
             select! {
@@ -133,7 +135,11 @@ impl Agent {
                 asked = asking => {
                     let mut pause = Duration::ZERO;
                     match asked {
-                        Ok(given) => {
+                        Ok(Given { tasks: given, calls }) => {
+                            for call in calls {
+                                consoles.spawn(self.console(epoch, call, &driver));
+                            }
+                            while consoles.try_join_next().is_some() {}
                             if std::mem::take(&mut breaks) > 0 {
                                 tracing::info!("the server is reached again");
                             }
@@ -183,6 +189,27 @@ impl Agent {
         Ok(())
     }
 
+    /// Opens a console of a server, and brings it.
+    fn console(
+        &self,
+        epoch: u64,
+        call: Call,
+        driver: &Arc<dyn HostDriver>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (line, driver) = (Arc::clone(&self.line), Arc::clone(driver));
+        async move {
+            let Call { id, server, console } = call;
+            tracing::info!(%server, ?console, "a console is opened");
+            let opened = driver.console(id, server, console).await;
+            if let Err(fault) = &opened {
+                tracing::warn!(%server, ?console, %fault, "a console cannot be opened");
+            }
+            if let Err(fault) = line.console(epoch, id, opened).await {
+                tracing::warn!(%server, ?console, %fault, "a console is not brought");
+            }
+        }
+    }
+
     async fn join(&self) -> Result<u64, AgentFault> {
         let (agent, mut breaks) = (self.local.agent(), 0);
         loop {
@@ -201,7 +228,7 @@ impl Agent {
         epoch: u64,
         tasks: &Tasks,
         pause: Duration,
-    ) -> Fuse<BoxFuture<'_, Result<Vec<HostTask>, LineFault>>> {
+    ) -> Fuse<BoxFuture<'_, Result<Given, LineFault>>> {
         let busy = tasks.busy().clone();
         let asking = async move {
             if !pause.is_zero() {

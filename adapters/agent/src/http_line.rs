@@ -4,17 +4,29 @@ use std::{collections::BTreeSet, error::Error, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use commands::{
-    desk::Outcome,
-    ports::{HostTask, ServerPowers},
+    desk::{Call, Given, Outcome},
+    ports::{DriverFault, HostTask, PIECE_BYTES_MAX, Pipe, ServerPowers},
 };
 use domain::{compute::host::HostSighting, kernel::OrderKey};
+use futures::{SinkExt, StreamExt};
 use reqwest::{
-    Certificate, Client, RequestBuilder, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+    Certificate, Client, RequestBuilder, StatusCode, Upgraded, Url,
+    header::{
+        AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
     redirect::Policy,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        handshake::client::generate_key,
+        protocol::{Role, WebSocketConfig},
+    },
+};
 use uuid::Uuid;
 
 use crate::line::{Line, LineFault};
@@ -69,8 +81,10 @@ struct Joined {
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct Answered {
     tasks: Vec<HostTask>,
+    #[serde(default)]
+    calls: Vec<Call>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +151,32 @@ impl HttpLine {
     /// The host.
     pub fn host(&self) -> Uuid {
         self.host
+    }
+
+    /// A WebSocket for the console of this call. The request is what any other is, so that it goes the
+    /// same way, by the same authorities.
+    async fn socket(&self, epoch: u64, call: Uuid) -> Result<WebSocketStream<Upgraded>, LineFault> {
+        let path = format!("/v1/hosts/{}/agent/consoles/{call}", self.host);
+        let mut url = self.server.url(&path);
+        url.query_pairs_mut().append_pair("epoch", &epoch.to_string());
+        let request = self.server.http.get(url).headers(HeaderMap::from_iter([
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+        ]));
+        let request = request.header(SEC_WEBSOCKET_KEY, generate_key());
+        let broken = |error: reqwest::Error| LineFault::Broken(chain(&error.without_url()));
+        let asked = tokio::time::timeout(PATIENCE, request.send()).await;
+        let asked = asked.map_err(|_| LineFault::Broken("no answer in time".to_owned()))?;
+        let response = asked.map_err(broken)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(LineFault::Broken(format!("{}: it is no WebSocket", response.status())));
+        }
+        let upgraded = response.upgrade().await.map_err(broken)?;
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(PIECE_BYTES_MAX))
+            .max_frame_size(Some(PIECE_BYTES_MAX));
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
     }
 
     async fn post<T: DeserializeOwned>(
@@ -287,10 +327,37 @@ impl Line for HttpLine {
         epoch: u64,
         busy: &BTreeSet<OrderKey>,
         wait: Duration,
-    ) -> Result<Vec<HostTask>, LineFault> {
+    ) -> Result<Given, LineFault> {
         let body = json!({"epoch": epoch, "busy": busy});
-        let given: Given = self.post("tasks", &body, Some(wait)).await?;
-        Ok(given.tasks)
+        let Answered { tasks, calls } = self.post("tasks", &body, Some(wait)).await?;
+        Ok(Given { tasks, calls })
+    }
+
+    async fn console(
+        &self,
+        epoch: u64,
+        call: Uuid,
+        console: Result<Pipe, DriverFault>,
+    ) -> Result<(), LineFault> {
+        let mut socket = self.socket(epoch, call).await?;
+        let broken = |error: tungstenite::Error| LineFault::Broken(error.to_string());
+        let why_not = console.as_ref().err().map(ToString::to_string);
+        let word = json!({"why_not": why_not}).to_string();
+        socket.send(Message::text(word)).await.map_err(broken)?;
+        let Ok(pipe) = console else {
+            let _ = socket.close(None).await;
+            return Ok(());
+        };
+        let (sink, stream) = socket.split();
+        let sink = sink.with(async |piece: Vec<u8>| Ok(Message::binary(piece)));
+        let pieces = stream.filter_map(async |message| match message {
+            Ok(Message::Binary(piece)) => Some(Ok(piece.into())),
+            Ok(Message::Close(_)) => Some(Err(tungstenite::Error::ConnectionClosed)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        pipe.carry(sink, pieces).await;
+        Ok(())
     }
 
     async fn answer(

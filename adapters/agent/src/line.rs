@@ -4,15 +4,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commands::{
-    desk::Outcome,
+    desk::{Given, Outcome},
     ledger::Ledger,
-    ports::{HostTask, ServerPowers},
+    ports::{DriverFault, Pipe, ServerPowers},
     submit::SubmitFault,
 };
 use domain::{
     compute::host::HostSighting,
     kernel::{OrderKey, Principal, codes},
 };
+use futures::StreamExt;
 use uuid::Uuid;
 
 /// Why something did not come to the desk, or was not wanted there.
@@ -56,13 +57,23 @@ pub trait Line: Send + Sync + 'static {
         seen: &HostSighting,
         servers: &ServerPowers,
     ) -> Result<(), LineFault>;
-    /// Asks for orders but those that are worked on already; waits for one at most so long.
+    /// Asks for orders but those that are worked on already, and for consoles to bring; waits for one at
+    /// most so long.
     async fn tasks(
         &self,
         epoch: u64,
         busy: &BTreeSet<OrderKey>,
         wait: Duration,
-    ) -> Result<Vec<HostTask>, LineFault>;
+    ) -> Result<Given, LineFault>;
+    /// Brings a console that was called for, or why there is none; comes back when it was closed.
+    async fn console(
+        &self,
+        _epoch: u64,
+        _call: Uuid,
+        _console: Result<Pipe, DriverFault>,
+    ) -> Result<(), LineFault> {
+        Err(LineFault::Broken("this line carries no consoles".to_owned()))
+    }
     /// Brings what became of an order; false when nobody waited for it now.
     async fn answer(
         &self,
@@ -118,10 +129,30 @@ impl Line for LocalLine {
         epoch: u64,
         busy: &BTreeSet<OrderKey>,
         wait: Duration,
-    ) -> Result<Vec<HostTask>, LineFault> {
+    ) -> Result<Given, LineFault> {
         let (desk, never) = (&self.ledger.desk, std::future::pending());
         let (by, host, busy) = (&self.by, self.host, busy.clone());
         Ok(desk.next(&self.ledger, by, host, epoch, busy, wait, never).await?)
+    }
+
+    async fn console(
+        &self,
+        epoch: u64,
+        call: Uuid,
+        console: Result<Pipe, DriverFault>,
+    ) -> Result<(), LineFault> {
+        let (desk, by) = (&self.ledger.desk, &self.by);
+        let (ours, theirs) = Pipe::pair();
+        let (console, brought) = match console {
+            Ok(console) => (Some(console), Ok(theirs)),
+            Err(fault) => (None, Err(fault)),
+        };
+        desk.pick_up(&self.ledger, by, self.host, epoch, call, brought).await?;
+        // Carried here, so that it ends with the agent as it does over a network.
+        if let Some(console) = console {
+            console.carry(ours.out, ours.into.map(Ok)).await;
+        }
+        Ok(())
     }
 
     async fn answer(

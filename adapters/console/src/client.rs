@@ -10,11 +10,18 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use reqwest::{
-    Certificate, Method, RequestBuilder, Response, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH},
+    Certificate, Method, RequestBuilder, Response, StatusCode, Upgraded, Url,
+    header::{
+        ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
 };
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::client::generate_key, protocol::Role},
+};
 
 use crate::{exit::Exit, problem::Problem, style::Style};
 
@@ -331,6 +338,35 @@ impl Client {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// A WebSocket; what it is to speak goes with the request, and no token.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn socket(
+        &self,
+        path: &str,
+        protocols: &str,
+    ) -> Result<WebSocketStream<Upgraded>, ClientFault> {
+        let mut protocols = HeaderValue::from_str(protocols)
+            .map_err(|error| ClientFault::Unexpected(error.to_string()))?;
+        protocols.set_sensitive(true);
+        let request = self.http.get(self.url(path, &[])).headers(HeaderMap::from_iter([
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            (SEC_WEBSOCKET_PROTOCOL, protocols),
+        ]));
+        let request = request.header(SEC_WEBSOCKET_KEY, generate_key());
+        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+            return Err(ClientFault::Refused(Box::new(Problem::read(status.as_u16(), &body))));
+        }
+        let upgraded = response.upgrade().await.map_err(|source| self.unreachable(source))?;
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await)
     }
 
     /// A text, such as `/metrics`.

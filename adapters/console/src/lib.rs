@@ -9,6 +9,7 @@
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
+//! - [`terminal`]: consoles of servers.
 //! - [`problem`] and [`exit`]: what went wrong, in words and as a code.
 //! - [`watch`]: costs that are watched.
 //! - [`input`], [`names`], [`suggest`] and [`time`]: what people type: bodies, names, typos, moments.
@@ -33,5 +34,6 @@ pub mod show;
 pub mod story;
 pub mod style;
 pub mod suggest;
+pub mod terminal;
 pub mod time;
 pub mod watch;

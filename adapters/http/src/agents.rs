@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use ::commands::{
-    desk::{BUSY_MAX, Outcome, WAIT_MAX},
+    desk::{BUSY_MAX, Given, Outcome, WAIT_MAX},
     ports::ServerPowers,
 };
 use axum::http::StatusCode;
@@ -97,7 +97,7 @@ async fn read<T: DeserializeOwned>(call: &mut Call) -> Result<T, Problem> {
 }
 
 /// The host in the path, for whoever may work for it.
-fn host(call: &Call) -> Result<Uuid, Problem> {
+pub(crate) fn host(call: &Call) -> Result<Uuid, Problem> {
     let host = call.id()?;
     call.principal.authorise_agent(host)?;
     Ok(host)
@@ -169,8 +169,8 @@ pub(crate) async fn tasks(mut call: Call) -> Answer {
     let (ledger, busy) = (&service.ledger, busy.into_iter().collect());
     let closed = service.closed();
     let asked = ledger.desk.next(ledger, &call.principal, host, epoch, busy, wait, closed);
-    let tasks = asked.await?;
-    Ok(reply(StatusCode::OK, &json!({"epoch": epoch, "tasks": tasks})))
+    let Given { tasks, calls } = asked.await?;
+    Ok(reply(StatusCode::OK, &json!({"epoch": epoch, "tasks": tasks, "calls": calls})))
 }
 
 /// An agent brings what became of an order.

@@ -136,7 +136,7 @@ async fn serve_one(service: Arc<Service>, target: Target, request: Request) -> R
 async fn work(
     service: Arc<Service>,
     target: Target,
-    parts: Parts,
+    mut parts: Parts,
     body: Body,
     trace: Option<Uuid>,
 ) -> Answer {
@@ -184,6 +184,7 @@ async fn work(
         body: Mutex::new(body),
         principal,
         permit,
+        upgrade: parts.extensions.remove(),
         trace,
     };
     let response = (route.run)(call).await?;

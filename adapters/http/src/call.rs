@@ -15,6 +15,7 @@ use domain::{
     log::Position,
 };
 use futures::StreamExt;
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
@@ -55,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) principal: Principal,
     /// Held while it is worked on.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// What the connection becomes when it is to be another one.
+    pub(crate) upgrade: Option<OnUpgrade>,
     /// The caller's trace (W3C `traceparent`).
     pub(crate) trace: Option<Uuid>,
 }

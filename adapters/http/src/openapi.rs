@@ -206,6 +206,7 @@ impl Document {
                     path if path.starts_with("/v1/costs") => "costs",
                     path if path.ends_with("/drain") => "hosts",
                     path if path.starts_with("/v1/hosts") => "agents",
+                    path if path.starts_with("/v1/servers") => "servers",
                     path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",
                 };
@@ -261,6 +262,11 @@ impl Document {
             }
         };
         let mut responses = json!({"200": {"description": "The answer.", "content": content}});
+        if ["agent-console", "server-console"].contains(&route.operation) {
+            responses = json!({"101": {
+                "description": "The connection is a WebSocket (RFC 6455) from now on.",
+            }});
+        }
         if route.operation == "get" {
             responses["304"] =
                 json!({"description": "It still has the revision of If-None-Match."});

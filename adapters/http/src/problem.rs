@@ -34,8 +34,12 @@ problems! {
     BILL_UNREADABLE = "bill-unreadable" 422 "the file does not read as a bill";
     /// Send a body of at most 1 MiB.
     BODY_TOO_LARGE = "body-too-large" 413 "the body is too large";
+    /// Do as the detail says: the host has no such console of the server now.
+    CONSOLE_UNAVAILABLE = "console-unavailable" 409 "the host cannot open the console";
     /// Send the command again: other commands on the same resource kept getting in between.
     CONTENDED = "contended" 409 "other commands kept getting in between";
+    /// Send the request again in a moment, to the server process that hears the agent of the host.
+    HOST_AWAY = "host-away" 503 "the host is not reached from here";
     /// Use visible ASCII characters, 1 to 255 of them.
     IDEMPOTENCY_KEY_INVALID = "idempotency-key-invalid" 400 "the idempotency key is not valid";
     /// Use a new key for a new command; the same key is only for sending the same command again.
@@ -80,6 +84,8 @@ problems! {
     UNKNOWN_PARAMETER = "unknown-parameter" 400 "this path has no such parameter";
     /// Send the body as `Content-Type: application/json`.
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type" 415 "the body is not sent as JSON";
+    /// Ask for a WebSocket (RFC 6455) over HTTP/1.1.
+    UPGRADE_NEEDED = "upgrade-needed" 426 "this path is a WebSocket";
     /// Send the text exposition with times, or answers of range queries in JSON; the detail says where it fails.
     USAGE_UNREADABLE = "usage-unreadable" 422 "the file of usage does not read";
     /// Send the request again after the time in `Retry-After`, or without `Skyledger-Min-Position`.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     agents, allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, costs, exports, forecasts, hints, history, hosts, kpis,
+    commands, consoles, costs, exports, forecasts, hints, history, hosts, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, usages, watch,
 };
@@ -108,6 +108,7 @@ parameters! {
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
     DRIVER = "driver" Query Shape::Text(100), "A driver, by id or name; with quantity, what a unit is called, for instance orders.";
     DRIVERS = "drivers" Query Shape::Text(4000), "Ids of drivers, or none; every active one that fits when it is left out.";
+    EPOCH = "epoch" Query Shape::Integer(1, i64::MAX as u64), "The epoch that the agent joined in.";
     FIELD = "field" Query Shape::Text(1000), "A path into the resource's row, for instance name or state.wanted.";
     FILTER = "filter" Query Shape::Text(crate::filter::FILTER_BYTES_MAX), "Conditions, for instance status = \"running\" AND tags.env IN (\"prod\", \"test\").";
     FIRST_MONTH = "from_month" Query Shape::Text(7), "The first billing month, for instance 2026-10.";
@@ -289,6 +290,7 @@ routes! {
     Get "/v1/hints" Once Token "hints" &[&AT, &COMMITMENT_DAYS, &IDLE_NETWORK_MIB, &IDLE_PERCENT, &MEASURED_DAYS, &MEASURED_PERCENT, &OVERSIZED_PERCENT, &PAGE_SIZE, &MIN_POSITION, &SNAPSHOT_DAYS, &STOPPED_DAYS, &UNATTACHED_DAYS, &UNUSED_PERCENT], hints::list, "Where money can be saved: each hint with what it costs in a month, what that rests on, and what one can do.";
     Get "/v1/hosts/{id}/agent" Once Any "host-agent" &[], agents::show, "Whether a host's agent is heard here, and what it was given.";
     Post "/v1/hosts/{id}/agent/answer" Once Any "agent-answer" &[], agents::answer, "A host's agent: brings what became of an order.";
+    Get "/v1/hosts/{id}/agent/consoles/{call}" Once Any "agent-console" &[&EPOCH], consoles::bring, "A host's agent: comes with a console that it was called for, over a WebSocket.";
     Post "/v1/hosts/{id}/agent/join" Once Any "agent-join" &[], agents::join, "A host's agent: begins to work for it, in the next epoch; any agent before it is fenced off.";
     Post "/v1/hosts/{id}/agent/sight" Once Any "agent-sight" &[], agents::sight, "A host's agent: says what the host is.";
     Post "/v1/hosts/{id}/agent/tasks" Once Any "agent-tasks" &[&PREFER], agents::tasks, "A host's agent: asks for orders that it does not work on yet; waits for one with Prefer: wait, at most 30 seconds.";
@@ -298,6 +300,7 @@ routes! {
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
     Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";
     Get "/v1/reports/{id}/runs/{digest}" Once Estate "report-run-answer" &[], reports::kept, "What a run of a report gave.";
+    Get "/v1/servers/{id}/console" Once Public "server-console" &[], consoles::open, "A console of a server, over a WebSocket; its ticket is in Sec-WebSocket-Protocol: skyledger.console, skyledger.ticket.<ticket>.";
     Post "/v1/usage-imports" Once Estate "import-usage" &[&CLUSTER, &LABEL, &REASON, &SOURCE, &STEP_S, &VALIDATE_ONLY], usages::import, "Takes in what was used, as Prometheus has it: that of a cluster's containers is priced, that of servers is kept by days.";
     Get "/v1/views" Once Token "views" &[], queries::views, "Every view and lens, with its columns.";
     Get "/v1/views/{view}" EachSource Token "view" LIST, queries::list_source, "Rows of a view or lens.";

@@ -6,7 +6,6 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use rustls::{
@@ -16,7 +15,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -81,7 +80,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let router = router(service.clone());
     let acceptor = tls.map(TlsAcceptor::from);
-    let graceful = Arc::new(GracefulShutdown::new());
+    let ending = watch::Sender::new(());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let follower = {
@@ -111,15 +110,15 @@ pub async fn serve(
         };
         let _ = stream.set_nodelay(true);
         let (router, acceptor) = (router.clone(), acceptor.clone());
-        let watcher = graceful.watcher();
+        let ends = ending.subscribe();
         connections.spawn(async move {
             let _place = place;
             match acceptor {
-                None => speak(stream, router, watcher).await,
+                None => speak(stream, router, ends).await,
                 Some(acceptor) => {
                     let handshake = acceptor.accept(stream);
                     match tokio::time::timeout(HANDSHAKE_PATIENCE, handshake).await {
-                        Ok(Ok(stream)) => speak(stream, router, watcher).await,
+                        Ok(Ok(stream)) => speak(stream, router, ends).await,
                         Ok(Err(fault)) => tracing::debug!(%fault, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }
@@ -131,18 +130,22 @@ pub async fn serve(
     service.close();
     follower.abort();
     let finished = async {
-        if let Ok(graceful) = Arc::try_unwrap(graceful) {
-            graceful.shutdown().await;
-        }
+        ending.send_replace(());
+        // When each connection is through.
+        ending.closed().await;
     };
     if tokio::time::timeout(grace, finished).await.is_err() {
         tracing::warn!(left = connections.len(), "connections are cut off after the grace");
     }
     connections.shutdown().await;
+    // Their ends are written down before the log is closed.
+    if tokio::time::timeout(grace, service.no_console()).await.is_err() {
+        tracing::warn!("consoles are still open after the grace");
+    }
     Ok(())
 }
 
-async fn speak<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
+async fn speak<S>(stream: S, router: Router, mut ends: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -150,8 +153,17 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(fault) = watcher.watch(connection).await {
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = ends.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(fault) = ended {
         tracing::debug!(%fault, "a connection ended");
     }
 }

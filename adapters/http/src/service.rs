@@ -16,6 +16,8 @@ const IN_FLIGHT_MAX: usize = 1024;
 const WAITING_MAX: usize = 4096;
 /// Agents that wait for tasks: one question of each host.
 const AGENTS_MAX: usize = 16_384;
+/// Open consoles: each keeps some hundred KiB on its way.
+const CONSOLES_MAX: usize = 512;
 /// Open event feeds.
 const WATCHERS_MAX: usize = 512;
 
@@ -55,6 +57,7 @@ pub struct Service {
     pub(crate) waiting: Arc<Semaphore>,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) agents: Arc<Semaphore>,
+    pub(crate) consoles: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
 
@@ -70,6 +73,7 @@ impl Service {
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             agents: Arc::new(Semaphore::new(AGENTS_MAX)),
+            consoles: Arc::new(Semaphore::new(CONSOLES_MAX)),
             closing: watch::Sender::new(false),
         })
     }
@@ -90,6 +94,13 @@ impl Service {
         let mut closing = self.closing.subscribe();
         // The sender lives as long as `self`.
         let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    /// Comes back when no console is open any more; none can be opened afterwards.
+    pub(crate) async fn no_console(&self) {
+        if let Ok(all) = self.consoles.acquire_many(CONSOLES_MAX as u32).await {
+            all.forget();
+        }
     }
 
     /// Who asks with this secret.

@@ -5,7 +5,7 @@
 //! [`FOLLOW_EVERY`]; a secret nobody knows is looked for once more at the log's head.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{PoisonError, RwLock, RwLockReadGuard, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
@@ -13,11 +13,12 @@ use std::{
 use ::commands::ports::{AuditFilter, EventLog, LogFault};
 use chrono::{DateTime, Utc};
 use domain::{
-    kernel::{Decider, Principal, State},
+    kernel::{Decider, Principal, Role, State},
     log::{Hash, Position},
     tenancy::token::Token,
 };
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// How long another process's revocation may take to be seen here, at most, beside the log's own
 /// notification.
@@ -61,6 +62,22 @@ impl Tokens {
             self.catch_up(log).await?;
         }
         Ok(self.by_digest(&digest, now))
+    }
+
+    /// The tokens of this name, by id, that may operate what is of this project.
+    pub(crate) fn that_operate(
+        &self,
+        name: &str,
+        project: Option<Uuid>,
+        now: DateTime<Utc>,
+    ) -> BTreeSet<String> {
+        let may = |token: &Token| {
+            let who = token.principal(now).filter(|who| who.name == name);
+            who.is_some_and(|who| who.authorise(Role::Operator, project).is_ok())
+        };
+        let known = self.read();
+        let those = known.tokens.iter().filter(|(_, token)| may(token));
+        those.map(|(id, _)| id.clone()).collect()
     }
 
     fn by_digest(&self, digest: &Hash, now: DateTime<Utc>) -> Option<Principal> {

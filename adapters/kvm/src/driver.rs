@@ -22,6 +22,7 @@
 //! <folder>/lock                    held by the agent that works for the host
 //! <folder>/disks, images           see [`crate::storage`]
 //! <folder>/seeds/<server id>.img   what a server reads at its first boot
+//! <folder>/consoles/<server id> what its serial line is reached by: a socket
 //! <folder>/servers, bridges        what is written down: see `records`
 //! <folder>/backups              where disks are offered while they are backed up
 //! <folder>/uploads/<sha-256>       an image that was brought by hand
@@ -35,6 +36,7 @@
 
 mod backup;
 mod census;
+mod console;
 mod disks;
 mod fault;
 mod fetch;
@@ -62,13 +64,13 @@ use adapters_libvirt::{
     description::{Description, Source, Virtualisation},
 };
 use async_trait::async_trait;
-use commands::ports::{DriverFault, HostDriver, HostTask, Report};
+use commands::ports::{DriverFault, HostDriver, HostTask, Pipe, Report};
 use domain::{
     compute::{
         disk::Disk,
         host::HostSighting,
         image,
-        server::{Machine, Order, Power, Server, home::Home, parts},
+        server::{Machine, Order, Power, Server, console::ConsoleKind, home::Home, parts},
     },
     kernel::{Decider as _, StreamId},
 };
@@ -117,6 +119,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Where the host's network is.
     pub place: Place,
+    /// Where the host's other files are seen from here: `/`, but where libvirt has mounts of its own.
+    pub root: PathBuf,
     /// What runs servers; found out by a start when it is none.
     pub virtualisation: Option<Virtualisation>,
     /// Devices that the host keeps for itself.
@@ -138,6 +142,7 @@ impl Options {
             libvirt: adapters_libvirt::Options::system(),
             folder: folder.into(),
             place: Place::default(),
+            root: PathBuf::from("/"),
             virtualisation: None,
             kept: Kept::default(),
             labels: BTreeSet::new(),
@@ -189,7 +194,7 @@ impl KvmHost {
         let images = Cache::open(&folder).await?;
         let records = Records::open(&folder).await?;
         let layout = Layout::of(&folder);
-        for folder in [&layout.seeds, &folder.join("backups"), &folder.join("uploads")] {
+        for folder in [&layout.consoles, &layout.seeds, &folder.join("backups"), &folder.join("uploads")] {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(StorageFault::file("cannot make", folder))?;
         }
@@ -538,6 +543,7 @@ impl Inner {
             let seed = self.layout.seed(server);
             files::remove(&files::part(&seed)).await?;
             files::remove(&seed).await?;
+            files::remove(&self.layout.serial(server)).await?;
             Ok(())
         };
         self.step(Step::Clear, server, clear).await?;
@@ -640,6 +646,15 @@ impl HostDriver for Joined {
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         self.host.carry_out(task).await
+    }
+
+    async fn console(
+        &self,
+        _call: Uuid,
+        server: Uuid,
+        console: ConsoleKind,
+    ) -> Result<Pipe, DriverFault> {
+        self.host.inner.console(server, console).await
     }
 }
 

@@ -97,6 +97,7 @@ fn everything() -> Description {
         HostDevice::Mediated(Uuid::from_u128(7)),
         HostDevice::Usb(1, 4),
     ];
+    server.serial = Some("/srv/consoles/db".to_owned());
     server.spare_slots = 3;
     server.position = 4_711;
     server

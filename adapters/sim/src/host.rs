@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Report};
+use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Pipe, Report};
 use domain::{
     compute::{
         disk::{self, Disk, Limits},
@@ -18,6 +18,7 @@ use domain::{
         placement::{Architecture, Cell, Core},
         server::{
             Machine, Order, Power,
+            console::ConsoleKind,
             home::Home,
             nic::SeenNic,
             parts::{GroupRules, Nic, Parts},
@@ -32,9 +33,10 @@ use domain::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::file;
+use crate::{file, host_console};
 
 /// A step that changes something on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,6 +195,8 @@ struct World {
 #[derive(Clone, Default)]
 pub struct SimHosts {
     world: Arc<Mutex<World>>,
+    /// Told of every step that was done.
+    steps: Arc<watch::Sender<u64>>,
 }
 
 impl SimHosts {
@@ -207,7 +211,7 @@ impl SimHosts {
         };
         file::save(path, &world)?;
         world.file = Some(path.to_owned());
-        Ok(Self { world: Arc::new(Mutex::new(world)) })
+        Ok(Self { world: Arc::new(Mutex::new(world)), steps: Arc::default() })
     }
 
     /// Every order takes so long before each of its parts: there is time to end a process in between.
@@ -346,6 +350,7 @@ impl SimHost {
         if let Some(fault) = &fault {
             world.hit.push((step, fault.clone()));
         }
+        self.hosts.steps.send_modify(|count| *count += 1);
         match fault {
             None => {
                 make(&mut world);
@@ -583,6 +588,24 @@ impl SimHost {
 impl HostDriver for SimHost {
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    async fn console(
+        &self,
+        _call: Uuid,
+        server: Uuid,
+        console: ConsoleKind,
+    ) -> Result<Pipe, DriverFault> {
+        let (hosts, host) = (self.hosts.clone(), self.host);
+        let runs = move || hosts.census(host).get(&server).is_some_and(|one| one.running);
+        if !runs() {
+            return Err(DriverFault::Rejected("the server does not run".to_owned()));
+        }
+        let mut steps = self.hosts.steps.subscribe();
+        let stops = async move {
+            while runs() && steps.changed().await.is_ok() {}
+        };
+        Ok(host_console::open(console, stops))
     }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {

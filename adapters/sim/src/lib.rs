@@ -20,6 +20,7 @@ mod console;
 mod fault;
 mod file;
 mod host;
+mod host_console;
 mod limits;
 mod packet;
 mod population;

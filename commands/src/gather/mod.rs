@@ -3,6 +3,7 @@
 
 mod account;
 mod bill_source;
+mod console;
 mod disk;
 mod launch;
 mod mapping;
@@ -72,6 +73,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             launch::find(gathering).await?;
             return placement::place(gathering).await;
         }
+        ("server", "open-console") => console::ticket(gathering)?,
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,
         ("server", "set-password") => operation::password(gathering)?,

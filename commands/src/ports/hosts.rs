@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::{
     compute::{
         host::HostSighting,
-        server::{Power, Server},
+        server::{Power, Server, console::ConsoleKind},
     },
     kernel::OrderKey,
 };
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{DriverFault, Report};
+use super::{DriverFault, Pipe, Report};
 
 /// One order of a server, with everything that its host must know of it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -57,6 +57,15 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Carries one order out; may be called again for the same order after any crash, and then goes
     /// on where it was.
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault>;
+    /// Opens a console of a server that runs. The id names this call alone.
+    async fn console(
+        &self,
+        _call: Uuid,
+        _server: Uuid,
+        _console: ConsoleKind,
+    ) -> Result<Pipe, DriverFault> {
+        Err(DriverFault::Rejected("this host has no consoles".to_owned()))
+    }
 }
 
 /// What a server of a host does, and what it did not know of yet when it was looked at.

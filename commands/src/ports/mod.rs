@@ -7,6 +7,7 @@ mod files;
 mod hosts;
 mod leases;
 mod log;
+mod pipe;
 mod provider;
 mod vault;
 mod views;
@@ -24,6 +25,7 @@ pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,
     NewEvent, StreamAppend,
 };
+pub use pipe::{PIECE_BYTES_MAX, Pipe};
 pub use provider::{
     Access, Call, DriverFault, Identity, Intent, Listing, Pace, Provider, Report, Sighting,
     Support, Task, Unpaced,

@@ -5,6 +5,7 @@
 //! own has besides is in [`home`].
 
 pub mod boot;
+pub mod console;
 pub mod home;
 pub mod nic;
 pub mod order;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use boot::BootDevice;
+use console::{Console, ConsoleEnd, ConsoleKind};
 use home::{Home, Launch};
 use nic::SeenNic;
 pub use order::{CloudOrder, Order};
@@ -173,6 +175,11 @@ pub enum Command {
         /// Which.
         disk: Uuid,
     },
+    /// Somebody came with a ticket for a console.
+    EnterConsole {
+        /// SHA-256 of the ticket, in hex.
+        ticket: String,
+    },
     /// Its security groups have these rules by now.
     FollowGroups {
         /// The rules of its groups: found by Skyledger.
@@ -180,6 +187,13 @@ pub enum Command {
     },
     /// Make a server on one of our hosts.
     Launch(Launch),
+    /// A console was closed.
+    LeaveConsole {
+        /// Which.
+        console: Uuid,
+        /// Why.
+        why: ConsoleEnd,
+    },
     /// End its rescue; it is then as it was before.
     LeaveRescue {},
     /// Say how much of it was used on a day.
@@ -207,6 +221,19 @@ pub enum Command {
         /// Who changed it, where the provider tells.
         #[serde(default)]
         actor: Option<String>,
+    },
+    /// Give a ticket for its screen or its serial line: it is in the answer as `secret`, and is good
+    /// for one use within a minute.
+    OpenConsole {
+        /// Which.
+        #[serde(rename = "console")]
+        kind: ConsoleKind,
+        /// Names the console: made up, and of no use to callers.
+        #[serde(default)]
+        id: Option<Uuid>,
+        /// SHA-256 of the ticket: made up, and of no use to callers.
+        #[serde(default)]
+        ticket: Option<String>,
     },
     /// The runner gives up until a person decides.
     Park {
@@ -315,6 +342,35 @@ pub enum Event {
         number: u64,
         /// What is there now.
         seen: Machine,
+    },
+    /// Somebody may open a console of it, with a ticket.
+    ConsoleAllowed {
+        /// Which, who, and until when.
+        console: Console,
+    },
+    /// A console of it was closed.
+    ConsoleClosed {
+        /// Names it.
+        console: Uuid,
+        /// Which it was.
+        kind: ConsoleKind,
+        /// Who had it open.
+        by: String,
+        /// For how long it was open.
+        seconds: u64,
+        /// Why it was closed.
+        why: ConsoleEnd,
+    },
+    /// A console of it was opened, with a ticket that opens no more.
+    ConsoleOpened {
+        /// Names it.
+        console: Uuid,
+        /// Which it is.
+        kind: ConsoleKind,
+        /// Who opened it.
+        by: String,
+        /// Since when it is open.
+        at: DateTime<Utc>,
     },
     /// It was put away, until its time is over or somebody wants it back.
     Deleted {
@@ -540,16 +596,22 @@ static VERBS: &[Verb] = &[
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
     system("dismiss-disk", false, "Has it not started with a disk any more."),
+    system("enter-console", false, "Reports that somebody came with a ticket for a console."),
     system(
         "follow-groups",
         false,
         "Has the rules of its security groups enforced as they are now.",
     ),
     Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
+    system("leave-console", false, "Reports that a console was closed."),
     operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
     system("notice", false, "Reports that a server of ours runs, or does not any more."),
     system("observe", true, "Reports what was seen in the cloud."),
+    operator(
+        "open-console",
+        "Gives a ticket for a server's screen or serial line, for one use within a minute.",
+    ),
     system("park", false, "Reports that an order keeps failing."),
     operator("protect", "Keeps a server of ours from being deleted."),
     operator("purge", "Removes a deleted server for good, before its time."),
@@ -735,6 +797,8 @@ impl Decider for Server {
                 launch.check()?;
                 vec![Event::Launched { launch: Box::new(launch) }]
             }
+            Command::EnterConsole { ticket } => self.enter_console(&ticket, stamp)?,
+            Command::LeaveConsole { console, why } => self.leave_console(console, why, stamp),
             Command::LeaveRescue {} => self.leave_rescue()?,
             Command::Measure { .. } if self.observation.seen.is_none() => {
                 return Err(Refusal::wrong_state("measure", self.status()));
@@ -760,6 +824,9 @@ impl Decider for Server {
                     Noticed::Different(fields) => vec![Event::Observed { seen, fields, actor }],
                     Noticed::Back => vec![Event::Reappeared { seen }],
                 }
+            }
+            Command::OpenConsole { kind, id, ticket } => {
+                self.open_console(kind, id, ticket, stamp)?
             }
             Command::Protect {} if self.ours("protect")?.protected => vec![],
             Command::Protect {} => vec![Event::Protected {}],
@@ -863,6 +930,9 @@ impl Decider for Server {
                 self.orders.settle();
                 self.see(seen);
             }
+            Event::ConsoleAllowed { .. }
+            | Event::ConsoleClosed { .. }
+            | Event::ConsoleOpened { .. } => self.remember_console(event),
             Event::Deleted { until } => self.at_home(|home| home.deleted_until = Some(until)),
             Event::Launched { launch } => {
                 self.observation.project = launch.project;

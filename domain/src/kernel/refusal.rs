@@ -78,6 +78,11 @@ codes! {
     /// Import with `repeats=skip` when the file repeats what came before, or with `repeats=count`
     /// when its lines only look the same.
     BILL_REPEATS = "bill-repeats" 409 "the bill has lines of this file already";
+    /// Wait until who has it open has left it, or ask them to.
+    CONSOLE_IN_USE = "console-in-use" 409 "others have the console open";
+    /// Ask for another ticket with `open-console`: each opens one console of one server, once, within a
+    /// minute.
+    CONSOLE_TICKET = "console-ticket" 403 "the ticket opens nothing";
     /// Send the credential of the same account, or connect the other account as a new one.
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Only the newest 31 days of a server take numbers: send them as the days go by.

@@ -17,7 +17,7 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, PUBLIC_KEYS, allowance, bandwidth, cost_rules, creation, equipment, exchange_rate,
+    ALL, PUBLIC_KEYS, allowance, bandwidth, cost_rules, creation, digest, equipment, exchange_rate,
     finding, group, group_rules, holding, id, image_of, invoice, launch, machine, new_rate, nic,
     origin, own_network, place, placement, question, repricing, rescue_system, run, seen_disk,
     seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment, subnet,
@@ -461,6 +461,14 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let rescue = json!({"system": rescue_system(), "password": "sealed"});
             let found = json!({"nic": nic(18, 20), "groups": group_rules("80")});
             let add = json!({"nic": {"network": id(12)}, "found": found});
+            for (at, console) in [(30, "serial"), (31, "vnc"), (32, "serial")] {
+                let ticket = digest(at);
+                let asked = json!({"console": console, "id": id(at), "ticket": ticket});
+                pool.extend([("open-console", asked), ("enter-console", json!({"ticket": ticket}))]);
+                let left = json!({"console": id(at), "why": "caller-left"});
+                pool.push(("leave-console", left));
+            }
+            let console = json!({"console": "vnc", "id": id(31), "ticket": digest(31)});
             let [larger, smaller] = resize;
             let rare = [
                 ("add-nic", add),
@@ -469,6 +477,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("remove-nic", json!({"nic": id(15)})),
                 larger,
                 ("rescue", rescue),
+                ("open-console", console),
+                ("enter-console", json!({"ticket": digest(31)})),
                 ("undelete", json!({})),
                 ("set-password", json!({"password": "sealed"})),
                 smaller,
@@ -476,8 +486,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("undelete", json!({})),
                 ("purge", json!({})),
             ];
-            for (at, one) in rare.iter().cycle().take(36).enumerate() {
-                pool.insert(pool.len() * at / 36, one.clone());
+            for (at, one) in rare.iter().cycle().take(42).enumerate() {
+                pool.insert(pool.len() * at / 42, one.clone());
             }
             for quarter in 0..4 {
                 let at = pool.len() * quarter / 4;

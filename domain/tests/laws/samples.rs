@@ -40,6 +40,11 @@ pub(crate) fn time() -> DateTime<Utc> {
     "2026-01-02T03:04:05.678901Z".parse().unwrap()
 }
 
+/// What a digest looks like.
+pub(crate) fn digest(number: u128) -> String {
+    format!("{number:064x}")
+}
+
 pub(crate) fn id(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
 }
@@ -184,12 +189,36 @@ fn mapped() -> Samples {
 }
 
 fn server() -> Samples {
-    use server::{Event as E, boot::BootDevice};
+    use server::{
+        Event as E,
+        boot::BootDevice,
+        console::{Console, ConsoleEnd, ConsoleKind},
+    };
+    let (console, by) = (id(30), "token:ops".to_owned());
+    let kind = ConsoleKind::Serial;
     of::<server::Server>(vec![
         E::Abandoned {},
         E::Assigned { project: Some(id(2)) },
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
+        E::ConsoleAllowed {
+            console: Console {
+                id: console,
+                kind,
+                by: by.clone(),
+                ticket: digest(30),
+                until: time(),
+                since: None,
+            },
+        },
+        E::ConsoleClosed {
+            console,
+            kind,
+            by: by.clone(),
+            seconds: 600,
+            why: ConsoleEnd::CallerLeft,
+        },
+        E::ConsoleOpened { console, kind, by, at: time() },
         E::Deleted { until: time() },
         E::DiskAdmitted {
             disk: serde_json::from_value(json!({

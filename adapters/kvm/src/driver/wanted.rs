@@ -35,6 +35,8 @@ const SPARE_SLOTS: u32 = 8;
 const OWN_SLOTS: u32 = 4;
 /// What the guest calls the disk that it reads at its first boot: behind all that have a letter.
 const SEED_TARGET: &str = "vdaa";
+/// Longest path of a socket, in bytes: what the kernel takes.
+const SOCKET_BYTES_MAX: usize = 107;
 /// Longest serial number of a virtio disk, in bytes.
 const SERIAL_BYTES: usize = 20;
 
@@ -44,6 +46,7 @@ pub(super) type UsbPlaces = BTreeMap<String, (u16, u16)>;
 /// Where a server's files lie.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
+    pub(super) consoles: PathBuf,
     pub(super) disks: PathBuf,
     /// Where each storage is mounted that other hosts reach as well.
     storages: BTreeMap<StorageId, PathBuf>,
@@ -52,8 +55,9 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn of(folder: &Path) -> Self {
-        let (disks, seeds) = (folder.join("disks"), folder.join("seeds"));
-        Self { disks, storages: BTreeMap::new(), seeds }
+        let of = |name: &str| folder.join(name);
+        let (consoles, disks, seeds) = (of("consoles"), of("disks"), of("seeds"));
+        Self { consoles, disks, storages: BTreeMap::new(), seeds }
     }
 
     /// The same, with the storages that are there now.
@@ -64,6 +68,11 @@ impl Layout {
     /// The disk that a server reads at its first boot.
     pub(super) fn seed(&self, server: Uuid) -> PathBuf {
         self.seeds.join(format!("{server}.img"))
+    }
+
+    /// The socket that a server's serial line is reached by.
+    pub(super) fn serial(&self, server: Uuid) -> PathBuf {
+        self.consoles.join(server.to_string())
     }
 
     /// A disk's file.
@@ -143,6 +152,9 @@ pub(super) fn description(
             image::Firmware::Uefi => Firmware::Uefi,
         };
     }
+    // Where the folder is too deep for it, the server has no serial line that can be reached.
+    let serial = layout.serial(server).display().to_string();
+    machine.serial = Some(serial).filter(|path| path.len() <= SOCKET_BYTES_MAX);
     machine.page_kib = holding.page_kib.map(u64::from);
     machine.cells = cells(holding);
     machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();

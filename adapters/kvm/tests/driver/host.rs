@@ -83,6 +83,7 @@ impl Host {
         Options {
             libvirt: self.libvirt(),
             place: Place::of(self.folder.join("net").display()),
+            root: self.folder.join("own"),
             virtualisation: Some(Virtualisation::Emulated),
             stop_patience: self.stop_patience,
             ..Options::new(self.data.path())

@@ -5,12 +5,15 @@
 //! pure function of it, and [`Description::read`] takes from a domain's XML, ours or somebody
 //! else's, what both know.
 
+mod consoles;
 mod read;
 mod write;
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
+
+pub use consoles::{Consoles, Screen};
 
 use crate::Limits;
 
@@ -173,8 +176,11 @@ pub struct Description {
     pub devices: Vec<HostDevice>,
     /// PCI slots that are kept free, so that devices can be added while it runs.
     pub spare_slots: u32,
-    /// Whether it has a screen that can be looked at.
+    /// Whether it has a screen that can be looked at, through a socket that libvirt makes.
     pub has_screen: bool,
+    /// The socket of the host that its first serial line is reached by; none leaves it to a terminal of
+    /// the host.
+    pub serial: Option<String>,
     /// How far the server's orders had come when it was described, a number that only grows: written
     /// into the domain, so that who finds it knows what it knows.
     pub position: u64,
@@ -211,6 +217,7 @@ impl Description {
             devices: Vec::new(),
             spare_slots: 12,
             has_screen: true,
+            serial: None,
             position: 0,
         }
     }

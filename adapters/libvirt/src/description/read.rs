@@ -20,7 +20,7 @@ const DEPTH_MAX: usize = 64;
 
 /// An element and what is in it.
 #[derive(Clone, Debug, Default)]
-struct Node {
+pub(super) struct Node {
     name: String,
     /// Whether it is of our own namespace.
     is_ours: bool,
@@ -46,7 +46,7 @@ impl Node {
         Ok(Self { name, is_ours, attributes, ..Self::default() })
     }
 
-    fn parse(xml: &str) -> Result<Self, NotADescription> {
+    pub(super) fn parse(xml: &str) -> Result<Self, NotADescription> {
         let mut reader = NsReader::from_str(xml);
         let mut open = vec![Self::default()];
         loop {
@@ -104,13 +104,13 @@ impl Node {
     }
 
     /// The first element on this path.
-    fn at(&self, path: &str) -> Option<&Self> {
+    pub(super) fn at(&self, path: &str) -> Option<&Self> {
         path.split('/').try_fold(self, |node, name| {
             node.inner.iter().find(|one| one.name == name && !one.is_ours)
         })
     }
 
-    fn attribute(&self, name: &str) -> Option<&str> {
+    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.get(name).map(String::as_str)
     }
 
@@ -191,6 +191,9 @@ impl Description {
             described.disks = devices.all("disk").filter_map(read_disk).collect();
             described.nics = devices.all("interface").filter_map(read_nic).collect();
             described.devices = devices.all("hostdev").filter_map(read_device).collect();
+            let serial = devices.at("serial").filter(|one| one.attribute("type") == Some("unix"));
+            let socket = serial.and_then(|one| one.at("source")?.attribute("path"));
+            described.serial = socket.map(str::to_owned);
             described.has_screen = devices.all("graphics").next().is_some();
             let ports = devices.all("controller");
             let ports = ports.filter(|one| one.attribute("model") == Some("pcie-root-port"));

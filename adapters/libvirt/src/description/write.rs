@@ -219,8 +219,15 @@ impl Description {
         for nic in &self.nics {
             nic.write(xml)?;
         }
-        for port in [("serial", "pty"), ("console", "pty")] {
-            xml.empty(port.0, &[("type", port.1)])?;
+        match &self.serial {
+            Some(socket) => xml.element("serial", &[("type", "unix")], |xml| {
+                xml.empty("source", &[("mode", "bind"), ("path", socket)])
+            })?,
+            None => {
+                for port in ["serial", "console"] {
+                    xml.empty(port, &[("type", "pty")])?;
+                }
+            }
         }
         xml.element("channel", &[("type", "unix")], |xml| {
             let agent = [("type", "virtio"), ("name", "org.qemu.guest_agent.0")];
@@ -228,10 +235,10 @@ impl Description {
         })?;
         if self.has_screen {
             xml.empty("input", &[("type", "tablet"), ("bus", "usb")])?;
-            // Who looks comes through the agent, with a ticket.
-            let screen =
-                [("type", "vnc"), ("port", "-1"), ("autoport", "yes"), ("listen", "127.0.0.1")];
-            xml.empty("graphics", &screen)?;
+            // Who looks comes through the agent, with a ticket: there is no port for anybody else.
+            xml.element("graphics", &[("type", "vnc")], |xml| {
+                xml.empty("listen", &[("type", "socket")])
+            })?;
             xml.element("video", &[], |xml| xml.empty("model", &[("type", "virtio")]))?;
         }
         for device in &self.devices {

@@ -16,7 +16,7 @@
 //!
 //! Its place is taken on the host by the append that launches it, and given back by the one that
 //! records that nothing of it is left there. Of another size: [`super::resize`]. To be repaired:
-//! [`super::rescue`].
+//! [`super::rescue`]. To be looked at: [`super::console`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,7 @@ use uuid::Uuid;
 use super::{
     Event,
     boot::BootDevice,
+    console::Console,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
     rescue::Rescue,
 };
@@ -190,6 +191,9 @@ pub struct Home {
     /// What it is started from, in turn; its first disk alone when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_order: Vec<BootDevice>,
+    /// Its consoles that are open, or that a ticket may open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consoles: Vec<Console>,
     /// Its being in rescue; none when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
@@ -290,6 +294,7 @@ impl Home {
             protected: launch.protected,
             deleted_until: None,
             boot_order: Vec::new(),
+            consoles: Vec::new(),
             rescue: None,
             removed: false,
         })

@@ -1,0 +1,69 @@
+//! `skyledger console`: a server's serial line in this terminal, or its screen for a viewer.
+
+use std::net::SocketAddr;
+
+use adapters_console::{
+    client::{Client, Command},
+    exit::Exit,
+    names::resolve,
+    terminal::{self, Socket},
+};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::{Failure, grammar::Console};
+use crate::connection::Connection;
+
+pub(super) async fn run(options: &Console, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let id = resolve(&client, "server", "servers", &options.server, None).await?;
+    if options.vnc {
+        return screens(&client, &id, options.listen).await;
+    }
+    let socket = open(&client, &id, "serial").await?;
+    eprintln!("connected to {}; Ctrl-] leaves", options.server);
+    let why = terminal::serial(socket).await?;
+    eprintln!();
+    told(why.as_deref());
+    Ok(Exit::Ok)
+}
+
+/// Serves viewers, one after the other.
+async fn screens(client: &Client, id: &str, listen: SocketAddr) -> Result<Exit, Failure> {
+    let listener = TcpListener::bind(listen).await?;
+    eprintln!("{}", terminal::address_for_viewers(listener.local_addr()?));
+    loop {
+        let viewer = tokio::select! {
+            accepted = listener.accept() => accepted?.0,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+        };
+        // A ticket is good for a minute: it is asked for when somebody is there.
+        let socket = open(client, id, "vnc").await?;
+        tokio::select! {
+            why = terminal::screen(socket, viewer) => told(why.as_deref()),
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+        }
+    }
+}
+
+fn told(why: Option<&str>) {
+    match why {
+        None | Some("" | "caller-left") => eprintln!("left"),
+        Some(why) => eprintln!("closed: {why}"),
+    }
+}
+
+async fn open(client: &Client, id: &str, console: &str) -> Result<Socket, Failure> {
+    let command = Command {
+        plural: "servers".to_owned(),
+        id: Some(id.to_owned()),
+        verb: "open-console".to_owned(),
+        body: json!({"console": console}),
+        ..Command::default()
+    };
+    let answer = client.submit(&command).await?;
+    let ticket = answer.body["secret"].as_str();
+    let ticket = ticket.ok_or_else(|| Failure::new(Exit::Fault, "no ticket came"))?;
+    let protocols = format!("skyledger.console, skyledger.ticket.{ticket}");
+    Ok(client.socket(&format!("/v1/servers/{id}/console"), &protocols).await?)
+}
