@@ -101,7 +101,11 @@ pub struct Looking<'a> {
 ///
 /// # Errors
 /// `not-found`, what [`Server::console_of`] says, and faults of the host.
-pub async fn enter(ledger: &Arc<Ledger>, server: Uuid, ticket: &str) -> Result<Entered, EnterFault> {
+pub async fn enter(
+    ledger: &Arc<Ledger>,
+    server: Uuid,
+    ticket: &str,
+) -> Result<Entered, EnterFault> {
     let digest = secret_digest(ticket);
     let (revision, state) = ledger.typed::<Server>(&server.to_string()).await?;
     let no_such = || Refusal::new(&codes::CONSOLE_TICKET, "ticket: it is no ticket of this server");
@@ -273,13 +277,9 @@ async fn hold(ledger: &Ledger, console: Uuid, lease: Option<Lease>) -> Option<Le
     leases.claim(&key, ledger.desk.owner(), LEASE_TERM).await.unwrap_or(None)
 }
 
-async fn submit(
-    ledger: &Ledger,
-    server: Uuid,
-    verb: &str,
-    body: Value,
-) -> Result<(), SubmitFault> {
-    let no_kind = || SubmitFault::Refused(Refusal::new(&codes::NOT_FOUND, "there is no kind server"));
+async fn submit(ledger: &Ledger, server: Uuid, verb: &str, body: Value) -> Result<(), SubmitFault> {
+    let no_kind =
+        || SubmitFault::Refused(Refusal::new(&codes::NOT_FOUND, "there is no kind server"));
     let kind = kinds::by_name(Server::KIND).ok_or_else(no_kind)?;
     let by = Principal::system("console");
     ledger.submit(Submission::new(by, kind, server, verb, body)).await.map(drop)

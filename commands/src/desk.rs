@@ -309,11 +309,7 @@ impl Desk {
     }
 
     /// What is to be given now, and what rings when there is more.
-    fn look(
-        &self,
-        host: Uuid,
-        epoch: u64,
-    ) -> Result<(Given, oneshot::Receiver<()>), Refusal> {
+    fn look(&self, host: Uuid, epoch: u64) -> Result<(Given, oneshot::Receiver<()>), Refusal> {
         let (bell, ringing) = oneshot::channel();
         let mut seats = self.seats();
         let seat = seats.seats.get_mut(&host).filter(|seat| seat.epoch == epoch);

@@ -16,12 +16,12 @@ use crate::connection::Connection;
 
 pub(super) async fn run(options: &Console, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
-    let id = resolve(&client, "server", "servers", &options.server, None).await?;
+    let id = resolve(&client, "server", "servers", &options.of, None).await?;
     if options.vnc {
         return screens(&client, &id, options.listen).await;
     }
     let socket = open(&client, &id, "serial").await?;
-    eprintln!("connected to {}; Ctrl-] leaves", options.server);
+    eprintln!("connected to {}; Ctrl-] leaves", options.of);
     let why = terminal::serial(socket).await?;
     eprintln!();
     told(why.as_deref());

@@ -482,7 +482,8 @@ pub(crate) struct ImportBill {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Console {
     /// The server, by id or name
-    pub(crate) server: String,
+    #[arg(value_name = "SERVER")]
+    pub(crate) of: String,
     /// Its screen, for a viewer on this machine, in place of its serial line
     #[arg(long)]
     pub(crate) vnc: bool,

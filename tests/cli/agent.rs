@@ -68,13 +68,13 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// An agent, killed when the test ends.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     lines: Lines,
 }
 
 impl Agent {
-    fn start(folder: &Path, address: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, address: &str, more: &[&str]) -> Self {
         let data = folder.join("agent");
         let data = ["--data", data.to_str().unwrap()];
         let simulated = ["--simulated", "--simulated-pause-ms", "300"];
@@ -96,7 +96,7 @@ impl Agent {
         Self { child, lines }
     }
 
-    fn works(self) -> Self {
+    pub(crate) fn works(self) -> Self {
         assert!(self.lines.next_with("the agent works").is_some(), "it has ended");
         self
     }
@@ -120,7 +120,7 @@ impl Drop for Agent {
     }
 }
 
-fn enrol(server: &Server, folder: &Path) {
+pub(crate) fn enrol(server: &Server, folder: &Path) {
     let enrolled = server.run(&["create", "host", "--set", "name=kvm-1"]);
     assert_eq!(enrolled.code, 0, "{}", enrolled.err);
     let token = server.json(&["token", "create", "kvm-1", "--host", "kvm-1"]);
@@ -128,7 +128,7 @@ fn enrol(server: &Server, folder: &Path) {
     std::fs::write(folder.join("agent-token"), format!("{secret}\n")).unwrap();
 }
 
-fn ready(server: &Server) {
+pub(crate) fn ready(server: &Server) {
     let until = Instant::now() + PATIENCE;
     while server.json(&["get", "host", "kvm-1"])["status"] != "ready" {
         assert!(Instant::now() < until, "the agent has not said what the host is");
@@ -137,7 +137,7 @@ fn ready(server: &Server) {
 }
 
 /// Asks until a server has a status and nothing is ordered of it.
-fn awaited(server: &Server, name: &str, status: &str) -> Value {
+pub(crate) fn awaited(server: &Server, name: &str, status: &str) -> Value {
     let until = Instant::now() + PATIENCE;
     loop {
         let row = server.json(&["get", "server", name, "--show-gone"]);
@@ -158,7 +158,7 @@ fn census(folder: &Path) -> Vec<Value> {
     hosts.values().flat_map(|servers| servers.as_object().unwrap().values().cloned()).collect()
 }
 
-fn launch(server: &Server, name: &str) {
+pub(crate) fn launch(server: &Server, name: &str) {
     let set = format!("name={name}");
     let words = ["create", "server", "--set", &set, "--set", "spec.vcpus=1"];
     let more = ["--set", "spec.memory_mib=64", "--set", "disks=[{\"size_gib\":1}]"];
@@ -166,7 +166,7 @@ fn launch(server: &Server, name: &str) {
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
 }
 
-fn order(server: &Server, verb: &str, name: &str) {
+pub(crate) fn order(server: &Server, verb: &str, name: &str) {
     let ran = server.run(&["do", "server", verb, name]);
     assert_eq!(ran.code, 0, "{verb}: {}{}", ran.out, ran.err);
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod commands;
+mod consoles;
 mod costs;
 mod demo;
 mod first_start;

@@ -62,7 +62,8 @@ pub(crate) async fn open(mut call: Call) -> Answer {
     let asked = Asked::of(&mut call)?;
     let ticket = protocols(&call.headers).find_map(|one| one.strip_prefix(TICKET));
     let Some(ticket) = ticket else {
-        let detail = format!("Sec-WebSocket-Protocol: {PROTOCOL}, {TICKET}<ticket>: no ticket came");
+        let detail =
+            format!("Sec-WebSocket-Protocol: {PROTOCOL}, {TICKET}<ticket>: no ticket came");
         return Err(Refusal::new(&codes::CONSOLE_TICKET, detail).into());
     };
     // Named for us, and spoken by us: a program in a browser wants one of those that it has named.

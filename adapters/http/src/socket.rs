@@ -49,7 +49,8 @@ pub(crate) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 impl Asked {
     /// Whether it does.
     pub(crate) fn of(call: &mut Call) -> Result<Self, Problem> {
-        let text = |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let text =
+            |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let has = |name, word: &str| {
             text(name).split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
         };

@@ -194,7 +194,9 @@ impl KvmHost {
         let images = Cache::open(&folder).await?;
         let records = Records::open(&folder).await?;
         let layout = Layout::of(&folder);
-        for folder in [&layout.consoles, &layout.seeds, &folder.join("backups"), &folder.join("uploads")] {
+        for folder in
+            [&layout.consoles, &layout.seeds, &folder.join("backups"), &folder.join("uploads")]
+        {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(StorageFault::file("cannot make", folder))?;
         }

@@ -602,9 +602,7 @@ impl HostDriver for SimHost {
             return Err(DriverFault::Rejected("the server does not run".to_owned()));
         }
         let mut steps = self.hosts.steps.subscribe();
-        let stops = async move {
-            while runs() && steps.changed().await.is_ok() {}
-        };
+        let stops = async move { while runs() && steps.changed().await.is_ok() {} };
         Ok(host_console::open(console, stops))
     }
 

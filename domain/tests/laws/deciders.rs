@@ -464,7 +464,10 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             for (at, console) in [(30, "serial"), (31, "vnc"), (32, "serial")] {
                 let ticket = digest(at);
                 let asked = json!({"console": console, "id": id(at), "ticket": ticket});
-                pool.extend([("open-console", asked), ("enter-console", json!({"ticket": ticket}))]);
+                pool.extend([
+                    ("open-console", asked),
+                    ("enter-console", json!({"ticket": ticket})),
+                ]);
                 let left = json!({"console": id(at), "why": "caller-left"});
                 pool.push(("leave-console", left));
             }

@@ -62,7 +62,9 @@ pub(crate) struct Looker {
 
 impl Looker {
     pub(crate) async fn at(ledger: &Arc<Ledger>, server: Uuid, ticket: &str) -> Self {
-        Self::of(consoles::enter(ledger, server, ticket).await.map_err(|no| no.to_string()).unwrap())
+        Self::of(
+            consoles::enter(ledger, server, ticket).await.map_err(|no| no.to_string()).unwrap(),
+        )
     }
 
     fn of(entered: Entered) -> Self {
@@ -118,7 +120,8 @@ async fn a_ticket_opens_one_console_of_one_server_once_within_a_minute() {
     let ticket = world.ticket(id, "serial").await;
     let enter = async |server, ticket: &str| consoles::enter(&world.ledger, server, ticket).await;
     // Of another server, of none, none at all: nothing is told apart, and nothing is used up.
-    for (server, ticket) in [(other, &*ticket), (Uuid::from_u128(7), &*ticket), (id, "x"), (id, "")] {
+    for (server, ticket) in [(other, &*ticket), (Uuid::from_u128(7), &*ticket), (id, "x"), (id, "")]
+    {
         assert_eq!(refused(enter(server, ticket).await).0, "console-ticket", "{server} {ticket}");
     }
     let mut looker = Looker::at(&world.ledger, id, &ticket).await;

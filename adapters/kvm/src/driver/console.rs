@@ -54,8 +54,11 @@ impl Inner {
     async fn dial(&self, path: &str) -> Result<UnixStream, DriverFault> {
         let within = path.strip_prefix('/').unwrap_or(path);
         let own: &Path = &self.options.folder;
-        let path: PathBuf =
-            if Path::new(path).starts_with(own) { path.into() } else { self.options.root.join(within) };
+        let path: PathBuf = if Path::new(path).starts_with(own) {
+            path.into()
+        } else {
+            self.options.root.join(within)
+        };
         let fault = |error| DriverFault::Transient(format!("{}: {error}", path.display()));
         UnixStream::connect(&path).await.map_err(fault)
     }

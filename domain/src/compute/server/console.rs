@@ -138,7 +138,8 @@ impl Server {
         self.check_console()?;
         let live = self.consoles().iter().filter(|one| one.is_live(stamp.now)).count();
         if live >= CONSOLES_MAX {
-            let detail = format!("it has {live} consoles that are open or may be, the most there are");
+            let detail =
+                format!("it has {live} consoles that are open or may be, the most there are");
             return Err(Refusal::new(&codes::CONSOLE_IN_USE, detail));
         }
         let ticket = ticket.filter(|ticket| ticket.len() == DIGEST_CHARS);
@@ -155,11 +156,7 @@ impl Server {
         }])
     }
 
-    pub(super) fn enter_console(
-        &self,
-        ticket: &str,
-        stamp: &Stamp,
-    ) -> Result<Vec<Event>, Refusal> {
+    pub(super) fn enter_console(&self, ticket: &str, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         let Console { id, kind, by, .. } = self.console_of(ticket, stamp.now)?.clone();
         Ok(vec![Event::ConsoleOpened { console: id, kind, by, at: stamp.now }])
     }
