@@ -198,7 +198,8 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ = tokio::join!(runner, own_host, desk, consoles, schedule, costs, pulls, bin, groups, days);
+    let _ =
+        tokio::join!(runner, own_host, desk, consoles, schedule, costs, pulls, bin, groups, days);
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;
