@@ -71,7 +71,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn after(head: Head) -> Self {
+    /// Nothing yet, on a log with this head.
+    pub fn after(head: Head) -> Self {
         Self {
             answers: Vec::new(),
             records: Vec::new(),
@@ -93,6 +94,13 @@ impl Plan {
 
     fn revision(&self, standing: &Standing, stream: &StreamId) -> u64 {
         self.streams.get(stream).or_else(|| standing.streams.get(stream)).copied().unwrap_or(0)
+    }
+
+    /// One more append, which passed [`Append::check`]. `standing` has what was looked up of it; what
+    /// the plan has already counts first.
+    pub fn add(&mut self, standing: &Standing, append: &Append, now: DateTime<Utc>) {
+        let answer = self.append(standing, append, now);
+        self.answers.push(answer);
     }
 
     fn append(
@@ -213,8 +221,7 @@ pub fn plan(head: Head, standing: &Standing, appends: &[Append], now: DateTime<U
     let mut plan = Plan::after(head);
     plan.answers.reserve(appends.len());
     for append in appends {
-        let answer = plan.append(standing, append, now);
-        plan.answers.push(answer);
+        plan.add(standing, append, now);
     }
     plan
 }

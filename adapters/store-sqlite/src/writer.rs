@@ -2,7 +2,8 @@
 //!
 //! It takes what is waiting as one group, commits it to the write-ahead log, waits for the disk,
 //! publishes the head and answers. Those who were just answered are about to come back: the next
-//! group waits a moment for them, so that all of them share one wait for the disk. What is written
+//! group waits a moment for them, so that all of them share one wait for the disk, and is planned
+//! meanwhile, one append after the other. What is written
 //! and not yet durable is seen by this thread alone: every reader stops at the published head.
 
 use std::{
@@ -78,24 +79,33 @@ struct Company {
 }
 
 impl Company {
-    /// Waits until as many are in the queue as are expected beside the one that was taken from it.
-    fn gather(&mut self, queue: &mpsc::Receiver<Job>) {
-        let missing = |company: &Self| queue.len() + 1 < company.expected;
+    /// Whether a group that has so many, and was idle for so long, waits for another.
+    fn waits(&self, has: usize, idle: Duration) -> bool {
+        self.hasty == 0 && has < self.expected && idle < LINGER
+    }
+
+    /// A group is complete: whether it waited, and whether anybody came of it.
+    fn came(&mut self, waited: bool, came: bool) {
         if self.hasty > 0 {
             self.hasty -= 1;
-            return;
-        }
-        if !missing(self) {
-            return;
-        }
-        let (before, start) = (queue.len(), Instant::now());
-        // Shorter than a thread takes to fall asleep and to be woken.
-        while missing(self) && start.elapsed() < LINGER {
-            std::thread::yield_now();
-        }
-        if queue.len() == before {
+        } else if waited && !came {
             self.hasty = PATIENCE_LOST;
         }
+    }
+}
+
+/// Appends that are committed together, planned one by one.
+struct Group {
+    plan: Plan,
+    answers: Vec<oneshot::Sender<Result<Appended, AppendFault>>>,
+    bytes: usize,
+    /// Why none of them can be written.
+    fault: Option<LogFault>,
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        self.answers.len() >= group::GROUP_APPENDS_MAX || self.bytes >= group::GROUP_BYTES_MAX
     }
 }
 
@@ -111,7 +121,8 @@ impl Writer {
                     let result = self.restore(records);
                     drop(turn);
                     // A caller that went away does not need its answer.
-                    let _ = answer.send(self.durable(result));
+                    let _ = answer.send(self.durable(result).map(drop));
+                    self.indexing.durable(self.head.borrow().position);
                 }
                 Job::StandStill { ready, released } => {
                     let _ = ready.send(self.failed.clone().map_or(Ok(()), Err));
@@ -119,37 +130,83 @@ impl Writer {
                     let _ = released.recv();
                 }
                 Job::Append(append, answer) => {
-                    company.gather(&queue);
-                    // More arrive while somebody else is at the gate.
+                    let plan = Plan::after(self.head.borrow().clone());
+                    let mut group = Group { plan, answers: Vec::new(), bytes: 0, fault: None };
+                    group.fault = self.wait_for_room().err();
+                    self.add(&mut group, &append, answer);
+                    self.gather(&mut group, &mut company, &mut queue, &mut next);
                     let turn = gate.log();
-                    let mut bytes = group::data_bytes(&append);
-                    let (mut appends, mut answers) = (vec![append], vec![answer]);
-                    while appends.len() < group::GROUP_APPENDS_MAX && bytes < group::GROUP_BYTES_MAX
-                    {
-                        match queue.try_recv() {
-                            Ok(Job::Append(append, answer)) => {
-                                bytes += group::data_bytes(&append);
-                                appends.push(append);
-                                answers.push(answer);
-                            }
-                            Ok(other) => {
-                                next = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    let result = self.commit(&appends);
+                    // More arrive while somebody else is at the gate.
+                    self.take_waiting(&mut group, &mut queue, &mut next);
+                    let Group { plan, answers, fault, .. } = group;
+                    let result = fault.map_or_else(|| self.commit(plan), Err);
                     drop(turn);
-                    let result = self.durable(result);
+                    let result = self.durable(result).map(|plan| plan.answers);
                     company.expected = answers.len() + queue.len();
                     answer_all(answers, result);
+                    // Who is answered comes first: an index is nobody's wait.
+                    self.indexing.durable(self.head.borrow().position);
                 }
             }
             if next.is_none() {
                 next = queue.blocking_recv();
             }
         }
+    }
+
+    /// Plans one more append of a group.
+    fn add(
+        &mut self,
+        group: &mut Group,
+        append: &Append,
+        answer: oneshot::Sender<Result<Appended, AppendFault>>,
+    ) {
+        group.answers.push(answer);
+        group.bytes += group::data_bytes(append);
+        if group.fault.is_some() {
+            return;
+        }
+        let (streams, requests) = group::questions(std::slice::from_ref(append));
+        match self.look_up(&streams, &requests) {
+            Ok(standing) => group.plan.add(&standing, append, (self.now)()),
+            Err(error) => group.fault = Some(fault(error)),
+        }
+    }
+
+    /// Adds what is in the queue, until it is empty, the group is full, or something else comes `next`.
+    fn take_waiting(
+        &mut self,
+        group: &mut Group,
+        queue: &mut mpsc::Receiver<Job>,
+        next: &mut Option<Job>,
+    ) {
+        while next.is_none() && !group.is_full() {
+            match queue.try_recv() {
+                Ok(Job::Append(append, answer)) => self.add(group, &append, answer),
+                Ok(other) => *next = Some(other),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The same, and waits for those who are about to come back.
+    fn gather(
+        &mut self,
+        group: &mut Group,
+        company: &mut Company,
+        queue: &mut mpsc::Receiver<Job>,
+        next: &mut Option<Job>,
+    ) {
+        self.take_waiting(group, queue, next);
+        let (had, mut idle) = (group.answers.len(), Duration::ZERO);
+        while next.is_none() && !group.is_full() && company.waits(group.answers.len(), idle) {
+            let since = Instant::now();
+            // Shorter than a thread takes to fall asleep and to be woken.
+            std::thread::yield_now();
+            idle += since.elapsed();
+            self.take_waiting(group, queue, next);
+        }
+        company.came(idle > Duration::ZERO, group.answers.len() > had);
     }
 
     /// Waits for the disk and publishes the head, when the work moved it.
@@ -173,49 +230,23 @@ impl Writer {
             self.failed = Some(fault.clone());
             return Err(fault);
         }
-        let position = head.position;
         self.head.send_replace(head);
-        self.indexing.durable(position);
         Ok(result)
     }
 
-    fn commit(
-        &mut self,
-        appends: &[Append],
-    ) -> Result<Moved<Vec<Result<Appended, AppendFault>>>, LogFault> {
-        self.wait_for_room()?;
-        let (streams, requests) = group::questions(appends);
-        let now = (self.now)();
-        let head = self.head.borrow().clone();
-        let (head, plan) = self.transaction(&streams, &requests, |standing| {
-            Ok(group::plan(head, standing, appends, now))
-        })?;
-        Ok((head, plan.answers))
-    }
-
-    fn restore(&mut self, records: Vec<Record>) -> Result<Moved<()>, LogFault> {
+    fn restore(&mut self, records: Vec<Record>) -> Result<Moved<Plan>, LogFault> {
         self.wait_for_room()?;
         let (streams, requests) = group::restore_questions(&records);
-        let head = self.head.borrow().clone();
-        let (head, _) = self.transaction(&streams, &requests, |standing| {
-            group::plan_restore(head, standing, records)
-        })?;
-        Ok((head, ()))
+        let standing = self.look_up(&streams, &requests).map_err(fault)?;
+        let plan = group::plan_restore(self.head.borrow().clone(), &standing, records)?;
+        self.commit(plan)
     }
 
-    /// Looks up, plans, writes, commits; gives the head when it moved. When anything fails nothing
-    /// is written.
-    fn transaction(
-        &mut self,
-        streams: &[StreamId],
-        requests: &[RequestKey],
-        plan: impl FnOnce(&Standing) -> Result<Plan, LogFault>,
-    ) -> Result<Moved<Plan>, LogFault> {
+    /// Writes and commits; gives the head when it moved. When anything fails nothing is written.
+    fn commit(&mut self, plan: Plan) -> Result<Moved<Plan>, LogFault> {
         if let Some(fault) = &self.failed {
             return Err(fault.clone());
         }
-        let standing = self.look_up(streams, requests).map_err(fault)?;
-        let plan = plan(&standing)?;
         if plan.records.is_empty() {
             return Ok((None, plan));
         }
