@@ -1,12 +1,19 @@
 //! Disks on hosts of ours: made, attached and detached while their server runs, made larger, throttled and
 //! removed, whatever fails on the way.
 
+use std::sync::{Arc, Mutex};
+
 use adapters_sim::{HostFault, HostStep};
-use commands::submit::SubmitFault;
+use commands::{
+    ledger::{Ledger, Ports},
+    submit::SubmitFault,
+};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    between::Between,
     hosts::Mortal,
     world::{World, small},
 };
@@ -173,4 +180,29 @@ async fn a_disk_that_cannot_be_made_is_given_up_without_a_trace() {
     assert_eq!(world.row(disk).await["status"], "gone");
     assert_eq!(world.server(web).await.home.unwrap().parts.disks.len(), 1);
     world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_its_servers_project_s_even_when_that_changes_at_the_last_moment() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let web = world.running("web").await;
+    let shop = world.send("project", None, "create", json!({"name": "shop"})).await.unwrap().id;
+    let assign = World::submission("server", web, "assign", json!({"project": shop}));
+    let first = Mutex::new(Some((world.ledger.clone(), assign)));
+    let between = Between::new(world.log.clone(), move |_| {
+        let first = first.lock().unwrap().take();
+        async move {
+            if let Some((ledger, submission)) = first {
+                ledger.submit(submission).await.unwrap();
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    let ports = Ports { log: Arc::new(between), ..world.ledger.ports.clone() };
+    let body = json!({"name": "data", "server": web, "size_gib": 1});
+    let create = World::submission("disk", None, "create", body);
+    let disk = Ledger::new(ports).submit(create).await.unwrap().id;
+    assert_eq!(world.row(disk).await["project"], json!(shop));
 }

@@ -8,15 +8,14 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering};
-use crate::plan::{Looked, Saw};
+use super::{GatherFault, Gathering, launch::note};
 
 fn no(detail: String) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
 }
 
 /// The server that the command names, if it is one of ours and there for this caller.
-async fn server(gathering: &Gathering<'_>) -> Result<Option<Server>, GatherFault> {
+async fn server(gathering: &mut Gathering<'_>) -> Result<Option<Server>, GatherFault> {
     // What does not read is refused by the decider, with what is wrong.
     let Some(id) = gathering.body["server"].as_str().and_then(|id| id.parse::<Uuid>().ok()) else {
         return Ok(None);
@@ -29,6 +28,8 @@ async fn server(gathering: &Gathering<'_>) -> Result<Option<Server>, GatherFault
         return Err(no(format!("server: there is no server {id}")));
     }
     reached?;
+    // Whose it is counts: a server that is another project's by then is looked at again.
+    note(gathering, Server::KIND, id, revision);
     if server.home.is_none() {
         return Err(no(format!("server: {id} is not on a host of ours")));
     }
@@ -52,8 +53,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     {
         let host = home.placement.host.to_string();
         let (revision, state) = gathering.ledger.typed::<Host>(&host).await?;
-        let saw = Saw { kind: Host::KIND.to_owned(), id: host, mark: revision.to_string() };
-        Looked { saw, revision }.note(&mut gathering.looked);
+        note(gathering, Host::KIND, home.placement.host.uuid(), revision);
         if !state.seen.is_some_and(|seen| seen.storages.contains(&storage)) {
             return Err(no(format!("storage: its server's host does not reach {storage}")));
         }
