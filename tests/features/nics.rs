@@ -335,3 +335,43 @@ async fn what_cannot_be_is_refused_with_the_reason_and_reserves_nothing() {
     let vpc = json!({"spec": {"name": "web", "vpc": "vpc-1"}});
     assert_eq!(code(lab.world.send("security-group", None, "declare", vpc).await), "invalid-field");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_enforced_again_after_a_raise_and_whole_after_a_reset() {
+    let lab = Lab::of("10.0.0.0/24").await;
+    let quota = |bytes: u64| json!({"egress_bytes": bytes});
+    let id = lab.launch(json!({"network": lab.network, "quota": quota(100)})).await;
+    let nic = lab.ids(id).await[0];
+    let send = |bytes: u64| lab.world.hosts.send(lab.host, id, bytes);
+    let traffic = async || {
+        lab.done(id, "read-nics", json!({})).await;
+        let seen = lab.world.row(id).await["state"]["observation"]["seen"]["nics"][0].clone();
+        (seen["quota"].clone(), seen["traffic"]["egress_bytes"].clone())
+    };
+    assert!(send(60) && !send(60));
+    assert_eq!(traffic().await, (quota(100), json!(60)));
+    lab.done(id, "change-nic", json!({"nic": nic, "quota": quota(150)})).await;
+    assert!(send(60) && !send(60), "the raise is used up, too");
+    assert_eq!(traffic().await, (quota(150), json!(120)));
+
+    let mortal = Arc::new(Mortal::default());
+    lab.send(id, "reset-nic-traffic", json!({"nic": nic})).await.unwrap();
+    lab.world.settle_with(Some(mortal.clone())).await;
+    assert_eq!((mortal.deaths(), traffic().await), (3, (quota(150), json!(0))));
+    assert!(send(150));
+    for verb in ["stop", "start"] {
+        lab.done(id, verb, json!({})).await;
+    }
+    assert!(!send(1), "what was counted stays while it is stopped");
+    lab.done(id, "change-nic", json!({"nic": nic, "quota": {}})).await;
+    assert!(send(1_000), "it is counted, and has no limit");
+    assert_eq!(traffic().await, (json!({}), json!(1_150)));
+    lab.same_as_census(id).await;
+
+    let free = lab.launch(json!({"network": lab.network})).await;
+    let nic = lab.ids(free).await[0];
+    let nothing = lab.send(free, "reset-nic-traffic", json!({"nic": nic})).await;
+    assert_eq!(code(nothing), "invalid-field");
+    let odd = json!({"nic": nic, "quota": {"ingress_bytes": 0}});
+    assert_eq!(code(lab.send(free, "change-nic", odd).await), "invalid-field");
+}

@@ -282,6 +282,7 @@ impl KvmHost {
             records: set(names(&inner.options.folder.join("servers")).await?),
             interfaces: links.keys().filter(|name| is_ours(name)).cloned().collect(),
             guarded: inner.plugs.guarded().await?,
+            counted: inner.plugs.counted().await?.into_keys().collect(),
             bridges: set(inner.records.bridges().await?),
         })
     }
@@ -563,7 +564,7 @@ impl Inner {
         let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         let record = self.records.read(server).await?.unwrap_or_default();
         let mut seen = machine(home, &is, state, &record, &self.storage);
-        seen.nics = self.seen_nics(&is, state, &record).await?;
+        seen.nics = self.seen_nics(&is, state, server, record).await?;
         Ok(seen)
     }
 

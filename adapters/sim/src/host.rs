@@ -147,18 +147,26 @@ pub struct SimNic {
     pub addresses: Vec<IpNet>,
     /// The rules that are enforced; none when nothing is kept from it but spoofing.
     pub rules: Option<BTreeSet<Rule>>,
+    /// How often its bytes were counted anew.
+    #[serde(default)]
+    pub resets: u64,
 }
 
 impl SimNic {
-    fn of(nic: &Nic, groups: &GroupRules) -> Self {
+    fn of(nic: &Nic, groups: &GroupRules, before: &[Self]) -> Self {
+        let before = before.iter().find(|known| known.seen.mac == nic.mac);
+        let counted = before.filter(|known| known.resets == nic.resets);
+        let traffic = counted.and_then(|known| known.seen.traffic).unwrap_or_default();
         let rules = nic.rules(groups);
         let seen = SeenNic {
             mac: nic.mac,
             bandwidth: nic.bandwidth,
+            quota: nic.quota,
+            traffic: nic.quota.map(|_| traffic),
             security_groups: nic.security_groups.clone(),
             rules: rules.as_ref().map(|rules| rules.len() as u64),
         };
-        Self { seen, addresses: nic.addresses.clone(), rules }
+        Self { seen, addresses: nic.addresses.clone(), rules, resets: nic.resets }
     }
 }
 
@@ -248,6 +256,20 @@ impl SimHosts {
     /// The faults that really were had.
     pub fn hit(&self) -> Vec<(HostStep, HostFault)> {
         self.world().hit.clone()
+    }
+
+    /// A server sends so many bytes by its first interface, if it still may; whether they passed.
+    pub fn send(&self, host: Uuid, server: Uuid, bytes: u64) -> bool {
+        let mut world = self.world();
+        let server = world.hosts.get_mut(&host).and_then(|servers| servers.get_mut(&server));
+        let Some(nic) = server.and_then(|server| server.nics.first_mut()) else { return false };
+        let limit = nic.seen.quota.and_then(|quota| quota.egress_bytes);
+        let Some(traffic) = &mut nic.seen.traffic else { return true };
+        let passes = limit.is_none_or(|limit| traffic.egress_bytes + bytes <= limit);
+        if passes {
+            traffic.egress_bytes += bytes;
+        }
+        passes
     }
 
     /// The servers that a host really has.
@@ -518,7 +540,7 @@ impl SimHost {
             |server| {
                 server.size(home);
                 // It is started with what its lists say.
-                server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups);
+                server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups, &server.nics);
                 server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
                 server.running = true;
                 server.boots += 1;
@@ -619,9 +641,11 @@ impl HostDriver for SimHost {
         self.rest().await;
         match order {
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
-                let nics = of_nics(home.parts.nics_after(&order), &home.parts.groups);
-                let done = |server: &SimServer| server.nics == nics;
-                self.of(id, HostStep::Nics, done, |server| server.nics.clone_from(&nics))?;
+                let nics = |server: &SimServer| {
+                    of_nics(home.parts.nics_after(&order), &home.parts.groups, &server.nics)
+                };
+                let done = |server: &SimServer| server.nics == nics(server);
+                self.of(id, HostStep::Nics, done, |server| server.nics = nics(server))?;
             }
             Order::Launch {} => {
                 self.store(&home.parts)?;
@@ -638,7 +662,7 @@ impl HostDriver for SimHost {
                     memory_mib: 0,
                     pins: BTreeSet::new(),
                     disks: BTreeMap::new(),
-                    nics: of_nics(home.parts.nics.iter(), &home.parts.groups),
+                    nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
                     seed: seed.files().into_iter().map(file).collect(),
                     suspended: false,
                     rescued: false,
@@ -736,8 +760,12 @@ fn keep(world: &World) -> Result<(), DriverFault> {
     file::save(path, world).map_err(fault)
 }
 
-fn of_nics<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules) -> Vec<SimNic> {
-    nics.map(|nic| SimNic::of(nic, groups)).collect()
+fn of_nics<'a>(
+    nics: impl Iterator<Item = &'a Nic>,
+    groups: &GroupRules,
+    before: &[SimNic],
+) -> Vec<SimNic> {
+    nics.map(|nic| SimNic::of(nic, groups, before)).collect()
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {

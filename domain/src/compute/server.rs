@@ -38,7 +38,7 @@ use crate::{
         Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
         Verb, codes,
     },
-    network::bandwidth::Bandwidth,
+    network::{bandwidth::Bandwidth, quota::Quota},
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::{check_name, check_tags},
 };
@@ -246,6 +246,8 @@ pub enum Command {
     Protect {},
     /// Remove a deleted server for good, before its time.
     Purge {},
+    /// Have its host say what is there of its interfaces now: limits, and bytes that have passed.
+    ReadNics {},
     /// Restart it.
     Reboot {},
     /// Take an interface from it, also while it runs; its addresses are free then.
@@ -266,6 +268,11 @@ pub enum Command {
         /// The password of its user `root`: made up, shown once in the answer, and of no use to callers.
         #[serde(default)]
         password: Option<String>,
+    },
+    /// Count the bytes of an interface from nothing; its quota is whole again.
+    ResetNicTraffic {
+        /// Which, by its id.
+        nic: Uuid,
     },
     /// Give it another size, on the host where it has its place; it must be stopped.
     Resize {
@@ -431,6 +438,9 @@ pub enum Event {
         /// How fast it may send and be sent to; as before when left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bandwidth: Option<Bandwidth>,
+        /// How many bytes may pass; as before when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quota: Option<Quota>,
         /// The security groups that guard it; as before when left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         security_groups: Option<BTreeSet<Uuid>>,
@@ -443,6 +453,13 @@ pub enum Event {
         /// Which.
         nic: Uuid,
     },
+    /// The bytes of an interface are to be counted from nothing.
+    NicTrafficResetOrdered {
+        /// Which.
+        nic: Uuid,
+    },
+    /// Its host is to say what is there of its interfaces.
+    NicsReadOrdered {},
     /// It was seen to be different.
     Observed {
         /// What it is now.
@@ -615,10 +632,12 @@ static VERBS: &[Verb] = &[
     system("park", false, "Reports that an order keeps failing."),
     operator("protect", "Keeps a server of ours from being deleted."),
     operator("purge", "Removes a deleted server for good, before its time."),
+    operator("read-nics", "Has its host say what its interfaces have used by now."),
     operator("reboot", "Restarts a running server."),
     operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     operator("rename", "Calls a server of ours something else."),
     operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
+    operator("reset-nic-traffic", "Counts the bytes of an interface from nothing."),
     operator("resize", "Gives a stopped server of ours other processors and another memory."),
     operator("resume", "Lets a suspended server go on."),
     operator("retry", "Goes on with the parked order."),
@@ -840,6 +859,7 @@ impl Decider for Server {
                 self.binned("purge")?;
                 vec![Event::RemovalOrdered {}]
             }
+            Command::ReadNics {} => self.read_nics()?,
             Command::Reboot {} => match self.free("reboot")?.power {
                 Power::Running => vec![Event::RebootOrdered {}],
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
@@ -851,6 +871,7 @@ impl Decider for Server {
                 if name == home.name { vec![] } else { vec![Event::Renamed { name }] }
             }
             Command::Rescue { system, password } => self.rescue(system, password, stamp)?,
+            Command::ResetNicTraffic { nic } => self.reset_nic_traffic(nic)?,
             Command::Resize { vcpus, memory_mib, placement } => {
                 self.resize(vcpus, memory_mib, placement)?
             }
@@ -950,13 +971,18 @@ impl Decider for Server {
                 self.orders.issue(Order::AddNic { nic: nic.id });
                 self.at_home(|home| home.parts.add_nic(*nic, groups));
             }
-            Event::NicChangeOrdered { nic, bandwidth, security_groups, groups } => {
+            Event::NicChangeOrdered { nic, bandwidth, quota, security_groups, groups } => {
                 self.at_home(|home| {
-                    home.parts.change_nic(nic, bandwidth, security_groups, groups);
+                    home.parts.change_nic(nic, bandwidth, quota, security_groups, groups);
                 });
                 self.orders.issue(Order::ChangeNics {});
             }
             Event::NicRemovalOrdered { nic } => self.orders.issue(Order::RemoveNic { nic }),
+            Event::NicTrafficResetOrdered { nic } => {
+                self.at_home(|home| home.parts.reset_nic(nic));
+                self.orders.issue(Order::ChangeNics {});
+            }
+            Event::NicsReadOrdered {} => self.orders.issue(Order::ChangeNics {}),
             Event::PasswordOrdered { user, password } => {
                 self.orders.issue(Order::SetPassword { user, password });
             }

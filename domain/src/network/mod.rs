@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod bandwidth;
 pub mod mac;
 pub mod net;
+pub mod quota;
 pub mod security_group;
 pub mod segment;
 

@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, bandwidth, cost_rules, creation, digest, equipment, exchange_rate,
     finding, group, group_rules, holding, id, image_of, invoice, launch, machine, new_rate, nic,
-    origin, own_network, place, placement, question, repricing, rescue_system, run, seen_disk,
-    seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment, subnet,
-    taken, terms, time, utilisation, watch,
+    origin, own_network, place, placement, question, quota, repricing, rescue_system, run,
+    seen_disk, seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment,
+    subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -457,6 +457,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("change-nic", change));
                 pool.push(("change-nic", json!({"nic": id(15), "security_groups": []})));
                 pool.push(("follow-groups", json!({"groups": group_rules(port)})));
+                let most = quota(port.len() as u64);
+                pool.push(("change-nic", json!({"nic": id(15), "quota": most})));
             }
             let rescue = json!({"system": rescue_system(), "password": "sealed"});
             let found = json!({"nic": nic(18, 20), "groups": group_rules("80")});
@@ -478,6 +480,9 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("remove-nic", json!({"nic": id(18)})),
                 ("follow-groups", json!({"groups": group_rules("22")})),
                 ("remove-nic", json!({"nic": id(15)})),
+                ("reset-nic-traffic", json!({"nic": id(15)})),
+                ("change-nic", json!({"nic": id(15), "quota": quota(7)})),
+                ("read-nics", json!({})),
                 larger,
                 ("rescue", rescue),
                 ("open-console", console),

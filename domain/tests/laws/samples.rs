@@ -22,7 +22,8 @@ use domain::{
     kernel::{Decider, Id, Reach, Role},
     mapping::{self, FieldDrift, Mute},
     network::{
-        SeenNetwork, bandwidth::Bandwidth, net, security_group::SecurityGroup, segment as layer2,
+        SeenNetwork, bandwidth::Bandwidth, net, quota::Quota, security_group::SecurityGroup,
+        segment as layer2,
     },
     observation::{self, Evidence, Origin, Resource},
     tenancy::{
@@ -236,10 +237,13 @@ fn server() -> Samples {
         E::NicChangeOrdered {
             nic: id(15),
             bandwidth: Some(bandwidth(8_000)),
+            quota: Some(quota(1 << 30)),
             security_groups: Some([id(20)].into()),
             groups: group_rules("443"),
         },
         E::NicRemovalOrdered { nic: id(15) },
+        E::NicTrafficResetOrdered { nic: id(15) },
+        E::NicsReadOrdered {},
         E::Observed {
             seen: machine(Power::Stopping),
             fields: vec!["power".into()],
@@ -296,6 +300,11 @@ pub(crate) fn nic(number: u128, group: u128) -> Nic {
 /// The rules of a security group that lets a port in.
 pub(crate) fn group_rules(port: &str) -> GroupRules {
     [(id(20), group(&[port]).rules)].into()
+}
+
+/// So many bytes from a server, and no limit towards it.
+pub(crate) fn quota(egress: u64) -> Quota {
+    Quota { ingress_bytes: None, egress_bytes: Some(egress) }
 }
 
 /// So much towards a server, and no limit from it.

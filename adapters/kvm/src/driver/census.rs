@@ -25,6 +25,8 @@ pub struct Census {
     pub interfaces: BTreeSet<String>,
     /// Interfaces that have rules.
     pub guarded: BTreeSet<String>,
+    /// Interfaces whose bytes are counted.
+    pub counted: BTreeSet<String>,
     /// Bridges that were made for servers.
     pub bridges: BTreeSet<String>,
 }

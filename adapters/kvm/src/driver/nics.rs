@@ -4,7 +4,7 @@
 //! its interfaces by their hardware addresses. What runs and what is started next time are looked at apart,
 //! for an order may have been cut off between them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use adapters_libvirt::{Affects, Connection, Domain, State, description::Description};
 use commands::ports::DriverFault;
@@ -13,6 +13,7 @@ use domain::{
     network::bandwidth::Bandwidth,
 };
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::{
     Inner, Step, Work, disks::described, fault::libvirt, find, plug::limited, records::Record,
@@ -71,8 +72,20 @@ impl Inner {
         &self,
         is: &Description,
         state: State,
-        record: &Record,
+        server: Uuid,
+        mut record: Record,
     ) -> Result<Vec<SeenNic>, DriverFault> {
+        let is_counted = record.ports.iter().any(|port| port.quota.is_some());
+        let counted = if is_counted { self.plugs.counted().await? } else { BTreeMap::new() };
+        if is_counted {
+            // The kernel forgets it when the host restarts.
+            for port in &mut record.ports {
+                if let Some((_, traffic)) = counted.get(&port.tap) {
+                    port.traffic = *traffic;
+                }
+            }
+            self.records.write(server, &record).await?;
+        }
         let mut seen = Vec::new();
         for nic in &is.nics {
             let Some(port) = record.ports.iter().find(|port| port.mac.to_string() == nic.mac)
@@ -87,6 +100,8 @@ impl Inner {
             seen.push(SeenNic {
                 mac: port.mac,
                 bandwidth,
+                quota: counted.get(&port.tap).map(|(quota, _)| *quota),
+                traffic: counted.get(&port.tap).map(|(_, traffic)| *traffic),
                 security_groups: port.groups.clone(),
                 rules: port.rules.as_ref().map(|rules| rules.len() as u64),
             });

@@ -8,9 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use commands::ports::DriverFault;
-use domain::network::bandwidth::Bandwidth;
 #[cfg(test)]
 use domain::network::security_group::Rule;
+use domain::network::{
+    bandwidth::Bandwidth,
+    quota::{Quota, Traffic},
+};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
@@ -20,6 +23,7 @@ use super::records::{Port, Record, Records};
 use crate::network::{
     Interface, NetworkFault, Place,
     firewall::{self, Firewall},
+    quota::{self, Both},
     rates::{self, Rates},
 };
 
@@ -53,6 +57,16 @@ impl Plugs {
         // Before they are forgotten.
         self.sweep(&gone).await?;
         let any_gone = !gone.is_empty();
+        let mut ports = ports;
+        for port in &mut ports {
+            let known = before.ports.iter().find(|known| known.tap == port.tap);
+            match known {
+                Some(known) if known.resets == port.resets => port.traffic = known.traffic,
+                // Once more when this is cut off: what passed meanwhile is nobody's.
+                Some(_) => self.count_anew(port).await?,
+                None => {}
+            }
+        }
         // First, so that whatever follows is taken away again when the server is.
         let record = Record { ports, ..before };
         records.write(server, &record).await?;
@@ -66,7 +80,43 @@ impl Plugs {
                 self.remove_bridges(records, &all).await?;
             }
         }
+        self.count(&record.ports).await
+    }
+
+    /// The bytes of interfaces that have a quota are counted, and what is beyond it does not pass.
+    async fn count(&self, ports: &[Port]) -> Result<(), DriverFault> {
+        for port in ports {
+            let Some(quota) = port.quota else { continue };
+            let limits = Both { ingress: quota.ingress_bytes, egress: quota.egress_bytes };
+            let before =
+                Both { ingress: port.traffic.ingress_bytes, egress: port.traffic.egress_bytes };
+            quota::set(&self.place, &port.tap.parse()?, limits, before).await?;
+        }
         Ok(())
+    }
+
+    async fn count_anew(&self, port: &Port) -> Result<(), DriverFault> {
+        let tap: Interface = port.tap.parse()?;
+        if quota::read(&self.place).await?.contains_key(&tap) {
+            quota::reset(&self.place, &tap).await?;
+        }
+        Ok(())
+    }
+
+    /// What the interfaces that are counted may use and have used, by the host's names of them.
+    pub(super) async fn counted(&self) -> Result<BTreeMap<String, (Quota, Traffic)>, DriverFault> {
+        let all = quota::read(&self.place).await?.into_iter().map(|(tap, both)| {
+            let quota = Quota {
+                ingress_bytes: both.ingress.limit_bytes,
+                egress_bytes: both.egress.limit_bytes,
+            };
+            let traffic = Traffic {
+                ingress_bytes: both.ingress.used_bytes,
+                egress_bytes: both.egress.used_bytes,
+            };
+            (tap.to_string(), (quota, traffic))
+        });
+        Ok(all.collect())
     }
 
     /// Interfaces that run have their limits. What an interface that does not run was led through is taken
@@ -105,6 +155,9 @@ impl Plugs {
         for port in ports {
             let tap: Interface = port.tap.parse()?;
             self.delete_links(&links, &[tap.to_string(), rates::through(&tap)]).await?;
+            if port.quota.is_some() {
+                quota::remove(&self.place, &tap).await?;
+            }
         }
         Ok(())
     }
@@ -147,6 +200,7 @@ impl Plugs {
         self.load(&records).await?;
         drop(turn);
         for record in records.values() {
+            self.count(&record.ports).await?;
             self.limit(&limited(&record.ports)).await?;
         }
         Ok(())
@@ -311,6 +365,9 @@ mod tests {
             mac: format!("52:54:00:00:00:{number:02x}").parse().unwrap(),
             addresses: vec!["10.0.0.4/24".parse().unwrap()],
             bandwidth: Bandwidth::default(),
+            quota: None,
+            resets: 0,
+            traffic: Traffic::default(),
             groups: BTreeSet::new(),
             rules,
         }

@@ -11,7 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::network::{bandwidth::Bandwidth, mac::Mac, security_group::Rule};
+use domain::network::{
+    bandwidth::Bandwidth,
+    mac::Mac,
+    quota::{Quota, Traffic},
+    security_group::Rule,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::fs;
@@ -49,6 +54,15 @@ pub(super) struct Port {
     /// How fast it may send and be sent to.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub(super) bandwidth: Bandwidth,
+    /// How many bytes may pass; not counted when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) quota: Option<Quota>,
+    /// How often its bytes were counted anew.
+    #[serde(default)]
+    pub(super) resets: u64,
+    /// How many had passed when this was looked at last: where the kernel begins when it has forgotten.
+    #[serde(default)]
+    pub(super) traffic: Traffic,
     /// The security groups that guard it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) groups: BTreeSet<Uuid>,

@@ -22,7 +22,7 @@ use domain::{
         storage::StorageId,
         userdata::{Userdata, nocloud::Documents},
     },
-    network::segment::Medium,
+    network::{quota::Traffic, segment::Medium},
 };
 use uuid::Uuid;
 
@@ -290,6 +290,9 @@ pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules
         mac: nic.mac,
         addresses: nic.addresses.clone(),
         bandwidth: nic.bandwidth,
+        quota: nic.quota,
+        resets: nic.resets,
+        traffic: Traffic::default(),
         groups: nic.security_groups.clone(),
         rules: nic.rules(groups),
     };

@@ -190,6 +190,7 @@ impl Drop for Host {
                  {virsh} destroy $server; {virsh} undefine $server --nvram --checkpoints-metadata; \
              done; \
              {inside} nft delete table bridge skyledger; \
+             {inside} nft delete table bridge skyledger-quota; \
              for link in $({inside} ip -br link | cut -d' ' -f1 | grep sk-test); do \
                  {inside} ip link del $link; \
              done"

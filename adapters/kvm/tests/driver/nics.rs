@@ -207,3 +207,64 @@ async fn an_order_of_an_interface_that_ends_anywhere_is_done_once() {
     bare.removed(&driver, number + 1).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }
+
+#[tokio::test]
+async fn bytes_are_counted_and_none_pass_beyond_the_quota() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = host.driver().await;
+    let bare = host.launch(32, "sk-test-33", USERDATA);
+    let with = |egress: u64, resets: u64| {
+        after(&bare, |parts| {
+            parts["nics"][0]["quota"] = json!({"egress_bytes": egress});
+            parts["nics"][0]["resets"] = json!(resets);
+        })
+    };
+    let plenty = 1 << 40;
+    let server = with(plenty, 0);
+    let machine = server.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(machine.nics[0].quota.unwrap().egress_bytes, Some(plenty), "as the kernel says");
+    assert!(host.inside("ip addr add 10.9.0.254/24 dev sk-test-33"));
+    let guest = Guest::ready(&host, server.id).await;
+    guest.becomes("netstat -ltn | grep -c ':8[01] '", "2").await;
+    let reached = || host.reaches("10.9.0.32", 80);
+    let used = |machine: &Machine| machine.nics[0].traffic.unwrap().egress_bytes;
+    assert!(reached());
+    let machine = server.done(&driver, 2, Order::ChangeNics {}).await;
+    let first = used(&machine);
+    assert!(first > 100, "{first}");
+
+    // Used up: nothing passes any more, not for another agent either.
+    let machine = done(&with(1, 0), &driver, 3, Order::ChangeNics {}).await;
+    assert!(used(&machine) >= first);
+    assert!(!reached());
+    drop(driver);
+    let driver = host.driver().await;
+    driver.guard().await.unwrap();
+    assert!(!reached());
+    // A raise lets packets through at once, and is enforced when it is used up as well.
+    let machine = done(&with(plenty, 0), &driver, 4, Order::ChangeNics {}).await;
+    let second = used(&machine);
+    assert!(second >= first && reached());
+    done(&with(second + 200, 0), &driver, 5, Order::ChangeNics {}).await;
+    reached();
+    assert!(!reached(), "it is used up again");
+
+    // Counted anew, once for one order.
+    let server = with(100_000, 1);
+    let machine = done(&server, &driver, 6, Order::ChangeNics {}).await;
+    assert!(used(&machine) < first, "{}", used(&machine));
+    assert!(reached());
+    let before = used(&server.done(&driver, 7, Order::ChangeNics {}).await);
+    assert!(before > 100);
+    // The host restarts: what it had written down is where it begins.
+    assert!(host.inside("nft delete table bridge skyledger-quota"));
+    driver.guard().await.unwrap();
+    let machine = server.done(&driver, 8, Order::ChangeNics {}).await;
+    assert!(used(&machine) >= before, "{}", used(&machine));
+    server.done(&driver, 9, Order::Stop {}).await;
+    let machine = server.done(&driver, 10, Order::Start {}).await;
+    assert!(used(&machine) >= before, "{}", used(&machine));
+    assert_eq!(driver.census().await.unwrap().counted.len(), 1);
+    server.removed(&driver, 11).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}

@@ -23,7 +23,13 @@ use super::{
 };
 use crate::{
     kernel::{Companion, Decider as _, Refusal, codes},
-    network::{addresses::Want, bandwidth::Bandwidth, mac::Mac, security_group::Rule},
+    network::{
+        addresses::Want,
+        bandwidth::Bandwidth,
+        mac::Mac,
+        quota::{Quota, Traffic},
+        security_group::Rule,
+    },
 };
 
 /// What is to be different of an interface; what is left out stays.
@@ -36,6 +42,9 @@ pub struct Change {
     /// How fast it may send and be sent to: both directions, no limit where none is named.
     #[serde(default)]
     pub bandwidth: Option<Bandwidth>,
+    /// How many bytes may pass: both directions, no limit where none is named. What was counted stays.
+    #[serde(default)]
+    pub quota: Option<Quota>,
     /// The security groups that guard it, all of them, at most 5; with none nothing is kept from it but
     /// spoofing.
     #[serde(default)]
@@ -66,6 +75,12 @@ pub struct SeenNic {
     /// What limits it has, while the server runs.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// How many bytes may pass; none when they are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+    /// How many have passed. What would go beyond its quota does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
     /// The security groups whose rules are enforced.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub security_groups: BTreeSet<Uuid>,
@@ -89,6 +104,7 @@ impl Nic {
     /// Whether a host can limit and guard it so.
     pub(super) fn check(&self, groups: &GroupRules) -> Result<(), Refusal> {
         self.bandwidth.check()?;
+        self.quota.as_ref().map_or(Ok(()), Quota::check)?;
         let named = &self.security_groups;
         if named.len() > GROUPS_MAX {
             return Err(no(format!("security_groups: at most {GROUPS_MAX}")));
@@ -130,16 +146,24 @@ impl Parts {
         &mut self,
         id: Uuid,
         bandwidth: Option<Bandwidth>,
+        quota: Option<Quota>,
         security_groups: Option<BTreeSet<Uuid>>,
         groups: GroupRules,
     ) {
         let Some(nic) = self.nics.iter_mut().find(|nic| nic.id == id) else { return };
         nic.bandwidth = bandwidth.unwrap_or(nic.bandwidth);
+        nic.quota = quota.or(nic.quota);
         if let Some(security_groups) = security_groups {
             nic.security_groups = security_groups;
         }
         self.groups.extend(groups);
         self.forget_groups();
+    }
+
+    pub(super) fn reset_nic(&mut self, id: Uuid) {
+        if let Some(nic) = self.nics.iter_mut().find(|nic| nic.id == id) {
+            nic.resets += 1;
+        }
     }
 
     pub(super) fn drop_nic(&mut self, id: Uuid) {
@@ -224,24 +248,44 @@ impl Server {
     }
 
     pub(super) fn change_nic(&self, change: Change) -> Result<Vec<Event>, Refusal> {
-        let Change { nic: id, bandwidth, security_groups, groups } = change;
+        let Change { nic: id, bandwidth, quota, security_groups, groups } = change;
         let nic = self.check_nic("change-nic", id)?;
         let bandwidth = bandwidth.filter(|bandwidth| *bandwidth != nic.bandwidth);
+        let quota = quota.filter(|quota| Some(*quota) != nic.quota);
         let security_groups = security_groups.filter(|groups| *groups != nic.security_groups);
         let groups = groups.filter(|_| security_groups.is_some()).unwrap_or_default();
         let mut after = nic.clone();
         after.bandwidth = bandwidth.unwrap_or(nic.bandwidth);
+        after.quota = quota.or(nic.quota);
         match &security_groups {
-            None => after.bandwidth.check()?,
+            None => {
+                after.bandwidth.check()?;
+                quota.as_ref().map_or(Ok(()), Quota::check)?;
+            }
             Some(named) => {
                 after.security_groups.clone_from(named);
                 after.check(&groups)?;
             }
         }
-        if bandwidth.is_none() && security_groups.is_none() {
+        if bandwidth.is_none() && quota.is_none() && security_groups.is_none() {
             return Ok(vec![]);
         }
-        Ok(vec![Event::NicChangeOrdered { nic: id, bandwidth, security_groups, groups }])
+        Ok(vec![Event::NicChangeOrdered { nic: id, bandwidth, quota, security_groups, groups }])
+    }
+
+    /// Its bytes are counted from nothing.
+    pub(super) fn reset_nic_traffic(&self, id: Uuid) -> Result<Vec<Event>, Refusal> {
+        if self.check_nic("reset-nic-traffic", id)?.quota.is_none() {
+            return Err(no("nic: it has no quota, and nothing of it is counted".to_owned()));
+        }
+        Ok(vec![Event::NicTrafficResetOrdered { nic: id }])
+    }
+
+    /// Its host says anew what is there of its interfaces.
+    pub(super) fn read_nics(&self) -> Result<Vec<Event>, Refusal> {
+        self.ours("read-nics")?;
+        self.free("read-nics")?;
+        Ok(vec![Event::NicsReadOrdered {}])
     }
 
     pub(super) fn remove_nic(&self, nic: Uuid) -> Result<Vec<Event>, Refusal> {

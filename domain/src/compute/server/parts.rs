@@ -34,6 +34,7 @@ use crate::{
         bandwidth::Bandwidth,
         mac::Mac,
         net::{self, Network},
+        quota::Quota,
         security_group::Rule,
         segment::{Medium, Segment},
     },
@@ -91,6 +92,9 @@ pub struct NicAsk {
     /// How fast it may send and be sent to; no limit when left out.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// How many bytes may pass. Its bytes are counted from when it has one; a limit that is left out is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// The security groups that guard it, by id, at most 5: groups for hosts of our own. With none
     /// nothing is kept from it but spoofing.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -172,6 +176,12 @@ pub struct Nic {
     /// How fast it may send and be sent to.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
+    /// How many bytes may pass; not counted when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+    /// How often its bytes were counted anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resets: u64,
     /// The security groups that guard it; their rules are in [`Parts::groups`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub security_groups: BTreeSet<Uuid>,
@@ -222,6 +232,11 @@ pub(super) fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     Uuid::from_bytes(bytes)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn no(detail: String) -> Refusal {
@@ -498,6 +513,8 @@ impl NicAsk {
             dns_servers: own.dns_servers.clone(),
             domain: own.domain.clone(),
             bandwidth: self.bandwidth,
+            quota: self.quota,
+            resets: 0,
             security_groups: self.security_groups.clone(),
         };
         for address in given.unwrap_or_default() {
