@@ -80,6 +80,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened> {
         .with_context(|| format!("the answers to reports in {}", reports.display()))?;
     let ledger = Ledger::new(Ports {
         answers: Arc::new(answers),
+        backups: Arc::new(adapters_backup::port::S3Stores),
         bills,
         log: store.log(),
         views: Arc::clone(&views.views),
@@ -173,6 +174,8 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let pulls = tokio::spawn(schedule::run_pulls(Arc::clone(&ledger), told(halting.clone())));
     let bin = tokio::spawn(schedule::run_bin(Arc::clone(&ledger), told(halting.clone())));
     let groups = tokio::spawn(schedule::run_groups(Arc::clone(&ledger), told(halting.clone())));
+    let collections =
+        tokio::spawn(schedule::run_collections(Arc::clone(&ledger), told(halting.clone())));
     let days = tokio::spawn(schedule::run_days(Arc::clone(&ledger), told(halting)));
 
     let service = http::Service::new(
@@ -198,8 +201,19 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let served = http::serve(listener, tls, service, until, grace).await;
 
     halt.send_replace(true);
-    let _ =
-        tokio::join!(runner, own_host, desk, consoles, schedule, costs, pulls, bin, groups, days);
+    let _ = tokio::join!(
+        runner,
+        own_host,
+        desk,
+        consoles,
+        schedule,
+        costs,
+        pulls,
+        bin,
+        groups,
+        collections,
+        days
+    );
     stop.send_replace(true);
     let published = publishing.await.context("the witness panicked")?;
     running.stop().await;

@@ -1,5 +1,6 @@
-//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, looks
-//! whether servers follow their security groups, and once a day the bill lines that are made here.
+//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, collections
+//! of backup stores, looks whether servers follow their security groups, and once a day the bill lines
+//! that are made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
@@ -131,6 +132,24 @@ pub(crate) async fn run_groups(ledger: Arc<Ledger>, stop: impl Future<Output = (
         tokio::select! {
             () = &mut stop => return,
             () = ledger.ports.clock.sleep(GROUPS_LOOK) => {}
+        }
+    }
+}
+
+/// How often it is looked whether a store of backups is to be collected.
+const STORE_LOOK: Duration = Duration::from_mins(10);
+
+/// Orders the collections of backup stores that are due until `stop` comes back. Of several servers that
+/// do, one is first.
+pub(crate) async fn run_collections(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        if let Err(fault) = ledger.order_due_collections().await {
+            tracing::warn!(%fault, "the backup stores cannot be listed");
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(STORE_LOOK) => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, Utc};
 use domain::{
-    compute::{disk::SeenDisk, server::Server},
+    compute::{disk::Disk, server::Server},
     finops::{
         amount::{Amount, BillingMonth, Currency},
         commitment::Commitment,
@@ -25,7 +25,6 @@ use domain::{
     },
     kernel::{Decider, State, StreamId},
     log::Position,
-    observation::Observed,
 };
 use uuid::Uuid;
 
@@ -348,7 +347,7 @@ impl Ledger {
         now: DateTime<Utc>,
         thresholds: Thresholds,
     ) -> Result<Hinting, RunFault> {
-        let (disks, position) = self.states::<Observed<SeenDisk>>(at).await?;
+        let (disks, position) = self.states::<Disk>(at).await?;
         let at = Some(position);
         let (servers, _) = self.states::<Server>(at).await?;
         let (commitments, _) = self.states::<Commitment>(at).await?;
@@ -369,12 +368,12 @@ impl Ledger {
         }
         let mut candidates = Vec::new();
         for (id, disk) in &disks {
-            let seen = disk.observation();
+            let seen = &disk.observation;
             if !seen.is_there() || !seen.seen.as_ref().is_some_and(hint::is_unattached) {
                 continue;
             }
-            let holds = |disk: &Observed<SeenDisk>| {
-                let seen = disk.observation();
+            let holds = |disk: &Disk| {
+                let seen = &disk.observation;
                 seen.is_there() && seen.seen.as_ref().is_some_and(hint::is_unattached)
             };
             let days = thresholds.unattached_days;
@@ -386,7 +385,7 @@ impl Ledger {
             let threshold = format!("unattached_days {days}: it has been for {passed}");
             candidates.push(candidate(
                 Code::UnattachedDisk,
-                Observed::<SeenDisk>::KIND,
+                Disk::KIND,
                 *id,
                 Decider::facets(disk),
                 Evidence { since: Some(since), threshold, ..Evidence::default() },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    compute::server::Server,
+    compute::{backup_store::BackupStore, server::Server},
     kernel::{Decider, Kind, Principal, State, StreamId},
     kinds,
     tenancy::cloud_account::CloudAccount,
@@ -20,8 +20,8 @@ use crate::{
     fleet::FleetCache,
     pace::{AccountPace, Paces},
     ports::{
-        Access, Answers, BillStore, Clock, EventLog, HostDriver, Hosts, Leases, LogFault, NewId,
-        Provider, Vault, VaultFault, Views,
+        Access, Answers, BackupStores, BillStore, Clock, EventLog, HostDriver, Hosts, Leases,
+        LogFault, NewId, Provider, StoreAccess, Vault, VaultFault, Views,
     },
 };
 
@@ -35,6 +35,8 @@ const CACHE_MAX: usize = 20_000;
 pub struct Ports {
     /// Answers to reports.
     pub answers: Arc<dyn Answers>,
+    /// Stores of backups.
+    pub backups: Arc<dyn BackupStores>,
     /// Bills' lines.
     pub bills: Arc<dyn BillStore>,
     /// The log.
@@ -283,10 +285,30 @@ impl Ledger {
         Ok(Some(text.map_err(|_| LoadFault::Missing("the password does not read".to_owned()))?))
     }
 
+    /// What is needed to use a backup store; with `candidate`, by another credential than the one in
+    /// use.
+    pub(crate) fn store_access(
+        &self,
+        id: Uuid,
+        store: &BackupStore,
+        candidate: Option<&str>,
+    ) -> Result<StoreAccess, LoadFault> {
+        let sealed = candidate.unwrap_or(&store.credential);
+        let secret = self.ports.vault.open(sealed, &store_context(id))?;
+        let keys = serde_json::from_slice(&secret)
+            .map_err(|_| LoadFault::Missing("the credential does not read".to_owned()))?;
+        Ok(StoreAccess { place: store.place.clone(), keys })
+    }
+
     /// Skyledger's own principal for a part of it.
     pub fn system(part: &str) -> Principal {
         Principal::system(part)
     }
+}
+
+/// What a backup store's credential is sealed for.
+pub(crate) fn store_context(store: Uuid) -> String {
+    format!("backup-store/{store}")
 }
 
 /// What a bill source's own credential is sealed for.

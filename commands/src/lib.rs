@@ -8,6 +8,7 @@
 //! - [`allocate`]: whose costs are, by rules.
 //! - [`amortise`]: what was paid in advance, as lines of the days it is for.
 //! - [`anomalies`]: looks at costs by the rules that watch them.
+//! - [`backups`]: orders of backup stores, and of backups that need no host.
 //! - [`bills`]: bills in, costs out.
 //! - [`budgets`]: holds what was spent against budgets.
 //! - [`compare`]: costs beside those of another period.
@@ -34,6 +35,7 @@ pub mod allocate;
 pub mod amortise;
 pub mod anomalies;
 pub mod attribute;
+pub mod backups;
 pub mod bill_export;
 pub mod bills;
 pub mod bin;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use domain::{
-    compute::{disk::SeenDisk, server::Server, shape::Shape},
+    compute::{disk::Disk, server::Server, shape::Shape},
     finops::{
         amount::{Amount, BillingMonth, Currency},
         cost::TooLarge,
@@ -19,7 +19,6 @@ use domain::{
     },
     kernel::{Decider, State, canonical_bytes, sha256},
     log::{Position, Record, hex},
-    observation::Observed,
     tenancy::{organisation::Organisation, project::Project},
 };
 use serde_json::json;
@@ -68,7 +67,7 @@ pub(crate) type OurCosts = BTreeMap<String, OurCost>;
 #[derive(Debug, Default)]
 pub(crate) struct Folding {
     servers: HashMap<String, (Server, bool, Timeline)>,
-    disks: HashMap<String, (Observed<SeenDisk>, Timeline)>,
+    disks: HashMap<String, (Disk, Timeline)>,
     /// By provider and name.
     shapes: HashMap<(String, String), Shape>,
     shape_streams: HashMap<String, Shape>,
@@ -81,14 +80,8 @@ pub(crate) struct Folding {
 }
 
 /// Kinds whose records are folded.
-const KINDS: [&str; 6] = [
-    Observed::<SeenDisk>::KIND,
-    Organisation::KIND,
-    Project::KIND,
-    RateSet::KIND,
-    Server::KIND,
-    Shape::KIND,
-];
+const KINDS: [&str; 6] =
+    [Disk::KIND, Organisation::KIND, Project::KIND, RateSet::KIND, Server::KIND, Shape::KIND];
 
 /// Whether a record says nothing of what was used by our own meters or for whom. Servers' days are
 /// measured by others, a record a server and day: soon most records of servers.
@@ -114,10 +107,10 @@ impl Folding {
                 State::evolve(&mut known.0, event_type, data).map_err(unread)?;
                 self.meter_server(id, at);
             }
-            kind if kind == Observed::<SeenDisk>::KIND => {
+            kind if kind == Disk::KIND => {
                 let (disk, timeline) = self.disks.entry(id.to_owned()).or_default();
                 State::evolve(disk, event_type, data).map_err(unread)?;
-                let seen = disk.observation();
+                let seen = &disk.observation;
                 match seen.seen.as_ref().filter(|_| seen.is_there()) {
                     Some(is) => {
                         let of = Metered::of(record.kind(), id, Decider::facets(disk));

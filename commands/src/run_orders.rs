@@ -473,6 +473,11 @@ impl Runner {
         if let Some(at) = state.on_host() {
             return self.work_host(at, key, out, state).await;
         }
+        // Apart, so that every other order does not carry its room.
+        let work = Box::pin(self.ledger.work_backups(kind.name, id, out, state));
+        if let Some(work) = work.await? {
+            return work.map_err(Failure::Driver);
+        }
         let account_id = facets.account.ok_or(Failure::NotReady)?;
         let account = self.ledger.account(account_id).await?.ok_or(Failure::NotReady)?;
         if !account.is_ready() {
@@ -511,6 +516,7 @@ impl Runner {
             subject: Value::Null,
             userdata: None,
             password: None,
+            stores: Box::pin(self.ledger.stores_of(subject)).await?,
         };
         if let Some(server) = at.server {
             let server = server.to_string();

@@ -7,12 +7,14 @@
 //! moved between its decision and its append: the streams it looked at are checked by the append,
 //! without being written.
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, Utc};
 use domain::{
     finops::bill_source::BillSource,
     kernel::{
-        Caller, Decided, Decider, Kind, Outstanding, Principal, Refusal, Role, Stamp, State, Step,
-        StreamId, canonical_bytes, canonical_value, codes, fields, sha256,
+        Caller, Companion, Decided, Decider, Kind, Outstanding, Principal, Refusal, Role, Stamp,
+        State, Step, StreamId, canonical_bytes, canonical_value, codes, fields, sha256,
     },
     kinds::KINDS,
     log::{Position, RequestStamp},
@@ -464,7 +466,8 @@ impl Ledger {
         stamp: &Stamp,
     ) -> Result<Vec<Beside>, SubmitFault> {
         let mut all: Vec<Beside> = Vec::new();
-        for companion in &decided.companions {
+        let mut asked: VecDeque<Companion> = decided.companions.clone().into();
+        while let Some(companion) = asked.pop_front() {
             let stream = StreamId::new(companion.kind, companion.id);
             let at = match all.iter().position(|one| one.stream == stream) {
                 Some(at) => at,
@@ -490,6 +493,8 @@ impl Ledger {
             let one = &mut all[at];
             let answer = one.state.decide(companion.verb, &companion.body, stamp);
             let answer = answer.map_err(SubmitFault::Beside)?;
+            // What this comes to in others again: a server's disks go with it, and their snapshots.
+            asked.extend(answer.companions);
             one.steps.extend(answer.steps);
             one.state = answer.state;
             // One that is begun is whose it says.

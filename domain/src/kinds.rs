@@ -3,7 +3,8 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        disk::Disk, host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
+        backup::Backup, backup_store::BackupStore, disk::Disk, host::Host, image::Image,
+        key_pair::KeyPair, server::Server, shape::Shape, snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
@@ -25,6 +26,8 @@ use crate::{
 pub static KINDS: &[Kind] = &[
     kind::<Anomaly>(),
     kind::<AnomalyRule>(),
+    kind::<Backup>(),
+    kind::<BackupStore>(),
     kind::<Bill>(),
     kind::<BillSource>(),
     kind::<Budget>(),
@@ -51,6 +54,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Segment>(),
     kind::<Server>(),
     kind::<Shape>(),
+    kind::<Snapshot>(),
     kind::<Tagging>(),
     kind::<Token>(),
     kind::<Observed<Vpc>>(),

@@ -186,14 +186,12 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
         _ => Some(id_of(&client, &order.subject, order.id.as_deref(), None).await?),
     };
     let mut body = order.body;
-    // Accounts and projects may be named in a body, too.
-    for (field, kind, plural) in
-        [("account", "cloud-account", "cloud-accounts"), ("project", "project", "projects")]
-    {
-        if let Some(name) = body.get(field).and_then(Value::as_str).filter(|name| !is_id(name)) {
-            let id = resolve(&client, kind, plural, name, None).await?;
-            body.insert(field.to_owned(), Value::String(id));
-        }
+    name_by_id(&client, &mut body, NAMED).await?;
+    if ["backup", "disk", "snapshot"].contains(&kind.name) {
+        name_by_id(&client, &mut body, NAMED_OF_DISKS).await?;
+    }
+    if let Some(from) = body.get_mut("from").and_then(Value::as_object_mut) {
+        name_by_id(&client, from, NAMED_FROM).await?;
     }
     let manner = order.manner;
     let command = client::Command {
@@ -247,6 +245,36 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
         Some(_) if !order.is_null() => Exit::TimedOut,
         _ => Exit::Ok,
     })
+}
+
+/// What may be named in a body by its name as well: field, kind and plural.
+const NAMED: &[(&str, &str, &str)] =
+    &[("account", "cloud-account", "cloud-accounts"), ("project", "project", "projects")];
+/// The same in commands of backups, disks and snapshots.
+const NAMED_OF_DISKS: &[(&str, &str, &str)] = &[
+    ("disk", "disk", "disks"),
+    ("parent", "backup", "backups"),
+    ("server", "server", "servers"),
+    ("store", "backup-store", "backup-stores"),
+];
+/// The same of what a disk is made from.
+const NAMED_FROM: &[(&str, &str, &str)] =
+    &[("backup", "backup", "backups"), ("snapshot", "snapshot", "snapshots")];
+
+/// Puts ids in the place of names.
+async fn name_by_id(
+    client: &Client,
+    body: &mut Map<String, Value>,
+    named: &[(&str, &str, &str)],
+) -> Result<(), Failure> {
+    for (field, kind, plural) in named {
+        let name = body.get(*field).and_then(Value::as_str);
+        if let Some(name) = name.filter(|name| !is_id(name)) {
+            let id = resolve(client, kind, plural, name, None).await?;
+            body.insert((*field).to_owned(), Value::String(id));
+        }
+    }
+    Ok(())
 }
 
 /// Waits on when the server's own wait was shorter than ours.

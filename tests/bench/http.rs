@@ -95,6 +95,7 @@ async fn measure(size: Size) {
         start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).expect("views start");
     let ledger = Ledger::new(Ports {
         answers: Arc::new(NoBills),
+        backups: Arc::new(commands::testing::NoBackups),
         bills: Arc::new(NoBills),
         log,
         views: Arc::new(views),

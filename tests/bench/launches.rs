@@ -45,6 +45,7 @@ async fn measure(size: Size, by_agents: bool) {
     let sim = SimHosts::default();
     let ledger = Ledger::new(Ports {
         answers: Arc::new(NoBills),
+        backups: Arc::new(commands::testing::NoBackups),
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),

@@ -34,6 +34,7 @@ async fn measure(size: Size) {
         .expect("it is populated");
     let ledger = Ledger::new(Ports {
         answers: Arc::new(NoBills),
+        backups: Arc::new(commands::testing::NoBackups),
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod agent;
+mod backups;
 mod commands;
 mod consoles;
 mod costs;

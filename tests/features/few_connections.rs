@@ -36,6 +36,7 @@ async fn a_sync_goes_on_while_the_runner_looks_for_orders() {
     sim.populate("acme", SECRET, small()).unwrap();
     let ledger = Ledger::new(Ports {
         answers: Arc::new(NoBills),
+        backups: Arc::new(commands::testing::NoBackups),
         bills: Arc::new(NoBills),
         log: log.clone(),
         views: Arc::new(views.clone()),

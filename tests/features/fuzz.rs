@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adapters_clouds::testing::Hand;
 use adapters_console::client::{Client, Command};
 use adapters_sim::SimCloud;
 use domain::kinds::KINDS;
@@ -57,6 +58,7 @@ impl Server {
         let url = format!("http://127.0.0.1:{port}");
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_skyledger"))
             .args(["serve", "--until-stdin-closes", "--sync-interval", "0", "--store", store])
+            .args(["--local-host", "here", "--simulated"])
             .args(["--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(folder.join("data"))
             .arg("--token-file")
@@ -121,6 +123,30 @@ impl Server {
         assert_eq!(answer["bills"][0]["lines"], 1, "{answer}");
     }
 
+    /// A server on the host in memory, and what is kept of its disk.
+    async fn seed_kept(&self) {
+        let aws = std::env::var("SKYLEDGER_TEST_AWS")
+            .expect("SKYLEDGER_TEST_AWS is not set: run the tests with ./test");
+        let bucket = format!("fuzz-{}", Uuid::now_v7().simple());
+        let made = Hand::new(&aws).object("PUT", &bucket, Vec::new()).await.unwrap();
+        assert_eq!(made.status, 200, "{made:?}");
+        let body = json!({
+            "name": "vault", "place": {"endpoint": aws, "bucket": bucket},
+            "credential": {"access_key_id": "AKIASKYLEDGERTEST00", "secret_access_key": "x"},
+        });
+        let store = self.send("backup-stores", "", "create", body).await;
+        let body = json!({
+            "name": "web", "spec": {"vcpus": 1, "memory_mib": 64}, "disks": [{"size_gib": 1}],
+        });
+        let server = self.send("servers", "", "launch", body).await;
+        let path = format!("/v1/servers/{server}");
+        let server = self.client.get(&path, &[]).await.unwrap().body;
+        let disk = &server["state"]["home"]["parts"]["disks"][0]["id"];
+        let body = json!({"name": "nightly", "disk": disk, "store": store});
+        self.send("backups", "", "create", body).await;
+        self.send("snapshots", "", "create", json!({"name": "before", "disk": disk})).await;
+    }
+
     /// Makes something of every kind.
     async fn seed(&self) -> Ids {
         let project = self.send("projects", "", "create", json!({"name": "shop"})).await;
@@ -156,6 +182,7 @@ impl Server {
         self.send("hosts", "", "enrol", json!({"name": "kvm-1"})).await;
         let rate = json!({"from": "USD", "to": "EUR", "day": "2026-10-31", "rate": "0.9"});
         self.send("exchange-rates", "", "define", rate).await;
+        self.seed_kept().await;
         let price = json!({"name": "all", "price": {"factor": "1.1"}});
         self.send("repricings", "", "define", price).await;
         let question = json!({"months": {"last": {"count": 1}}});

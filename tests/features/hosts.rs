@@ -25,7 +25,10 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{World, small};
+use crate::{
+    backups,
+    world::{World, small},
+};
 
 impl World {
     /// A host that is there, with an agent that has said what it is: cells, cores of each, memory of
@@ -309,6 +312,9 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
         world.settle().await;
         if *verb == "reboot" {
             assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
+        }
+        if *verb == "resize" {
+            backups::everything(&world, id, None).await;
         }
     }
     assert_eq!(world.hosts.hit().len(), 2 * HostStep::ALL.len(), "every fault was had");

@@ -125,7 +125,7 @@ async fn a_look_at_every_step_of_a_creation_changes_nothing() {
         let body = json!({"account": world.account, "region": REGION, "spec": spec});
         let id = world.send(GROUP, None, "declare", body).await.unwrap().id;
         groups += 1;
-        let there = looked_after(&world, n).await;
+        let there = Box::pin(looked_after(&world, n)).await;
         is_whole(&world, id, &[80, 443], groups).await;
         if !there {
             break;
@@ -148,7 +148,7 @@ async fn a_look_at_every_step_of_making_a_vanished_group_again_changes_nothing()
         complete(&world.look(&[GROUP]).await);
         assert_eq!(world.row(id).await["status"], "vanished");
         world.send(GROUP, id, "reapply", json!({})).await.unwrap();
-        let there = looked_after(&world, n).await;
+        let there = Box::pin(looked_after(&world, n)).await;
         is_whole(&world, id, &[80, 443], groups).await;
         if !there {
             break;

@@ -81,7 +81,16 @@ impl World {
     }
 
     /// Nothing but these providers, beside a cloud in memory where nobody has an account.
-    pub(crate) fn beside(mut providers: Vec<Arc<dyn Provider>>) -> Self {
+    pub(crate) fn beside(providers: Vec<Arc<dyn Provider>>) -> Self {
+        Self::with(providers, SimHosts::default())
+    }
+
+    /// Nothing but these hosts, and the stores of backups that they share with others.
+    pub(crate) fn beside_hosts(hosts: SimHosts) -> Self {
+        Self::with(Vec::new(), hosts)
+    }
+
+    fn with(mut providers: Vec<Arc<dyn Provider>>, hosts: SimHosts) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(HurriedClock::default());
         let ticking = clock.clone();
@@ -92,12 +101,12 @@ impl World {
         let (views, running) =
             start_views(folder.path().join("views"), log.clone(), VIEWS, LENSES).unwrap();
         let sim = SimCloud::new(clock.clone());
-        let hosts = SimHosts::default();
         providers.push(Arc::new(sim.clone()));
         let lake = Lake::open(folder.path().join("segments")).unwrap();
         let answers = AnswerFolder::open(folder.path().join("reports")).unwrap();
         let ports = Ports {
             answers: Arc::new(answers),
+            backups: Arc::new(hosts.clone()),
             bills: Arc::new(lake),
             log: log.clone(),
             views: Arc::new(views.clone()),

@@ -108,7 +108,8 @@ impl Store {
         for (collection, list) in due {
             let (kept, gone): (BTreeSet<_>, BTreeSet<_>) =
                 list.chunks.into_iter().partition(|key| needed.contains(key));
-            let work = gone.iter().map(|key| self.objects.delete(key));
+            let work = gone.into_iter().map(|key| async move { self.objects.delete(&key).await });
+            let any_gone = work.len() > 0;
             let mut work = futures::stream::iter(work).buffer_unordered(AT_ONCE);
             while work.try_next().await?.is_some() {
                 collected.removed += 1;
@@ -116,7 +117,7 @@ impl Store {
             drop(work);
             if kept.is_empty() {
                 self.objects.delete(&list_key(collection)).await?;
-            } else if !gone.is_empty() {
+            } else if any_gone {
                 self.write_list(collection, &Condemned { chunks: kept, ..list }).await?;
             }
         }

@@ -31,9 +31,12 @@ impl Store {
             let (has, needs) = (target.size_bytes(), manifest.size_bytes);
             return Err(Fault::Unfit(format!("{needs} bytes do not fit on a disk of {has}")));
         }
-        let work = manifest.chunks.iter().map(|placed| async {
-            let content = self.content(&manifest, placed).await?;
-            target.write(placed.at * u64::from(manifest.chunk_bytes), content).await
+        // By number: whoever awaits this from another thread could not know how long a chunk is borrowed.
+        let (all, this) = (&manifest, self);
+        let work = (0..manifest.chunks.len()).map(|at| async move {
+            let placed = &all.chunks[at];
+            let content = this.content(all, placed).await?;
+            target.write(placed.at * u64::from(all.chunk_bytes), content).await
         });
         let mut work = futures::stream::iter(work).buffer_unordered(AT_ONCE);
         while work.try_next().await?.is_some() {}
@@ -52,7 +55,8 @@ impl Store {
         digest: Option<&str>,
     ) -> Result<u64, Fault> {
         let manifest = self.manifest(disk, backup, digest).await?;
-        let work = manifest.chunks.iter().map(|placed| self.content(&manifest, placed));
+        let work =
+            (0..manifest.chunks.len()).map(|at| self.content(&manifest, &manifest.chunks[at]));
         let mut work = futures::stream::iter(work).buffer_unordered(AT_ONCE);
         while work.try_next().await?.is_some() {}
         drop(work);

@@ -40,6 +40,7 @@ mod console;
 mod disks;
 mod fault;
 mod fetch;
+mod kept;
 mod nics;
 mod operations;
 mod plug;
@@ -67,10 +68,12 @@ use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Pipe, Report};
 use domain::{
     compute::{
+        backup::Backup,
         disk::Disk,
         host::HostSighting,
         image,
         server::{Machine, Order, Power, Server, console::ConsoleKind, home::Home, parts},
+        snapshot::Snapshot,
     },
     kernel::{Decider as _, StreamId},
 };
@@ -301,7 +304,11 @@ impl KvmHost {
     /// # Errors
     /// What [`HostDriver::carry_out`] says.
     pub async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
-        self.inner.carry_out(task).await
+        match task.key.stream.kind.as_str() {
+            Backup::KIND => Box::pin(self.carry_out_of_backup(task)).await,
+            Snapshot::KIND => Box::pin(self.carry_out_of_snapshot(task)).await,
+            _ => self.inner.carry_out(task).await,
+        }
     }
 }
 
@@ -371,7 +378,7 @@ impl Inner {
         let write = async { Ok(seed::write(&path, documents.files()).await?) };
         let write = self.step(Step::Seed, server, write);
         // Three that have nothing to do with each other, and wait for tools most of the time.
-        tokio::try_join!(self.make_disks(server, &home.parts), write, self.plug(work))?;
+        tokio::try_join!(self.make_disks(work), write, self.plug(work))?;
         self.run(work, &machine).await
     }
 
@@ -425,7 +432,8 @@ impl Inner {
         wire.define(&machine.xml()).await.map_err(libvirt)
     }
 
-    async fn make_disks(&self, server: Uuid, parts: &parts::Parts) -> Result<(), DriverFault> {
+    async fn make_disks(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let (server, parts) = (work.server, &work.home.parts);
         // It is not removed from the cache while a disk is made on it.
         let image = match &parts.image {
             None => None,
@@ -435,6 +443,11 @@ impl Inner {
             for disk in &parts.disks {
                 let (format, bytes) = (wanted::format(disk.format), disk.size_gib << 30);
                 let folder = self.storage.of(disk.storage).await?;
+                if let Some(source) = &disk.source {
+                    let disk = (disk.id, format, bytes);
+                    self.make_from(&folder, disk, source, work.stores).await?;
+                    continue;
+                }
                 match image.as_ref().filter(|_| disk.from_image) {
                     None => folder.create(disk.id, format, bytes).await?,
                     // Another host has not the same images.
@@ -613,7 +626,8 @@ impl Inner {
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let number = task.key.number;
         let (userdata, password) = (task.userdata.as_deref(), task.password.as_deref());
-        let work = Work { server, home, number, userdata, password };
+        let stores = &task.stores;
+        let work = Work { server, home, number, userdata, password, stores };
         let _turn = self.turn(server).await;
         self.begin(server, number).await?;
         self.order(&work, &order).await?;
@@ -633,6 +647,7 @@ struct Work<'a> {
     number: u64,
     userdata: Option<&'a str>,
     password: Option<&'a str>,
+    stores: &'a kept::Stores,
 }
 
 /// A host, for an agent that has joined.

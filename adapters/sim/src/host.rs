@@ -1,6 +1,8 @@
 //! Hosts in memory: each with servers that are made, started, stopped and removed in small steps, any
 //! of which may fail or lose its answer once.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -13,6 +15,7 @@ use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Pipe, Report};
 use domain::{
     compute::{
+        backup::Backup,
         disk::{self, Disk, Limits},
         host::HostSighting,
         placement::{Architecture, Cell, Core},
@@ -24,6 +27,7 @@ use domain::{
             parts::{GroupRules, Nic, Parts},
             rescue::RescueSystem,
         },
+        snapshot::Snapshot,
         storage::StorageId,
         userdata::Userdata,
     },
@@ -36,15 +40,22 @@ use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::kept::Kept;
 use crate::{file, host_console};
+
+pub use self::kept::{SimBackup, WRONG_KEY};
 
 /// A step that changes something on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostStep {
+    /// A disk is put into a store of backups.
+    BackUp,
     /// The server becomes known to the host.
     Define,
     /// A disk is removed.
     Discard,
+    /// A disk gets what a backup or a snapshot has.
+    Fill,
     /// A disk becomes larger.
     Grow,
     /// Its interfaces become what they are to be.
@@ -61,12 +72,26 @@ pub enum HostStep {
     Resize,
     /// It goes on.
     Resume,
+    /// A disk is what it was at a snapshot.
+    RollBack,
+    /// A snapshot of a disk is there.
+    Snapshot,
+    /// A snapshot of a disk is gone.
+    SnapshotRemoval,
     /// It runs.
     Start,
     /// It stops.
     Stop,
     /// A disk is made.
     Store,
+    /// A store of backups removes what no backup needs.
+    StoreCollect,
+    /// A store of backups forgets one.
+    StoreForget,
+    /// A store of backups says what it has.
+    StoreList,
+    /// A store of backups is tried.
+    StoreVerify,
     /// It stands still.
     Suspend,
     /// The host knows it no more.
@@ -77,9 +102,11 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 25] = [
+        Self::BackUp,
         Self::Define,
         Self::Discard,
+        Self::Fill,
         Self::Grow,
         Self::Nics,
         Self::Password,
@@ -88,9 +115,16 @@ impl HostStep {
         Self::Reset,
         Self::Resize,
         Self::Resume,
+        Self::RollBack,
+        Self::Snapshot,
+        Self::SnapshotRemoval,
         Self::Start,
         Self::Stop,
         Self::Store,
+        Self::StoreCollect,
+        Self::StoreForget,
+        Self::StoreList,
+        Self::StoreVerify,
         Self::Suspend,
         Self::Undefine,
         Self::Unplug,
@@ -187,6 +221,8 @@ struct World {
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
+    #[serde(flatten)]
+    kept: Kept,
     #[serde(skip)]
     epochs: BTreeMap<Uuid, u64>,
     #[serde(skip)]
@@ -234,6 +270,38 @@ impl SimHosts {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One step, if it is still to be done: looked at first, so that it can be tried again.
+    fn change(
+        &self,
+        step: HostStep,
+        done: impl Fn(&World) -> bool,
+        make: impl FnOnce(&mut World),
+    ) -> Result<(), DriverFault> {
+        let mut world = self.world();
+        if done(&world) {
+            return Ok(());
+        }
+        let fault = world.faults.get_mut(&step).filter(|faults| !faults.is_empty());
+        let fault = fault.map(|faults| faults.remove(0));
+        if let Some(fault) = &fault {
+            world.hit.push((step, fault.clone()));
+        }
+        self.steps.send_modify(|count| *count += 1);
+        match fault {
+            None => {
+                make(&mut world);
+                keep(&world)
+            }
+            Some(HostFault::AnswerLost) => {
+                make(&mut world);
+                keep(&world)?;
+                Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
+            }
+            Some(HostFault::Transient) => Err(DriverFault::Transient(format!("{step:?} failed"))),
+            Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
+        }
     }
 
     /// This process works for a host from now on, in an epoch that it joined in.
@@ -363,29 +431,7 @@ impl SimHost {
         done: impl Fn(&World) -> bool,
         make: impl FnOnce(&mut World),
     ) -> Result<(), DriverFault> {
-        let mut world = self.hosts.world();
-        if done(&world) {
-            return Ok(());
-        }
-        let fault = world.faults.get_mut(&step).filter(|faults| !faults.is_empty());
-        let fault = fault.map(|faults| faults.remove(0));
-        if let Some(fault) = &fault {
-            world.hit.push((step, fault.clone()));
-        }
-        self.hosts.steps.send_modify(|count| *count += 1);
-        match fault {
-            None => {
-                make(&mut world);
-                keep(&world)
-            }
-            Some(HostFault::AnswerLost) => {
-                make(&mut world);
-                keep(&world)?;
-                Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
-            }
-            Some(HostFault::Transient) => Err(DriverFault::Transient(format!("{step:?} failed"))),
-            Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
-        }
+        self.hosts.change(step, done, make)
     }
 
     async fn rest(&self) {
@@ -400,7 +446,7 @@ impl SimHost {
         storage.map_or(self.host, StorageId::uuid)
     }
 
-    fn store(&self, parts: &Parts) -> Result<(), DriverFault> {
+    fn store(&self, parts: &Parts, task: &HostTask) -> Result<(), DriverFault> {
         let image = |from_image| parts.image.as_ref().filter(|_| from_image).map(|one| &one.sha256);
         for disk in &parts.disks {
             let wanted = (disk.size_gib, image(disk.from_image).cloned());
@@ -410,6 +456,9 @@ impl SimHost {
             self.change(HostStep::Store, done, |world| {
                 world.disks.entry(place).or_default().insert(disk.id, wanted);
             })?;
+            if let Some(source) = &disk.source {
+                self.fill(disk.id, source, task)?;
+            }
         }
         Ok(())
     }
@@ -447,6 +496,9 @@ impl SimHost {
                     world.disks.entry(place).or_default().insert(id, (home.size_gib, None));
                 },
             )?;
+            if let Some(source) = &home.source {
+                self.fill(id, source, task)?;
+            }
         }
         match order {
             disk::Order::Attach {} | disk::Order::Create {} | disk::Order::Throttle {} => {
@@ -477,6 +529,7 @@ impl SimHost {
                         if let Some(disks) = world.disks.get_mut(&place) {
                             disks.remove(&id);
                         }
+                        world.kept.discard(id);
                     },
                 )?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
@@ -506,6 +559,7 @@ impl SimHost {
                     if let Some(disks) = world.disks.get_mut(&place) {
                         disks.remove(&disk.id);
                     }
+                    world.kept.discard(disk.id);
                 },
             )?;
         }
@@ -629,8 +683,11 @@ impl HostDriver for SimHost {
     }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
-        if task.key.stream.kind == Disk::KIND {
-            return self.carry_out_of_disk(task);
+        match task.key.stream.kind.as_str() {
+            Backup::KIND => return self.carry_out_of_backup(task),
+            Disk::KIND => return self.carry_out_of_disk(task),
+            Snapshot::KIND => return self.carry_out_of_snapshot(task),
+            _ => {}
         }
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
         let id: Uuid = task.key.stream.id.parse().map_err(|_| unexpected("the server's id"))?;
@@ -648,7 +705,7 @@ impl HostDriver for SimHost {
                 self.of(id, HostStep::Nics, done, |server| server.nics = nics(server))?;
             }
             Order::Launch {} => {
-                self.store(&home.parts)?;
+                self.store(&home.parts, task)?;
                 let userdata =
                     task.userdata.clone().map(|text| Userdata::read(text, home.parts.system()));
                 let refused = |refusal: Refusal| DriverFault::Rejected(refusal.detail);

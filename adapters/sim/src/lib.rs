@@ -32,7 +32,7 @@ mod world;
 pub use cloud::{Rate, SimCloud};
 pub use console::Console;
 pub use fault::{Fault, Faults, Injected, Matching, Op, Outcome, Seen, Traced};
-pub use host::{HostFault, HostStep, SimHosts, SimLocal, SimNic, SimServer};
+pub use host::{HostFault, HostStep, SimBackup, SimHosts, SimLocal, SimNic, SimServer, WRONG_KEY};
 pub use packet::{Packet, allows};
 pub use population::Population;
 pub use provider::TABLE;

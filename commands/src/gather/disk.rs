@@ -8,7 +8,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, launch::note};
+use super::{GatherFault, Gathering, backup, launch::note};
 
 fn no(detail: String) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
@@ -58,11 +58,21 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             return Err(no(format!("storage: its server's host does not reach {storage}")));
         }
     }
-    let place = disk::Place {
-        id: gathering.id,
-        project: server.observation.project,
-        host: home.placement.host,
+    let (project, host) = (server.observation.project, home.placement.host);
+    let source = match serde_json::from_value(gathering.body["from"].clone()) {
+        Ok(Some(from)) => {
+            let base = backup::source(gathering, "from", from, project).await?;
+            if base.host.is_some_and(|at| at != host) {
+                let detail = "from.snapshot: its disk is on another host than the server";
+                return Err(no(detail.to_owned()));
+            }
+            backup::size(&mut gathering.body["size_gib"], base.size_gib)?;
+            Some(base.source)
+        }
+        // What does not read is refused by the decider, with what is wrong.
+        Ok(None) | Err(_) => None,
     };
+    let place = disk::Place { id: gathering.id, project, host, source };
     gathering.body["found"] = json!(place);
     Ok(())
 }

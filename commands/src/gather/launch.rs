@@ -25,7 +25,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering};
+use super::{GatherFault, Gathering, backup};
 use crate::{
     ledger::{LoadFault, userdata_context},
     plan::{Looked, Saw},
@@ -62,6 +62,30 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
             return Err(no(format!("image: {id} is retired")).into());
         }
         found.image = image.definition.map(|definition| (id, definition));
+    }
+    let mut on_host = None;
+    for (at, ask) in launch.disks.iter().enumerate() {
+        let Some(from) = ask.from else {
+            found.sources.push(None);
+            continue;
+        };
+        let field = format!("disks[{at}].from");
+        let base = backup::source(gathering, &field, from, launch.project).await?;
+        if let Some(host) = base.host {
+            let only = &launch.wishes.only;
+            let others = on_host.replace(host).is_some_and(|at| at != host);
+            if others || (!only.is_empty() && !only.contains(&host)) {
+                let detail = format!("{field}: its disk is on a host where the server may not go");
+                return Err(no(detail).into());
+            }
+        }
+        found.sources.push(Some((base.source, base.size_gib)));
+    }
+    // A snapshot is where its disk is, and a server whose disk is made from it as well.
+    if let Some(host) = on_host {
+        let mut wishes = launch.wishes.clone();
+        wishes.only = [host].into();
+        gathering.body["wishes"] = json!(wishes);
     }
     for (at, ask) in launch.nics.iter().enumerate() {
         let field = format!("nics[{at}].");

@@ -2,6 +2,7 @@
 //! into the command's body, and says what it looked at.
 
 mod account;
+mod backup;
 mod bill_source;
 mod console;
 mod disk;
@@ -56,6 +57,9 @@ pub(crate) struct Gathering<'a> {
 /// Looks up what this command needs.
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
+        ("backup", "create") => backup::create(gathering).await?,
+        ("backup-store", "create" | "update-credential") => backup::seal(gathering).await?,
+        ("backup-store", "retire") => backup::empty(gathering).await?,
         ("bill-source", "define") => bill_source::seal(gathering).await?,
         ("bill-source", "retire") => {}
         ("cloud-account", "connect" | "update-credential") => account::seal(gathering).await?,
@@ -77,6 +81,8 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,
         ("server", "set-password") => operation::password(gathering)?,
+        ("snapshot", "create") => backup::snapshot(gathering).await?,
+        ("snapshot", "delete" | "roll-back") => backup::snapshot_now(gathering).await?,
         ("token", "issue") => token::mint(gathering)?,
         ("cloud-account", "sync") => account::scope(gathering).await?,
         (_, "declare") => mapping::place(gathering).await?,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{DriverFault, Pipe, Report};
+use super::{DriverFault, Pipe, Report, StoreAccess};
 
 /// One order of a server, with everything that its host must know of it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -36,9 +36,12 @@ pub struct HostTask {
     /// The password that the order is to set, in clear; none for an order that sets none.
     #[serde(default)]
     pub password: Option<String>,
+    /// The backup stores that it needs, by id, with who may use them in clear.
+    #[serde(default)]
+    pub stores: BTreeMap<Uuid, StoreAccess>,
 }
 
-// Neither userdata, which may hold passwords, nor a password.
+// Neither userdata, which may hold passwords, nor a password, nor a key of a store.
 impl fmt::Debug for HostTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostTask")

@@ -1,6 +1,7 @@
 //! Every trait the outside implements, one file per noun.
 
 mod answers;
+mod backups;
 mod bills;
 mod clock;
 mod files;
@@ -13,6 +14,7 @@ mod vault;
 mod views;
 
 pub use answers::{AnswerFault, AnswerTable, Answers, Holds, Value};
+pub use backups::{BackupStores, StoreAccess, StoreKeys, StoredBackup};
 pub use bills::{
     BillFault, BillStore, CostQuery, Found, Lines, Origins, Part, Quarantined, ReadBill, Reading,
     Repeats, Statement, Wanted, origins_by_line, sums_by_line,

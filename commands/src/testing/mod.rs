@@ -4,7 +4,7 @@
 //!   that differs from them is wrong.
 //! - [`TestClock`], [`SequentialIds`], [`TestVault`]: time, ids and secrets that are the same in
 //!   every run.
-//! - [`NoBills`]: for a world without costs.
+//! - [`NoBackups`], [`NoBills`]: for a world without backups, or without costs.
 //! - [`CountingPace`]: whether a provider asks before every call.
 //! - [`contract`]: one suite for [`crate::ports::EventLog`] and one for [`crate::ports::Leases`],
 //!   run by memory, SQLite and PostgreSQL alike.
@@ -12,6 +12,7 @@
 //! Nothing here is for a server: it is a module and not a crate so that the crates of the stores
 //! reach it without a circle.
 
+mod backups;
 mod bills;
 mod clock;
 pub mod contract;
@@ -20,6 +21,7 @@ mod log;
 mod pace;
 mod vault;
 
+pub use backups::NoBackups;
 pub use bills::NoBills;
 pub use clock::{SequentialIds, TestClock};
 pub use leases::MemoryLeases;

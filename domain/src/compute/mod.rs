@@ -1,5 +1,7 @@
 //! Machines, where they go, their disks, what they are made from, and what they do at their first boot.
 
+pub mod backup;
+pub mod backup_store;
 pub mod disk;
 pub mod drain;
 pub mod host;
@@ -8,6 +10,7 @@ pub mod key_pair;
 pub mod placement;
 pub mod server;
 pub mod shape;
+pub mod snapshot;
 pub mod storage;
 pub mod userdata;
 pub mod utilisation;

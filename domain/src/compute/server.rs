@@ -1082,6 +1082,15 @@ impl Decider for Server {
         Some(OnHost { host: placement.host.uuid(), server })
     }
 
+    fn stores(&self) -> Vec<Uuid> {
+        let home = self.home.as_ref().filter(|_| self.observation.seen.is_none());
+        let disks = home.into_iter().flat_map(|home| &home.parts.disks);
+        let mut stores: Vec<_> = disks.filter_map(|disk| disk.source.as_ref()?.store()).collect();
+        stores.sort_unstable();
+        stores.dedup();
+        stores
+    }
+
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
         let launching = self.orders.out.as_ref().is_some_and(|out| out.order == Order::Launch {});
         let of = |event: &Event| {

@@ -128,6 +128,10 @@ pub trait Decider:
     fn on_host(&self) -> Option<OnHost> {
         None
     }
+    /// The backup stores that whoever carries its order out must reach.
+    fn stores(&self) -> Vec<Uuid> {
+        Vec::new()
+    }
     /// Names that these facts take for this stream alone: the append that stores the facts opens
     /// a claim stream for each, which must be new.
     fn claims(&self, _events: &[Self::Event]) -> Vec<String> {

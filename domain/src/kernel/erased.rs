@@ -6,6 +6,7 @@ use std::{any::Any, fmt::Debug};
 use schemars::{Schema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     canonical::{canonical_bytes, canonical_value},
@@ -52,6 +53,8 @@ pub trait State: Debug + Send + Sync {
     fn facets(&self) -> Facets;
     /// See [`Decider::on_host`].
     fn on_host(&self) -> Option<OnHost>;
+    /// See [`Decider::stores`].
+    fn stores(&self) -> Vec<Uuid>;
     /// See [`Decider::drift`].
     fn drift(&self) -> Vec<FieldDrift>;
     /// The state, canonical.
@@ -138,6 +141,10 @@ impl<D: Decider> State for D {
 
     fn on_host(&self) -> Option<OnHost> {
         Decider::on_host(self)
+    }
+
+    fn stores(&self) -> Vec<Uuid> {
+        Decider::stores(self)
     }
 
     fn drift(&self) -> Vec<FieldDrift> {

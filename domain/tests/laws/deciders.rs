@@ -17,11 +17,12 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, PUBLIC_KEYS, allowance, bandwidth, cost_rules, creation, digest, equipment, exchange_rate,
-    finding, group, group_rules, holding, id, image_of, invoice, launch, machine, new_rate, nic,
-    origin, own_network, place, placement, question, quota, repricing, rescue_system, run,
-    seen_disk, seen_network, seen_of_host, segment, servers, settings, standing, stated_commitment,
-    subnet, taken, terms, time, utilisation, watch,
+    ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
+    digest, equipment, exchange_rate, finding, found_backup, group, group_rules, holding, id,
+    image_of, invoice, launch, machine, made, new_rate, nic, origin, own_network, place, placement,
+    question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment,
+    servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time,
+    utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -58,6 +59,44 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("define", json!({"watch": watch(sensitivity)})));
             }
             pool.extend([("disable", json!({})), ("enable", json!({}))]);
+        }
+        "backup" => {
+            for _ in 0..2 {
+                park(&mut pool);
+                pool.push(("create", backup_creation()));
+                pool.push(("find", found_backup()));
+                for n in numbers.clone() {
+                    pool.push(("confirm", json!({"number": n, "made": made()})));
+                    pool.push(("confirm-given-up", json!({"number": n})));
+                    pool.push(("confirm-removal", json!({"number": n})));
+                    for damaged in [json!(null), json!("chunk 3")] {
+                        let body = json!({"number": n, "damaged": damaged});
+                        pool.push(("confirm-verified", body));
+                    }
+                }
+                for verb in ["begin-use", "end-use"] {
+                    pool.extend([14, 15].map(|by| (verb, json!({"by": id(by)}))));
+                }
+                pool.extend(["verify", "delete", "abandon"].map(|verb| (verb, json!({}))));
+            }
+        }
+        "backup-store" => {
+            park(&mut pool);
+            let place = backup_place();
+            let body = json!({"name": "vault", "place": place, "credential": "sealed"});
+            pool.push(("create", body));
+            for n in numbers.clone() {
+                pool.push(("confirm", json!({"number": n})));
+                pool.push(("refuse", json!({"number": n, "reason": "denied"})));
+                let sum = json!({"condemned": n, "removed": 1});
+                pool.push(("confirm-collection", json!({"number": n, "sum": sum})));
+                let sum = json!({"listed": n, "new": 1});
+                pool.push(("confirm-import", json!({"number": n, "sum": sum})));
+            }
+            pool.extend(["collect", "retire", "verify"].map(|verb| (verb, json!({}))));
+            pool.push(("import", json!({"project": id(2)})));
+            pool.push(("import", json!({})));
+            pool.extend(["s1", "s2"].map(|one| ("update-credential", json!({"credential": one}))));
         }
         "bill" => {
             for (digest, billed) in [("0a", "3.25"), ("0b", "1"), ("0c", "-2")] {
@@ -272,6 +311,22 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("define", body));
             }
         }
+        "snapshot" => {
+            for _ in 0..2 {
+                park(&mut pool);
+                let place = snapshot_place();
+                let body = json!({"name": "before", "disk": id(14), "found": place});
+                pool.push(("create", body));
+                for n in numbers.clone() {
+                    pool.push(("confirm", json!({"number": n})));
+                    pool.push(("confirm-removal", json!({"number": n})));
+                }
+                pool.push(("roll-back", json!({"found": place})));
+                pool.push(("delete", json!({"found": place})));
+                pool.push(("abandon", json!({})));
+                pool.push(("go-with-disk", json!({})));
+            }
+        }
         "rule-set" => {
             for centre in ["shop", "lab"] {
                 let rules = cost_rules(centre);
@@ -378,6 +433,12 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             }
             let verbs = ["made-with-server", "abandon", "delete", "detach", "go-with-server"];
             pool.extend(verbs.map(|verb| (verb, json!({}))));
+            for verb in ["begin-use", "end-use"] {
+                pool.extend([32, 33].map(|by| (verb, json!({"by": id(by)}))));
+            }
+            for verb in ["keep-snapshot", "drop-snapshot"] {
+                pool.extend([35, 36].map(|one| (verb, json!({"snapshot": id(one)}))));
+            }
             pool.extend([vanish, assign(2), assign(3)]);
         }
         "host" => {

@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
+        backup as kept, backup_store,
         disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
         server::{
             self, Machine, Power,
             parts::{GroupRules, Nic},
         },
-        shape,
+        shape, snapshot,
         utilisation::Utilisation,
     },
     finops::{
@@ -334,6 +335,116 @@ pub(crate) fn creation() -> Value {
     })
 }
 
+/// A backup of it.
+pub(crate) fn backup_creation() -> Value {
+    json!({
+        "name": "nightly", "disk": id(14), "store": id(31), "parent": id(33), "plan": id(34),
+        "found": {
+            "id": id(32), "project": id(2), "host": id(7), "server": id(9), "disk_name": "data",
+        },
+    })
+}
+
+/// What lies in a store of a backup.
+pub(crate) fn made() -> Value {
+    json!({
+        "digest": "0a".repeat(32), "size_bytes": 8_589_934_592_u64, "read_bytes": 4_194_304,
+        "sent_bytes": 1_048_576, "stored_bytes": 2_097_152, "chunks": 12,
+    })
+}
+
+/// A backup that another installation has left.
+pub(crate) fn found_backup() -> Value {
+    json!({
+        "store": id(31), "project": id(2), "disk": id(14), "parent": id(33), "taken_at": time(),
+        "made": made(),
+    })
+}
+
+fn backup() -> Samples {
+    use kept::Event as E;
+    let read = |value: Value| serde_json::from_value(value).unwrap();
+    let made = || serde_json::from_value(made()).unwrap();
+    of::<kept::Backup>(vec![
+        E::Abandoned {},
+        E::CreationOrdered { creation: read(backup_creation()), at: time() },
+        E::Found(serde_json::from_value(found_backup()).unwrap()),
+        E::GiveUpOrdered {},
+        E::GivenUp { number: 2 },
+        E::Parked { number: 1, reason: "no answer in time".into() },
+        E::RemovalOrdered {},
+        E::Removed {},
+        E::RetryOrdered {},
+        E::Taken { number: 1, at: time(), made: made() },
+        E::UseBegun { by: id(14) },
+        E::UseEnded { by: id(14) },
+        E::Verified { number: 2, at: time(), damaged: Some("chunk 3".into()) },
+        E::VerifyOrdered {},
+    ])
+}
+
+/// A place of backups.
+pub(crate) fn backup_place() -> Value {
+    json!({
+        "endpoint": "https://s3.example.com:9000", "region": "eu-central-1", "bucket": "backups",
+        "prefix": "skyledger/",
+    })
+}
+
+fn store() -> Samples {
+    use backup_store::Event as E;
+    let place = serde_json::from_value(backup_place()).unwrap();
+    let collection =
+        backup_store::Collection { condemned: 3, removed: 2, waits_for: [id(32)].into() };
+    let import = backup_store::Import {
+        listed: 3,
+        new: 1,
+        unreadable: vec![format!("{}/{}", id(14), id(33))],
+    };
+    of::<backup_store::BackupStore>(vec![
+        E::Abandoned {},
+        E::Collected { number: 2, at: time(), sum: collection },
+        E::CollectionOrdered {},
+        E::Created {
+            name: "vault".into(),
+            project: Some(id(2)),
+            place,
+            credential: "sealed".into(),
+        },
+        E::ImportOrdered { project: Some(id(2)) },
+        E::Imported { number: 3, at: time(), sum: import },
+        E::Parked { number: 2, reason: "no answer in time".into() },
+        E::Refused { number: 1, reason: "denied".into() },
+        E::Retired {},
+        E::RetryOrdered {},
+        E::VerifyOrdered { candidate: Some("sealed".into()) },
+        E::Verified { number: 1, at: time() },
+    ])
+}
+
+/// Where the disk of a snapshot is.
+pub(crate) fn snapshot_place() -> Value {
+    json!({"id": id(35), "project": id(2), "host": id(7), "server": id(9), "size_gib": 8})
+}
+
+fn snapshot() -> Samples {
+    use snapshot::Event as E;
+    let place = || serde_json::from_value(snapshot_place()).unwrap();
+    let creation = json!({"name": "before", "disk": id(14), "found": snapshot_place()});
+    of::<snapshot::Snapshot>(vec![
+        E::Abandoned {},
+        E::CreationOrdered { creation: serde_json::from_value(creation).unwrap(), at: time() },
+        E::GoneWithDisk {},
+        E::Parked { number: 1, reason: "QEMU: no space left".into() },
+        E::RemovalOrdered { place: place() },
+        E::Removed {},
+        E::RetryOrdered {},
+        E::RollBackOrdered { place: place() },
+        E::RolledBack { number: 2 },
+        E::Taken { number: 1 },
+    ])
+}
+
 fn limits() -> Value {
     json!({"write_bytes": {"rate": 1_048_576, "burst": 4_194_304, "burst_seconds": 5}})
 }
@@ -365,7 +476,11 @@ fn disk() -> Samples {
         E::RemovalOrdered {},
         E::Removed {},
         E::RetryOrdered {},
+        E::SnapshotDropped { snapshot: id(35) },
+        E::SnapshotKept { snapshot: id(35) },
         E::ThrottleOrdered { limits: limits() },
+        E::UseBegun { by: id(32) },
+        E::UseEnded { by: id(32) },
         E::Vanished { evidence: Evidence::CompleteListing { run: 7, listed: 120 } },
     ])
 }
@@ -999,6 +1114,8 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
     vec![
         anomaly(),
         anomaly_rule(),
+        backup(),
+        store(),
         bill(),
         bill_source(),
         budget(),
@@ -1079,6 +1196,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             name: "s2.small".into(),
             equipment: serde_json::from_value(equipment(2)).unwrap(),
         }]),
+        snapshot(),
         of::<tagging::Tagging>(vec![
             tagging::Event::Defined(tagging::Entry {
                 resource: "arn:aws:ec2:eu-central-1:123456789012:instance/i-1".into(),

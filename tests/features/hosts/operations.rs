@@ -64,7 +64,7 @@ impl World {
         holdings.find(|(id, _)| id.uuid() == server).unwrap().1
     }
 
-    async fn status(&self, id: Uuid) -> String {
+    pub(crate) async fn status(&self, id: Uuid) -> String {
         self.row(id).await["status"].as_str().unwrap().to_owned()
     }
 

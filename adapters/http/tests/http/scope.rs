@@ -131,6 +131,34 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     body["name"] = json!(format!("{name}-image"));
     body["project"] = json!(project);
     all.push(("image", world.system("image", None, "define", body).await.id));
+    let of = |what: &str| Uuid::new_v5(&Uuid::nil(), format!("{what} of {name}").as_bytes());
+    let credential = json!({"access_key_id": "a", "secret_access_key": "b"});
+    let body = json!({
+        "name": format!("{name}-store"), "project": project, "place": {"bucket": "backups"},
+        "credential": credential,
+    });
+    let store = world.system("backup-store", None, "create", body).await.id;
+    all.push(("backup-store", store));
+    let made = json!({
+        "digest": "00", "size_bytes": 1, "read_bytes": 1, "sent_bytes": 1, "stored_bytes": 1,
+        "chunks": 1,
+    });
+    let body = json!({
+        "store": store, "project": project, "disk": of("the disk"),
+        "taken_at": "2026-01-01T00:00:00Z", "made": made,
+    });
+    all.push(("backup", world.system("backup", None, "find", body).await.id));
+    // Of a disk of the estate: what is seen of disks is counted.
+    let disk = of("disk");
+    let found = json!({"id": disk, "host": of("host")});
+    let creation = json!({
+        "name": format!("{name}-disk"), "server": of("server"), "size_gib": 1, "found": found,
+    });
+    let body = json!({"creation": creation, "root": false});
+    world.system("disk", Some(disk), "provision", body).await;
+    world.system("disk", Some(disk), "made-with-server", json!({})).await;
+    let body = json!({"name": format!("{name}-snapshot"), "disk": disk});
+    all.push(("snapshot", world.system("snapshot", None, "create", body).await.id));
     // A sync run, for the views of runs and freshness.
     world.system("cloud-account", Some(account), "sync", json!({})).await;
     let scopes = json!([{
@@ -397,6 +425,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     }
     // Into another project, or by another project's account, by what one creates.
     let account = theirs.iter().find(|(kind, _)| *kind == "cloud-account").unwrap().1;
+    let their_disk = theirs.iter().find(|(kind, _)| *kind == "disk").unwrap().1;
     let their_server = theirs.iter().find(|(kind, _)| *kind == "server").unwrap().1;
     for (path, body) in [
         ("/v1/projects", json!({"name": "new"})),
@@ -434,6 +463,15 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
             json!({"name": "x", "place": {"account": account, "bucket": "bills"}}),
         ),
         ("/v1/clusters", json!({"name": "edge"})),
+        ("/v1/backups", json!({"name": "new", "disk": their_disk, "store": their_disk})),
+        (
+            "/v1/backup-stores",
+            json!({
+                "name": "new", "place": {"bucket": "backups"},
+                "credential": {"access_key_id": "a", "secret_access_key": "b"},
+            }),
+        ),
+        ("/v1/snapshots", json!({"name": "new", "disk": their_disk})),
         ("/v1/disks", json!({"name": "new", "server": their_server, "size_gib": 1})),
         ("/v1/images", image()),
         (

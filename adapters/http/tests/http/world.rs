@@ -6,7 +6,7 @@ use ::commands::{
     ledger::{Ledger, Ports},
     ports::{Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Head, LogFault},
     submit::{Outcome, Submission},
-    testing::{MemoryLeases, MemoryLog, NoBills, SequentialIds, TestClock, TestVault},
+    testing::{MemoryLeases, MemoryLog, NoBackups, NoBills, SequentialIds, TestClock, TestVault},
 };
 use adapters_http::{Options, Service, router};
 use async_trait::async_trait;
@@ -108,6 +108,7 @@ impl World {
         let leases = Arc::new(MemoryLeases::new(clock.clone()));
         let ledger = Ledger::new(Ports {
             answers: Arc::new(NoBills),
+            backups: Arc::new(NoBackups),
             bills: Arc::new(NoBills),
             log: log.clone(),
             views: views.clone(),

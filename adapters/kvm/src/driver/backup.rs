@@ -19,6 +19,7 @@ use adapters_backup::{
     Asked, Fault, Store,
     manifest::Manifest,
     nbd::{self, Offer},
+    port,
 };
 use adapters_libvirt::{
     Affects, Code, Connection, Domain, Offered, Pull,
@@ -57,14 +58,9 @@ fn checkpoints(disk: Uuid) -> String {
 }
 
 fn store(fault: Fault) -> DriverFault {
-    let said = chain(&fault);
     match fault {
-        Fault::Unreachable { .. } | Fault::Disk { .. } => DriverFault::Transient(said),
-        Fault::Denied { .. } => DriverFault::Denied(said),
-        Fault::Unexpected { .. } => DriverFault::Unexpected(said),
-        Fault::Missing { .. } | Fault::Damaged { .. } | Fault::Unfit(_) => {
-            DriverFault::Rejected(said)
-        }
+        Fault::Missing { .. } => DriverFault::Rejected(chain(&fault)),
+        fault => port::driver_fault(&fault),
     }
 }
 

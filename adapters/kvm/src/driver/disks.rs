@@ -111,8 +111,16 @@ impl Inner {
             Order::Attach {} => self.plug_disk(&wire, machine, &home).await?,
             Order::Create {} => {
                 let (format, bytes) = (wanted::format(home.format), home.size_gib << 30);
-                let make = async { Ok(folder.create(home.id, format, bytes).await?) };
-                self.step(Step::Disks, home.id, make).await?;
+                match &home.source {
+                    Some(source) => {
+                        let disk = (home.id, format, bytes);
+                        self.make_from(&folder, disk, source, &task.stores).await?;
+                    }
+                    None => {
+                        let make = async { Ok(folder.create(home.id, format, bytes).await?) };
+                        self.step(Step::Disks, home.id, make).await?;
+                    }
+                }
                 self.plug_disk(&wire, machine, &home).await?;
             }
             Order::Detach {} => self.unplug_disk(&wire, machine, &home).await?,
@@ -183,6 +191,7 @@ impl Inner {
             from_image: false,
             limits: home.limits,
             storage: home.storage,
+            source: None,
         };
         let layout = self.layout.with(self.storage.shared().there().await);
         Ok(DiskDevice { target, boot: None, ..wanted::disk(0, &part, &layout)? })

@@ -29,6 +29,8 @@ pub enum Step {
     Offer,
     /// A disk that was written back is in its place.
     Replace,
+    /// A disk that is made from a backup or a snapshot is there.
+    Fill,
     /// A snapshot of a disk is there.
     Snapshot,
     /// A disk is what it was at a snapshot.
@@ -65,7 +67,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -77,6 +79,7 @@ impl Step {
         Self::Password,
         Self::Offer,
         Self::Replace,
+        Self::Fill,
         Self::Snapshot,
         Self::RollBack,
         Self::DeleteSnapshot,

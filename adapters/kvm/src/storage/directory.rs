@@ -286,6 +286,41 @@ impl Directory {
         self.inspect(disk).await
     }
 
+    /// Begins to make a disk that somebody else fills: a file that reads as zeroes, and that
+    /// [`Self::finish_filled`] puts in its place. None when the disk is there.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn begin_filled(
+        &self,
+        disk: Uuid,
+        format: Format,
+        size_bytes: u64,
+    ) -> Result<Option<PathBuf>, StorageFault> {
+        check_size(size_bytes)?;
+        let wanted = Wanted { disk, format, size_bytes, backing: None };
+        if self.there(&wanted).await?.is_some() {
+            return Ok(None);
+        }
+        let part = self.begin(&wanted).await?;
+        qemu_img::create(&part, format, size_bytes).run().await?;
+        Ok(Some(part))
+    }
+
+    /// Puts a disk that was filled in its place.
+    ///
+    /// # Errors
+    /// It is another than was begun, and the host's.
+    pub async fn finish_filled(
+        &self,
+        disk: Uuid,
+        format: Format,
+        size_bytes: u64,
+    ) -> Result<Disk, StorageFault> {
+        let wanted = Wanted { disk, format, size_bytes, backing: None };
+        self.finish(&wanted, &files::part(&self.path(disk, format))).await
+    }
+
     /// Looks at a disk, also while a server has it.
     ///
     /// # Errors

@@ -112,6 +112,13 @@ pub fn snapshot(path: &Path, change: Change, snapshot: Uuid) -> Tool {
     Tool::new("qemu-img", words).limit(copy_limit(0) * 10)
 }
 
+/// Removes what QEMU wrote down of changes of a disk (qcow2) that no server uses.
+pub fn remove_bitmap(path: &Path, name: &str) -> Tool {
+    let path = text(path);
+    let words = ["bitmap", "--remove", "-f", Format::Qcow2.name(), &path, name];
+    Tool::new("qemu-img", words).limit(copy_limit(0))
+}
+
 /// Gives a disk that no server uses another size.
 pub fn resize(path: &Path, format: Format, size_bytes: u64) -> Tool {
     let (path, size) = (text(path), size_bytes.to_string());
@@ -189,6 +196,8 @@ struct FormatSpecific {
 #[serde(rename_all = "kebab-case")]
 struct SpecificData {
     #[serde(default)]
+    bitmaps: Vec<Named>,
+    #[serde(default)]
     data_file: Option<String>,
     #[serde(default)]
     corrupt: bool,
@@ -203,6 +212,11 @@ impl Info {
     /// The names of its snapshots.
     pub fn snapshots(&self) -> impl Iterator<Item = &str> {
         self.snapshots.iter().map(|one| one.name.as_str())
+    }
+
+    /// The names of what is written down in it of its changes.
+    pub fn bitmaps(&self) -> impl Iterator<Item = &str> {
+        self.format_specific.data.bitmaps.iter().map(|one| one.name.as_str())
     }
 
     /// Whether QEMU found its bookkeeping broken.

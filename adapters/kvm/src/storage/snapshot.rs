@@ -46,6 +46,12 @@ impl Directory {
     pub async fn roll_back(&self, disk: Uuid, snapshot: Uuid) -> Result<Disk, StorageFault> {
         let is = self.with_snapshots(disk).await?;
         self.has_snapshot(disk, snapshot).await?;
+        // What is written down of its changes is not true of what it was, and QEMU goes back with none.
+        let tool = qemu_img::info(&is.path, is.format, false);
+        let info = qemu_img::read_info(&tool, &tool.run().await?)?;
+        for bitmap in info.bitmaps() {
+            qemu_img::remove_bitmap(&is.path, bitmap).run().await?;
+        }
         qemu_img::snapshot(&is.path, Change::RollBack, snapshot).run().await?;
         files::sync(&is.path).await?;
         // It is as large as it was then: what has grown since grows again.
@@ -76,10 +82,24 @@ impl Directory {
         disk: Uuid,
         format: Format,
     ) -> Result<Disk, StorageFault> {
+        let size_bytes = self.with_snapshots(from).await?.size_bytes;
+        self.copy_snapshot((from, snapshot), self, (disk, format, size_bytes)).await
+    }
+
+    /// The same in a folder, and with another size: that of its disk or more.
+    ///
+    /// # Errors
+    /// As [`Self::clone_snapshot`]; and when the size is less.
+    pub async fn copy_snapshot(
+        &self,
+        (from, snapshot): (Uuid, Uuid),
+        into: &Self,
+        (disk, format, size_bytes): (Uuid, Format, u64),
+    ) -> Result<Disk, StorageFault> {
         let is = self.with_snapshots(from).await?;
         self.has_snapshot(from, snapshot).await?;
         let origin = Origin { path: &is.path, format: is.format, size_bytes: is.size_bytes };
-        self.copy_of((origin, Some(snapshot)), disk, format, is.size_bytes).await
+        into.copy_of((origin, Some(snapshot)), disk, format, size_bytes).await
     }
 
     async fn with_snapshots(&self, disk: Uuid) -> Result<Disk, StorageFault> {

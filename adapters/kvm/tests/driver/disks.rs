@@ -49,6 +49,7 @@ impl<'a> Lab<'a> {
             subject: serde_json::to_value(&self.disk).unwrap(),
             userdata: None,
             password: None,
+            stores: std::collections::BTreeMap::new(),
         }
     }
 

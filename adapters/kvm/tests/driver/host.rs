@@ -229,6 +229,7 @@ impl Launch {
             userdata: (*order == Order::Launch {}).then(|| self.userdata.clone()),
             password: matches!(order, Order::SetPassword { .. } | Order::Rescue { .. })
                 .then(|| PASSWORD.to_owned()),
+            stores: std::collections::BTreeMap::new(),
         }
     }
 

@@ -8,6 +8,7 @@ mod backup;
 mod console;
 mod disks;
 mod host;
+mod kept;
 mod life;
 mod nics;
 mod operations;

@@ -16,6 +16,9 @@
 
 mod limits;
 mod seen;
+mod source;
+
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use uuid::Uuid;
 
 pub use limits::{Limits, Rate};
 pub use seen::{DiskState, SeenDisk};
+pub use source::{From, Source};
 
 use super::{
     image::Format,
@@ -85,7 +89,8 @@ pub struct Creation {
     pub name: String,
     /// The server of ours that gets it; it lies on that server's host and is that server's owner's.
     pub server: Uuid,
-    /// 1…65,536 GiB.
+    /// 1…65,536 GiB; as large as what it is made from when that is named and this is left out.
+    #[serde(default)]
     pub size_gib: u64,
     /// How it lies on its host.
     #[serde(default = "qcow2")]
@@ -96,6 +101,9 @@ pub struct Creation {
     /// The storage it lies on, of those that its host and others reach; on its host alone when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// The backup or snapshot that it is made from; it is empty when this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<From>,
     /// Filled in by Skyledger.
     #[serde(default)]
     pub found: Option<Place>,
@@ -106,7 +114,7 @@ fn qcow2() -> Format {
 }
 
 /// Where a disk lies, and whose it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "DiskPlace")]
 pub struct Place {
@@ -117,6 +125,9 @@ pub struct Place {
     pub project: Option<Uuid>,
     /// The host.
     pub host: HostId,
+    /// What it is made from; none when it is made empty, or with its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
 }
 
 /// A command of a disk.
@@ -136,6 +147,11 @@ pub enum Command {
         /// A server on the same host.
         server: Uuid,
     },
+    /// A backup or a snapshot works on it: it stays where it is and as it is meanwhile.
+    BeginUse {
+        /// Which backup, snapshot or disk.
+        by: Uuid,
+    },
     /// The host has carried out an order.
     Confirm {
         /// The order's number.
@@ -154,6 +170,16 @@ pub enum Command {
     Delete {},
     /// Take it from its server, and keep it.
     Detach {},
+    /// One of its snapshots is there no more.
+    DropSnapshot {
+        /// Which.
+        snapshot: Uuid,
+    },
+    /// What worked on it is through.
+    EndUse {
+        /// Which backup, snapshot or disk.
+        by: Uuid,
+    },
     /// Make it larger.
     Grow {
         /// Its new size in GiB, more than before.
@@ -161,6 +187,11 @@ pub enum Command {
     },
     /// Its server was removed, and it with it.
     GoWithServer {},
+    /// It has a snapshot.
+    KeepSnapshot {
+        /// Which.
+        snapshot: Uuid,
+    },
     /// Its server was made, and it with it.
     MadeWithServer {},
     /// The observer saw it.
@@ -283,10 +314,30 @@ pub enum Event {
     Removed {},
     /// A parked order goes on.
     RetryOrdered {},
+    /// One of its snapshots is there no more.
+    SnapshotDropped {
+        /// Which.
+        snapshot: Uuid,
+    },
+    /// It has a snapshot.
+    SnapshotKept {
+        /// Which.
+        snapshot: Uuid,
+    },
     /// Its traffic is to be limited.
     ThrottleOrdered {
         /// All its limits.
         limits: Limits,
+    },
+    /// Something works on it.
+    UseBegun {
+        /// Which backup, snapshot or disk.
+        by: Uuid,
+    },
+    /// What worked on it is through.
+    UseEnded {
+        /// Which backup, snapshot or disk.
+        by: Uuid,
     },
     /// It is not there any more.
     Vanished {
@@ -318,6 +369,9 @@ pub struct Home {
     /// The storage it lies on; none for one that is on its host alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// What it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// What its host said last.
     #[serde(default)]
     pub actual: Option<Actual>,
@@ -325,6 +379,12 @@ pub struct Home {
     pub made: bool,
     /// Whether nothing of it is left.
     pub removed: bool,
+    /// The snapshots that are in it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub snapshots: BTreeSet<Uuid>,
+    /// The backup or snapshot that works on it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<Uuid>,
     /// What is wanted of it.
     pub orders: Orders<Order>,
 }
@@ -361,13 +421,17 @@ static VERBS: &[Verb] = &[
         false,
         "Lets a server on the same host have a disk of ours, also while it runs.",
     ),
+    system("begin-use", false, "Says that a backup or a snapshot works on it."),
     system("confirm", false, "Reports that an order was carried out."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("create", true, "Makes a disk on a host of ours, for a server there."),
     operator("delete", false, "Removes a disk of ours for good, when no server has it."),
     operator("detach", false, "Takes a disk of ours from its server, and keeps it."),
+    system("drop-snapshot", false, "Says that one of its snapshots is there no more."),
+    system("end-use", false, "Says that what worked on it is through."),
     system("go-with-server", false, "Says that its server was removed, and it with it."),
     operator("grow", false, "Makes a disk of ours larger, also while its server runs."),
+    system("keep-snapshot", false, "Says that it has a snapshot."),
     system("made-with-server", false, "Says that its server was made, and it with it."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
@@ -388,7 +452,12 @@ impl Creation {
         if !(1..=DISK_GIB_MAX).contains(&self.size_gib) {
             return Err(no(format!("size_gib: is 1 to {DISK_GIB_MAX}")));
         }
-        self.found.as_ref().ok_or_else(|| no("found: nobody looked where the server is"))
+        let found = self.found.as_ref();
+        let found = found.ok_or_else(|| no("found: nobody looked where the server is"))?;
+        if self.from.is_some() != found.source.is_some() {
+            return Err(no("from: nobody looked what it is made from"));
+        }
+        Ok(found)
     }
 }
 
@@ -405,9 +474,12 @@ impl Home {
             root,
             limits: creation.limits,
             storage: creation.storage,
+            source: place.source,
             actual: None,
             made: false,
             removed: false,
+            snapshots: BTreeSet::new(),
+            used_by: None,
             orders: Orders::default(),
         })
     }
@@ -421,6 +493,7 @@ impl Home {
             from_image: self.root,
             limits: self.limits,
             storage: self.storage,
+            source: self.source.clone(),
         }
     }
 
@@ -463,10 +536,30 @@ impl Disk {
         Ok(home)
     }
 
+    /// The same, and nothing works on it: it may be changed and taken elsewhere.
+    fn unused(&self, verb: &str) -> Result<&Home, Refusal> {
+        let home = self.free(verb)?;
+        match home.used_by {
+            None => Ok(home),
+            Some(by) => {
+                let detail = format!("{by} works on the disk; wait until it is through");
+                Err(Refusal::new(&codes::IN_USE, detail))
+            }
+        }
+    }
+
     /// Whether the order that is out has this number, and is or is not one that removes it.
     fn is_out(&self, number: u64, removes: bool) -> bool {
         let out = self.home.as_ref().and_then(|home| home.orders.out.as_ref());
         out.is_some_and(|out| out.number == number && (out.order == Order::Remove {}) == removes)
+    }
+
+    fn uses(&self) -> Option<Uuid> {
+        self.home.as_ref().and_then(|home| home.used_by)
+    }
+
+    fn has(&self, snapshot: Uuid) -> bool {
+        self.home.as_ref().is_some_and(|home| home.snapshots.contains(&snapshot))
     }
 
     fn parked(&self) -> Result<&Home, Refusal> {
@@ -513,7 +606,7 @@ impl Decider for Disk {
             Command::Assign { project } if project == self.observation.project => vec![],
             Command::Assign { project } => vec![Event::Assigned { project }],
             Command::Attach { server } => {
-                let home = self.free("attach")?;
+                let home = self.unused("attach")?;
                 let server = ServerId::new(server);
                 match home.server {
                     Some(has) if has == server => vec![],
@@ -523,6 +616,11 @@ impl Decider for Disk {
                     }
                     None => vec![Event::AttachOrdered { server }],
                 }
+            }
+            Command::BeginUse { by } if self.uses() == Some(by) => vec![],
+            Command::BeginUse { by } => {
+                self.unused("begin-use")?;
+                vec![Event::UseBegun { by }]
             }
             Command::Confirm { number, seen } if self.is_out(number, false) => {
                 vec![Event::Confirmed { number, seen }]
@@ -540,33 +638,47 @@ impl Decider for Disk {
                 vec![Event::CreationOrdered(creation)]
             }
             Command::Delete {} => {
-                let home = self.free("delete")?;
+                let home = self.unused("delete")?;
                 if let Some(server) = home.server {
                     let detail = format!("server {server} has it; detach it first");
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
+                if let Some(snapshot) = home.snapshots.first() {
+                    let detail = format!("it has snapshot {snapshot}; delete its snapshots first");
                     return Err(Refusal::new(&codes::IN_USE, detail));
                 }
                 vec![Event::RemovalOrdered {}]
             }
             Command::Detach {} => {
-                let home = self.free("detach")?;
+                let home = self.unused("detach")?;
                 if home.root && home.server.is_some() {
                     let detail = "detach: its server starts from it";
                     return Err(Refusal::new(&codes::IN_USE, detail));
                 }
                 if home.server.is_some() { vec![Event::DetachOrdered {}] } else { vec![] }
             }
+            Command::DropSnapshot { snapshot } if self.has(snapshot) => {
+                vec![Event::SnapshotDropped { snapshot }]
+            }
+            Command::DropSnapshot { .. } => vec![],
+            Command::EndUse { by } if self.uses() == Some(by) => vec![Event::UseEnded { by }],
+            Command::EndUse { .. } => vec![],
             Command::GoWithServer {} => {
                 let there = self.home.as_ref().is_some_and(|home| !home.removed);
                 if there { vec![Event::Removed {}] } else { vec![] }
             }
             Command::Grow { size_gib } => {
-                let home = self.free("grow")?;
+                let home = self.unused("grow")?;
                 if !(home.size_gib..=DISK_GIB_MAX).contains(&size_gib) {
                     let (least, most) = (home.size_gib, DISK_GIB_MAX);
                     return Err(no(format!("size_gib: a disk only grows: {least} to {most}")));
                 }
                 let same = size_gib == home.size_gib;
                 if same { vec![] } else { vec![Event::GrowthOrdered { size_gib }] }
+            }
+            Command::KeepSnapshot { snapshot } => {
+                let new = !self.has(snapshot) && self.ours("keep-snapshot").is_ok();
+                if new { vec![Event::SnapshotKept { snapshot }] } else { vec![] }
             }
             Command::MadeWithServer {} => {
                 let new = self.home.as_ref().is_some_and(|home| !home.made && !home.removed);
@@ -628,7 +740,8 @@ impl Decider for Disk {
                 home.orders.settle();
             }),
             Event::CreationOrdered(creation) => {
-                self.observation.project = creation.found.and_then(|place| place.project);
+                let place = creation.found.as_ref();
+                self.observation.project = place.and_then(|place| place.project);
                 self.home = Home::of(creation, false);
                 self.at_home(|home| home.orders.issue(Order::Create {}));
             }
@@ -645,7 +758,8 @@ impl Decider for Disk {
             Event::Observed { seen, .. } => self.observation.seen = Some(seen),
             Event::Parked { reason, .. } => self.at_home(|home| home.orders.park(reason)),
             Event::Provisioned { creation, root } => {
-                self.observation.project = creation.found.and_then(|place| place.project);
+                let place = creation.found.as_ref();
+                self.observation.project = place.and_then(|place| place.project);
                 self.home = Home::of(creation, root);
             }
             Event::Reappeared { seen } => {
@@ -656,13 +770,22 @@ impl Decider for Disk {
             Event::Removed {} => self.at_home(|home| {
                 home.removed = true;
                 home.server = None;
+                home.snapshots.clear();
                 home.orders.settle();
             }),
             Event::RetryOrdered {} => self.at_home(|home| home.orders.retry()),
+            Event::SnapshotDropped { snapshot } => {
+                self.at_home(|home| home.snapshots.retain(|one| *one != snapshot));
+            }
+            Event::SnapshotKept { snapshot } => {
+                self.at_home(|home| home.snapshots.extend([snapshot]));
+            }
             Event::ThrottleOrdered { limits } => self.at_home(|home| {
                 home.limits = limits;
                 home.orders.issue(Order::Throttle {});
             }),
+            Event::UseBegun { by } => self.at_home(|home| home.used_by = Some(by)),
+            Event::UseEnded { .. } => self.at_home(|home| home.used_by = None),
             Event::Vanished { evidence } => self.observation.gone = Some(evidence),
         }
         self
@@ -707,8 +830,20 @@ impl Decider for Disk {
         Some(OnHost { host: home.host.uuid(), server })
     }
 
+    fn stores(&self) -> Vec<Uuid> {
+        let home = self.home.as_ref().filter(|home| !home.made);
+        home.and_then(|home| home.source.as_ref()?.store()).into_iter().collect()
+    }
+
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
         let home = self.home.as_ref();
+        let gone = events.iter().any(|event| matches!(event, Event::Removed {}));
+        // What is in its file goes with it.
+        let snapshots = home.filter(|_| gone).into_iter().flat_map(|home| &home.snapshots);
+        let snapshots = snapshots.map(|id| {
+            let (kind, verb, body) = ("snapshot", "go-with-disk", json!({}));
+            Companion { kind, id: *id, verb, body }
+        });
         let of = |event: &Event| match (event, home) {
             (Event::CreationOrdered(creation), _) => {
                 let home = Home::of(creation.clone(), false)?;
@@ -729,7 +864,20 @@ impl Decider for Disk {
             }
             _ => None,
         };
-        events.iter().filter_map(of).collect()
+        // What it is made from is needed until it is there, or is given up.
+        let sources = events.iter().filter_map(|event| match (event, home) {
+            (Event::CreationOrdered(creation) | Event::Provisioned { creation, .. }, _) => {
+                let place = creation.found.as_ref()?;
+                Some(place.source.as_ref()?.tell(place.id, "begin-use"))
+            }
+            (Event::Confirmed { .. } | Event::Made {} | Event::Removed {}, Some(home))
+                if !home.made =>
+            {
+                Some(home.source.as_ref()?.tell(home.id, "end-use"))
+            }
+            _ => None,
+        });
+        events.iter().filter_map(of).chain(snapshots).chain(sources).collect()
     }
 
     fn claims(&self, events: &[Event]) -> Vec<String> {

@@ -9,7 +9,8 @@ const ID: Uuid = Uuid::from_u128(1);
 const SERVER: Uuid = Uuid::from_u128(2);
 
 fn creation() -> Creation {
-    let found = Place { id: ID, project: None, host: HostId::new(Uuid::from_u128(3)) };
+    let host = HostId::new(Uuid::from_u128(3));
+    let found = Place { id: ID, project: None, host, source: None };
     Creation {
         name: "data".into(),
         server: SERVER,
@@ -17,6 +18,7 @@ fn creation() -> Creation {
         format: Format::Qcow2,
         limits: Limits::default(),
         storage: None,
+        from: None,
         found: Some(found),
     }
 }

@@ -57,7 +57,8 @@ const HOSTNAME_CHARS_MAX: usize = 63;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskAsk {
-    /// 1…65,536 GiB.
+    /// 1…65,536 GiB; as large as what it is made from when that is named and this is left out.
+    #[serde(default)]
     pub size_gib: u64,
     /// How it lies on its host.
     #[serde(default = "qcow2")]
@@ -68,6 +69,10 @@ pub struct DiskAsk {
     /// The storage it lies on, of those that several hosts reach; on its host alone when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// The backup or snapshot that it is made from; it is empty when this is left out, or made from the
+    /// image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<disk::From>,
 }
 
 fn qcow2() -> Format {
@@ -141,6 +146,9 @@ pub struct Disk {
     /// The storage it lies on; none for one that is on its host alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// What else it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<disk::Source>,
 }
 
 /// An interface of a server.
@@ -216,6 +224,9 @@ pub struct Parts {
 pub struct Found {
     /// The image.
     pub image: Option<(Uuid, Definition)>,
+    /// What each disk is made from that says so, and how large that is in GiB: as many as were asked for,
+    /// or none.
+    pub sources: Vec<Option<(disk::Source, u64)>>,
     /// The network of each interface, with its segment: as many as were asked for.
     pub networks: Vec<(Network, Segment)>,
     /// The rules of every security group that an interface names.
@@ -256,7 +267,7 @@ impl Parts {
         now: DateTime<Utc>,
     ) -> Result<Self, Refusal> {
         let image = found.image.as_ref().map(|(_, definition)| definition);
-        let disks = Self::disks(server, &launch.disks, image)?;
+        let disks = Self::disks(server, &launch.disks, image, &found.sources)?;
         let architecture = launch.spec.architecture;
         if let Some(image) = image.filter(|image| image.architecture != architecture) {
             return Err(no(format!("image: {} is for another architecture", image.name)));
@@ -288,6 +299,7 @@ impl Parts {
         server: Uuid,
         asked: &[DiskAsk],
         image: Option<&Definition>,
+        sources: &[Option<(disk::Source, u64)>],
     ) -> Result<Vec<Disk>, Refusal> {
         if asked.len() > DISKS_MAX {
             return Err(no(format!("disks: at most {DISKS_MAX}")));
@@ -297,26 +309,40 @@ impl Parts {
             format: Format::Qcow2,
             limits: Limits::default(),
             storage: None,
+            from: None,
         });
         let mut disks = Vec::new();
         for (at, ask) in asked.iter().chain(&smallest).enumerate() {
-            if !(1..=DISK_GIB_MAX).contains(&ask.size_gib) {
-                return Err(no(format!("disks[{at}].size_gib: is 1 to {DISK_GIB_MAX}")));
+            let source = sources.get(at).and_then(Option::as_ref);
+            let least = source.map_or(1, |(_, least)| *least);
+            let size_gib = match ask.size_gib {
+                0 if source.is_some() => least,
+                asked => asked,
+            };
+            if ask.from.is_some() != source.is_some() {
+                return Err(no(format!("disks[{at}].from: nobody looked for it")));
+            }
+            if !(least..=DISK_GIB_MAX).contains(&size_gib) {
+                return Err(no(format!("disks[{at}].size_gib: is {least} to {DISK_GIB_MAX}")));
+            }
+            if source.is_some() && at == 0 && image.is_some() {
+                return Err(no("disks[0].from: the first disk is made from the image".to_owned()));
             }
             let named = |refusal: Refusal| no(format!("disks[{at}].limits.{}", refusal.detail));
             ask.limits.check().map_err(named)?;
             let root = image.filter(|_| at == 0);
-            if let Some(image) = root.filter(|image| ask.size_gib < image.min_disk_gib) {
+            if let Some(image) = root.filter(|image| size_gib < image.min_disk_gib) {
                 let (least, name) = (image.min_disk_gib, &image.name);
                 return Err(no(format!("disks[0].size_gib: {name} needs at least {least} GiB")));
             }
             disks.push(Disk {
                 id: part_id(server, "disk", at),
-                size_gib: ask.size_gib,
+                size_gib,
                 format: ask.format,
                 from_image: root.is_some(),
                 limits: ask.limits,
                 storage: ask.storage,
+                source: source.map(|(source, _)| source.clone()),
             });
         }
         Ok(disks)
@@ -400,7 +426,13 @@ impl Parts {
                 format: disk.format,
                 limits: disk.limits,
                 storage: disk.storage,
-                found: Some(disk::Place { id: disk.id, project: launch.project, host }),
+                from: disk.source.as_ref().map(disk::Source::from),
+                found: Some(disk::Place {
+                    id: disk.id,
+                    project: launch.project,
+                    host,
+                    source: disk.source.clone(),
+                }),
             };
             let body = json!({"creation": creation, "root": at == 0});
             Companion { kind: "disk", id: disk.id, verb: "provision", body }

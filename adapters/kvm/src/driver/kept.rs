@@ -1,0 +1,154 @@
+//! What is kept of disks, as it is ordered: backups and snapshots are taken and removed, and disks are made
+//! from them.
+//!
+//! A disk that is made from a backup is written beside its place, every chunk verified by its name and the
+//! whole by the digest that the log has, and is there when all of that is; before that there is none.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use adapters_backup::{
+    Asked, chunk,
+    nbd::{self, Offer},
+    port,
+};
+use commands::ports::{DriverFault, HostTask, Report, StoreAccess};
+use domain::compute::{
+    backup::{self, Backup},
+    disk::Source,
+    snapshot::{self, Snapshot},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Inner, KvmHost, Of, Step};
+use crate::storage::{
+    directory::Directory,
+    export::{Access, Export},
+    files,
+    qemu_img::Format,
+};
+
+/// The stores that came along with an order.
+pub(super) type Stores = BTreeMap<Uuid, StoreAccess>;
+
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
+    let unexpected = |fault: serde_json::Error| DriverFault::Unexpected(fault.to_string());
+    serde_json::from_value(value.clone()).map_err(unexpected)
+}
+
+fn id_of(task: &HostTask) -> Result<Uuid, DriverFault> {
+    let id = task.key.stream.id.parse();
+    id.map_err(|_| DriverFault::Unexpected(format!("the id of {}", task.key)))
+}
+
+fn store(stores: &Stores, id: Uuid) -> Result<adapters_backup::Store, DriverFault> {
+    let access = stores.get(&id).ok_or_else(|| {
+        DriverFault::Unexpected(format!("backup store {id} did not come along with the order"))
+    })?;
+    port::open(access)
+}
+
+impl KvmHost {
+    /// An order of a backup.
+    pub(super) async fn carry_out_of_backup(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let (backup, order): (Backup, backup::Order) = (read(&task.subject)?, read(&task.order)?);
+        let (id, number) = (id_of(task)?, task.key.number);
+        let server = backup.source.as_ref().and_then(|source| source.server);
+        // A disk that no server has takes its turns by itself.
+        let of = Of { server: server.unwrap_or(backup.disk), disk: backup.disk };
+        match order {
+            backup::Order::Take {} => {
+                let asked = Asked {
+                    backup: id,
+                    disk: backup.disk,
+                    parent: backup.parent,
+                    checkpoint: None,
+                    taken_at: backup.taken_at,
+                    chunk_bytes: chunk::BYTES_USUAL,
+                };
+                let into = store(&task.stores, backup.store)?;
+                let manifest = self.back_up(of, &asked, &into).await?;
+                let body = json!({"number": number, "made": port::made(&manifest)});
+                Ok(Report { verb: "confirm", body })
+            }
+            backup::Order::GiveUp {} => {
+                self.give_up_backup(of, id).await?;
+                Ok(Report { verb: "confirm-given-up", body: json!({"number": number}) })
+            }
+            backup::Order::Remove {} | backup::Order::Verify {} => {
+                Err(DriverFault::Unexpected("what a store is asked needs no host".to_owned()))
+            }
+        }
+    }
+
+    /// An order of a snapshot.
+    pub(super) async fn carry_out_of_snapshot(
+        &self,
+        task: &HostTask,
+    ) -> Result<Report, DriverFault> {
+        let (snapshot, order): (Snapshot, snapshot::Order) =
+            (read(&task.subject)?, read(&task.order)?);
+        let (id, number) = (id_of(task)?, task.key.number);
+        let server = snapshot.place.and_then(|place| place.server);
+        let of = Of { server: server.unwrap_or(snapshot.disk), disk: snapshot.disk };
+        match order {
+            snapshot::Order::Take {} => self.take_snapshot(of, id).await?,
+            snapshot::Order::RollBack {} => self.roll_back(of, id).await?,
+            snapshot::Order::Remove {} => {
+                self.delete_snapshot(of, id).await?;
+                return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
+            }
+        }
+        Ok(Report { verb: "confirm", body: json!({"number": number}) })
+    }
+}
+
+impl Inner {
+    /// Makes a disk with all that a backup or a snapshot has, unless it is there.
+    pub(super) async fn make_from(
+        &self,
+        folder: &Directory,
+        (disk, format, bytes): (Uuid, Format, u64),
+        source: &Source,
+        stores: &Stores,
+    ) -> Result<(), DriverFault> {
+        let fill = async {
+            match source {
+                Source::Snapshot { snapshot, disk: from } => {
+                    let from = (*from, *snapshot);
+                    self.storage.copy_snapshot(from, folder, (disk, format, bytes)).await?;
+                }
+                Source::Backup { backup, disk: from, store: id, digest } => {
+                    let Some(part) = folder.begin_filled(disk, format, bytes).await? else {
+                        return Ok(());
+                    };
+                    let socket = self.options.folder.join("backups").join(format!("{disk}.nbd"));
+                    let from = (store(stores, *id)?, (*from, *backup), digest.as_str());
+                    let filled = restore(from, part, format, &socket).await;
+                    files::remove(&socket).await?;
+                    filled?;
+                    folder.finish_filled(disk, format, bytes).await?;
+                }
+            }
+            Ok(())
+        };
+        self.step(Step::Fill, disk, fill).await
+    }
+}
+
+async fn restore(
+    (from, backup, digest): (adapters_backup::Store, (Uuid, Uuid), &str),
+    part: PathBuf,
+    format: Format,
+    socket: &std::path::Path,
+) -> Result<(), DriverFault> {
+    let fault = |fault| port::driver_fault(&fault);
+    let export = Export::open(&part, format, Access::Write, socket).await?;
+    let offer = Offer { socket, export: "", bitmap: None };
+    let disk = nbd::Disk::connect(offer).await.map_err(fault)?;
+    from.restore(backup, Some(digest), &disk).await.map_err(fault)?;
+    disk.close().await.map_err(fault)?;
+    export.close().await?;
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Orders of backups and snapshots, as they come from the log: a disk is backed up into a stand-in for S3
+//! while its server runs, a snapshot of it is taken, and other servers and disks are made from both.
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::SystemTime};
+
+use adapters_backup::port::S3Stores;
+use adapters_clouds::testing::Hand;
+use adapters_kvm::driver::{KvmHost, Side, Step};
+use commands::ports::{BackupStores as _, DriverFault, HostTask, Report, StoreAccess, StoreKeys};
+use domain::{
+    compute::{
+        backup::{Backup, Made},
+        backup_store::Place,
+        disk::{self, Disk},
+        server::{Order, parts},
+        snapshot::Snapshot,
+    },
+    kernel::{Decider, OrderKey, StreamId},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::host::{End, Guest, Host, Launch, Stopper};
+
+const STORE: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_5706);
+
+async fn access() -> StoreAccess {
+    let aws = std::env::var("SKYLEDGER_TEST_AWS").expect("run the tests with ./test");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    let bucket = format!("kept-{now}");
+    let made = Hand::new(&aws).object("PUT", &bucket, Vec::new()).await.unwrap();
+    assert_eq!(made.status, 200, "{made:?}");
+    StoreAccess {
+        place: Place {
+            endpoint: Some(aws),
+            region: "us-east-1".into(),
+            bucket,
+            prefix: "lab/".into(),
+        },
+        keys: StoreKeys {
+            access_key_id: "AKIASKYLEDGERTEST00".into(),
+            secret_access_key: "x".into(),
+            encryption_key: Some("0a".repeat(32)),
+        },
+    }
+}
+
+/// A stream's state after these facts, and the order that is out then.
+struct Stream<D> {
+    id: Uuid,
+    state: D,
+    store: StoreAccess,
+}
+
+impl<D: Decider> Stream<D> {
+    fn of(id: u128, store: &StoreAccess, event: &str, data: Value) -> Self {
+        let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + id);
+        Self { id, state: D::default(), store: store.clone() }.then(event, data)
+    }
+
+    fn then(mut self, event: &str, data: Value) -> Self {
+        let event = serde_json::from_value(json!({"type": event, "data": data})).unwrap();
+        self.state = self.state.evolve(event);
+        self
+    }
+
+    fn task(&self, server: &Launch) -> HostTask {
+        let out = self.state.order().unwrap();
+        HostTask {
+            key: OrderKey { stream: StreamId::new(D::KIND, self.id), number: out.number },
+            order: serde_json::to_value(out.order).unwrap(),
+            state: server.state.clone(),
+            subject: serde_json::to_value(&self.state).unwrap(),
+            userdata: None,
+            password: None,
+            stores: BTreeMap::from([(STORE, self.store.clone())]),
+        }
+    }
+
+    /// Carries its order out, twice, and gives what the second report says.
+    async fn done(&self, driver: &KvmHost, server: &Launch) -> Report {
+        let task = self.task(server);
+        let first = driver.carry_out(&task).await.unwrap();
+        let second = driver.carry_out(&task).await.unwrap();
+        assert_eq!((first.verb, &first.body), (second.verb, &second.body), "twice is once");
+        second
+    }
+}
+
+fn backup(
+    id: u128,
+    store: &StoreAccess,
+    of: (&Launch, Uuid),
+    parent: Option<Uuid>,
+) -> Stream<Backup> {
+    let own = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + id);
+    let found = json!({
+        "id": own, "host": Uuid::from_u128(7), "server": of.0.id, "disk_name": "root",
+    });
+    let creation = json!({
+        "name": "nightly", "disk": of.1, "store": STORE, "parent": parent, "found": found,
+    });
+    let data = json!({"creation": creation, "at": "2026-03-04T05:06:07Z"});
+    Stream::of(id, store, "creation-ordered", data)
+}
+
+fn made(report: &Report) -> Made {
+    assert_eq!(report.verb, "confirm");
+    serde_json::from_value(report.body["made"].clone()).unwrap()
+}
+
+/// A disk for a server, made from something.
+fn copy(
+    id: u128,
+    store: &StoreAccess,
+    of: (&Launch, u64, &str),
+    source: &disk::Source,
+) -> Stream<Disk> {
+    let own = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + id);
+    let (server, size_gib, format) = of;
+    let creation = json!({
+        "name": "copy", "server": server.id, "size_gib": size_gib, "format": format,
+        "from": source.from(),
+        "found": {"id": own, "host": Uuid::from_u128(7), "source": source},
+    });
+    Stream::of(id, store, "creation-ordered", creation)
+}
+
+fn files(host: &Host, id: Uuid) -> PathBuf {
+    let folder = host.data.path().join("disks");
+    let all = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = all.filter(|path| path.file_stem().unwrap() == id.to_string().as_str());
+    found.next().unwrap()
+}
+
+/// Every byte of two disks that nothing uses is the same; what one has more reads as zeroes.
+fn same(host: &Host, one: Uuid, other: Uuid) {
+    let compared = Command::new("qemu-img")
+        .arg("compare")
+        .args([files(host, one), files(host, other)])
+        .output();
+    let compared = compared.unwrap();
+    let said = String::from_utf8_lossy(&compared.stdout);
+    assert!(compared.status.success() && said.contains("identical"), "{said}");
+}
+
+/// The same server under another id, whose first disk is made from something.
+fn made_from(
+    host: &Host,
+    number: u128,
+    source: &disk::Source,
+    store: &StoreAccess,
+) -> (Launch, HostTask) {
+    let mut server = host.launch(number, "sk-test-70", "#!/bin/sh\n");
+    let home = server.state.home.as_mut().unwrap();
+    home.parts.image = None;
+    let root = &mut home.parts.disks[0];
+    *root = parts::Disk { from_image: false, source: Some(source.clone()), ..root.clone() };
+    home.parts.disks.truncate(1);
+    let mut task = server.order(1, &Order::Launch {});
+    task.stores.insert(STORE, store.clone());
+    (server, task)
+}
+
+#[tokio::test]
+async fn what_was_backed_up_while_it_ran_is_a_new_server_elsewhere_and_every_byte_is_the_same() {
+    let Some(host) = Host::of_tests().await else { return };
+    let mut driver = host.driver().await;
+    let store = access().await;
+    S3Stores.verify(&store).await.unwrap();
+    let web = host.launch(70, "sk-test-70", "#!/bin/sh\n");
+    web.done(&driver, 1, Order::Launch {}).await;
+    let guest = Guest::ready(&host, web.id).await;
+    guest.run("echo kept >/state/note; sync").await;
+    let root = web.state.home.as_ref().unwrap().parts.disks[0].id;
+
+    // Running, full and on it; by S3 it is there, whole, sealed.
+    let full = backup(1, &store, (&web, root), None);
+    let first = made(&full.done(&driver, &web).await);
+    assert_eq!((first.size_bytes, first.digest.len()), (1 << 30, 64));
+    guest.run("echo more >/state/more; sync").await;
+    let more = backup(2, &store, (&web, root), Some(full.id));
+    let second = made(&more.done(&driver, &web).await);
+    assert!(second.read_bytes < first.read_bytes / 4, "{second:?}");
+    let listed = S3Stores.list(&store).await.unwrap();
+    assert_eq!(listed, [(root, full.id), (root, more.id)]);
+    let found = S3Stores.find(&store, root, more.id).await.unwrap();
+    assert_eq!((found.made, found.parent), (second.clone(), Some(full.id)));
+    assert_eq!(S3Stores.check(&store, root, more.id, &second.digest).await.unwrap(), None);
+    let mut other = store.clone();
+    other.keys.encryption_key = Some("0b".repeat(32));
+    let sealed = S3Stores.find(&other, root, more.id).await.unwrap_err();
+    assert!(matches!(sealed, DriverFault::Rejected(_)), "{sealed}");
+
+    // A snapshot while it runs, and what comes after it.
+    let place = json!({
+        "id": Uuid::from_u128(3), "host": Uuid::from_u128(7), "server": web.id, "size_gib": 1,
+    });
+    let creation = json!({"name": "before", "disk": root, "found": place});
+    let creation = json!({"creation": creation, "at": "2026-03-04T05:06:07Z"});
+    let snapshot = Stream::<Snapshot>::of(3, &store, "creation-ordered", creation);
+    assert_eq!(snapshot.done(&driver, &web).await.verb, "confirm");
+    guest.run("echo lost >/state/note; sync").await;
+    web.done(&driver, 2, Order::Stop {}).await;
+
+    // What a server that is stopped has, every byte; the agent dies and fails around it.
+    let stopped = backup(4, &store, (&web, root), Some(more.id));
+    let third = made(&stopped.done(&driver, &web).await);
+    let source = |backup: Uuid, digest: &str| disk::Source::Backup {
+        backup,
+        disk: root,
+        store: STORE,
+        digest: digest.to_owned(),
+    };
+    let wrong = copy(5, &store, (&web, 1, "qcow2"), &source(stopped.id, &"00".repeat(32)));
+    let refused = driver.carry_out(&wrong.task(&web)).await.unwrap_err();
+    assert!(matches!(&refused, DriverFault::Rejected(why) if why.contains("another")), "{refused}");
+    let copy_of = copy(6, &store, (&web, 2, "qcow2"), &source(stopped.id, &third.digest));
+    for (end, side) in
+        [(End::Dies, Side::Before), (End::Fails, Side::After), (End::Dies, Side::After)]
+    {
+        drop(driver);
+        let stopper = Stopper::new(end, (Step::Fill, side));
+        let ending = host.driver_with(stopper.clone()).await;
+        let task = copy_of.task(&web);
+        tokio::select! {
+            done = ending.carry_out(&task) => drop(done.unwrap_err()),
+            () = stopper.stopped.notified() => {}
+        }
+        drop(ending);
+        driver = host.driver().await;
+    }
+    copy_of.done(&driver, &web).await;
+    same(&host, root, copy_of.id);
+    let raw = copy(7, &store, (&web, 1, "raw"), &source(stopped.id, &third.digest));
+    raw.done(&driver, &web).await;
+    same(&host, root, raw.id);
+
+    // Another server, from the backup of the one that ran.
+    let (again, task) = made_from(&host, 71, &source(more.id, &second.digest), &store);
+    driver.carry_out(&task).await.unwrap();
+    let guest = Guest::ready(&host, again.id).await;
+    assert_eq!(guest.run("cat /state/note /state/more").await, "kept\nmore");
+    drop(guest);
+    again.removed(&driver, 2).await;
+
+    // A copy of the snapshot, and back to it; then it is gone.
+    let of_snapshot = disk::Source::Snapshot { snapshot: snapshot.id, disk: root };
+    let cloned = copy(8, &store, (&web, 3, "raw"), &of_snapshot);
+    cloned.done(&driver, &web).await;
+    let back = snapshot
+        .then("taken", json!({"number": 1}))
+        .then("roll-back-ordered", json!({"place": place}));
+    assert_eq!(back.done(&driver, &web).await.verb, "confirm");
+    same(&host, root, cloned.id);
+    let gone = back
+        .then("rolled-back", json!({"number": 2}))
+        .then("removal-ordered", json!({"place": place}));
+    assert_eq!(gone.done(&driver, &web).await.verb, "confirm-removal");
+    web.done(&driver, 3, Order::Start {}).await;
+    let guest = Guest::ready(&host, web.id).await;
+    assert_eq!(guest.run("cat /state/note").await, "kept");
+    web.removed(&driver, 4).await;
+
+    // What is forgotten leaves the store when it is collected twice.
+    for backup in [&full, &more, &stopped] {
+        S3Stores.forget(&store, root, backup.id).await.unwrap();
+    }
+    let first = S3Stores.collect(&store).await.unwrap();
+    let second = S3Stores.collect(&store).await.unwrap();
+    assert!(first.condemned > 0 && second.removed == first.condemned, "{first:?} {second:?}");
+    assert_eq!(std::fs::read_dir(host.data.path().join("backups")).unwrap().count(), 0);
+}

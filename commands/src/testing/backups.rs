@@ -1,0 +1,48 @@
+//! Where no backups are kept.
+
+use async_trait::async_trait;
+use domain::compute::backup_store::Collection;
+use uuid::Uuid;
+
+use crate::ports::{BackupStores, DriverFault, StoreAccess, StoredBackup};
+
+/// Reaches no store of backups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBackups;
+
+fn none<T>() -> Result<T, DriverFault> {
+    Err(DriverFault::Transient("no backups are kept here".to_owned()))
+}
+
+#[async_trait]
+impl BackupStores for NoBackups {
+    async fn verify(&self, _: &StoreAccess) -> Result<(), DriverFault> {
+        none()
+    }
+
+    async fn list(&self, _: &StoreAccess) -> Result<Vec<(Uuid, Uuid)>, DriverFault> {
+        none()
+    }
+
+    async fn find(&self, _: &StoreAccess, _: Uuid, _: Uuid) -> Result<StoredBackup, DriverFault> {
+        none()
+    }
+
+    async fn check(
+        &self,
+        _: &StoreAccess,
+        _: Uuid,
+        _: Uuid,
+        _: &str,
+    ) -> Result<Option<String>, DriverFault> {
+        none()
+    }
+
+    async fn forget(&self, _: &StoreAccess, _: Uuid, _: Uuid) -> Result<(), DriverFault> {
+        none()
+    }
+
+    async fn collect(&self, _: &StoreAccess) -> Result<Collection, DriverFault> {
+        none()
+    }
+}
