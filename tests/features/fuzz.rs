@@ -262,6 +262,12 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/networks/{id}/unreserve" => json!({
                     "range": {"first": "10.9.0.9", "last": "10.9.0.9"},
                 }),
+                "/v1/servers/{id}/add-nic" => json!({
+                    "nic": {"network": ids["networks"].last().unwrap()},
+                }),
+                "/v1/servers/{id}/change-nic" => json!({
+                    "nic": Uuid::nil(), "bandwidth": {"ingress_kbit_s": 8_000},
+                }),
                 "/v1/servers/{id}/launch" => json!({
                     "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
                     "disks": [{"size_gib": 1}],
