@@ -4,6 +4,7 @@
 pub(crate) mod consoles;
 mod drain;
 mod operations;
+mod rebuild;
 mod storage;
 
 use std::{
@@ -305,13 +306,17 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let network = world.send("network", None, "define", network).await.unwrap().id;
     world.send("server", id, "add-nic", json!({"nic": {"network": network}})).await.unwrap();
     world.settle().await;
+    let image = rebuild::image(&world, "0a").await;
+    world.send("server", id, "rebuild", json!({"image": image, "stop": true})).await.unwrap();
+    world.settle().await;
     for (verb, body) in operations::EVERY {
         world.same_as_census(host).await;
         let body = serde_json::from_str(body).unwrap();
         world.send("server", id, verb, body).await.unwrap();
         world.settle().await;
         if *verb == "reboot" {
-            assert_eq!(world.hosts.census(host)[&id].boots, 2, "one launch, one reboot");
+            let boots = world.hosts.census(host)[&id].boots;
+            assert_eq!(boots, 3, "one launch, one rebuild, one reboot");
         }
         if *verb == "resize" {
             backups::everything(&world, id, None).await;

@@ -44,6 +44,7 @@ mod kept;
 mod nics;
 mod operations;
 mod plug;
+mod rebuild;
 mod records;
 mod sighting;
 mod snapshot;
@@ -589,6 +590,7 @@ impl Inner {
             Order::Launch {} => Box::pin(self.launch(work)).await,
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
             Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,
+            Order::Rebuild { image, start } => Box::pin(self.rebuild(work, image, *start)).await,
             Order::Resize { vcpus, memory_mib, placement } => {
                 Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
             }

@@ -66,6 +66,8 @@ pub enum HostStep {
     Password,
     /// It runs a small system in memory.
     Rescue,
+    /// Its root disk is made again.
+    Rebuild,
     /// It restarts.
     Reset,
     /// It is of another size from its next start on.
@@ -102,7 +104,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BackUp,
         Self::Define,
         Self::Discard,
@@ -111,6 +113,7 @@ impl HostStep {
         Self::Nics,
         Self::Password,
         Self::Plug,
+        Self::Rebuild,
         Self::Rescue,
         Self::Reset,
         Self::Resize,
@@ -170,6 +173,9 @@ pub struct SimServer {
     pub passwords: BTreeMap<String, String>,
     /// The order that last restarted it.
     reset_by: Option<String>,
+    /// The order that last had its root disk made again.
+    #[serde(default)]
+    rebuilt_by: Option<String>,
 }
 
 /// An interface as a host has it.
@@ -633,6 +639,36 @@ impl SimHost {
         })
     }
 
+    fn rebuild(
+        &self,
+        id: Uuid,
+        home: &Home,
+        task: &HostTask,
+        sha256: &str,
+        start: bool,
+    ) -> Result<(), DriverFault> {
+        let key = task.key.to_string();
+        let done = |world: &World| {
+            let server = world.hosts.get(&self.host).and_then(|servers| servers.get(&id));
+            server.is_none_or(|server| server.rebuilt_by.as_ref() == Some(&key))
+        };
+        if !done(&self.hosts.world()) {
+            self.stop(id)?;
+        }
+        self.change(HostStep::Rebuild, done, |world| {
+            let root = home.parts.disks.first();
+            let disk = root.and_then(|root| world.disks.get_mut(&self.host)?.get_mut(&root.id));
+            if let Some((_, image)) = disk {
+                *image = Some(sha256.to_owned());
+            }
+            let server = world.hosts.get_mut(&self.host).and_then(|servers| servers.get_mut(&id));
+            if let Some(server) = server {
+                server.rebuilt_by = Some(key.clone());
+            }
+        })?;
+        if start { self.start(id, home) } else { Ok(()) }
+    }
+
     fn rescue(&self, id: Uuid, system: &RescueSystem, task: &HostTask) -> Result<(), DriverFault> {
         // Before anything is stopped.
         let files = self.hosts.world().files.get(&self.host).cloned().unwrap_or_default();
@@ -725,6 +761,7 @@ impl HostDriver for SimHost {
                     rescued: false,
                     passwords: BTreeMap::new(),
                     reset_by: None,
+                    rebuilt_by: None,
                 };
                 server.size(home);
                 self.step(
@@ -752,6 +789,9 @@ impl HostDriver for SimHost {
                 let size = |server: &SimServer| (server.vcpus, server.memory_mib);
                 let done = |server: &SimServer| size(server) == (vcpus, memory_mib);
                 self.of(id, HostStep::Resize, done, |server| server.size(&home))?;
+            }
+            Order::Rebuild { image, start } => {
+                self.rebuild(id, home, task, &image.sha256, start)?
             }
             Order::Resume {} => self.suspend(id, false)?,
             Order::SetPassword { user, .. } => self.password(id, &user, task)?,

@@ -167,7 +167,7 @@ fn no(detail: String) -> Refusal {
 }
 
 /// Something that the launch names, if the caller may have it. What they may not have is not there.
-async fn one<T: Decider>(
+pub(super) async fn one<T: Decider>(
     gathering: &mut Gathering<'_>,
     field: &str,
     id: Uuid,

@@ -13,6 +13,7 @@ mod nic;
 mod operation;
 mod placement;
 mod project;
+mod rebuild;
 mod token;
 
 pub(crate) use mapping::{has_region, look_at_account};
@@ -78,6 +79,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             return placement::place(gathering).await;
         }
         ("server", "open-console") => console::ticket(gathering)?,
+        ("server", "rebuild") => rebuild::find(gathering).await?,
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,
         ("server", "set-password") => operation::password(gathering)?,

@@ -11,6 +11,7 @@ pub mod nic;
 pub mod order;
 pub mod parts;
 pub mod password;
+pub mod rebuild;
 pub mod rescue;
 pub mod resize;
 
@@ -255,6 +256,19 @@ pub enum Command {
         /// Which, by its id.
         nic: Uuid,
     },
+    /// Make its root disk from an image again: what was on it is gone; id, addresses and other disks stay.
+    Rebuild {
+        /// The image, by id; the one it was made from when left out.
+        #[serde(default)]
+        image: Option<Uuid>,
+        /// Stop it first when it runs, and start it afterwards; without this a server that runs is not
+        /// rebuilt.
+        #[serde(default)]
+        stop: bool,
+        /// What the image is: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        found: Option<Box<parts::Image>>,
+    },
     /// Call it something else. Its host name inside is its own affair.
     Rename {
         /// 1…100 characters.
@@ -488,6 +502,13 @@ pub enum Event {
     Protected {},
     /// It is to restart.
     RebootOrdered {},
+    /// Its root disk is to be made from an image again.
+    RebuildOrdered {
+        /// From which.
+        image: Box<parts::Image>,
+        /// Whether it runs, and is to run afterwards.
+        start: bool,
+    },
     /// It had vanished and was seen again.
     Reappeared {
         /// What it is now.
@@ -635,6 +656,7 @@ static VERBS: &[Verb] = &[
     operator("read-nics", "Has its host say what its interfaces have used by now."),
     operator("reboot", "Restarts a running server."),
     operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
+    operator("rebuild", "Makes a server's root disk from an image again."),
     operator("rename", "Calls a server of ours something else."),
     operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
     operator("reset-nic-traffic", "Counts the bytes of an interface from nothing."),
@@ -865,6 +887,7 @@ impl Decider for Server {
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
             },
             Command::RemoveNic { nic } => self.remove_nic(nic)?,
+            Command::Rebuild { image: _, stop, found } => self.rebuild(stop, found)?,
             Command::Rename { name } => {
                 let home = self.ours("rename")?;
                 check_name(&name)?;
@@ -941,6 +964,9 @@ impl Decider for Server {
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
                 match self.orders.out.take().map(|out| out.order) {
+                    Some(Order::Rebuild { image, .. }) => {
+                        self.at_home(|home| home.parts.rebuilt(*image));
+                    }
                     Some(Order::RemoveNic { nic }) => self.at_home(|home| home.parts.drop_nic(nic)),
                     Some(Order::Resize { vcpus, memory_mib, placement }) => self.at_home(|home| {
                         (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
@@ -1026,6 +1052,9 @@ impl Decider for Server {
             Event::Observed { seen, .. } | Event::Reappeared { seen } => self.see(seen),
             Event::Parked { reason, .. } => self.orders.park(reason),
             Event::RebootOrdered {} => self.orders.issue(Order::Reboot {}),
+            Event::RebuildOrdered { image, start } => {
+                self.orders.issue(Order::Rebuild { image, start });
+            }
             Event::RetryOrdered {} => self.orders.retry(),
             Event::StartOrdered {} => self.orders.issue(Order::Start {}),
             Event::StopOrdered {} => self.orders.issue(Order::Stop {}),
@@ -1055,6 +1084,7 @@ impl Decider for Server {
             Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
             Some(Outstanding { order: Order::Resume {}, .. }) => "resuming",
             Some(Outstanding { order: Order::Suspend {}, .. }) => "suspending",
+            Some(Outstanding { order: Order::Rebuild { .. }, .. }) => "rebuilding",
             Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
             Some(Outstanding { order: Order::Start {}, .. }) => "starting",
             Some(Outstanding { order: Order::Stop {}, .. }) => "stopping",

@@ -21,7 +21,7 @@ use crate::samples::{
     digest, equipment, exchange_rate, finding, found_backup, group, group_rules, holding, id,
     image_of, invoice, launch, machine, made, new_rate, nic, origin, own_network, place, placement,
     question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment,
-    servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time,
+    server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time,
     utilisation, watch,
 };
 
@@ -522,6 +522,11 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("change-nic", json!({"nic": id(15), "quota": most})));
             }
             let rescue = json!({"system": rescue_system(), "password": "sealed"});
+            for stop in [true, false] {
+                let found = server_image();
+                pool.push(("rebuild", json!({"stop": stop, "found": found})));
+            }
+            let rebuild = json!({"stop": true, "found": server_image()});
             let found = json!({"nic": nic(18, 20), "groups": group_rules("80")});
             let add = json!({"nic": {"network": id(12)}, "found": found});
             for (at, console) in [(30, "serial"), (31, "vnc"), (32, "serial")] {
@@ -544,6 +549,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("reset-nic-traffic", json!({"nic": id(15)})),
                 ("change-nic", json!({"nic": id(15), "quota": quota(7)})),
                 ("read-nics", json!({})),
+                ("rebuild", rebuild),
                 larger,
                 ("rescue", rescue),
                 ("open-console", console),
@@ -555,8 +561,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 ("undelete", json!({})),
                 ("purge", json!({})),
             ];
-            for (at, one) in rare.iter().cycle().take(42).enumerate() {
-                pool.insert(pool.len() * at / 42, one.clone());
+            for (at, one) in rare.iter().cycle().take(45).enumerate() {
+                pool.insert(pool.len() * at / 45, one.clone());
             }
             for quarter in 0..4 {
                 let at = pool.len() * quarter / 4;

@@ -255,6 +255,7 @@ fn server() -> Samples {
         E::Protected {},
         E::Reappeared { seen: machine(Power::Running) },
         E::RebootOrdered {},
+        E::RebuildOrdered { image: Box::new(server_image()), start: true },
         E::Remeasured { utilisation: utilisation(1, 288) },
         E::RemovalOrdered {},
         E::Removed { number: 3 },
@@ -523,6 +524,11 @@ pub(crate) fn launch() -> Value {
 }
 
 /// What a server is repaired with.
+/// What a server's root disk is made from.
+pub(crate) fn server_image() -> server::parts::Image {
+    serde_json::from_value(launch()["parts"]["image"].clone()).unwrap()
+}
+
 pub(crate) fn rescue_system() -> Value {
     json!({
         "kernel": "/var/lib/skyledger/rescue/kernel",

@@ -33,6 +33,9 @@ pub(super) struct Record {
     /// Its interfaces.
     #[serde(default)]
     pub(super) ports: Vec<Port>,
+    /// The number of the order by which its root disk was made again last.
+    #[serde(default)]
+    pub(super) rebuilt: Option<u64>,
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,

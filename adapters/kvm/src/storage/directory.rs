@@ -321,6 +321,50 @@ impl Directory {
         self.finish(&wanted, &files::part(&self.path(disk, format))).await
     }
 
+    /// Whether a disk that is there can be made from another file again.
+    ///
+    /// # Errors
+    /// It is not there, is smaller than the other file, or has snapshots, which would be lost.
+    pub async fn check_again(&self, disk: Uuid, origin: Origin<'_>) -> Result<(), StorageFault> {
+        let is = self.inspect(disk).await?;
+        check_origin(origin, is.size_bytes)?;
+        match self.snapshots(disk).await?.len() {
+            0 => Ok(()),
+            count => {
+                let what = format!("disk {disk} has {count} snapshots: delete them first");
+                Err(StorageFault::Unfit(what))
+            }
+        }
+    }
+
+    /// Makes a disk from another file again, as large as it was. A qcow2 disk may need that file as long
+    /// as it is there. It is the old disk until it is the new one.
+    ///
+    /// # Errors
+    /// As [`Self::check_again`], and the host's.
+    pub async fn make_again(
+        &self,
+        disk: Uuid,
+        origin: Origin<'_>,
+        on_origin: bool,
+    ) -> Result<Disk, StorageFault> {
+        self.check_again(disk, origin).await?;
+        let is = self.inspect(disk).await?;
+        let part = files::part(&is.path);
+        files::remove(&part).await?;
+        if on_origin && is.format == Format::Qcow2 {
+            let make = qemu_img::create_on(&part, origin.path, origin.format, is.size_bytes);
+            make.run().await?;
+        } else {
+            let (path, bytes) = (origin.path, origin.size_bytes);
+            qemu_img::convert(path, origin.format, &part, is.format, bytes).run().await?;
+            if look(&part, is.format).await?.size_bytes < is.size_bytes {
+                qemu_img::resize(&part, is.format, is.size_bytes).run().await?;
+            }
+        }
+        self.replace(disk).await
+    }
+
     /// Looks at a disk, also while a server has it.
     ///
     /// # Errors

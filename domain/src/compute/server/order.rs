@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::rescue::RescueSystem;
+use super::{parts::Image, rescue::RescueSystem};
 use crate::compute::placement::Placement;
 
 /// What a server can wait for.
@@ -33,6 +33,13 @@ pub enum Order {
     },
     /// Restart it.
     Reboot {},
+    /// Make its root disk from an image again, stopping it first where it runs.
+    Rebuild {
+        /// From which.
+        image: Box<Image>,
+        /// Whether it runs afterwards.
+        start: bool,
+    },
     /// Leave nothing of it on its host.
     Remove {},
     /// Take this interface from it.

@@ -281,14 +281,7 @@ impl Parts {
             let named = |no: Refusal| Refusal { detail: format!("nics[{at}].{}", no.detail), ..no };
             nic.check(&found.groups).map_err(named)?;
         }
-        let image = found.image.map(|(id, definition)| Image {
-            id,
-            sha256: definition.sha256,
-            format: definition.format,
-            source: definition.source,
-            size_mib: definition.size_mib,
-            os: definition.os,
-        });
+        let image = found.image.map(|(id, definition)| Image::of(id, definition));
         let parts = Self { image, firmware, disks, nics, groups: found.groups, keys: found.keys };
         // What its host would find out is found out before there is anything.
         parts.seed(server, &launch.name, None)?;

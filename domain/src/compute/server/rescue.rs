@@ -148,7 +148,10 @@ impl Server {
             Some(Order::Rescue { .. }) => {
                 rescue.map(|rescue| Event::LeaveRescueOrdered { start: rescue.runs })
             }
-            Some(Order::LeaveRescue { .. }) => Some(Event::StopOrdered {}),
+            // It may have been stopped already, and its disk may be the old one or the new one.
+            Some(Order::LeaveRescue { .. } | Order::Rebuild { start: true, .. }) => {
+                Some(Event::StopOrdered {})
+            }
             _ => None,
         };
         std::iter::once(Event::Abandoned {}).chain(next).collect()

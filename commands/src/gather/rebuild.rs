@@ -1,0 +1,46 @@
+//! The image that a server's root disk is made from again, as it is now.
+
+use domain::{
+    compute::{image::Image, server::Server},
+    kernel::{Refusal, codes},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{GatherFault, Gathering, launch::one};
+
+/// Puts the image into the command.
+pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    if !gathering.body["found"].is_null() {
+        let detail = "found: is found, not given; name the image";
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    }
+    let named = match &gathering.body["image"] {
+        Value::Null => None,
+        named => match serde_json::from_value::<Uuid>(named.clone()) {
+            Ok(id) => Some(id),
+            // What does not read is refused by the decider, with what is wrong.
+            Err(_) => return Ok(()),
+        },
+    };
+    let id = gathering.id.to_string();
+    let server = gathering.ledger.typed::<Server>(&id).await?.1;
+    // What is in the way is the decider's to say.
+    let stop = gathering.body["stop"] == true;
+    if server.check_rebuild(stop).is_err() {
+        return Ok(());
+    }
+    let named = match named {
+        None => None,
+        Some(id) => {
+            let project = server.observation.project;
+            let image: Image = one(gathering, "image", id, project, true).await?;
+            let definition = image.definition.filter(|_| !image.retired).ok_or_else(|| {
+                Refusal::new(&codes::INVALID_FIELD, format!("image: {id} is retired"))
+            })?;
+            Some((id, definition))
+        }
+    };
+    gathering.body["found"] = json!(server.image_again(named)?);
+    Ok(())
+}
