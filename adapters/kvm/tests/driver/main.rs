@@ -12,6 +12,7 @@ mod kept;
 mod life;
 mod nics;
 mod operations;
+mod rebuild;
 mod placed;
 mod snapshot;
 mod steps;
