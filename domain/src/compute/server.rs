@@ -251,11 +251,6 @@ pub enum Command {
     ReadNics {},
     /// Restart it.
     Reboot {},
-    /// Take an interface from it, also while it runs; its addresses are free then.
-    RemoveNic {
-        /// Which, by its id.
-        nic: Uuid,
-    },
     /// Make its root disk from an image again: what was on it is gone; id, addresses and other disks stay.
     Rebuild {
         /// The image, by id; the one it was made from when left out.
@@ -268,6 +263,11 @@ pub enum Command {
         /// What the image is: found out by Skyledger, and of no use to callers.
         #[serde(default)]
         found: Option<Box<parts::Image>>,
+    },
+    /// Take an interface from it, also while it runs; its addresses are free then.
+    RemoveNic {
+        /// Which, by its id.
+        nic: Uuid,
     },
     /// Call it something else. Its host name inside is its own affair.
     Rename {
@@ -655,8 +655,8 @@ static VERBS: &[Verb] = &[
     operator("purge", "Removes a deleted server for good, before its time."),
     operator("read-nics", "Has its host say what its interfaces have used by now."),
     operator("reboot", "Restarts a running server."),
-    operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     operator("rebuild", "Makes a server's root disk from an image again."),
+    operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     operator("rename", "Calls a server of ours something else."),
     operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
     operator("reset-nic-traffic", "Counts the bytes of an interface from nothing."),
