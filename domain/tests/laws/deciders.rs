@@ -21,8 +21,8 @@ use crate::samples::{
     digest, equipment, exchange_rate, finding, found_backup, group, group_rules, holding, id,
     image_of, invoice, launch, machine, made, new_rate, nic, origin, own_network, place, placement,
     question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment,
-    server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time,
-    utilisation, watch,
+    server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken,
+    terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
