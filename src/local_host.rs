@@ -48,6 +48,8 @@ pub(crate) enum Means {
         labels: BTreeSet<String>,
         /// Folders that other hosts reach as well.
         storages: Vec<PathBuf>,
+        /// How other hosts reach it, where it takes servers that run there.
+        reached: Option<driver::Reached>,
     },
     /// Nothing real: a host in memory, kept on a file.
     Simulated {
@@ -60,12 +62,13 @@ pub(crate) enum Means {
 pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Arc<dyn LocalHost>> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     match means {
-        Means::Libvirt { socket, labels, storages } => {
+        Means::Libvirt { socket, labels, storages, reached } => {
             let folder = std::path::absolute(folder).context("the data folder")?;
             let mut options = driver::Options::new(folder);
             options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
             options.labels.clone_from(labels);
             options.storages.clone_from(storages);
+            options.reached.clone_from(reached);
             let host = KvmHost::open(options).await.context("the host")?;
             host.guard().await.context("the rules of the host's servers")?;
             let changes = Mutex::new(host.changes());

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use adapters_agent::{Agent, AgentFault, ConnectFault, EpochFile, HttpLine, LineFault, Options};
 use adapters_console::exit::Exit;
 use adapters_http::problem;
+use adapters_kvm::driver::Reached;
 
 use super::{Failure, grammar::AgentOptions, runtime};
 use crate::{
@@ -70,7 +71,8 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
     } else {
         let labels = options.label.iter().cloned().collect();
         let (socket, storages) = (options.libvirt.clone(), options.storage.clone());
-        Means::Libvirt { socket, labels, storages }
+        let reached = reached(&options);
+        Means::Libvirt { socket, labels, storages, reached }
     };
     let local = local_host::reach(&means, host, &options.data).await?;
     let epoch_file = Some(EpochFile::within(&options.data).map_err(AgentFault::Epoch)?);
@@ -83,6 +85,12 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
     };
     agent.run(stopped).await?;
     Ok(Exit::Ok)
+}
+
+/// How other hosts reach this one, where it takes servers that run there.
+fn reached(options: &AgentOptions) -> Option<Reached> {
+    let libvirt = options.migration_uri.clone()?;
+    Some(Reached { libvirt, memory: options.migration_address.clone() })
 }
 
 /// The line to the server, as soon as there is one.

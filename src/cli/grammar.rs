@@ -1226,6 +1226,13 @@ pub(crate) struct AgentOptions {
     /// several times
     #[arg(long, value_name = "FOLDER", conflicts_with = "simulated", value_hint = ValueHint::DirPath)]
     pub(crate) storage: Vec<PathBuf>,
+    /// This host's libvirt as other hosts' reach it, such as qemu+tls://kvm-1.example/system: it then
+    /// takes servers that run elsewhere
+    #[arg(long, value_name = "URI", conflicts_with = "simulated")]
+    pub(crate) migration_uri: Option<String>,
+    /// Where their memory is sent to, such as tcp://10.0.0.5 [default: as libvirt finds it]
+    #[arg(long, value_name = "URI", requires = "migration_uri")]
+    pub(crate) migration_address: Option<String>,
     /// What is logged: info, skyledger=debug,warn … [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,

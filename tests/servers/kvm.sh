@@ -7,7 +7,9 @@
 # CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
 # folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
 # (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
-# which is empty. Where there is hugetlbfs, its mount is `hugepages`.
+# which is empty. Where there is hugetlbfs, its mount is `hugepages`. `peer` in it is a second host, with
+# `socket` and `net` of its own: from one to the other there is a wire, on which the first is 10.99.0.1
+# and the second 10.99.0.2, and each one's daemon listens there.
 #
 # Started from the disk, the guest does what a seed of cloud-init's NoCloud source says, as far as a
 # test asks: its name, its interfaces' addresses and routes, keys, and a script as userdata, once for
@@ -20,7 +22,7 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
@@ -241,9 +243,24 @@ answers() {
     timeout 20 virsh -q -c "qemu+unix:///system?socket=$1/socket" version >/dev/null 2>&1
 }
 
-# The host's first process. libvirt's folders are others than the machine's.
-host() { # FOLDER
-    local folder=$1 place child
+# The second host, inside of the first: with that it ends.
+start_peer() { # FOLDER
+    local peer
+    mkdir -p "$1"
+    unshare --mount --net --uts --pid --fork --mount-proc --kill-child --propagation private \
+        "$BASH" "$0" peer "${cache%/kvm}" "$1" >"$1/host.log" 2>&1 </dev/null &
+    peer=$!
+    while [ "$(readlink "/proc/$peer/ns/net")" = "$(readlink /proc/self/ns/net)" ]; do
+        kill -0 "$peer" && sleep 0.05
+    done
+    ip link add wire type veth peer name wire netns "$peer"
+    ip address add 10.99.0.1/24 dev wire
+    ip link set wire up
+}
+
+# A host's first process. libvirt's folders are others than the machine's.
+host() { # FOLDER NUMBER
+    local folder=$1 number=$2 place child
     for place in etc/libvirt var/lib/libvirt var/log/libvirt var/cache/libvirt run/libvirt; do
         mkdir -p "$folder/own/$place"
         [ -d "/$place" ] || { mkdir "/$place" && echo "/$place" >>"$folder/made"; }
@@ -275,6 +292,13 @@ host() { # FOLDER
     ip link set lo up
     ip link add lab type bridge
     ip link set lab up
+    if [ "$number" = 1 ]; then
+        start_peer "$folder/peer"
+    else
+        hostname kvm-2
+        until ip link set wire up 2>/dev/null; do sleep 0.05; done
+        ip address add 10.99.0.2/24 dev wire
+    fi
     # Nothing of the machine's: no user of its own, no cgroups, no security module.
     cat >/etc/libvirt/qemu.conf <<'CONF'
 user = "root"
@@ -293,13 +317,17 @@ unix_sock_ro_perms = "0700"
 unix_sock_rw_perms = "0700"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
-host_uuid = "6b1d53a4-2f0e-4c52-9a4e-0c8f4a1d7e01"
+host_uuid = "6b1d53a4-2f0e-4c52-9a4e-0c8f4a1d7e0$number"
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = "none"
+listen_addr = "10.99.0.$number"
 log_outputs = "3:file:$folder/log"
 CONF
     mkdir -p "$folder/sockets"
     ln -s sockets/libvirt-sock "$folder/socket"
     LIBVIRT_DRIVER_DIR=$folder/own/drivers PATH=$PATH:/usr/sbin \
-        libvirtd --config "$folder/libvirtd.conf" --pid-file "$folder/pid" &
+        libvirtd --listen --config "$folder/libvirtd.conf" --pid-file "$folder/pid" &
     child=$!
     # As the first process it has to see off all that end; with the daemon, the host ends.
     while kill -0 "$child" 2>/dev/null; do wait -n || true; done
@@ -334,6 +362,10 @@ start() {
             local first
             first=$(tr -d ' ' <"/proc/$(cat "$state.pid")/task/$(cat "$state.pid")/children")
             ln -s "/proc/$first/ns/net" "$folder/net"
+            for first in $(grep -lsF "$folder/peer" /proc/[0-9]*/cmdline); do
+                first=${first%/cmdline}
+                [ "$(cat "$first/comm" 2>/dev/null)" != bash ] || ln -sfn "$first/ns/net" "$folder/peer/net"
+            done
             echo "$folder"
             return
         fi
@@ -369,6 +401,7 @@ stop() {
 case $verb in
 start) start ;;
 stop) stop ;;
-host) host "$3" ;;
+host) host "$3" 1 ;;
+peer) host "$3" 2 ;;
 *) usage ;;
 esac

@@ -41,6 +41,7 @@ mod disks;
 mod fault;
 mod fetch;
 mod kept;
+mod migrate;
 mod nics;
 mod operations;
 mod plug;
@@ -71,9 +72,11 @@ use domain::{
     compute::{
         backup::Backup,
         disk::Disk,
-        host::HostSighting,
+        host::{Host, HostSighting},
         image,
-        server::{Machine, Order, Power, Server, console::ConsoleKind, home::Home, parts},
+        server::{
+            Machine, Order, Power, Server, console::ConsoleKind, home::Home, migrate::LIVE, parts,
+        },
         snapshot::Snapshot,
     },
     kernel::{Decider as _, StreamId},
@@ -88,6 +91,7 @@ use uuid::Uuid;
 
 pub use backup::Of;
 pub use census::Census;
+pub use migrate::Reached;
 pub use steps::{Hook, NoHook, Side, Step};
 
 use self::{
@@ -133,6 +137,8 @@ pub struct Options {
     pub labels: BTreeSet<String>,
     /// Folders that other hosts reach as well, each with its id in it: see [`crate::storage::shared`].
     pub storages: Vec<PathBuf>,
+    /// How other hosts reach it, where it takes servers that run there.
+    pub reached: Option<Reached>,
     /// How long a guest may take to stop before its power is taken away.
     pub stop_patience: Duration,
     /// For tests: asked at every step.
@@ -151,6 +157,7 @@ impl Options {
             kept: Kept::default(),
             labels: BTreeSet::new(),
             storages: Vec::new(),
+            reached: None,
             stop_patience: Duration::from_secs(90),
             hook: Arc::new(NoHook),
         }
@@ -234,7 +241,8 @@ impl KvmHost {
         let observed = sighting::observe(inner.options.kept.clone(), &inner.options.place).await?;
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
-        let labels = inner.options.labels.clone();
+        let mut labels = inner.options.labels.clone();
+        labels.extend(inner.options.reached.iter().map(|_| LIVE.to_owned()));
         let seen = sighting::sighting(&wire, observed, virtualisation, labels).await?;
         let storages = inner.storage.shared().there().await.into_keys().collect();
         Ok(HostSighting { storages, ..seen })
@@ -548,23 +556,13 @@ impl Inner {
     }
 
     async fn remove(&self, server: Uuid, home: &Home) -> Result<(), DriverFault> {
-        let wire = self.wire.get().await?;
-        if let Some(domain) = find(&wire, server).await? {
-            self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
-            self.step(Step::Undefine, server, undefine(&wire, &domain)).await?;
-        }
-        let clear = async {
+        let disks = |_| async {
             for disk in &home.parts.disks {
                 self.storage.of(disk.storage).await?.delete(disk.id).await?;
             }
-            let seed = self.layout.seed(server);
-            files::remove(&files::part(&seed)).await?;
-            files::remove(&seed).await?;
-            files::remove(&self.layout.serial(server)).await?;
             Ok(())
         };
-        self.step(Step::Clear, server, clear).await?;
-        self.step(Step::Unplug, server, self.plugs.unplug(&self.records, server)).await
+        self.forget(server, disks).await
     }
 
     /// What is there of a server now.
@@ -582,7 +580,26 @@ impl Inner {
         Ok(seen)
     }
 
-    async fn order(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
+    /// Carries an order out; the report where it is not what is seen of the server.
+    async fn order(&self, work: &Work<'_>, order: &Order) -> Result<Option<Report>, DriverFault> {
+        match order {
+            Order::Arrive { start, certain } => {
+                return Box::pin(self.arrive(work, *start, *certain)).await;
+            }
+            Order::Receive {} => return Box::pin(self.receive(work)).await.map(Some),
+            Order::Send { landing } => return Box::pin(self.send(work, landing)).await.map(Some),
+            Order::Remove {} => {
+                Box::pin(self.remove(work.server, work.home)).await?;
+                let body = json!({"number": work.number});
+                return Ok(Some(Report { verb: "confirm-removal", body }));
+            }
+            order => self.change(work, order).await?,
+        }
+        Ok(None)
+    }
+
+    /// Carries out an order after which the server is there.
+    async fn change(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
         match order {
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 Box::pin(self.change_nics(work, order)).await
@@ -594,7 +611,7 @@ impl Inner {
             Order::Resize { vcpus, memory_mib, placement } => {
                 Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
             }
-            Order::Resume {} => self.resume(work).await,
+            Order::Resume {} | Order::TakeBack {} => self.resume(work).await,
             Order::SetPassword { user, .. } => self.set_password(work, user).await,
             Order::Suspend {} => self.suspend(work).await,
             Order::Start {} => {
@@ -604,9 +621,12 @@ impl Inner {
             }
             Order::Stop {} => self.stop(work.server).await,
             Order::Reboot {} => Box::pin(self.reboot(work)).await,
-            Order::Remove {} => Box::pin(self.remove(work.server, work.home)).await,
-            Order::SetTags { .. } => {
-                Err(DriverFault::Unexpected("tags of a server of ours".to_owned()))
+            Order::Arrive { .. }
+            | Order::Receive {}
+            | Order::Remove {}
+            | Order::Send { .. }
+            | Order::SetTags { .. } => {
+                Err(DriverFault::Unexpected("no order of a server that stays".to_owned()))
             }
         }
     }
@@ -616,6 +636,9 @@ impl Inner {
         let StreamId { kind, id } = &task.key.stream;
         if kind == Disk::KIND {
             return Box::pin(self.carry_out_of_disk(task)).await;
+        }
+        if kind == Host::KIND {
+            return Box::pin(self.clear_server(task)).await;
         }
         if kind != Server::KIND {
             let why =
@@ -632,9 +655,8 @@ impl Inner {
         let work = Work { server, home, number, userdata, password, stores };
         let _turn = self.turn(server).await;
         self.begin(server, number).await?;
-        self.order(&work, &order).await?;
-        if order == (Order::Remove {}) {
-            return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
+        if let Some(report) = self.order(&work, &order).await? {
+            return Ok(report);
         }
         let seen = self.seen(server, home).await?;
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })

@@ -18,6 +18,7 @@ mod domain;
 mod fault;
 mod host;
 mod message;
+mod migrate;
 mod xdr;
 
 pub use backup::{Offered, Pull};
@@ -27,3 +28,4 @@ pub use domain::{
 };
 pub use fault::{Code, Fault};
 pub use host::{Node, Version};
+pub use migrate::Destination;

@@ -2,6 +2,7 @@
 //! of which may fail or lose its answer once.
 
 mod kept;
+mod moving;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,7 @@ use domain::{
     compute::{
         backup::Backup,
         disk::{self, Disk, Limits},
-        host::HostSighting,
+        host::{Host, HostSighting},
         placement::{Architecture, Cell, Core},
         server::{
             Machine, Order, Power,
@@ -64,10 +65,12 @@ pub enum HostStep {
     Plug,
     /// A password inside it is set.
     Password,
-    /// It runs a small system in memory.
-    Rescue,
     /// Its root disk is made again.
     Rebuild,
+    /// It is ready for a server that comes from another.
+    Receive,
+    /// It runs a small system in memory.
+    Rescue,
     /// It restarts.
     Reset,
     /// It is of another size from its next start on.
@@ -76,6 +79,8 @@ pub enum HostStep {
     Resume,
     /// A disk is what it was at a snapshot.
     RollBack,
+    /// A running server goes to another.
+    Send,
     /// A snapshot of a disk is there.
     Snapshot,
     /// A snapshot of a disk is gone.
@@ -104,7 +109,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::BackUp,
         Self::Define,
         Self::Discard,
@@ -114,11 +119,13 @@ impl HostStep {
         Self::Password,
         Self::Plug,
         Self::Rebuild,
+        Self::Receive,
         Self::Rescue,
         Self::Reset,
         Self::Resize,
         Self::Resume,
         Self::RollBack,
+        Self::Send,
         Self::Snapshot,
         Self::SnapshotRemoval,
         Self::Start,
@@ -143,6 +150,11 @@ pub enum HostFault {
     Transient,
     /// It is not done, and never will be.
     Rejected(String),
+    /// Of a server that is sent: whether it was done is not known here.
+    Unsure {
+        /// Whether it was.
+        arrived: bool,
+    },
 }
 
 /// A server as a host has it.
@@ -227,6 +239,9 @@ struct World {
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
+    /// Servers that hosts are ready for.
+    #[serde(default)]
+    ready: BTreeMap<Uuid, BTreeSet<Uuid>>,
     #[serde(flatten)]
     kept: Kept,
     #[serde(skip)]
@@ -305,7 +320,9 @@ impl SimHosts {
                 keep(&world)?;
                 Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
             }
-            Some(HostFault::Transient) => Err(DriverFault::Transient(format!("{step:?} failed"))),
+            Some(HostFault::Transient | HostFault::Unsure { .. }) => {
+                Err(DriverFault::Transient(format!("{step:?} failed")))
+            }
             Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
         }
     }
@@ -315,6 +332,11 @@ impl SimHosts {
         let mut world = self.world();
         world.epochs.insert(host, epoch);
         world.hosts.entry(host).or_default();
+    }
+
+    /// Nobody works for a host any more; what it has stays.
+    pub fn leave(&self, host: Uuid) {
+        self.world().epochs.remove(&host);
     }
 
     /// A host has a file from now on, as a kernel to rescue servers with.
@@ -355,6 +377,11 @@ impl SimHosts {
     /// image of each that has one.
     pub fn disks(&self, host: Uuid) -> BTreeMap<Uuid, (u64, Option<String>)> {
         self.world().disks.get(&host).cloned().unwrap_or_default()
+    }
+
+    /// The servers that a host is ready for, which come from others.
+    pub fn ready(&self, host: Uuid) -> BTreeSet<Uuid> {
+        self.world().ready.get(&host).cloned().unwrap_or_default()
     }
 
     /// What an agent would see of a host with so many cells, each with so many cores of two threads
@@ -623,6 +650,56 @@ impl SimHost {
         )
     }
 
+    /// A server as it is before it is started for the first time.
+    fn fresh(home: &Home, task: &HostTask) -> Result<SimServer, DriverFault> {
+        let userdata = task.userdata.clone().map(|text| Userdata::read(text, home.parts.system()));
+        let refused = |refusal: Refusal| DriverFault::Rejected(refusal.detail);
+        let userdata = userdata.transpose().map_err(refused)?;
+        let seed = home.seed(userdata.as_ref()).map_err(refused)?;
+        let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+        let mut server = SimServer {
+            running: false,
+            boots: 0,
+            vcpus: 0,
+            memory_mib: 0,
+            pins: BTreeSet::new(),
+            disks: BTreeMap::new(),
+            nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
+            seed: seed.files().into_iter().map(file).collect(),
+            suspended: false,
+            rescued: false,
+            passwords: BTreeMap::new(),
+            reset_by: None,
+            rebuilt_by: None,
+        };
+        server.size(home);
+        Ok(server)
+    }
+
+    /// What is there of a server.
+    fn seen(&self, id: Uuid, home: &Home) -> Result<Machine, DriverFault> {
+        let census = self.hosts.census(self.host);
+        let server = census.get(&id).ok_or_else(|| DriverFault::Rejected("it is gone".into()))?;
+        Ok(Machine {
+            name: home.name.clone(),
+            power: match server {
+                SimServer { suspended: true, .. } => Power::Suspended,
+                SimServer { running: true, .. } => Power::Running,
+                _ => Power::Stopped,
+            },
+            shape: format!("{}x{}", server.vcpus, server.memory_mib),
+            image: home.parts.image.as_ref().map(|image| image.id.to_string()),
+            zone: None,
+            vpc: None,
+            network: home.parts.nics.first().map(|nic| nic.network.to_string()),
+            addresses: sorted(server.nics.iter().flat_map(|nic| nic.addresses.clone())),
+            security_groups: Vec::new(),
+            disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
+            nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
+            tags: home.tags.clone(),
+        })
+    }
+
     fn suspend(&self, id: Uuid, suspended: bool) -> Result<(), DriverFault> {
         let step = if suspended { HostStep::Suspend } else { HostStep::Resume };
         let done = |server: &SimServer| server.suspended == suspended;
@@ -725,6 +802,10 @@ impl HostDriver for SimHost {
             Snapshot::KIND => return self.carry_out_of_snapshot(task),
             _ => {}
         }
+        if task.key.stream.kind == Host::KIND {
+            self.rest().await;
+            return self.clear(task);
+        }
         let unexpected = |what: &str| DriverFault::Unexpected(what.to_owned());
         let id: Uuid = task.key.stream.id.parse().map_err(|_| unexpected("the server's id"))?;
         let home = task.state.home.as_ref().ok_or_else(|| unexpected("a server of a cloud"))?;
@@ -740,30 +821,14 @@ impl HostDriver for SimHost {
                 let done = |server: &SimServer| server.nics == nics(server);
                 self.of(id, HostStep::Nics, done, |server| server.nics = nics(server))?;
             }
+            Order::Arrive { start, certain } => {
+                if let Some(report) = self.arrive(id, (start, certain), home, task)? {
+                    return Ok(report);
+                }
+            }
             Order::Launch {} => {
                 self.store(&home.parts, task)?;
-                let userdata =
-                    task.userdata.clone().map(|text| Userdata::read(text, home.parts.system()));
-                let refused = |refusal: Refusal| DriverFault::Rejected(refusal.detail);
-                let userdata = userdata.transpose().map_err(refused)?;
-                let seed = home.seed(userdata.as_ref()).map_err(refused)?;
-                let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
-                let mut server = SimServer {
-                    running: false,
-                    boots: 0,
-                    vcpus: 0,
-                    memory_mib: 0,
-                    pins: BTreeSet::new(),
-                    disks: BTreeMap::new(),
-                    nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
-                    seed: seed.files().into_iter().map(file).collect(),
-                    suspended: false,
-                    rescued: false,
-                    passwords: BTreeMap::new(),
-                    reset_by: None,
-                    rebuilt_by: None,
-                };
-                server.size(home);
+                let server = Self::fresh(home, task)?;
                 self.step(
                     HostStep::Define,
                     |servers| servers.contains_key(&id),
@@ -798,6 +863,9 @@ impl HostDriver for SimHost {
             Order::Suspend {} => self.suspend(id, true)?,
             Order::Start {} => self.start(id, home)?,
             Order::Stop {} => self.stop(id)?,
+            Order::Receive {} => return self.receive(id, task),
+            Order::Send { .. } => return self.send(id, home, task),
+            Order::TakeBack {} => self.suspend(id, false)?,
             Order::Reboot {} => {
                 // Whether it was done already cannot be seen of a running server: the order's key
                 // is left with it.
@@ -826,26 +894,7 @@ impl HostDriver for SimHost {
             Order::SetTags { .. } => return Err(unexpected("tags of a server of ours")),
         }
         self.rest().await;
-        let census = self.hosts.census(self.host);
-        let server = census.get(&id).ok_or_else(|| DriverFault::Rejected("it is gone".into()))?;
-        let seen = Machine {
-            name: home.name.clone(),
-            power: match server {
-                SimServer { suspended: true, .. } => Power::Suspended,
-                SimServer { running: true, .. } => Power::Running,
-                _ => Power::Stopped,
-            },
-            shape: format!("{}x{}", server.vcpus, server.memory_mib),
-            image: home.parts.image.as_ref().map(|image| image.id.to_string()),
-            zone: None,
-            vpc: None,
-            network: home.parts.nics.first().map(|nic| nic.network.to_string()),
-            addresses: sorted(server.nics.iter().flat_map(|nic| nic.addresses.clone())),
-            security_groups: Vec::new(),
-            disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
-            nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
-            tags: home.tags.clone(),
-        };
+        let seen = self.seen(id, home)?;
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
     }
 }

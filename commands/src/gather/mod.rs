@@ -8,6 +8,7 @@ mod console;
 mod disk;
 mod launch;
 mod mapping;
+mod migrate;
 mod network;
 mod nic;
 mod operation;
@@ -72,12 +73,14 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("security-group", "retire") => nic::unused(gathering).await?,
         ("server", "add-nic") => nic::add(gathering).await?,
         ("server", "change-nic") => nic::change(gathering).await?,
+        ("server", "evacuate") => migrate::evacuate(gathering).await?,
         ("server", "follow-groups") => nic::follow(gathering).await?,
         ("server", "launch") => {
             project::check(gathering).await?;
             launch::find(gathering).await?;
             return placement::place(gathering).await;
         }
+        ("server", "migrate") => migrate::migrate(gathering).await?,
         ("server", "open-console") => console::ticket(gathering)?,
         ("server", "rebuild") => rebuild::find(gathering).await?,
         ("server", "rescue") => operation::rescue(gathering).await?,

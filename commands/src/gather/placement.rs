@@ -11,7 +11,7 @@ use crate::fleet::PlaceFault;
 
 /// Whether a command takes a place in the fleet.
 pub(crate) fn is_placed(kind: &Kind, verb: &str) -> bool {
-    kind.name == "server" && matches!(verb, "launch" | "resize")
+    kind.name == "server" && matches!(verb, "evacuate" | "launch" | "migrate" | "resize")
 }
 
 /// Puts the place into the command.

@@ -28,7 +28,7 @@ pub enum Way {
 /// What is in the way of a server's going elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Obstacle {
-    /// One word for programs: `deleted`, `devices`, `local-disks`, `no-room`, `order`, `rescued`.
+    /// One word for programs: `bound`, `deleted`, `devices`, `local-disks`, `no-room`, `order`, `rescued`.
     pub code: &'static str,
     /// What it is, and what to do.
     pub detail: String,
@@ -62,23 +62,14 @@ fn obstacle(code: &'static str, detail: impl Into<String>) -> Obstacle {
 }
 
 /// What is in the way by what a server is, wherever it would go.
-fn own_obstacles(server: &Server) -> Vec<Obstacle> {
+fn own_obstacles(server: &Server, live: bool) -> Vec<Obstacle> {
     let Some(home) = &server.home else { return Vec::new() };
     let mut found = Vec::new();
     if let Some(until) = home.deleted_until {
         let detail = format!("it is deleted and goes by itself on {until}: purge it to be sooner");
         found.push(obstacle("deleted", detail));
     }
-    let devices = home.placement.holding.devices.len();
-    if devices > 0 {
-        let detail = format!("it has {devices} devices of this host for itself");
-        found.push(obstacle("devices", detail));
-    }
-    let disks = home.parts.disks.iter().filter(|disk| disk.storage.is_none()).count();
-    if disks > 0 {
-        let detail = format!("{disks} of its disks are on this host alone");
-        found.push(obstacle("local-disks", detail));
-    }
+    found.extend(home.tied(live).into_iter().map(|(code, detail)| obstacle(code, detail)));
     match &server.orders.out {
         Some(Outstanding { order: Order::Remove {}, parked: None, .. }) => {
             found.push(obstacle("order", "it is being removed: wait until it is gone"));
@@ -134,9 +125,11 @@ pub fn drain(
     });
     let mut all = Vec::new();
     for (id, server, home) in servers {
-        let mut obstacles = own_obstacles(&server);
+        let seen = server.observation.seen.as_ref();
+        let runs = seen.is_some_and(|seen| seen.power != Power::Stopped);
+        let mut obstacles = own_obstacles(&server, runs);
         let mut to = None;
-        match fleet.place(&home.elsewhere()) {
+        match fleet.place(&home.elsewhere(None, runs)) {
             Ok(placement) => {
                 to = Some(placement.host);
                 if obstacles.is_empty() {
@@ -148,8 +141,6 @@ pub fn drain(
                 obstacles.push(obstacle("no-room", nowhere(unplaced)));
             }
         }
-        let runs =
-            server.observation.seen.as_ref().is_some_and(|seen| seen.power != Power::Stopped);
         let way = if runs { Way::Live } else { Way::Cold };
         all.push(Leaving {
             server: id,

@@ -34,8 +34,10 @@ use super::{
     storage::{self, STORAGES_MAX, StorageId},
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes, fields},
-    observation::NoOrder,
+    kernel::{
+        Caller, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
+        fields,
+    },
     tenancy::check_name,
 };
 
@@ -132,10 +134,24 @@ impl HostSighting {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
+    /// Give up the order that is parked: what is left of a server is a person's to remove.
+    Abandon {},
+    /// A server is elsewhere now: nothing of it is to be left here.
+    Clear {
+        /// Which.
+        server: ServerId,
+        /// This host's own id.
+        host: HostId,
+    },
     /// Say what is wanted of it; the whole of it.
     Configure {
         /// What is wanted.
         settings: HostSettings,
+    },
+    /// Its agent has left nothing of a server.
+    ConfirmClearing {
+        /// The order's number.
+        number: u64,
     },
     /// Give it no new servers; those it has stay.
     Disable {},
@@ -151,6 +167,13 @@ pub enum Command {
     },
     /// Say that it is being worked on: it gets no servers.
     EnterMaintenance {},
+    /// It is taken to be dead: what its agent does from now on counts only after it has joined again.
+    Fence {
+        /// The server that is had back elsewhere.
+        server: ServerId,
+        /// This host's own id.
+        host: HostId,
+    },
     /// Its agent begins to work for it; any agent before it is fenced off.
     Join {
         /// The epoch that begins: one more than that before.
@@ -173,6 +196,13 @@ pub enum Command {
         #[serde(default)]
         last_heard: Option<DateTime<Utc>>,
     },
+    /// The runner gives up until a person decides.
+    Park {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
     /// A server is placed here.
     Reserve {
         /// What it takes.
@@ -190,6 +220,8 @@ pub enum Command {
     },
     /// Take it out of the estate; it must have no server.
     Retire {},
+    /// Go on with the order that is parked.
+    Retry {},
     /// Its agent says what it is.
     Sight {
         /// The agent's epoch.
@@ -203,12 +235,26 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 pub enum Event {
+    /// A parked order was given up.
+    Abandoned {},
     /// Its agent is heard again.
     BecameReachable {},
     /// Its agent is not heard any more.
     BecameUnreachable {
         /// When it was heard last, or when that was noticed where nobody knows.
         since: DateTime<Utc>,
+    },
+    /// Nothing of a server is left here.
+    Cleared {
+        /// Which.
+        server: ServerId,
+    },
+    /// Nothing of a server is to be left here.
+    ClearingOrdered {
+        /// Which.
+        server: ServerId,
+        /// The host's own id.
+        host: HostId,
     },
     /// This is wanted of it from now on.
     Configured {
@@ -226,6 +272,11 @@ pub enum Event {
         /// What is wanted of it.
         settings: HostSettings,
     },
+    /// It is taken to be dead; the epoch of its agent is over.
+    Fenced {
+        /// The epoch that begins, in which nobody works for it.
+        epoch: u64,
+    },
     /// An agent works for it; those before it do not any more.
     Joined {
         /// The agent's epoch: one more than that before.
@@ -237,6 +288,13 @@ pub enum Event {
     MaintenanceEntered {},
     /// It is not being worked on any more.
     MaintenanceLeft {},
+    /// The runner gave up until a person decides.
+    Parked {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
     /// A server was given back what it took.
     Released {
         /// Which.
@@ -254,6 +312,8 @@ pub enum Event {
     },
     /// It is no part of the estate any more.
     Retired {},
+    /// A parked order goes on.
+    RetryOrdered {},
     /// It was seen to be different.
     Sighted {
         /// What it is now.
@@ -294,6 +354,30 @@ pub struct Host {
     /// What servers hold of it.
     #[serde(default)]
     pub holdings: BTreeMap<ServerId, Holding>,
+    /// Whether it is taken to be dead, until an agent joins it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
+    /// Servers that are elsewhere, and of which something may be left here, with this host's own id. They
+    /// hold what they held until that is gone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clearing: BTreeMap<ServerId, HostId>,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub orders: Orders<Order>,
+}
+
+/// What a host can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "HostOrder")]
+pub enum Order {
+    /// Leave nothing of a server that is elsewhere now. What it shares with other hosts stays.
+    Clear {
+        /// Which.
+        server: ServerId,
+        /// On which host.
+        host: HostId,
+    },
 }
 
 const fn admin(name: &'static str, summary: &'static str) -> Verb {
@@ -305,19 +389,28 @@ const fn system(name: &'static str, summary: &'static str) -> Verb {
 }
 
 static VERBS: &[Verb] = &[
+    admin(
+        "abandon",
+        "Gives up the parked order: what is left of a server is a person's to remove.",
+    ),
+    system("clear", "Has nothing left here of a server that is elsewhere."),
     admin("configure", "Says what is wanted of it: tags, over-commit, what it keeps for itself."),
+    system("confirm-clearing", "Reports that nothing of a server is left here."),
     admin("disable", "Gives it no new servers; those it has stay."),
     admin("enable", "Gives it servers again."),
     Verb { creates: true, ..admin("enrol", "Makes a host known, before its agent joins.") },
     admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
+    system("fence", "Takes it to be dead: its agent's epoch is over."),
     system("join", "An agent begins to work for it; the one before is fenced off."),
     admin("leave-maintenance", "Says that it is not being worked on any more."),
     system("mark-reachable", "Reports that its agent is heard again."),
     system("mark-unreachable", "Reports that its agent has not been heard for a while."),
+    system("park", "Reports that an order keeps failing."),
     system("release", "Gives back what a server took."),
     system("reserve", "Takes what a server was placed on."),
     system("resize", "Takes something else for a server that is here."),
     admin("retire", "Takes it out of the estate; it must have no server."),
+    admin("retry", "Goes on with the parked order."),
     system("sight", "Reports what its agent sees of it."),
 ];
 
@@ -367,8 +460,13 @@ impl Host {
     /// # Errors
     /// `stale-epoch`.
     pub fn check_epoch(&self, epoch: u64) -> Result<(), Refusal> {
-        if epoch == self.epoch && epoch > 0 {
+        if epoch == self.epoch && epoch > 0 && !self.fenced {
             return Ok(());
+        }
+        if self.fenced && epoch + 1 == self.epoch {
+            let detail =
+                format!("epoch: {} was taken to be dead in {epoch}; join again", self.name);
+            return Err(Refusal::new(&codes::HOST_FENCED, detail));
         }
         let detail = format!("epoch: {epoch} is over, {} works for {}", self.epoch, self.name);
         Err(Refusal::new(&codes::STALE_EPOCH, detail))
@@ -429,6 +527,21 @@ impl Host {
         seen
     }
 
+    /// Nothing of a server is left, or is this host's affair any more.
+    fn cleared(&mut self, server: ServerId) {
+        self.orders.settle();
+        self.clearing.remove(&server);
+        self.holdings.remove(&server);
+        self.clear_next();
+    }
+
+    /// One after the other.
+    fn clear_next(&mut self) {
+        if let (None, Some((server, host))) = (&self.orders.out, self.clearing.first_key_value()) {
+            self.orders.issue(Order::Clear { server: *server, host: *host });
+        }
+    }
+
     /// A host that is there, else it is the wrong state for this.
     fn there(&self, verb: &str) -> Result<(), Refusal> {
         if self.name.is_empty() || self.retired {
@@ -444,7 +557,7 @@ impl Decider for Host {
     const SUMMARY: &'static str = "A machine of our own that runs servers.";
     type Command = Command;
     type Event = Event;
-    type Order = NoOrder;
+    type Order = Order;
 
     fn verbs() -> &'static [Verb] {
         VERBS
@@ -453,11 +566,29 @@ impl Decider for Host {
     fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         let none_if = |already: bool, event: Event| if already { vec![] } else { vec![event] };
         Ok(match command {
+            Command::Abandon {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::Abandoned {}]
+            }
+            Command::Clear { server, host } => {
+                let is_new =
+                    self.holdings.contains_key(&server) && !self.clearing.contains_key(&server);
+                none_if(!is_new, Event::ClearingOrdered { server, host })
+            }
             Command::Configure { settings } => {
                 self.there("configure")?;
                 Self::check(&settings, self.seen.as_ref())?;
                 none_if(settings == self.settings, Event::Configured { settings })
             }
+            Command::ConfirmClearing { number } => match &self.orders.out {
+                Some(Outstanding { order: Order::Clear { server, .. }, .. })
+                    if self.orders.is_out(number) =>
+                {
+                    vec![Event::Cleared { server: *server }]
+                }
+                // A report about an order that is settled already says nothing new.
+                _ => vec![],
+            },
             Command::Disable {} => {
                 self.there("disable")?;
                 none_if(self.disabled, Event::Disabled {})
@@ -479,7 +610,16 @@ impl Decider for Host {
                 self.there("enter-maintenance")?;
                 none_if(self.maintenance, Event::MaintenanceEntered {})
             }
-            Command::Join { epoch, agent } if (epoch, &agent) == (self.epoch, &self.agent) => {
+            Command::Fence { .. } if self.fenced => vec![],
+            Command::Fence { .. } if self.unreachable_since.is_none() => {
+                let detail =
+                    format!("{} is heard: let its servers go elsewhere by `migrate`", self.name);
+                return Err(Refusal::new(&codes::WRONG_STATE, detail));
+            }
+            Command::Fence { .. } => vec![Event::Fenced { epoch: self.epoch + 1 }],
+            Command::Join { epoch, agent }
+                if (epoch, &agent) == (self.epoch, &self.agent) && !self.fenced =>
+            {
                 self.there("join")?;
                 vec![]
             }
@@ -510,6 +650,10 @@ impl Decider for Host {
                 let since = last_heard.unwrap_or(stamp.now);
                 none_if(self.unreachable_since.is_some(), Event::BecameUnreachable { since })
             }
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
+                vec![Event::Parked { number, reason }]
+            }
+            Command::Park { .. } => vec![],
             Command::Release { server } => {
                 none_if(!self.holdings.contains_key(&server), Event::Released { server })
             }
@@ -544,12 +688,17 @@ impl Decider for Host {
             Command::Retire {} if self.retired => vec![],
             Command::Retire {} => {
                 self.there("retire")?;
-                let servers = self.holdings.len();
+                let servers = self.holdings.keys().filter(|one| !self.clearing.contains_key(one));
+                let servers = servers.count();
                 if servers > 0 {
                     let detail = format!("{} has {servers} servers", self.name);
                     return Err(Refusal::new(&codes::IN_USE, detail));
                 }
                 vec![Event::Retired {}]
+            }
+            Command::Retry {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::RetryOrdered {}]
             }
             Command::Sight { epoch, seen } => {
                 self.there("sight")?;
@@ -570,6 +719,21 @@ impl Decider for Host {
 
     fn evolve(mut self, event: Event) -> Self {
         match event {
+            Event::Abandoned {} => {
+                if let Some(Outstanding { order: Order::Clear { server, .. }, .. }) =
+                    self.orders.out
+                {
+                    self.cleared(server);
+                }
+            }
+            Event::Cleared { server } => self.cleared(server),
+            Event::ClearingOrdered { server, host } => {
+                self.clearing.insert(server, host);
+                self.clear_next();
+            }
+            Event::Fenced { epoch } => (self.epoch, self.fenced) = (epoch, true),
+            Event::Parked { reason, .. } => self.orders.park(reason),
+            Event::RetryOrdered {} => self.orders.retry(),
             Event::BecameReachable {} => self.unreachable_since = None,
             Event::BecameUnreachable { since } => self.unreachable_since = Some(since),
             Event::Configured { settings } => self.settings = settings,
@@ -582,6 +746,7 @@ impl Decider for Host {
             Event::Joined { epoch, agent } => {
                 self.epoch = epoch;
                 self.agent = agent;
+                self.fenced = false;
                 self.unreachable_since = None;
             }
             Event::MaintenanceEntered {} => self.maintenance = true,
@@ -596,8 +761,8 @@ impl Decider for Host {
         self
     }
 
-    fn order(&self) -> Option<Outstanding<NoOrder>> {
-        None
+    fn order(&self) -> Option<Outstanding<Order>> {
+        self.orders.out.clone()
     }
 
     fn status(&self) -> &'static str {
@@ -618,6 +783,11 @@ impl Decider for Host {
             tags: self.settings.tags.iter().map(|tag| (tag.clone(), String::new())).collect(),
             ..Facets::default()
         }
+    }
+
+    fn on_host(&self) -> Option<OnHost> {
+        let Order::Clear { server, host } = self.orders.out.as_ref()?.order;
+        Some(OnHost { host: host.uuid(), server: Some(server.uuid()) })
     }
 
     fn claims(&self, events: &[Event]) -> Vec<String> {

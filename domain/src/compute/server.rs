@@ -7,6 +7,7 @@
 pub mod boot;
 pub mod console;
 pub mod home;
+pub mod migrate;
 pub mod nic;
 pub mod order;
 pub mod parts;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use boot::BootDevice;
 use console::{Console, ConsoleEnd, ConsoleKind};
 use home::{Home, Launch};
+use migrate::{Landing, MigrationStep};
 use nic::SeenNic;
 pub use order::{CloudOrder, Order};
 use rescue::{Rescue, RescueSystem};
@@ -160,6 +162,13 @@ pub enum Command {
         /// What is there now.
         seen: Machine,
     },
+    /// A host has carried out a step of its way to another one.
+    ConfirmMigration {
+        /// The order's number.
+        number: u64,
+        /// What became of it.
+        step: MigrationStep,
+    },
     /// The driver has left nothing of it on its host.
     ConfirmRemoval {
         /// The order's number.
@@ -181,6 +190,18 @@ pub enum Command {
         /// SHA-256 of the ticket, in hex.
         ticket: String,
     },
+    /// Have it back on another host: its own is dead, and everything it needs lies elsewhere.
+    Evacuate {
+        /// The host; the best one when left out.
+        #[serde(default)]
+        to: Option<HostId>,
+        /// That somebody has made sure that its host is switched off.
+        #[serde(default)]
+        host_is_down: bool,
+        /// What it takes there: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        placement: Option<Box<Placement>>,
+    },
     /// Its security groups have these rules by now.
     FollowGroups {
         /// The rules of its groups: found by Skyledger.
@@ -201,6 +222,15 @@ pub enum Command {
     Measure {
         /// The day, and what is known of it.
         utilisation: Utilisation,
+    },
+    /// Let it go to another host: while it runs, or while it is stopped.
+    Migrate {
+        /// The host; the best one when left out.
+        #[serde(default)]
+        to: Option<HostId>,
+        /// What it takes there: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        placement: Option<Box<Placement>>,
     },
     /// Its host saw that it runs, or that it does not, without having been told to change that.
     Notice {
@@ -417,6 +447,13 @@ pub enum Event {
         /// What it is.
         seen: Machine,
     },
+    /// It has its place on another host, for its own is dead, and is to be there.
+    Evacuated {
+        /// What it takes there.
+        to: Box<Placement>,
+        /// Whether it is to run.
+        start: bool,
+    },
     /// Its security groups have other rules, which are to be enforced.
     GroupsFollowed {
         /// The rules of those that changed.
@@ -436,6 +473,41 @@ pub enum Event {
     Measured {
         /// The day, and what is known of it.
         utilisation: Utilisation,
+    },
+    /// It stays where it was, as it was.
+    MigrationFailed {
+        /// The order's number.
+        number: u64,
+        /// Why.
+        reason: String,
+        /// What is there.
+        seen: Machine,
+    },
+    /// It is to go to another host, where it has its place as well.
+    MigrationOrdered {
+        /// What it takes there.
+        to: Box<Placement>,
+        /// Whether it runs meanwhile.
+        live: bool,
+    },
+    /// The host that it goes to is ready.
+    MigrationPrepared {
+        /// The order's number.
+        number: u64,
+        /// Where it lies there.
+        landing: Landing,
+    },
+    /// The host that it was to go to has nothing of it: it is to go on where it was.
+    MigrationReturned {
+        /// The order's number.
+        number: u64,
+    },
+    /// Its host has handed it over.
+    MigrationSent {
+        /// The order's number.
+        number: u64,
+        /// Whether it is known not to run there any more.
+        certain: bool,
     },
     /// It is to have another interface, with these addresses.
     NicAdditionOrdered {
@@ -631,10 +703,12 @@ static VERBS: &[Verb] = &[
     },
     operator("change-nic", "Limits an interface of a server of ours, and guards it."),
     system("confirm", false, "Reports that an order was carried out."),
+    system("confirm-migration", false, "Reports a step of its way to another host."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
     system("dismiss-disk", false, "Has it not started with a disk any more."),
     system("enter-console", false, "Reports that somebody came with a ticket for a console."),
+    operator("evacuate", "Has a server back whose host is dead, where its disks are shared."),
     system(
         "follow-groups",
         false,
@@ -644,6 +718,7 @@ static VERBS: &[Verb] = &[
     system("leave-console", false, "Reports that a console was closed."),
     operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
     operator("measure", "Says how much of it was used on a day."),
+    operator("migrate", "Lets a server of ours go to another host, running or stopped."),
     system("notice", false, "Reports that a server of ours runs, or does not any more."),
     system("observe", true, "Reports what was seen in the cloud."),
     operator(
@@ -762,16 +837,20 @@ impl Decider for Server {
 
     fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         Ok(match command {
-            Command::Abandon {} => {
-                self.orders.ensure_parked()?;
-                self.abandoned()
-            }
+            Command::Abandon {} => match self.gives_up()? {
+                Some(events) => events,
+                None => {
+                    self.orders.ensure_parked()?;
+                    self.abandoned()
+                }
+            },
             Command::AddNic { nic, found } => self.add_nic(&nic, found)?,
             Command::AdmitDisk { host, disk } => {
                 let home = self.ours("attach a disk")?;
                 if self.is_deleted() || self.observation.seen.is_none() {
                     return Err(Refusal::wrong_state("attach a disk", self.status()));
                 }
+                self.stays("attach a disk")?;
                 if home.placement.host != host {
                     let detail = "server: it is on another host than the disk";
                     return Err(Refusal::new(&codes::INVALID_FIELD, detail));
@@ -792,6 +871,7 @@ impl Decider for Server {
             Command::DismissDisk { disk } => {
                 let has = self.home.iter().flat_map(|home| &home.parts.disks);
                 let has = has.into_iter().any(|known| known.id == disk);
+                self.stays("detach a disk")?;
                 if has { vec![Event::DiskDismissed { disk }] } else { vec![] }
             }
             Command::Assign { .. } if self.observation.seen.is_none() && self.home.is_none() => {
@@ -801,13 +881,16 @@ impl Decider for Server {
             Command::Assign { project } => vec![Event::Assigned { project }],
             Command::ChangeNic(change) => self.change_nic(change)?,
             Command::Confirm { number, seen }
-                if self.orders.is_out(number) && !self.is_removed_by(number) =>
+                if self.orders.is_out(number)
+                    && !self.is_removed_by(number)
+                    && !self.is_on_its_way() =>
             {
                 self.confirmed(number, seen, stamp)
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
+            Command::ConfirmMigration { number, step } => self.stepped(number, step),
             Command::ConfirmRemoval { number } if self.is_removed_by(number) => {
                 vec![Event::Removed { number }]
             }
@@ -829,6 +912,9 @@ impl Decider for Server {
                     (false, true) => vec![deleted, Event::StopOrdered {}],
                     (false, false) => return no("it is not stopped: stop it first, or say `stop`"),
                 }
+            }
+            Command::Evacuate { host_is_down, placement, .. } => {
+                self.evacuate(host_is_down, placement)?
             }
             Command::FollowGroups { groups } => self.follow_groups(groups)?,
             Command::Launch(_) if self.home.is_some() || self.observation.seen.is_some() => {
@@ -852,6 +938,7 @@ impl Decider for Server {
                     News::More => vec![Event::Remeasured { utilisation }],
                 }
             }
+            Command::Migrate { placement, .. } => self.migrate(placement)?,
             Command::Notice { number, power } => match self.noticed(number, power) {
                 Some(seen) => {
                     vec![Event::Observed { seen, fields: vec!["power".to_owned()], actor: None }]
@@ -959,7 +1046,10 @@ impl Decider for Server {
 
     fn evolve(mut self, event: Event) -> Self {
         match event {
-            Event::Abandoned {} => self.orders.settle(),
+            Event::Abandoned {} => {
+                self.at_home(|home| home.moving = None);
+                self.orders.settle();
+            }
             Event::Assigned { project } => self.observation.project = project,
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
@@ -974,6 +1064,7 @@ impl Decider for Server {
                     }),
                     _ => {}
                 }
+                self.at_home(|home| home.moving = None);
                 self.orders.settle();
                 self.see(seen);
             }
@@ -1041,6 +1132,12 @@ impl Decider for Server {
             Event::DiskDismissed { disk } => {
                 self.at_home(|home| home.parts.disks.retain(|known| known.id != disk));
             }
+            Event::Evacuated { .. }
+            | Event::MigrationFailed { .. }
+            | Event::MigrationOrdered { .. }
+            | Event::MigrationPrepared { .. }
+            | Event::MigrationReturned { .. }
+            | Event::MigrationSent { .. } => self.moved(event),
             Event::Discovered { origin, project, seen } => {
                 self.observation.origin = Some(origin);
                 self.observation.project = project;
@@ -1079,6 +1176,11 @@ impl Decider for Server {
             Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",
+            Some(Outstanding {
+                order:
+                    Order::Arrive { .. } | Order::Receive {} | Order::Send { .. } | Order::TakeBack {},
+                ..
+            }) => "migrating",
             Some(Outstanding { order: Order::RemoveNic { .. }, .. }) => "removing-nic",
             Some(Outstanding { order: Order::Rescue { .. }, .. }) => "rescuing",
             Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
@@ -1107,7 +1209,12 @@ impl Decider for Server {
     }
 
     fn on_host(&self) -> Option<OnHost> {
-        let placement = &self.home.as_ref()?.placement;
+        let home = self.home.as_ref()?;
+        let out = self.orders.out.as_ref().map(|out| &out.order);
+        let placement = match (out, &home.moving) {
+            (Some(Order::Receive {}), Some(moving)) => &moving.to,
+            _ => &home.placement,
+        };
         let server = Some(placement.holding.server.uuid());
         Some(OnHost { host: placement.host.uuid(), server })
     }
@@ -1130,7 +1237,8 @@ impl Decider for Server {
             let made = self.home.iter().filter(move |_| made);
             let made = made.flat_map(|home| home.parts.tell_disks("made-with-server"));
             let of_home = Home::companions(event, self.home.as_ref()).into_iter();
-            of_home.chain(kept).chain(made).chain(self.nic_companion(event))
+            let of_home = of_home.chain(kept).chain(made).chain(self.nic_companion(event));
+            of_home.chain(self.moves(event))
         };
         events.iter().flat_map(of).collect()
     }

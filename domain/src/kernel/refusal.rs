@@ -87,6 +87,8 @@ codes! {
     CREDENTIAL_OTHER_ACCOUNT = "credential-other-account" 422 "the credential belongs to another account";
     /// Only the newest 31 days of a server take numbers: send them as the days go by.
     DAY_SETTLED = "day-settled" 409 "the day is too long ago";
+    /// Join again: nothing may be done in an epoch in which servers of the host were had back elsewhere.
+    HOST_FENCED = "host-fenced" 409 "the host was taken to be dead";
     /// Remove what is named in the detail, or what uses it, first.
     IN_USE = "in-use" 409 "something still uses this";
     /// Change the field named in the detail.
@@ -106,6 +108,8 @@ codes! {
     NO_ROOM = "no-room" 409 "no host has room for this";
     /// Check the id; add `at` if it was there at another time.
     NOT_FOUND = "not-found" 404 "there is no such resource";
+    /// See to what is named in the detail: disks that lie on one host alone keep a server there.
+    NOT_MOVABLE = "not-movable" 422 "something keeps the server on its host";
     /// Look at the resource: its order is done, or still being worked on.
     NOTHING_PARKED = "nothing-parked" 409 "no order is parked";
     /// Wait until it is done (`Prefer: wait=30`) and send the command again.

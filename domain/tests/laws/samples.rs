@@ -230,10 +230,28 @@ fn server() -> Samples {
         },
         E::DiskDismissed { disk: id(17) },
         E::Discovered { origin: origin("i-1"), project: None, seen: machine(Power::Stopped) },
+        E::Evacuated { to: serde_json::from_value(place_on(8)).unwrap(), start: true },
         E::GroupsFollowed { groups: group_rules("80") },
         E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
         E::LeaveRescueOrdered { start: true },
         E::Measured { utilisation: utilisation(1, 144) },
+        E::MigrationFailed {
+            number: 3,
+            reason: "no route to host".into(),
+            seen: machine(Power::Running),
+        },
+        E::MigrationOrdered { to: serde_json::from_value(place_on(8)).unwrap(), live: true },
+        E::MigrationPrepared {
+            number: 1,
+            landing: serde_json::from_value(json!({
+                "disks": {id(14).to_string(): "/mnt/nas/disks/a.qcow2"},
+                "folder": "/var/lib/skyledger-agent",
+                "libvirt": "qemu+tls://kvm-2/system", "memory": "tcp://10.0.0.5",
+            }))
+            .unwrap(),
+        },
+        E::MigrationReturned { number: 3 },
+        E::MigrationSent { number: 2, certain: true },
         E::NicAdditionOrdered { nic: Box::new(nic(18, 20)), groups: group_rules("443") },
         E::NicChangeOrdered {
             nic: id(15),
@@ -466,6 +484,7 @@ fn disk() -> Samples {
         E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen_disk("root") },
         E::GrowthOrdered { size_gib: 16 },
         E::Made {},
+        E::Moved { host: domain::compute::placement::HostId::new(id(8)) },
         E::Observed {
             seen: seen_disk("root"),
             fields: vec!["name".into()],
@@ -548,6 +567,20 @@ pub(crate) fn placement(vcpus: u32, memory_mib: u64) -> Value {
     })
 }
 
+/// Where a server goes that leaves its host.
+pub(crate) fn place_on(host: u128) -> Value {
+    let mut place = placement(2, 2_048);
+    place["host"] = json!(id(host));
+    place
+}
+
+/// A server whose disks lie where several hosts reach them.
+pub(crate) fn launch_shared() -> Value {
+    let mut launch = launch();
+    launch["parts"]["disks"][0]["storage"] = json!(id(18));
+    launch
+}
+
 /// What a server takes of its host.
 pub(crate) fn holding(server: u128) -> Value {
     json!({"server": id(server), "vcpus": 2, "memory_mib": 2048})
@@ -572,19 +605,25 @@ fn host() -> Samples {
     }))
     .unwrap();
     of::<host::Host>(vec![
+        E::Abandoned {},
         E::BecameReachable {},
         E::BecameUnreachable { since: time() },
+        E::Cleared { server: Id::new(id(9)) },
+        E::ClearingOrdered { server: Id::new(id(9)), host: Id::new(id(7)) },
         E::Configured { settings: settings.clone() },
         E::Disabled {},
         E::Enabled {},
         E::Enrolled { name: "kvm-1".into(), settings },
+        E::Fenced { epoch: 2 },
         E::Joined { epoch: 1, agent: "skyledger 0.1.0".into() },
         E::MaintenanceEntered {},
         E::MaintenanceLeft {},
+        E::Parked { number: 1, reason: "the daemon is away".into() },
         E::Released { server: Id::new(id(9)) },
         E::Reserved { holding: serde_json::from_value(holding(9)).unwrap() },
         E::Resized { holding: serde_json::from_value(holding(9)).unwrap() },
         E::Retired {},
+        E::RetryOrdered {},
         E::Sighted {
             seen: serde_json::from_value(seen_of_host(8_192)).unwrap(),
             fields: vec!["cells".into()],

@@ -39,6 +39,7 @@ async fn what_can_leave_a_host_is_told_with_where_to_and_what_stays_with_why() {
     }
     // Room for the largest, and for the small ones beside it.
     let other = world.host("kvm-2", 1, 8, 4_096).await;
+    world.takes_running(other).await;
     world.send("server", with_disk, "stop", json!({})).await.unwrap();
     let before = world.log.head().await.unwrap().position;
     let draining = world.ledger.draining(host).await.unwrap();

@@ -86,7 +86,7 @@ async fn a_disk_lies_on_a_storage_that_its_host_reaches_and_nowhere_else() {
     assert_eq!(code(create(id, json!("nfs")).await), "malformed-command");
 
     // What is on its host alone is in the way of leaving it, and what is shared is not.
-    let third = world.host_with("kvm-3", &[STORAGE]).await;
+    let third = world.peer("kvm-3").await;
     let draining = world.ledger.draining(near).await.unwrap();
     let told = &draining.servers[0].obstacles;
     assert_eq!(told.iter().map(|one| one.code).collect::<Vec<_>>(), ["local-disks"]);

@@ -37,6 +37,8 @@ pub enum Step {
     RollBack,
     /// A snapshot of a disk is gone.
     DeleteSnapshot,
+    /// It runs on another host.
+    Send,
     /// It is held.
     Suspend,
     /// It goes on.
@@ -67,7 +69,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -83,6 +85,7 @@ impl Step {
         Self::Snapshot,
         Self::RollBack,
         Self::DeleteSnapshot,
+        Self::Send,
         Self::Suspend,
         Self::Resume,
         Self::Stop,

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex as SyncMutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -67,9 +67,18 @@ impl Host {
         Self { folder, data, stop_patience: PATIENCE, _turn: turn }
     }
 
+    /// Everything that was started with it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn libvirt(&self) -> adapters_libvirt::Options {
+        Self::libvirt_at(&self.folder)
+    }
+
+    fn libvirt_at(folder: &Path) -> adapters_libvirt::Options {
         adapters_libvirt::Options {
-            socket: self.folder.join("socket"),
+            socket: folder.join("socket"),
             uri: "qemu:///system".to_owned(),
             patience: PATIENCE,
         }
@@ -135,10 +144,21 @@ impl Host {
     /// A server's launch: a root disk from the image of the tests and one that is blank, and an
     /// interface on this bridge.
     pub(crate) fn launch(&self, number: u128, bridge: &str, userdata: &str) -> Launch {
+        self.launch_into(self.data.path(), number, bridge, userdata)
+    }
+
+    /// The same, with the image brought into this folder.
+    pub(crate) fn launch_into(
+        &self,
+        data: &Path,
+        number: u128,
+        bridge: &str,
+        userdata: &str,
+    ) -> Launch {
         let image = std::fs::read(self.folder.join("image")).unwrap();
         let sha256 = format!("{:x}", Sha256::digest(&image));
         // Brought by hand, as an image that is uploaded is.
-        let uploads = self.data.path().join("uploads");
+        let uploads = data.join("uploads");
         std::fs::create_dir_all(&uploads).unwrap();
         std::fs::write(uploads.join(&sha256), &image).unwrap();
         let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number);
@@ -182,11 +202,18 @@ impl Host {
 impl Drop for Host {
     /// What a test that failed has left is not the next one's.
     fn drop(&mut self) {
-        let (socket, net) = (self.folder.join("socket"), self.folder.join("net"));
-        let virsh = format!("virsh -q -c 'qemu+unix:///system?socket={}'", socket.display());
-        let inside = format!("nsenter --net={}", net.display());
-        let clear = format!(
-            "for server in $({virsh} list --all --name); do \
+        for folder in [self.folder.clone(), self.folder.join("peer")] {
+            clear(&folder);
+        }
+    }
+}
+
+fn clear(folder: &Path) {
+    let (socket, net) = (folder.join("socket"), folder.join("net"));
+    let virsh = format!("virsh -q -c 'qemu+unix:///system?socket={}'", socket.display());
+    let inside = format!("nsenter --net={}", net.display());
+    let clear = format!(
+        "for server in $({virsh} list --all --name); do \
                  {virsh} destroy $server; {virsh} undefine $server --nvram --checkpoints-metadata; \
              done; \
              {inside} nft delete table bridge skyledger; \
@@ -194,13 +221,12 @@ impl Drop for Host {
              for link in $({inside} ip -br link | cut -d' ' -f1 | grep sk-test); do \
                  {inside} ip link del $link; \
              done"
-        );
-        let _ = std::process::Command::new("timeout")
-            .args(["60", "sh", "-c", &clear])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status();
-    }
+    );
+    let _ = std::process::Command::new("timeout")
+        .args(["60", "sh", "-c", &clear])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
 }
 
 /// A server, and what is ordered of it.
@@ -270,6 +296,22 @@ impl Guest {
     /// Waits until the guest has done what its seed says.
     pub(crate) async fn ready(host: &Host, server: Uuid) -> Self {
         let guest = Self::up(host, server).await;
+        guest.becomes("cat /run/seeded", &server.to_string()).await;
+        guest
+    }
+
+    /// The same, on the host of this folder.
+    pub(crate) async fn at(folder: &Path, server: Uuid) -> Self {
+        let libvirt = Connection::open(&Host::libvirt_at(folder)).await.unwrap();
+        let domain = libvirt.domain(server).await.unwrap();
+        let guest = Self { libvirt, domain };
+        guest.reach().await;
+        guest
+    }
+
+    /// Once it has done what its seed says.
+    pub(crate) async fn ready_at(folder: &Path, server: Uuid) -> Self {
+        let guest = Self::at(folder, server).await;
         guest.becomes("cat /run/seeded", &server.to_string()).await;
         guest
     }

@@ -10,6 +10,7 @@ mod disks;
 mod host;
 mod kept;
 mod life;
+mod migrate;
 mod nics;
 mod operations;
 mod placed;

@@ -194,6 +194,11 @@ pub enum Command {
     },
     /// Its server was made, and it with it.
     MadeWithServer {},
+    /// Its server is on another host, and it with it.
+    MoveWithServer {
+        /// The host.
+        host: HostId,
+    },
     /// The observer saw it.
     Observe {
         /// Where.
@@ -279,6 +284,11 @@ pub enum Event {
     },
     /// It was made with its server.
     Made {},
+    /// Its server is on another host, and it with it.
+    Moved {
+        /// The host.
+        host: HostId,
+    },
     /// It was seen to be different.
     Observed {
         /// What it is now.
@@ -433,6 +443,7 @@ static VERBS: &[Verb] = &[
     operator("grow", false, "Makes a disk of ours larger, also while its server runs."),
     system("keep-snapshot", false, "Says that it has a snapshot."),
     system("made-with-server", false, "Says that its server was made, and it with it."),
+    system("move-with-server", false, "Says that its server is on another host, and it with it."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
     system("provision", true, "Makes it with a server that is launched."),
@@ -684,6 +695,10 @@ impl Decider for Disk {
                 let new = self.home.as_ref().is_some_and(|home| !home.made && !home.removed);
                 if new { vec![Event::Made {}] } else { vec![] }
             }
+            Command::MoveWithServer { host } => {
+                let home = self.ours("move-with-server")?;
+                if home.host == host { vec![] } else { vec![Event::Moved { host }] }
+            }
             Command::Observe { .. } if self.home.is_some() => {
                 return Err(Refusal::wrong_state("observe", self.status()));
             }
@@ -755,6 +770,7 @@ impl Decider for Disk {
                 home.orders.issue(Order::Grow {});
             }),
             Event::Made {} => self.at_home(|home| home.made = true),
+            Event::Moved { host } => self.at_home(|home| home.host = host),
             Event::Observed { seen, .. } => self.observation.seen = Some(seen),
             Event::Parked { reason, .. } => self.at_home(|home| home.orders.park(reason)),
             Event::Provisioned { creation, root } => {

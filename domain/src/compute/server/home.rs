@@ -30,6 +30,7 @@ use super::{
     Event,
     boot::BootDevice,
     console::Console,
+    migrate::Moving,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
     rescue::Rescue,
 };
@@ -197,6 +198,9 @@ pub struct Home {
     /// Its being in rescue; none when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
+    /// Where it comes from and goes to, while it is on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
     /// Whether nothing of it is left on any host.
     #[serde(default)]
     pub removed: bool,
@@ -296,6 +300,7 @@ impl Home {
             boot_order: Vec::new(),
             consoles: Vec::new(),
             rescue: None,
+            moving: None,
             removed: false,
         })
     }

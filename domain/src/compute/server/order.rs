@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{parts::Image, rescue::RescueSystem};
+use super::{migrate::Landing, parts::Image, rescue::RescueSystem};
 use crate::compute::placement::Placement;
 
 /// What a server can wait for.
@@ -21,6 +21,13 @@ pub enum Order {
     AddNic {
         /// Which.
         nic: Uuid,
+    },
+    /// Be there: it was sent here, or its host is dead.
+    Arrive {
+        /// Whether it runs afterwards.
+        start: bool,
+        /// Whether it is known not to run elsewhere. Where it is not, it is only looked for.
+        certain: bool,
     },
     /// Make its interfaces limited and guarded as they are to be.
     ChangeNics {},
@@ -40,6 +47,8 @@ pub enum Order {
         /// Whether it runs afterwards.
         start: bool,
     },
+    /// Make ready for it: it comes from another host.
+    Receive {},
     /// Leave nothing of it on its host.
     Remove {},
     /// Take this interface from it.
@@ -65,6 +74,11 @@ pub enum Order {
     },
     /// Let it go on.
     Resume {},
+    /// Hand it over to the host that it goes to.
+    Send {
+        /// Where it lies and is reached there.
+        landing: Box<Landing>,
+    },
     /// Set a password of somebody inside it, through its guest agent.
     SetPassword {
         /// Whose.
@@ -83,6 +97,8 @@ pub enum Order {
     Stop {},
     /// Make it stand still, with everything of it in its host's memory.
     Suspend {},
+    /// Let it go on: the host that it was to go to has nothing of it.
+    TakeBack {},
 }
 
 /// What can be ordered of a server in a cloud.

@@ -23,15 +23,6 @@ impl Home {
         launch.wishes.fill = self.wishes.fill;
         launch.request(self.placement.holding.server)
     }
-
-    /// What is asked of every other host for it, as it was when it was launched.
-    pub fn elsewhere(&self) -> Request {
-        let mut launch = Launch::of(&self.name, self.spec.clone());
-        launch.wishes = self.wishes.clone();
-        launch.wishes.except.insert(self.placement.host);
-        launch.wishes.labels.extend(self.parts.reaches());
-        launch.request(self.placement.holding.server)
-    }
 }
 
 impl Server {

@@ -1,0 +1,451 @@
+//! Servers between two hosts, each with a libvirt daemon of its own: they go there running and stopped,
+//! and whatever dies on the way, one runs and one alone.
+
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adapters_kvm::{
+    driver::{Census, Hook, KvmHost, NoHook, Options, Reached, Side, Step},
+    network::Place,
+};
+use commands::ports::{HostTask, Report};
+use domain::{
+    compute::{
+        host::Order as HostOrder,
+        placement::{HostId, Placement, ServerId},
+        server::{Event, Machine, Power, migrate::MigrationStep},
+        storage::StorageId,
+    },
+    kernel::{Decider as _, OrderKey, StreamId},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::host::{End, Guest, Host, Launch, PATIENCE, Stopper};
+
+/// Two hosts with one storage, and a server that is on one of them.
+struct Pair {
+    host: Host,
+    nas: TempDir,
+    data: [TempDir; 2],
+    server: Launch,
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    First,
+    Second,
+}
+
+impl At {
+    fn other(self) -> Self {
+        if self == Self::First { Self::Second } else { Self::First }
+    }
+
+    fn id(self) -> HostId {
+        HostId::new(Uuid::from_u128(0xf0 + self as u128))
+    }
+}
+
+impl Pair {
+    async fn of_tests(number: u128) -> Option<Self> {
+        let host = Host::of_tests().await?;
+        let folder = || tempfile::tempdir_in(host.folder().join("disks")).unwrap();
+        let (nas, data) = (folder(), [folder(), folder()]);
+        let storage: StorageId = "01990000-0000-7000-8000-0000000000aa".parse().unwrap();
+        std::fs::write(nas.path().join("skyledger-storage"), storage.to_string()).unwrap();
+        let userdata = "#!/bin/sh\necho first >/state/written\n";
+        let bridge = format!("sk-test-{number}");
+        let server = host.launch_into(data[0].path(), number, &bridge, userdata).with(|home| {
+            home["placement"]["host"] = json!(At::First.id());
+            for disk in home["parts"]["disks"].as_array_mut().unwrap() {
+                disk["storage"] = json!(storage);
+            }
+        });
+        Some(Self { host, nas, data, server })
+    }
+
+    fn folder(&self, at: At) -> std::path::PathBuf {
+        match at {
+            At::First => self.host.folder().to_owned(),
+            At::Second => self.host.folder().join("peer"),
+        }
+    }
+
+    async fn driver_with(&self, at: At, hook: Arc<dyn Hook>) -> KvmHost {
+        let (folder, number) = (self.folder(at), at as u8 + 1);
+        let mut options = Options {
+            place: Place::of(folder.join("net").display()),
+            storages: vec![self.nas.path().to_owned()],
+            reached: Some(Reached {
+                libvirt: format!("qemu+tcp://10.99.0.{number}/system"),
+                memory: Some(format!("tcp://10.99.0.{number}")),
+            }),
+            folder: self.data[at as usize].path().to_owned(),
+            hook,
+            ..self.host.options()
+        };
+        options.libvirt.socket = folder.join("socket");
+        KvmHost::open(options).await.unwrap()
+    }
+
+    async fn driver(&self, at: At) -> KvmHost {
+        self.driver_with(at, Arc::new(NoHook)).await
+    }
+
+    fn virsh(&self, at: At, arguments: &str) -> (bool, String) {
+        let socket = self.folder(at).join("socket");
+        let line = format!(
+            "timeout 60 virsh -q -c 'qemu+unix:///system?socket={}' {arguments}",
+            socket.display()
+        );
+        let done = Command::new("sh").args(["-c", &line]).output().unwrap();
+        (done.status.success(), String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    }
+
+    /// It is launched on the first host.
+    async fn launched(&mut self) {
+        let driver = self.driver(At::First).await;
+        let seen = self.carry_out(&driver).await;
+        assert_eq!(self.heard(seen), None);
+    }
+
+    /// What is ordered of it now.
+    fn task(&self) -> HostTask {
+        let out = self.server.state.orders.out.clone().unwrap();
+        self.server.order(out.number, &out.order)
+    }
+
+    async fn carry_out(&self, driver: &KvmHost) -> Report {
+        driver.carry_out(&self.task()).await.unwrap()
+    }
+
+    fn evolve(&mut self, event: Event) {
+        self.server.state = self.server.state.clone().evolve(event);
+    }
+
+    fn confirm(&mut self, seen: Machine) {
+        let number = self.server.state.orders.issued;
+        self.evolve(Event::Confirmed { number, seen });
+    }
+
+    /// What a report makes of it, as the log would have it; the step when it is one.
+    fn heard(&mut self, report: Report) -> Option<MigrationStep> {
+        let number = self.server.state.orders.issued;
+        assert_eq!(report.body["number"], json!(number));
+        if report.verb == "confirm" {
+            self.confirm(serde_json::from_value(report.body["seen"].clone()).unwrap());
+            return None;
+        }
+        assert_eq!(report.verb, "confirm-migration");
+        let step: MigrationStep = serde_json::from_value(report.body["step"].clone()).unwrap();
+        self.evolve(match step.clone() {
+            MigrationStep::Lost {} => Event::MigrationReturned { number },
+            MigrationStep::Prepared { landing } => Event::MigrationPrepared { number, landing },
+            MigrationStep::Sent { certain } => Event::MigrationSent { number, certain },
+            MigrationStep::Stays { reason, seen } => {
+                Event::MigrationFailed { number, reason, seen }
+            }
+        });
+        Some(step)
+    }
+
+    /// It is ordered to go from one to the other.
+    fn order(&mut self, from: At, live: bool) {
+        let mut to: Placement = *self.server.state.home.as_ref().unwrap().placement.clone();
+        to.host = from.other().id();
+        self.evolve(Event::MigrationOrdered { to: Box::new(to), live });
+    }
+
+    fn clear(&self, at: At) -> HostTask {
+        let order = HostOrder::Clear { server: ServerId::new(self.server.id), host: at.id() };
+        HostTask {
+            key: OrderKey { stream: StreamId::new("host", at.id()), number: 1 },
+            order: serde_json::to_value(order).unwrap(),
+            state: self.server.state.clone(),
+            subject: Value::Null,
+            userdata: None,
+            password: None,
+            stores: Default::default(),
+        }
+    }
+
+    async fn cleared(&self, driver: &KvmHost, at: At) {
+        let report = driver.carry_out(&self.clear(at)).await.unwrap();
+        assert_eq!((report.verb, &report.body["number"]), ("confirm-clearing", &json!(1)));
+    }
+
+    /// The whole of it, with nothing in the way.
+    async fn goes(&mut self, from: At, live: bool) {
+        let (here, there) = (self.driver(from).await, self.driver(from.other()).await);
+        self.order(from, live);
+        let step = self.carry_out(&there).await;
+        assert!(matches!(self.heard(step), Some(MigrationStep::Prepared { .. })));
+        let step = self.carry_out(&here).await;
+        let step = self.heard(step);
+        assert_eq!(step, Some(MigrationStep::Sent { certain: true }), "{step:?}");
+        let seen = self.carry_out(&there).await;
+        assert_eq!(self.heard(seen), None);
+        self.cleared(&here, from).await;
+    }
+
+    /// It is on this host and nowhere else, as a process, a machine and files: the other has nothing.
+    async fn is_only_at(&self, at: At, power: Power, after: &str) {
+        let (here, there) = (self.driver(at).await, self.driver(at.other()).await);
+        assert_eq!(there.census().await.unwrap(), Census::default(), "{after}");
+        let census = here.census().await.unwrap();
+        assert_eq!(census.servers, [(self.server.id, power)].into(), "{after}");
+        let name = format!("sk-{}", self.server.id);
+        let running = if power == Power::Running { [(name, 1)].into() } else { BTreeMap::new() };
+        assert_eq!(census.processes, running, "{after}");
+        assert_eq!((census.seeds.len(), census.records.len()), (1, 1), "{after}");
+        assert_eq!(self.processes(), usize::from(power == Power::Running), "{after}");
+        assert_eq!(std::fs::read_dir(self.nas.path().join("disks")).unwrap().count(), 2, "{after}");
+    }
+
+    /// QEMUs on the whole machine that have this server, wherever their files are.
+    fn processes(&self) -> usize {
+        self.pids().len()
+    }
+
+    fn pids(&self) -> Vec<(u32, String)> {
+        let name = format!("guest=sk-{}", self.server.id);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
+                continue;
+            };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.starts_with("/usr/bin/qemu-") && line.contains(&name) {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
+    /// Ends the machine of a host, as the kernel does when there is no memory left.
+    fn kill(&self, at: At) {
+        let data = self.data[at as usize].path().display().to_string();
+        let pids = self.pids();
+        let (pid, _) = pids.iter().find(|(_, line)| line.contains(&data)).unwrap();
+        let done = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    async fn guest(&self, at: At) -> Guest {
+        Guest::at(&self.folder(at), self.server.id).await
+    }
+
+    async fn gone(&mut self, at: At) {
+        let driver = self.driver(at).await;
+        self.evolve(Event::RemovalOrdered {});
+        let number = self.server.state.orders.issued;
+        self.server.removed(&driver, number).await;
+        assert_eq!(driver.census().await.unwrap(), Census::default());
+        assert_eq!(self.processes(), 0);
+        assert_eq!(std::fs::read_dir(self.nas.path().join("disks")).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_server_goes_to_another_host_and_back_running_and_stopped() {
+    let Some(mut pair) = Pair::of_tests(50).await else { return };
+    pair.launched().await;
+    let guest = Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    let boot = guest.run("cat /proc/sys/kernel/random/boot_id").await;
+    guest.run("echo memory >/tmp/kept; echo disk >/state/kept; sync").await;
+
+    pair.goes(At::First, true).await;
+    pair.is_only_at(At::Second, Power::Running, "there").await;
+    let guest = pair.guest(At::Second).await;
+    assert_eq!(guest.run("cat /proc/sys/kernel/random/boot_id").await, boot, "it went on running");
+    assert_eq!(guest.run("cat /tmp/kept /state/kept").await, "memory\ndisk");
+    guest.run("echo there >>/state/kept; sync").await;
+
+    pair.goes(At::Second, true).await;
+    pair.is_only_at(At::First, Power::Running, "and back").await;
+    let guest = pair.guest(At::First).await;
+    assert_eq!(guest.run("cat /proc/sys/kernel/random/boot_id").await, boot);
+    assert_eq!(guest.run("cat /state/kept").await, "disk\nthere");
+
+    // Stopped, and started where it is then.
+    let driver = pair.driver(At::First).await;
+    pair.evolve(Event::StopOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    drop(driver);
+    pair.goes(At::First, false).await;
+    pair.is_only_at(At::Second, Power::Stopped, "stopped").await;
+    let driver = pair.driver(At::Second).await;
+    pair.evolve(Event::StartOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    drop(driver);
+    let guest = pair.guest(At::Second).await;
+    guest.becomes("cat /run/seeded", &pair.server.id.to_string()).await;
+    assert_eq!(guest.run("cat /state/kept").await, "disk\nthere");
+    assert_eq!(guest.run("cat /state/written").await, "first", "its userdata ran once");
+    pair.gone(At::Second).await;
+}
+
+#[tokio::test]
+async fn agents_that_die_at_any_step_leave_one_server_on_one_host() {
+    let Some(mut pair) = Pair::of_tests(51).await else { return };
+    pair.launched().await;
+    let mut at = At::First;
+    // By whom each step is done: the host that it goes to, that it leaves, or that again.
+    let steps = [
+        (Step::Seed, 0),
+        (Step::Network, 0),
+        (Step::Send, 1),
+        (Step::Define, 2),
+        (Step::Start, 2),
+        (Step::Undefine, 3),
+        (Step::Clear, 3),
+        (Step::Unplug, 3),
+    ];
+    for (step, of) in steps {
+        for side in [Side::Before, Side::After] {
+            let after = format!("{step:?} {side:?}, from {at:?}");
+            pair.order(at, true);
+            for turn in 0..4 {
+                let by = if turn % 2 == 0 { at.other() } else { at };
+                let task = if turn == 3 { pair.clear(at) } else { pair.task() };
+                if turn == of {
+                    let stopper = Stopper::new(End::Dies, (step, side));
+                    let driver = pair.driver_with(by, stopper.clone()).await;
+                    tokio::select! {
+                        done = driver.carry_out(&task) => panic!("{after}: not reached: {done:?}"),
+                        () = stopper.stopped.notified() => {}
+                    }
+                }
+                let driver = pair.driver(by).await;
+                let report = driver.carry_out(&task).await.unwrap();
+                if turn < 3 {
+                    pair.heard(report);
+                }
+                assert_eq!(pair.processes(), 1, "{after}, turn {turn}");
+            }
+            at = at.other();
+            pair.is_only_at(at, Power::Running, &after).await;
+        }
+    }
+    pair.gone(at).await;
+}
+
+#[tokio::test]
+async fn machines_and_agents_that_die_while_memory_is_sent_leave_one_that_runs() {
+    let Some(mut pair) = Pair::of_tests(52).await else { return };
+    pair.launched().await;
+    Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    let name = format!("sk-{}", pair.server.id);
+    let at = At::First;
+
+    // Sent slowly, so that there is a middle.
+    let slow = |pair: &Pair| assert!(pair.virsh(at, &format!("migrate-setspeed {name} 1")).0);
+    let under_way = async |pair: &Pair| {
+        let began = Instant::now();
+        loop {
+            let (_, job) = pair.virsh(at, &format!("domjobinfo {name}"));
+            if job.contains("Memory processed") && pair.processes() == 2 {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not begin: {job}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+
+    // The machine that it goes to is killed: it stays.
+    let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+    pair.order(at, true);
+    let step = pair.carry_out(&there).await;
+    pair.heard(step);
+    slow(&pair);
+    let killed = async {
+        under_way(&pair).await;
+        pair.kill(at.other());
+    };
+    let (step, ()) = tokio::join!(pair.carry_out(&here), killed);
+    let Some(MigrationStep::Stays { reason, seen }) = pair.heard(step) else { panic!() };
+    assert_eq!(seen.power, Power::Running, "{reason}");
+    pair.cleared(&there, at.other()).await;
+    drop((here, there));
+    pair.is_only_at(at, Power::Running, "the other machine was killed").await;
+    pair.guest(at).await.run("true").await;
+
+    // The agent that sends it is killed: the daemons go on, and the next agent finds them at it.
+    let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+    pair.order(at, true);
+    let step = pair.carry_out(&there).await;
+    pair.heard(step);
+    slow(&pair);
+    tokio::select! {
+        step = pair.carry_out(&here) => panic!("it was slow: {step:?}"),
+        () = under_way(&pair) => {}
+    }
+    drop(here);
+    assert!(pair.virsh(at, &format!("migrate-setspeed {name} 1000")).0);
+    let here = pair.driver(at).await;
+    let step = pair.carry_out(&here).await;
+    assert_eq!(pair.heard(step), Some(MigrationStep::Sent { certain: true }));
+    let seen = pair.carry_out(&there).await;
+    assert_eq!(pair.heard(seen), None);
+    pair.cleared(&here, at).await;
+    drop((here, there));
+    pair.is_only_at(at.other(), Power::Running, "the agent was killed").await;
+    pair.guest(at.other()).await.run("true").await;
+
+    // Back, and then the machine that sends is killed: it was to run, and is started there.
+    pair.goes(at.other(), true).await;
+    let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+    pair.order(at, true);
+    let step = pair.carry_out(&there).await;
+    pair.heard(step);
+    slow(&pair);
+    let killed = async {
+        under_way(&pair).await;
+        pair.kill(at);
+    };
+    let (step, ()) = tokio::join!(pair.carry_out(&here), killed);
+    assert_eq!(pair.heard(step), Some(MigrationStep::Sent { certain: true }), "it is off here");
+    let seen = pair.carry_out(&there).await;
+    assert_eq!(pair.heard(seen), None);
+    pair.cleared(&here, at).await;
+    drop((here, there));
+    pair.is_only_at(at.other(), Power::Running, "its machine was killed").await;
+    pair.gone(at.other()).await;
+}
+
+#[tokio::test]
+async fn a_server_of_a_dead_host_is_had_back_and_the_host_leaves_nothing_of_its_own() {
+    let Some(mut pair) = Pair::of_tests(53).await else { return };
+    pair.launched().await;
+    let guest = Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    guest.run("echo kept >/state/kept; sync").await;
+    // Its host is taken to be dead, and was only cut off: what is had back does not start beside it.
+    let mut to = pair.server.state.home.as_ref().unwrap().placement.clone();
+    to.host = At::Second.id();
+    pair.evolve(Event::Evacuated { to, start: true });
+    let there = pair.driver(At::Second).await;
+    let fault = there.carry_out(&pair.task()).await.unwrap_err();
+    assert!(fault.to_string().contains("lock"), "{fault}");
+    assert_eq!(pair.processes(), 1, "one runs");
+    // Its agent is back, and clears first.
+    let here = pair.driver(At::First).await;
+    pair.cleared(&here, At::First).await;
+    assert_eq!(pair.processes(), 0);
+    let seen = pair.carry_out(&there).await;
+    pair.heard(seen);
+    drop((here, there));
+    pair.is_only_at(At::Second, Power::Running, "had back").await;
+    let guest = Guest::ready_at(&pair.folder(At::Second), pair.server.id).await;
+    assert_eq!(guest.run("cat /state/kept").await, "kept");
+    pair.gone(At::Second).await;
+}

@@ -1,0 +1,138 @@
+//! Servers that go from one host in memory to another.
+
+use std::collections::BTreeMap;
+
+use commands::ports::{DriverFault, HostTask, Report};
+use domain::compute::{
+    host,
+    server::{
+        home::{Home, PROVIDER},
+        migrate::{Landing, MigrationStep},
+    },
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{HostFault, HostStep, SimHost, SimServer, World};
+
+/// What became of a step of a server's way.
+fn step_report(number: u64, step: &MigrationStep) -> Report {
+    Report { verb: "confirm-migration", body: json!({"number": number, "step": step}) }
+}
+
+impl SimHost {
+    /// Makes ready for a server that comes from another host.
+    pub(super) fn receive(&self, id: Uuid, task: &HostTask) -> Result<Report, DriverFault> {
+        let of = |world: &World| world.ready.get(&self.host).is_some_and(|all| all.contains(&id));
+        self.change(HostStep::Receive, of, |world| {
+            world.ready.entry(self.host).or_default().insert(id);
+        })?;
+        let landing = Landing { libvirt: Some(PROVIDER.to_owned()), ..Landing::default() };
+        Ok(step_report(task.key.number, &MigrationStep::Prepared { landing }))
+    }
+
+    /// Hands a server over to the host that it goes to.
+    pub(super) fn send(
+        &self,
+        id: Uuid,
+        home: &Home,
+        task: &HostTask,
+    ) -> Result<Report, DriverFault> {
+        let number = task.key.number;
+        let report = |step| Ok(step_report(number, &step));
+        let unexpected = || DriverFault::Unexpected("a server that goes nowhere".to_owned());
+        let moving = home.moving.as_ref().ok_or_else(unexpected)?;
+        let to = moving.to.host.uuid();
+        if let Some(arrived) = self.unsure() {
+            let mut world = self.hosts.world();
+            if arrived {
+                hand_over(&mut world, self.host, to, id);
+            } else if let Some(server) = server(&mut world, self.host, id) {
+                server.suspended = true;
+            }
+            return report(MigrationStep::Sent { certain: false });
+        }
+        let runs = |world: &World| {
+            let there = world.hosts.get(&self.host).and_then(|servers| servers.get(&id));
+            there.is_some_and(|server| server.running)
+        };
+        if moving.live || runs(&self.hosts.world()) {
+            let sent = self.change(
+                HostStep::Send,
+                |world| !runs(world),
+                |world| hand_over(world, self.host, to, id),
+            );
+            if let Err(DriverFault::Rejected(reason)) = sent {
+                let seen = self.seen(id, home)?;
+                return report(MigrationStep::Stays { reason, seen });
+            }
+            sent?;
+        }
+        report(MigrationStep::Sent { certain: true })
+    }
+
+    fn unsure(&self) -> Option<bool> {
+        let mut world = self.hosts.world();
+        let faults = world.faults.get_mut(&HostStep::Send)?;
+        let Some(HostFault::Unsure { arrived }) = faults.first().cloned() else { return None };
+        faults.remove(0);
+        world.hit.push((HostStep::Send, HostFault::Unsure { arrived }));
+        Some(arrived)
+    }
+
+    /// Has a server that was sent here, or whose host is dead; says so, or that it is lost.
+    pub(super) fn arrive(
+        &self,
+        id: Uuid,
+        (start, certain): (bool, bool),
+        home: &Home,
+        task: &HostTask,
+    ) -> Result<Option<Report>, DriverFault> {
+        let census = self.hosts.census(self.host);
+        let runs = census.get(&id).is_some_and(|server| server.running);
+        if !runs && !certain {
+            return Ok(Some(step_report(task.key.number, &MigrationStep::Lost {})));
+        }
+        let fresh = Self::fresh(home, task)?;
+        self.step(
+            HostStep::Define,
+            |servers| servers.contains_key(&id),
+            |servers| drop(servers.insert(id, fresh)),
+        )?;
+        if start {
+            self.start(id, home)?;
+        }
+        Ok(None)
+    }
+
+    /// Leaves nothing of a server that is elsewhere; its disks go on lying where they are shared.
+    pub(super) fn clear(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let order: host::Order = serde_json::from_value(task.order.clone())
+            .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
+        let host::Order::Clear { server, .. } = order;
+        let id = server.uuid();
+        self.stop(id)?;
+        self.step(
+            HostStep::Undefine,
+            |servers| !servers.contains_key(&id),
+            |servers| drop(servers.remove(&id)),
+        )?;
+        if let Some(ready) = self.hosts.world().ready.get_mut(&self.host) {
+            ready.remove(&id);
+        }
+        let number = task.key.number;
+        Ok(Report { verb: "confirm-clearing", body: json!({"number": number}) })
+    }
+}
+
+fn server(world: &mut World, host: Uuid, id: Uuid) -> Option<&mut SimServer> {
+    world.hosts.get_mut(&host)?.get_mut(&id)
+}
+
+fn hand_over(world: &mut World, from: Uuid, to: Uuid, id: Uuid) {
+    let Some(here) = server(world, from, id) else { return };
+    let there = here.clone();
+    (here.running, here.suspended) = (false, false);
+    here.disks = BTreeMap::new();
+    world.hosts.entry(to).or_default().insert(id, there);
+}

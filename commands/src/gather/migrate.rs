@@ -1,0 +1,106 @@
+//! Where a server of ours goes that leaves its host, and whether anything of it is in the way.
+//!
+//! Hosts are the estate's: who moves servers between them reaches it.
+
+use domain::{
+    compute::{
+        disk::Disk,
+        host::Host,
+        placement::HostId,
+        server::{Server, home::Home},
+    },
+    kernel::{Decider, Refusal, Role, codes},
+};
+use serde_json::{Value, json};
+
+use super::{GatherFault, Gathering};
+use crate::{
+    fleet::PlaceFault,
+    plan::{Looked, Saw},
+};
+
+/// Puts the place on another host into a `migrate`.
+pub(super) async fn migrate(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let server = server(gathering).await?;
+    // What is in the way is the decider's to say.
+    let (Ok(live), Some(home)) = (server.movable(), &server.home) else { return Ok(()) };
+    disks(gathering, home, true).await?;
+    place(gathering, home, live).await
+}
+
+/// Puts the place on another host into an `evacuate`; its own must not be heard.
+pub(super) async fn evacuate(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let server = server(gathering).await?;
+    let (Ok(_), Some(home)) = (server.evacuable(), &server.home) else { return Ok(()) };
+    if gathering.body["host_is_down"] != Value::Bool(true) {
+        return Ok(());
+    }
+    let id = home.placement.host.to_string();
+    let (revision, host) = gathering.ledger.typed::<Host>(&id).await?;
+    note::<Host>(gathering, id, revision);
+    if host.unreachable_since.is_none() && !host.fenced {
+        let detail = format!("{} is heard: let its servers go elsewhere by `migrate`", host.name);
+        return Err(Refusal::new(&codes::WRONG_STATE, detail).into());
+    }
+    // What is ordered of its disks waits for the new host then.
+    disks(gathering, home, false).await?;
+    place(gathering, home, false).await
+}
+
+async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
+    gathering.principal.authorise(Role::Operator, None)?;
+    if !matches!(gathering.body["placement"], Value::Null) {
+        let detail = "placement: is found, not given; name a host in `to`";
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    }
+    Ok(gathering.ledger.typed::<Server>(&gathering.id.to_string()).await?.1)
+}
+
+/// Nothing is being done to its disks, which go with it.
+async fn disks(
+    gathering: &mut Gathering<'_>,
+    home: &Home,
+    must_rest: bool,
+) -> Result<(), GatherFault> {
+    for disk in &home.parts.disks {
+        let id = disk.id.to_string();
+        let (revision, state) = gathering.ledger.typed::<Disk>(&id).await?;
+        note::<Disk>(gathering, id, revision);
+        if let Some(out) = state.order().filter(|_| must_rest) {
+            let detail = format!("order {} of its disk {} is still out", out.number, disk.id);
+            return Err(Refusal::new(&codes::ORDER_OUTSTANDING, detail).into());
+        }
+    }
+    Ok(())
+}
+
+async fn place(gathering: &mut Gathering<'_>, home: &Home, live: bool) -> Result<(), GatherFault> {
+    // What does not read is refused by the decider, with what is wrong.
+    let Ok(to) = serde_json::from_value::<Option<HostId>>(gathering.body["to"].clone()) else {
+        return Ok(());
+    };
+    if let Some(to) = to {
+        let (revision, host) = gathering.ledger.typed::<Host>(&to.to_string()).await?;
+        if revision == 0 || host.retired {
+            let detail = format!("to: there is no host {to}");
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+        }
+        if to == home.placement.host {
+            let detail = format!("to: it is on {} already", host.name);
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+        }
+        note::<Host>(gathering, to.to_string(), revision);
+    }
+    let placed = gathering.ledger.place(&home.elsewhere(to, live)).await;
+    let placement = placed.map_err(|fault| match fault {
+        PlaceFault::Refused(refusal) => GatherFault::Refused(refusal),
+        PlaceFault::Load(fault) => GatherFault::Load(fault),
+    })?;
+    gathering.body["placement"] = json!(placement);
+    Ok(())
+}
+
+fn note<T: Decider>(gathering: &mut Gathering<'_>, id: String, revision: u64) {
+    let saw = Saw { kind: T::KIND.to_owned(), id, mark: revision.to_string() };
+    Looked { saw, revision }.note(&mut gathering.looked);
+}

@@ -1,0 +1,372 @@
+//! A server on its way to another host, running or stopped, and one that is had back from a host that
+//! is dead.
+//!
+//! ```text
+//!          migrate              prepared            sent                 confirm
+//!  at home ───────► receiving ───────────► sending ──────► arriving ──────────────► at home, there
+//!     ▲                 │ abandon             │ stays         │ lost: only where nobody was sure
+//!     │                 ▼                     ▼               ▼
+//!     └─────────────────┴─────────────────────┴───────── taking back
+//! ```
+//!
+//! Each step is an order of its own, carried out by the agent of the host that it concerns: the host that
+//! it goes to makes itself ready, the one that it is on hands it over, the first takes it. Both hosts keep
+//! its place until it is known to be on one of them; the other is then told to leave nothing of it, in
+//! its own time.
+//!
+//! It is started on another host only after its own has said that it does not run there any more. Where
+//! that is not known, because libvirt died between handing it over and saying so, the host that it goes
+//! to looks first: it runs there, or nothing of it is left there, and then it is let go on where it was.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Event, Machine, Order, Power, Server,
+    home::{Home, Launch},
+};
+use crate::{
+    compute::placement::{HostId, Placement, Request},
+    kernel::{Companion, Decider, Outstanding, Refusal, codes},
+};
+
+/// What a host reaches that takes servers while they run.
+pub const LIVE: &str = "live-migration";
+
+/// Where it lies and is reached on the host that it goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Landing {
+    /// Files of its disks there, by the disks' ids.
+    #[serde(default)]
+    pub disks: BTreeMap<Uuid, String>,
+    /// The folder there of everything else that it has.
+    #[serde(default)]
+    pub folder: String,
+    /// The libvirt daemon there, as the other host reaches it; none where it takes no running servers.
+    #[serde(default)]
+    pub libvirt: Option<String>,
+    /// Where memory is sent to, such as `tcp://10.0.0.5`; as libvirt finds it when it is none.
+    #[serde(default)]
+    pub memory: Option<String>,
+}
+
+/// A server's being on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Moving {
+    /// Where it was.
+    pub from: Box<Placement>,
+    /// Where it goes.
+    pub to: Box<Placement>,
+    /// Whether it runs meanwhile.
+    pub live: bool,
+}
+
+/// What became of a step of its way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MigrationStep {
+    /// The host that it was to go to has nothing of it.
+    Lost {},
+    /// The host that it goes to is ready.
+    Prepared {
+        /// Where it lies there.
+        landing: Landing,
+    },
+    /// Its host has handed it over.
+    Sent {
+        /// Whether it is known not to run there any more.
+        certain: bool,
+    },
+    /// It stays where it is, as it was.
+    Stays {
+        /// Why.
+        reason: String,
+        /// What is there.
+        seen: Machine,
+    },
+}
+
+impl Home {
+    /// What is asked of every other host for it, as it was when it was launched; of one alone where that
+    /// is named.
+    pub fn elsewhere(&self, to: Option<HostId>, live: bool) -> Request {
+        let mut launch = Launch::of(&self.name, self.spec.clone());
+        launch.wishes = self.wishes.clone();
+        launch.wishes.except.insert(self.placement.host);
+        launch.wishes.labels.extend(self.parts.reaches());
+        if live {
+            launch.wishes.labels.insert(LIVE.to_owned());
+        }
+        if let Some(to) = to {
+            launch.wishes.only = [to].into();
+            launch.wishes.except = [self.placement.host].into();
+        }
+        launch.request(self.placement.holding.server)
+    }
+
+    /// What keeps it on its host, whatever others have room for: a word for programs, and what to do.
+    pub fn tied(&self, live: bool) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let holding = &self.placement.holding;
+        let disks = self.parts.disks.iter().filter(|disk| disk.storage.is_none()).count();
+        if disks > 0 {
+            found.push(("local-disks", format!("{disks} of its disks are on this host alone")));
+        }
+        let devices = holding.devices.len();
+        if live && devices > 0 {
+            let detail = format!("it has {devices} devices of this host for itself: stop it first");
+            found.push(("devices", detail));
+        }
+        if live && !(holding.cells.is_empty() && holding.pins.is_empty()) {
+            let detail = "it is bound to cells or CPUs of this host: stop it first";
+            found.push(("bound", detail.to_owned()));
+        }
+        found
+    }
+
+    fn tell(&self, host: HostId, verb: &'static str) -> Companion {
+        let body = json!({"server": self.placement.holding.server, "host": host});
+        Companion { kind: "host", id: host.uuid(), verb, body }
+    }
+
+    /// Its disks are where it is.
+    fn disks_go(&self, host: HostId) -> impl Iterator<Item = Companion> {
+        self.parts.disks.iter().map(move |disk| {
+            let body = json!({"host": host});
+            Companion { kind: "disk", id: disk.id, verb: "move-with-server", body }
+        })
+    }
+}
+
+fn reserve(to: &Placement) -> Companion {
+    let body = json!({"holding": to.holding});
+    Companion { kind: "host", id: to.host.uuid(), verb: "reserve", body }
+}
+
+impl Server {
+    /// Whether it can go to another host now, and whether it runs meanwhile.
+    ///
+    /// # Errors
+    /// `unsupported` for a server of a cloud, `wrong-state`, `order-outstanding`, `order-parked` and
+    /// `not-movable`.
+    pub fn movable(&self) -> Result<bool, Refusal> {
+        let home = self.ours("migrate")?;
+        let live = match self.free("migrate")?.power {
+            Power::Running => true,
+            Power::Stopped => false,
+            _ => return Err(Refusal::wrong_state("migrate", self.status())),
+        };
+        untied(home, live)?;
+        Ok(live)
+    }
+
+    /// Whether it can be had back from its host, which is dead, and whether it is to run then.
+    ///
+    /// # Errors
+    /// As [`Self::movable`]; an order that its host alone can finish is in the way.
+    pub fn evacuable(&self) -> Result<bool, Refusal> {
+        let home = self.ours("evacuate")?;
+        let Some(seen) = self.observation.seen.as_ref().filter(|_| !self.is_deleted()) else {
+            return Err(Refusal::wrong_state("evacuate", self.status()));
+        };
+        untied(home, false)?;
+        match self.orders.out.as_ref().map(|out| &out.order) {
+            None | Some(Order::SetPassword { .. } | Order::TakeBack {}) => {
+                Ok(seen.power == Power::Running)
+            }
+            Some(Order::Start {} | Order::Reboot {} | Order::Resume {}) => Ok(true),
+            Some(Order::Stop {} | Order::Suspend {}) => Ok(false),
+            Some(_) => self.orders.ensure_free().map(|()| false),
+        }
+    }
+
+    pub(super) fn migrate(&self, to: Option<Box<Placement>>) -> Result<Vec<Event>, Refusal> {
+        let live = self.movable()?;
+        let to = self.checked(to)?;
+        Ok(vec![Event::MigrationOrdered { to, live }])
+    }
+
+    pub(super) fn evacuate(
+        &self,
+        host_is_down: bool,
+        to: Option<Box<Placement>>,
+    ) -> Result<Vec<Event>, Refusal> {
+        let start = self.evacuable()?;
+        if !host_is_down {
+            let detail = "host_is_down: make sure that its host is switched off, and say so: what \
+                          runs twice on the same disks destroys them";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        let to = self.checked(to)?;
+        Ok(vec![Event::Evacuated { to, start }])
+    }
+
+    /// A place for it that is another than its own.
+    fn checked(&self, to: Option<Box<Placement>>) -> Result<Box<Placement>, Refusal> {
+        let to =
+            to.ok_or_else(|| Refusal::new(&codes::NO_ROOM, "placement: no place was looked for"))?;
+        let (own, new) = (&self.ours("migrate")?.placement, &to.holding);
+        let same = own.holding.server == new.server
+            && (own.holding.vcpus, own.holding.memory_mib) == (new.vcpus, new.memory_mib);
+        if !same || own.host == to.host {
+            let detail = "placement: it is of another server, or where it is already";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        Ok(to)
+    }
+
+    /// What a host says of a step of its way. What it says of another step is not news.
+    pub(super) fn stepped(&self, number: u64, step: MigrationStep) -> Vec<Event> {
+        let out = self.orders.out.as_ref().filter(|out| out.number == number);
+        match (out.map(|out| &out.order), step) {
+            (Some(Order::Receive {}), MigrationStep::Prepared { landing }) => {
+                vec![Event::MigrationPrepared { number, landing }]
+            }
+            (Some(Order::Send { .. }), MigrationStep::Sent { certain }) => {
+                vec![Event::MigrationSent { number, certain }]
+            }
+            (Some(Order::Send { .. }), MigrationStep::Stays { reason, seen }) => {
+                vec![Event::MigrationFailed { number, reason, seen }]
+            }
+            (Some(Order::Arrive { certain: false, .. }), MigrationStep::Lost {}) => {
+                vec![Event::MigrationReturned { number }]
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Whether what is out is reported step by step.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        let order = self.orders.out.as_ref().map(|out| &out.order);
+        matches!(order, Some(Order::Receive {} | Order::Send { .. }))
+    }
+
+    /// Its disks stay as they are while it is on its way, or comes back from a host that is dead.
+    pub(super) fn stays(&self, what: &str) -> Result<(), Refusal> {
+        let arrives =
+            matches!(&self.orders.out, Some(Outstanding { order: Order::Arrive { .. }, .. }));
+        if arrives || self.home.as_ref().is_some_and(|home| home.moving.is_some()) {
+            return Err(Refusal::wrong_state(what, self.status()));
+        }
+        Ok(())
+    }
+
+    /// What becomes of a step of its way that is given up; nothing special of other orders.
+    ///
+    /// # Errors
+    /// `wrong-state`: it may run in two places if this is given up.
+    pub(super) fn gives_up(&self) -> Result<Option<Vec<Event>>, Refusal> {
+        let Some(Outstanding { order, number, .. }) = &self.orders.out else { return Ok(None) };
+        match order {
+            // Nothing was done to it, so it need not have failed either.
+            Order::Receive {} => Ok(Some(vec![Event::Abandoned {}])),
+            // What its host has done of it nobody knows: the other one looks.
+            Order::Send { .. } => {
+                self.orders.ensure_parked()?;
+                Ok(Some(vec![Event::MigrationSent { number: *number, certain: false }]))
+            }
+            Order::Arrive { certain: false, .. } => {
+                self.orders.ensure_parked()?;
+                let detail = "whether it runs on the host that it goes to is not known: retry";
+                Err(Refusal::new(&codes::WRONG_STATE, detail))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What a fact of its way says to hosts and disks; this is the state before it.
+    pub(super) fn moves(&self, event: &Event) -> Vec<Companion> {
+        let Some(home) = &self.home else { return Vec::new() };
+        let out = self.orders.out.as_ref().map(|out| &out.order);
+        let moving = home.moving.as_ref();
+        match (event, out, moving) {
+            (Event::MigrationOrdered { to, .. }, ..) => vec![reserve(to)],
+            (Event::MigrationFailed { .. }, _, Some(moving))
+            | (Event::Abandoned {}, Some(Order::Receive {} | Order::TakeBack {}), Some(moving))
+            | (Event::Confirmed { .. }, Some(Order::TakeBack {}), Some(moving)) => {
+                vec![home.tell(moving.to.host, "clear")]
+            }
+            (
+                Event::Abandoned {} | Event::Confirmed { .. },
+                Some(Order::Arrive { .. }),
+                Some(moving),
+            ) => {
+                let clear = home.tell(moving.from.host, "clear");
+                std::iter::once(clear).chain(home.disks_go(moving.to.host)).collect()
+            }
+            (Event::Evacuated { to, .. }, ..) => {
+                let from = home.placement.host;
+                let there = moving.map(|moving| home.tell(moving.to.host, "clear"));
+                [reserve(to), home.tell(from, "fence"), home.tell(from, "clear")]
+                    .into_iter()
+                    .chain(there)
+                    .chain(home.disks_go(to.host))
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The state after a fact of its way.
+    pub(super) fn moved(&mut self, event: Event) {
+        match event {
+            Event::Evacuated { to, start } => {
+                self.at_home(|home| {
+                    home.placement = to;
+                    (home.moving, home.rescue) = (None, None);
+                });
+                self.orders.issue(Order::Arrive { start, certain: true });
+            }
+            Event::MigrationFailed { seen, .. } => {
+                self.at_home(|home| home.moving = None);
+                self.orders.settle();
+                self.see(seen);
+            }
+            Event::MigrationOrdered { to, live } => {
+                self.at_home(|home| {
+                    home.moving = Some(Moving { from: home.placement.clone(), to, live });
+                });
+                self.orders.issue(Order::Receive {});
+            }
+            Event::MigrationPrepared { landing, .. } => {
+                self.orders.issue(Order::Send { landing: Box::new(landing) });
+            }
+            Event::MigrationReturned { .. } => {
+                self.at_home(|home| {
+                    if let Some(moving) = &home.moving {
+                        home.placement = moving.from.clone();
+                    }
+                });
+                self.orders.issue(Order::TakeBack {});
+            }
+            Event::MigrationSent { certain, .. } => {
+                let mut start = false;
+                self.at_home(|home| {
+                    if let Some(moving) = &home.moving {
+                        start = moving.live;
+                        home.placement = moving.to.clone();
+                    }
+                });
+                self.orders.issue(Order::Arrive { start, certain });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn untied(home: &Home, live: bool) -> Result<(), Refusal> {
+    let tied = home.tied(live);
+    if tied.is_empty() {
+        return Ok(());
+    }
+    let why: Vec<String> = tied.into_iter().map(|(_, why)| why).collect();
+    Err(Refusal::new(&codes::NOT_MOVABLE, why.join("; ")))
+}
+
+#[cfg(test)]
+mod tests;

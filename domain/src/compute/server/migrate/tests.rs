@@ -1,0 +1,207 @@
+//! Given facts, when a command, then facts or a refusal, of a server's way to another host.
+
+use chrono::DateTime;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{compute::server::Command, kernel::Stamp};
+
+fn id(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+fn place(host: u128) -> Value {
+    json!({
+        "host": id(host), "holding": {"server": id(9), "vcpus": 1, "memory_mib": 512},
+        "score": {
+            "irregular": false, "affinity": 0, "cells": 0, "devices": 0, "apart": 0, "fill": 0,
+        },
+        "fitting": 1,
+    })
+}
+
+fn machine(power: &str) -> Machine {
+    serde_json::from_value(json!({"power": power, "shape": "1x512"})).unwrap()
+}
+
+/// A server that does this on host 1, with a disk on storage 5.
+fn at_home(power: &str) -> Vec<Event> {
+    let launch = json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 512}, "placement": place(1),
+        "parts": {"disks": [{"id": id(3), "size_gib": 1, "format": "raw", "storage": id(5)}]},
+    });
+    let launch = Box::new(serde_json::from_value(launch).unwrap());
+    vec![Event::Launched { launch }, Event::Confirmed { number: 1, seen: machine(power) }]
+}
+
+fn fold(given: &[Event]) -> Server {
+    given.iter().cloned().fold(Server::default(), Decider::evolve)
+}
+
+fn decide(given: &[Event], when: Command) -> Result<Vec<Event>, Refusal> {
+    let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+    fold(given).decide(when, &stamp)
+}
+
+fn migrate(host: u128) -> Command {
+    Command::Migrate { to: None, placement: serde_json::from_value(place(host)).unwrap() }
+}
+
+fn step(number: u64, step: MigrationStep) -> Command {
+    Command::ConfirmMigration { number, step }
+}
+
+/// The life that these commands make.
+fn live(given: Vec<Event>, commands: Vec<Command>) -> Vec<Event> {
+    commands.into_iter().fold(given, |mut given, command| {
+        let made = decide(&given, command.clone()).unwrap();
+        assert!(!made.is_empty(), "{command:?} says nothing");
+        given.extend(made);
+        given
+    })
+}
+
+/// Host, verb of every companion of the last fact.
+fn told(given: &[Event]) -> Vec<(Uuid, &'static str)> {
+    let (last, before) = given.split_last().unwrap();
+    fold(before)
+        .companions(std::slice::from_ref(last))
+        .iter()
+        .map(|one| (one.id, one.verb))
+        .collect()
+}
+
+fn where_to(given: &[Event]) -> Option<Uuid> {
+    fold(given).on_host().map(|at| at.host)
+}
+
+fn prepared() -> MigrationStep {
+    MigrationStep::Prepared { landing: Landing::default() }
+}
+
+#[test]
+fn each_step_is_of_the_host_that_it_concerns_and_both_keep_its_place_until_it_is_there() {
+    let ordered = live(at_home("running"), vec![migrate(2)]);
+    assert_eq!((where_to(&ordered), told(&ordered)), (Some(id(2)), vec![(id(2), "reserve")]));
+    assert_eq!(fold(&ordered).status(), "migrating");
+    let sending = live(ordered, vec![step(2, prepared())]);
+    assert_eq!((where_to(&sending), told(&sending)), (Some(id(1)), vec![]));
+    let sent = live(sending, vec![step(3, MigrationStep::Sent { certain: true })]);
+    assert_eq!((where_to(&sent), told(&sent)), (Some(id(2)), vec![]));
+    let order = fold(&sent).orders.out.unwrap().order;
+    assert_eq!(order, Order::Arrive { start: true, certain: true });
+    let there = live(sent, vec![Command::Confirm { number: 4, seen: machine("running") }]);
+    assert_eq!(told(&there), [(id(1), "clear"), (id(3), "move-with-server")]);
+    let state = fold(&there);
+    assert_eq!((state.status(), state.home.unwrap().moving), ("running", None));
+    assert_eq!(where_to(&there), Some(id(2)));
+}
+
+#[test]
+fn one_that_stays_is_free_at_once_and_the_other_host_is_cleared() {
+    let sending = live(at_home("running"), vec![migrate(2), step(2, prepared())]);
+    let stays = MigrationStep::Stays { reason: "no".into(), seen: machine("running") };
+    let failed = live(sending, vec![step(3, stays)]);
+    assert_eq!(told(&failed), [(id(2), "clear")]);
+    let state = fold(&failed);
+    assert_eq!(
+        (state.status(), state.orders.out, where_to(&failed)),
+        ("running", None, Some(id(1)))
+    );
+}
+
+#[test]
+fn what_nobody_is_sure_of_is_looked_for_and_never_started() {
+    let sent = live(
+        at_home("running"),
+        vec![migrate(2), step(2, prepared()), step(3, MigrationStep::Sent { certain: false })],
+    );
+    let order = fold(&sent).orders.out.unwrap().order;
+    assert_eq!(order, Order::Arrive { start: true, certain: false });
+    let parked = live(sent.clone(), vec![Command::Park { number: 4, reason: "x".into() }]);
+    assert!(decide(&parked, Command::Abandon {}).is_err(), "it might run twice then");
+    let back = live(sent, vec![step(4, MigrationStep::Lost {})]);
+    assert_eq!(where_to(&back), Some(id(1)));
+    let home = live(back, vec![Command::Confirm { number: 5, seen: machine("running") }]);
+    assert_eq!(told(&home), [(id(2), "clear")]);
+    // What is sure is not lost, whatever a host says.
+    let sure = live(
+        at_home("stopped"),
+        vec![migrate(2), step(2, prepared()), step(3, MigrationStep::Sent { certain: true })],
+    );
+    assert_eq!(decide(&sure, step(4, MigrationStep::Lost {})).unwrap(), []);
+    assert_eq!(decide(&sure, step(3, MigrationStep::Sent { certain: false })).unwrap(), []);
+}
+
+#[test]
+fn a_way_that_is_given_up_leaves_it_where_it_is_known_to_be() {
+    let ordered = live(at_home("stopped"), vec![migrate(2)]);
+    // The other host may never answer.
+    let given_up = live(ordered.clone(), vec![Command::Abandon {}]);
+    assert_eq!(told(&given_up), [(id(2), "clear")]);
+    assert_eq!(where_to(&given_up), Some(id(1)));
+    let sending = live(ordered, vec![step(2, prepared())]);
+    assert!(decide(&sending, Command::Abandon {}).is_err(), "it is being worked on");
+    let parked = vec![Command::Park { number: 3, reason: "x".into() }, Command::Abandon {}];
+    let looked_for = live(sending, parked);
+    let order = fold(&looked_for).orders.out.unwrap().order;
+    assert_eq!(order, Order::Arrive { start: false, certain: false });
+}
+
+#[test]
+fn what_keeps_a_server_on_its_host_is_said() {
+    let code = |given: &[Event], when| decide(given, when).unwrap_err().code.code;
+    assert_eq!(code(&at_home("suspended"), migrate(2)), "wrong-state");
+    assert_eq!(code(&at_home("running"), migrate(1)), "invalid-field");
+    assert_eq!(code(&[], migrate(2)), "unsupported");
+    let change = |pointer: &str, value: Value| {
+        let mut given = at_home("running");
+        let Event::Launched { launch } = &given[0] else { panic!() };
+        let mut launch = serde_json::to_value(launch).unwrap();
+        *launch.pointer_mut(pointer).unwrap() = value;
+        given[0] = Event::Launched { launch: serde_json::from_value(launch).unwrap() };
+        given
+    };
+    let disks = json!([{"id": id(3), "size_gib": 1, "format": "raw"}]);
+    let local = change("/parts/disks", disks);
+    assert_eq!(code(&local, migrate(2)), "not-movable");
+    let down = |host_is_down| Command::Evacuate {
+        to: None,
+        host_is_down,
+        placement: serde_json::from_value(place(2)).unwrap(),
+    };
+    assert_eq!(code(&local, down(true)), "not-movable");
+    let holding = json!({
+        "server": id(9), "vcpus": 1, "memory_mib": 512,
+        "cells": [{"cell": 0, "vcpus": 1, "memory_mib": 512}],
+    });
+    assert_eq!(code(&change("/placement/holding", holding), migrate(2)), "not-movable");
+    assert_eq!(code(&at_home("running"), down(false)), "invalid-field");
+}
+
+#[test]
+fn a_server_is_had_back_from_a_dead_host_in_one_append() {
+    let evacuate = Command::Evacuate {
+        to: None,
+        host_is_down: true,
+        placement: serde_json::from_value(place(2)).unwrap(),
+    };
+    for (power, order, start) in [
+        ("running", None, true),
+        ("stopped", None, false),
+        ("stopped", Some(Command::Start {}), true),
+        ("running", Some(Command::Stop {}), false),
+    ] {
+        let before = live(at_home(power), order.into_iter().collect());
+        let given = live(before, vec![evacuate.clone()]);
+        let verbs: Vec<_> = told(&given);
+        let wanted =
+            [(id(2), "reserve"), (id(1), "fence"), (id(1), "clear"), (id(3), "move-with-server")];
+        assert_eq!(verbs, wanted);
+        assert_eq!(where_to(&given), Some(id(2)));
+        let order = fold(&given).orders.out.unwrap().order;
+        assert_eq!(order, Order::Arrive { start, certain: true });
+    }
+    let removing = live(at_home("stopped"), vec![Command::Delete { stop: false }]);
+    assert!(decide(&removing, evacuate).is_err());
+}
