@@ -245,8 +245,10 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 let example = match name {
                     "id" if parameter["in"] == "path" => json!(of_kind.unwrap()),
                     "at" | "skyledger-min-position" => json!(head),
+                    "call" => json!(Uuid::nil()),
                     "code" => json!("not-found"),
                     "digest" => digest.clone(),
+                    "epoch" => json!(1),
                     "field" => json!("status"),
                     "from" if parameter["required"] == true => json!(1),
                     _ => continue,

@@ -462,7 +462,7 @@ fn parameters(route: &Route, path: &str) -> Value {
     let of_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let of_path = of_path.map(|name| {
         let schema = match name {
-            "id" => json!({"type": "string", "format": "uuid"}),
+            "call" | "id" => json!({"type": "string", "format": "uuid"}),
             _ => json!({"type": "string"}),
         };
         json!({"name": name, "in": "path", "required": true, "schema": schema})
@@ -473,7 +473,7 @@ fn parameters(route: &Route, path: &str) -> Value {
             Place::Header => "header",
         };
         let needed = match (route.operation, one.name) {
-            ("why", "field") => true,
+            ("agent-console", "epoch") | ("why", "field") => true,
             // The next page of a comparison of many brings both moments in its token.
             ("diff", "from") => route.scope == Scope::EachKind,
             _ => false,
