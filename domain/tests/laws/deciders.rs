@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
     digest, equipment, exchange_rate, finding, found_backup, group, group_rules, holding, id,
-    image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement, question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network,
+    place, place_on, placement, question, quota, repricing, rescue_system, run, seen_disk,
+    seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing,
+    stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
