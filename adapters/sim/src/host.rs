@@ -856,7 +856,7 @@ impl HostDriver for SimHost {
                 self.of(id, HostStep::Resize, done, |server| server.size(&home))?;
             }
             Order::Rebuild { image, start } => {
-                self.rebuild(id, home, task, &image.sha256, start)?
+                self.rebuild(id, home, task, &image.sha256, start)?;
             }
             Order::Resume {} => self.suspend(id, false)?,
             Order::SetPassword { user, .. } => self.password(id, &user, task)?,

@@ -638,7 +638,7 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     let ready = json!({"type": "prepared", "data": {"landing": {"folder": "/srv"}}});
     let sent = |certain| json!({"type": "sent", "data": {"certain": certain}});
     let stays = json!({"reason": "no route", "seen": machine(Power::Running)});
-    let begun = vec![
+    let begun = [
         ("launch", launch_shared()),
         there(1),
         ("migrate", json!({"placement": place_on(8)})),

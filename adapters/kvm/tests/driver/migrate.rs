@@ -172,7 +172,7 @@ impl Pair {
             subject: Value::Null,
             userdata: None,
             password: None,
-            stores: Default::default(),
+            stores: BTreeMap::default(),
         }
     }
 

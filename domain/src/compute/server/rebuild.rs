@@ -58,10 +58,10 @@ impl Server {
             }
             _ => return Err(Refusal::wrong_state("rebuild", self.status())),
         }
-        match home.parts.disks.is_empty() {
-            true => Err(no("it has no disk that could be made again")),
-            false => Ok(()),
+        if home.parts.disks.is_empty() {
+            return Err(no("it has no disk that could be made again"));
         }
+        Ok(())
     }
 
     /// What its root disk is made from: the image that is named, or the one that it was made from.
