@@ -370,7 +370,12 @@ impl Fleet {
             device.availability = Availability::Lost;
         }
         let host = host.with_facts(facts).map_err(Unplaced::Invalid)?;
-        Self::new([host]).place(request)
+        let mut placement = Self::new([host]).place(request)?;
+        // Functions of one IOMMU group go together: the choice may be another of those that are its own
+        // already, and it has its drivers for these.
+        let holding = &mut placement.holding;
+        (holding.devices, holding.devices_with) = (held.devices, held.devices_with);
+        Ok(placement)
     }
 
     /// What one host says to a request: its place, or everything that is in the way.
