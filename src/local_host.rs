@@ -9,7 +9,10 @@ use std::{
 };
 
 use adapters_agent::{Agent, EpochFile, LocalLine, Options};
-use adapters_kvm::driver::{self, KvmHost};
+use adapters_kvm::{
+    driver::{self, KvmHost},
+    storage::volume_group::VolumeGroups,
+};
 use adapters_sim::SimHosts;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -48,6 +51,8 @@ pub(crate) enum Means {
         labels: BTreeSet<String>,
         /// Folders that other hosts reach as well.
         storages: Vec<PathBuf>,
+        /// Volume groups that disks may lie in.
+        volume_groups: Vec<String>,
         /// How other hosts reach it, where it takes servers that run there.
         reached: Option<driver::Reached>,
     },
@@ -62,12 +67,14 @@ pub(crate) enum Means {
 pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Arc<dyn LocalHost>> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     match means {
-        Means::Libvirt { socket, labels, storages, reached } => {
+        Means::Libvirt { socket, labels, storages, volume_groups, reached } => {
             let folder = std::path::absolute(folder).context("the data folder")?;
             let mut options = driver::Options::new(folder);
             options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
             options.labels.clone_from(labels);
             options.storages.clone_from(storages);
+            let groups = VolumeGroups::new(volume_groups.clone());
+            options.volume_groups = groups.context("--volume-group")?;
             options.reached.clone_from(reached);
             let host = KvmHost::open(options).await.context("the host")?;
             host.guard().await.context("the rules of the host's servers")?;

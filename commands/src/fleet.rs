@@ -4,7 +4,7 @@
 //! everything that is in the log, never on a view that is late; and the append that takes the place
 //! checks the host's revision, so that two servers in two processes never take the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     compute::{
@@ -59,7 +59,7 @@ impl FleetCache {
             let records = ledger.ports.log.read(self.position, PAGE).await?;
             let Some(last) = records.last() else { break };
             let last = last.position();
-            let mut changed = std::collections::BTreeSet::new();
+            let mut changed = BTreeSet::new();
             for record in records.iter().filter(|record| record.kind() == Host::KIND) {
                 let Ok(id) = record.id().parse().map(HostId::new) else { continue };
                 let host = self.hosts.entry(id).or_default();
@@ -76,6 +76,17 @@ impl FleetCache {
         }
         Ok(())
     }
+}
+
+/// What a storage is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// A folder that hosts have mounted.
+    Folder,
+    /// A volume group that these hosts have.
+    Group(BTreeSet<HostId>),
+    /// No host has it.
+    Nowhere,
 }
 
 /// No place, or a fleet that cannot be looked at.
@@ -105,15 +116,17 @@ impl Ledger {
         Ok(cache.fleet.place(request).map_err(|unplaced: Unplaced| Refusal::from(unplaced))?)
     }
 
-    /// Whether any host says that it reaches a storage.
-    pub(crate) async fn is_reached(&self, storage: StorageId) -> Result<bool, LoadFault> {
+    /// What the hosts say that a storage is.
+    pub(crate) async fn reached(&self, storage: StorageId) -> Result<Reached, LoadFault> {
         let mut cache = self.fleet.lock().await;
         cache.catch_up(self).await?;
-        let reaches = |host: &Host| {
-            let seen = host.seen.iter().filter(|_| !host.retired);
-            seen.flat_map(|seen| &seen.storages).any(|one| *one == storage)
-        };
-        Ok(cache.hosts.values().any(reaches))
+        let there = cache.hosts.iter().filter(|(_, host)| !host.retired);
+        let there = there.filter_map(|(id, host)| Some((id, host.seen.as_ref()?)));
+        let there: Vec<_> = there.filter(|(_, seen)| seen.storages.contains(&storage)).collect();
+        if there.iter().any(|(_, seen)| seen.volume_groups.contains_key(&storage)) {
+            return Ok(Reached::Group(there.into_iter().map(|(id, _)| *id).collect()));
+        }
+        Ok(if there.is_empty() { Reached::Nowhere } else { Reached::Folder })
     }
 
     /// The fleet as it is now, and the position that is.

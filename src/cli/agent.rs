@@ -71,8 +71,8 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
     } else {
         let labels = options.label.iter().cloned().collect();
         let (socket, storages) = (options.libvirt.clone(), options.storage.clone());
-        let reached = reached(&options);
-        Means::Libvirt { socket, labels, storages, reached }
+        let (volume_groups, reached) = (options.volume_group.clone(), reached(&options));
+        Means::Libvirt { socket, labels, storages, volume_groups, reached }
     };
     let local = local_host::reach(&means, host, &options.data).await?;
     let epoch_file = Some(EpochFile::within(&options.data).map_err(AgentFault::Epoch)?);

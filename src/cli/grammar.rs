@@ -1188,6 +1188,9 @@ pub(crate) struct Serve {
     /// A folder that other hosts have as well, for --local-host; may be given several times
     #[arg(long, value_name = "FOLDER", requires = "local_host", conflicts_with = "simulated", value_hint = ValueHint::DirPath)]
     pub(crate) storage: Vec<PathBuf>,
+    /// A volume group of LVM that disks may lie in, for --local-host; may be given several times
+    #[arg(long, value_name = "NAME", requires = "local_host", conflicts_with = "simulated")]
+    pub(crate) volume_group: Vec<String>,
     /// Print the configuration that would be used, as a file, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -1226,6 +1229,10 @@ pub(crate) struct AgentOptions {
     /// several times
     #[arg(long, value_name = "FOLDER", conflicts_with = "simulated", value_hint = ValueHint::DirPath)]
     pub(crate) storage: Vec<PathBuf>,
+    /// A volume group of LVM that disks may lie in, with its id in a tag `skyledger-storage=ID`; may be
+    /// given several times
+    #[arg(long, value_name = "NAME", conflicts_with = "simulated")]
+    pub(crate) volume_group: Vec<String>,
     /// This host's libvirt as other hosts' reach it, such as qemu+tls://kvm-1.example/system: it then
     /// takes servers that run elsewhere
     #[arg(long, value_name = "URI", conflicts_with = "simulated")]

@@ -46,7 +46,8 @@ pub(super) fn run(serve: Serve) -> Result<Exit, Failure> {
         Means::Simulated { pause: Duration::from_millis(serve.simulated_pause_ms) }
     } else {
         let (labels, storages) = (BTreeSet::new(), serve.storage);
-        Means::Libvirt { socket: serve.libvirt, labels, storages, reached: None }
+        let volume_groups = serve.volume_group;
+        Means::Libvirt { socket: serve.libvirt, labels, storages, volume_groups, reached: None }
     };
     let manner = Manner {
         own_host: serve.local_host.map(|name| OwnHost { name, means }),

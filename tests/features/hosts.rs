@@ -7,6 +7,7 @@ mod migrate;
 mod operations;
 mod rebuild;
 mod storage;
+mod volume_group;
 
 use std::{
     collections::BTreeSet,

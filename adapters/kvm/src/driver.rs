@@ -51,6 +51,7 @@ mod sighting;
 mod snapshot;
 mod steps;
 mod virtualisation;
+mod volumes;
 mod wanted;
 mod wire;
 
@@ -64,7 +65,7 @@ use std::{
 
 use adapters_libvirt::{
     Affects, Code, Connection, Domain, Leave, Shutdown, State,
-    description::{Description, Source, Virtualisation},
+    description::{Description, Virtualisation},
 };
 use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Pipe, Report};
@@ -109,9 +110,9 @@ use crate::{
         cache::{Cache, Digest, Source as ImageSource},
         directory::Directory,
         files,
-        qemu_img::Format,
         seed,
         shared::Shared,
+        volume_group::VolumeGroups,
     },
 };
 
@@ -137,6 +138,9 @@ pub struct Options {
     pub labels: BTreeSet<String>,
     /// Folders that other hosts reach as well, each with its id in it: see [`crate::storage::shared`].
     pub storages: Vec<PathBuf>,
+    /// Volume groups that disks may lie in, each with its id as a tag: see
+    /// [`crate::storage::volume_group`].
+    pub volume_groups: VolumeGroups,
     /// How other hosts reach it, where it takes servers that run there.
     pub reached: Option<Reached>,
     /// How long a guest may take to stop before its power is taken away.
@@ -157,6 +161,7 @@ impl Options {
             kept: Kept::default(),
             labels: BTreeSet::new(),
             storages: Vec::new(),
+            volume_groups: VolumeGroups::default(),
             reached: None,
             stop_patience: Duration::from_secs(90),
             hook: Arc::new(NoHook),
@@ -184,6 +189,7 @@ struct Inner {
     wire: Wire,
     layout: Layout,
     storage: Directory,
+    groups: VolumeGroups,
     images: Cache,
     records: Records,
     plugs: Plugs,
@@ -216,6 +222,7 @@ impl KvmHost {
             wire: Wire::new(options.libvirt.clone()),
             layout,
             storage,
+            groups: options.volume_groups.clone(),
             images,
             records,
             plugs: Plugs::new(options.place.clone()),
@@ -244,8 +251,12 @@ impl KvmHost {
         let mut labels = inner.options.labels.clone();
         labels.extend(inner.options.reached.iter().map(|_| LIVE.to_owned()));
         let seen = sighting::sighting(&wire, observed, virtualisation, labels).await?;
-        let storages = inner.storage.shared().there().await.into_keys().collect();
-        Ok(HostSighting { storages, ..seen })
+        let mut storages: BTreeSet<_> =
+            inner.storage.shared().there().await.into_keys().collect();
+        let groups = inner.groups.there().await?;
+        storages.extend(groups.keys());
+        let volume_groups = groups.into_iter().map(|(id, group)| (id, group.facts())).collect();
+        Ok(HostSighting { storages, volume_groups, ..seen })
     }
 
     /// Wakes when a server may have changed by itself, and when what happened may have been missed.
@@ -276,6 +287,10 @@ impl KvmHost {
         let inner = &self.inner;
         let set = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>();
         let records = inner.records.all().await?;
+        let mut disks = set(names(inner.storage.folder()).await?);
+        for group in inner.groups.there().await?.into_values() {
+            disks.extend(group.list().await?);
+        }
         let ports = records.values().flat_map(|record| &record.ports);
         let through: BTreeSet<String> = ports
             .filter_map(|port| Some(rates::through(&port.tap.parse::<Interface>().ok()?)))
@@ -289,7 +304,7 @@ impl KvmHost {
         Ok(Census {
             servers: inner.powers().await?,
             processes: census::processes(&inner.options.folder),
-            disks: set(names(inner.storage.folder()).await?),
+            disks,
             seeds: set(names(&inner.layout.seeds).await?),
             records: set(names(&inner.options.folder.join("servers")).await?),
             interfaces: links.keys().filter(|name| is_ours(name)).cloned().collect(),
@@ -402,6 +417,7 @@ impl Inner {
     /// Makes a server run that has its files and its rules.
     async fn run(&self, work: &Work<'_>, machine: &Description) -> Result<(), DriverFault> {
         let server = work.server;
+        self.activate(work.home).await?;
         let wire = self.wire.get().await?;
         let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
         self.step(Step::Start, server, start(&wire, &domain)).await?;
@@ -422,7 +438,7 @@ impl Inner {
             wanted::UsbPlaces::new()
         };
         let (server, home) = (work.server, work.home);
-        let layout = self.layout.with(self.storage.shared().there().await);
+        let layout = self.lies().await?;
         wanted::description(server, home, work.number, &layout, virtualisation, &usb)
     }
 
@@ -451,19 +467,19 @@ impl Inner {
         let make = async {
             for disk in &parts.disks {
                 let (format, bytes) = (wanted::format(disk.format), disk.size_gib << 30);
-                let folder = self.storage.of(disk.storage).await?;
+                let storage = self.storage_of(disk.storage).await?;
                 if let Some(source) = &disk.source {
                     let disk = (disk.id, format, bytes);
-                    self.make_from(&folder, disk, source, work.stores).await?;
+                    self.make_from(&storage, disk, source, work.stores).await?;
                     continue;
                 }
                 match image.as_ref().filter(|_| disk.from_image) {
-                    None => folder.create(disk.id, format, bytes).await?,
-                    // Another host has not the same images.
-                    Some(image) if format == Format::Qcow2 && disk.storage.is_none() => {
-                        folder.create_on(disk.id, image.origin(), bytes).await?
+                    None => storage.create(disk.id, format, bytes).await?,
+                    Some(image) => {
+                        // Another host has not the same images.
+                        let on_image = disk.storage.is_none();
+                        storage.copy(disk.id, format, image.origin(), bytes, on_image).await?
                     }
-                    Some(image) => folder.copy(disk.id, format, image.origin(), bytes).await?,
                 };
             }
             Ok(())
@@ -558,7 +574,7 @@ impl Inner {
     async fn remove(&self, server: Uuid, home: &Home) -> Result<(), DriverFault> {
         let disks = |_| async {
             for disk in &home.parts.disks {
-                self.storage.of(disk.storage).await?.delete(disk.id).await?;
+                self.storage_of(disk.storage).await?.delete(disk.id).await?;
             }
             Ok(())
         };
@@ -575,7 +591,9 @@ impl Inner {
         let xml = wire.xml(&domain, of).await.map_err(libvirt)?;
         let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         let record = self.records.read(server).await?.unwrap_or_default();
-        let mut seen = machine(home, &is, state, &record, &self.storage);
+        let disks = is.disks.iter().filter_map(|disk| self.disk_of(disk.source.as_ref()?));
+        let disks = disks.map(|disk| disk.to_string()).collect();
+        let mut seen = machine(home, &is, state, &record, disks);
         seen.nics = self.seen_nics(&is, state, server, record).await?;
         Ok(seen)
     }
@@ -796,18 +814,12 @@ fn machine(
     is: &Description,
     state: State,
     record: &Record,
-    storage: &Directory,
+    mut disks: Vec<String>,
 ) -> Machine {
     let ports = record.ports.iter();
     let ports = ports.filter(|port| is.nics.iter().any(|nic| nic.mac == port.mac.to_string()));
     let mut addresses: Vec<_> = ports.flat_map(|port| &port.addresses).copied().collect();
     addresses.sort_unstable();
-    let ours = |source: &Source| match source {
-        Source::File(path) => storage.disk_of(Path::new(path)).map(|disk| disk.to_string()),
-        Source::Block(_) => None,
-    };
-    let sources = is.disks.iter().filter_map(|disk| disk.source.as_ref());
-    let mut disks: Vec<_> = sources.filter_map(ours).collect();
     disks.sort_unstable();
     Machine {
         name: home.name.clone(),

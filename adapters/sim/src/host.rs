@@ -403,6 +403,7 @@ impl SimHosts {
             cells: (0..cells).map(cell).collect(),
             devices: Vec::new(),
             storages: BTreeSet::new(),
+            volume_groups: BTreeMap::new(),
         }
     }
 }

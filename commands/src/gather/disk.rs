@@ -2,13 +2,20 @@
 //! new disk lies on its host.
 
 use domain::{
-    compute::{disk, host::Host, server::Server, storage::StorageId},
+    compute::{
+        disk,
+        host::Host,
+        image::Format,
+        server::Server,
+        storage::{StorageId, in_group},
+    },
     kernel::{Decider, Refusal, Role, codes},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{GatherFault, Gathering, backup, launch::note};
+use crate::fleet::Reached;
 
 fn no(detail: String) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
@@ -56,6 +63,15 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         note(gathering, Host::KIND, home.placement.host.uuid(), revision);
         if !state.seen.is_some_and(|seen| seen.storages.contains(&storage)) {
             return Err(no(format!("storage: its server's host does not reach {storage}")));
+        }
+        if let Reached::Group(hosts) = gathering.ledger.reached(storage).await? {
+            // What does not read is refused by the decider, as above; left out it is qcow2.
+            let format = gathering.body.get("format").map_or(Ok(Format::Qcow2), |format| {
+                serde_json::from_value(format.clone())
+            });
+            if let Ok(format) = format {
+                in_group(storage, format, &hosts)?;
+            }
         }
     }
     let (project, host) = (server.observation.project, home.placement.host);

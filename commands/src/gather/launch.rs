@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::{GatherFault, Gathering, backup};
 use crate::{
+    fleet::Reached,
     ledger::{LoadFault, userdata_context},
     plan::{Looked, Saw},
 };
@@ -95,11 +96,14 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         found.groups.extend(rules);
     }
     for (at, ask) in launch.disks.iter().enumerate() {
-        if let Some(storage) = ask.storage
-            && !gathering.ledger.is_reached(storage).await?
-        {
-            let detail = format!("disks[{at}].storage: no host says that it reaches {storage}");
-            return Err(no(detail).into());
+        let Some(storage) = ask.storage else { continue };
+        match gathering.ledger.reached(storage).await? {
+            Reached::Folder => {}
+            Reached::Group(hosts) => drop(found.volume_groups.insert(storage, hosts)),
+            Reached::Nowhere => {
+                let detail = format!("disks[{at}].storage: no host says that it reaches {storage}");
+                return Err(no(detail).into());
+            }
         }
     }
     for (at, id) in launch.key_pairs.iter().enumerate() {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{GatherFault, Gathering};
 use crate::{
-    fleet::PlaceFault,
+    fleet::{PlaceFault, Reached},
     plan::{Looked, Saw},
 };
 
@@ -56,7 +56,8 @@ async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
     Ok(gathering.ledger.typed::<Server>(&gathering.id.to_string()).await?.1)
 }
 
-/// Nothing is being done to its disks, which go with it.
+/// Nothing is being done to its disks, which go with it, and none is in a volume group, which is its
+/// host's alone.
 async fn disks(
     gathering: &mut Gathering<'_>,
     home: &Home,
@@ -66,6 +67,12 @@ async fn disks(
         let id = disk.id.to_string();
         let (revision, state) = gathering.ledger.typed::<Disk>(&id).await?;
         note::<Disk>(gathering, id, revision);
+        if let Some(storage) = disk.storage
+            && let Reached::Group(_) = gathering.ledger.reached(storage).await?
+        {
+            let detail = format!("its disk {} is in a volume group of this host alone", disk.id);
+            return Err(Refusal::new(&codes::NOT_MOVABLE, detail).into());
+        }
         if let Some(out) = state.order().filter(|_| must_rest) {
             let detail = format!("order {} of its disk {} is still out", out.number, disk.id);
             return Err(Refusal::new(&codes::ORDER_OUTSTANDING, detail).into());

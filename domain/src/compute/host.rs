@@ -31,7 +31,7 @@ use super::{
         ServerId,
     },
     server::rescue::RescueSystem,
-    storage::{self, STORAGES_MAX, StorageId},
+    storage::{self, STORAGES_MAX, StorageId, VolumeGroup},
 };
 use crate::{
     kernel::{
@@ -121,6 +121,9 @@ pub struct HostSighting {
     /// Storage that it reaches, and that others may reach as well.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub storages: BTreeSet<StorageId>,
+    /// Those of them that are volume groups.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volume_groups: BTreeMap<StorageId, VolumeGroup>,
 }
 
 impl HostSighting {
@@ -493,6 +496,14 @@ impl Host {
         }
         if seen.storages.len() > STORAGES_MAX {
             return no(format!("storages: at most {STORAGES_MAX}"));
+        }
+        if let Some(id) = seen.volume_groups.keys().find(|id| !seen.storages.contains(id)) {
+            return no(format!("volume_groups: {id} is not among the storages"));
+        }
+        for (id, group) in &seen.volume_groups {
+            if group.extent_kib == 0 || group.free_mib > group.size_mib {
+                return no(format!("volume_groups: {id} has less than is free of it, or no extents"));
+            }
         }
         if let Some(cell) = cells.iter().find(|cell| facts.cell(**cell).is_none()) {
             return no(format!("memory_reserved: the host has no cell {cell}"));

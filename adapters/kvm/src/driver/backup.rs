@@ -82,7 +82,7 @@ impl KvmHost {
         into: &Store,
     ) -> Result<Manifest, DriverFault> {
         let turn = self.inner.turn(of.server).await;
-        let disk = self.inner.storage.inspect(of.disk).await?;
+        let disk = self.inner.holder(of.disk).await?.ready(of.disk).await?;
         let wire = self.inner.wire.get().await?;
         let running = match find(&wire, of.server).await? {
             Some(domain) if state(&wire, &domain).await?.is_active() => Some(domain),
@@ -299,7 +299,8 @@ impl KvmHost {
             self.forget_changes(of.disk, &wire, domain).await?;
         }
         // They are in the file whose place is taken.
-        if !self.inner.storage.snapshots(of.disk).await?.is_empty() {
+        let storage = self.inner.holder(of.disk).await?;
+        if !storage.snapshots(of.disk).await?.is_empty() {
             let why = format!("disk {} has snapshots: delete them first", of.disk);
             return Err(DriverFault::Rejected(why));
         }
@@ -320,14 +321,15 @@ impl KvmHost {
         manifest: &Manifest,
         socket: &Path,
     ) -> Result<(), DriverFault> {
-        let (part, format) = self.inner.storage.begin_again(of.disk, manifest.size_bytes).await?;
+        let storage = self.inner.holder(of.disk).await?;
+        let (part, format) = storage.begin_again(of.disk, manifest.size_bytes).await?;
         let export = Export::open(&part, format, Access::Write, socket).await?;
         let offer = Offer { socket, export: "", bitmap: None };
         let disk = nbd::Disk::connect(offer).await.map_err(store)?;
         from.restore(backup, digest, &disk).await.map_err(store)?;
         disk.close().await.map_err(store)?;
         export.close().await?;
-        let place = async { Ok(self.inner.storage.replace(of.disk).await?) };
+        let place = async { Ok(storage.replace(of.disk).await?) };
         self.inner.step(Step::Replace, of.server, place).await.map(drop)
     }
 }

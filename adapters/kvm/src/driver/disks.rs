@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Inner, Step, fault::libvirt, find, state, wanted};
+use crate::storage::any::Storage;
 
 /// How long a guest may take to let a disk go.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
@@ -79,8 +80,8 @@ fn read_limits(all: &adapters_libvirt::Limits) -> Limits {
 /// The disk of a machine that has this file.
 fn plugged<'a>(machine: &'a Description, path: &str) -> Option<&'a DiskDevice> {
     machine.disks.iter().find(|disk| match &disk.source {
-        Some(Source::File(file)) => file == path,
-        _ => false,
+        Some(Source::File(file) | Source::Block(file)) => file == path,
+        None => false,
     })
 }
 
@@ -106,7 +107,7 @@ impl Inner {
         let wire = self.wire.get().await?;
         let machine = self.machine(&wire, &home).await?;
         let machine = machine.as_ref();
-        let folder = self.storage.of(home.storage).await?;
+        let storage = self.storage_of(home.storage).await?;
         match order {
             Order::Attach {} => self.plug_disk(&wire, machine, &home).await?,
             Order::Create {} => {
@@ -114,10 +115,10 @@ impl Inner {
                 match &home.source {
                     Some(source) => {
                         let disk = (home.id, format, bytes);
-                        self.make_from(&folder, disk, source, &task.stores).await?;
+                        self.make_from(&storage, disk, source, &task.stores).await?;
                     }
                     None => {
-                        let make = async { Ok(folder.create(home.id, format, bytes).await?) };
+                        let make = async { Ok(storage.create(home.id, format, bytes).await?) };
                         self.step(Step::Disks, home.id, make).await?;
                     }
                 }
@@ -130,7 +131,7 @@ impl Inner {
             }
             Order::Remove {} => {
                 self.unplug_disk(&wire, machine, &home).await?;
-                let clear = async { Ok(folder.delete(home.id).await?) };
+                let clear = async { Ok(storage.delete(home.id).await?) };
                 self.step(Step::Clear, home.id, clear).await?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }
@@ -154,8 +155,8 @@ impl Inner {
 
     /// Where it lies: on the host alone, or on a storage that is mounted now.
     async fn path(&self, home: &Home) -> Result<String, DriverFault> {
-        let folder = self.storage.of(home.storage).await?;
-        Ok(folder.path(home.id, wanted::format(home.format)).display().to_string())
+        let storage = self.storage_of(home.storage).await?;
+        Ok(storage.path(home.id, wanted::format(home.format)).display().to_string())
     }
 
     /// The machine has it from now on, with its limits.
@@ -168,6 +169,7 @@ impl Inner {
         let path = self.path(home).await?;
         let plug = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
+            self.storage_of(home.storage).await?.ready(home.id).await?;
             for of in of {
                 let is = described(wire, domain, *of).await?;
                 if plugged(&is, &path).is_some() {
@@ -193,7 +195,7 @@ impl Inner {
             storage: home.storage,
             source: None,
         };
-        let layout = self.layout.with(self.storage.shared().there().await);
+        let layout = self.lies().await?;
         Ok(DiskDevice { target, boot: None, ..wanted::disk(0, &part, &layout)? })
     }
 
@@ -244,8 +246,14 @@ impl Inner {
         home: &Home,
     ) -> Result<(), DriverFault> {
         let bytes = home.size_gib << 30;
-        if self.storage.inspect(home.id).await?.size_bytes >= bytes {
-            return Ok(());
+        let storage = self.storage_of(home.storage).await?;
+        match &storage {
+            // It is grown beneath its server, which is told when what was added is zeroes.
+            Storage::Group(group) => drop(group.grow(home.id, bytes).await?),
+            Storage::Folder(folder) if folder.inspect(home.id).await?.size_bytes >= bytes => {
+                return Ok(());
+            }
+            Storage::Folder(_) => {}
         }
         if let Some(Machine { domain, of }) = machine
             && of.contains(&Affects::Live)
@@ -254,7 +262,7 @@ impl Inner {
         {
             return wire.resize_disk(domain, &device.target, bytes).await.map_err(libvirt);
         }
-        self.storage.grow(home.id, bytes).await?;
+        storage.grow(home.id, bytes).await?;
         Ok(())
     }
 
@@ -288,9 +296,9 @@ impl Inner {
         machine: Option<&Machine>,
         home: &Home,
     ) -> Result<Actual, DriverFault> {
-        let file = self.storage.inspect(home.id).await?;
+        let disk = self.storage_of(home.storage).await?.inspect(home.id).await?;
         let mut actual =
-            Actual { size_bytes: file.size_bytes, taken_bytes: file.taken_bytes, limits: None };
+            Actual { size_bytes: disk.size_bytes, taken_bytes: disk.taken_bytes, limits: None };
         if let Some(Machine { domain, of }) = machine
             && of.contains(&Affects::Live)
             && let Some(device) =

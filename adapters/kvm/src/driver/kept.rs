@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{Inner, KvmHost, Of, Step};
 use crate::storage::{
-    directory::Directory,
+    any::Storage,
     export::{Access, Export},
     files,
     qemu_img::Format,
@@ -108,7 +108,7 @@ impl Inner {
     /// Makes a disk with all that a backup or a snapshot has, unless it is there.
     pub(super) async fn make_from(
         &self,
-        folder: &Directory,
+        storage: &Storage,
         (disk, format, bytes): (Uuid, Format, u64),
         source: &Source,
         stores: &Stores,
@@ -117,10 +117,10 @@ impl Inner {
             match source {
                 Source::Snapshot { snapshot, disk: from } => {
                     let from = (*from, *snapshot);
-                    self.storage.copy_snapshot(from, folder, (disk, format, bytes)).await?;
+                    self.storage.copy_snapshot(from, storage, (disk, format, bytes)).await?;
                 }
                 Source::Backup { backup, disk: from, store: id, digest } => {
-                    let Some(part) = folder.begin_filled(disk, format, bytes).await? else {
+                    let Some(part) = storage.begin_filled(disk, format, bytes).await? else {
                         return Ok(());
                     };
                     let socket = self.options.folder.join("backups").join(format!("{disk}.nbd"));
@@ -128,7 +128,7 @@ impl Inner {
                     let filled = restore(from, part, format, &socket).await;
                     files::remove(&socket).await?;
                     filled?;
-                    folder.finish_filled(disk, format, bytes).await?;
+                    storage.finish_filled(disk, format, bytes).await?;
                 }
             }
             Ok(())

@@ -80,7 +80,7 @@ impl Inner {
 
     /// Where its files are here. A disk that is not there is one that its host has elsewhere.
     async fn landing(&self, work: &Work<'_>) -> Result<Landing, DriverFault> {
-        let layout = self.layout.with(self.storage.shared().there().await);
+        let layout = self.lies().await?;
         let mut landing = Landing {
             folder: self.options.folder.display().to_string(),
             libvirt: self.options.reached.as_ref().map(|reached| reached.libvirt.clone()),
@@ -153,7 +153,7 @@ impl Inner {
         work: &Work<'_>,
         landing: &Landing,
     ) -> Result<Destination, DriverFault> {
-        let layout = self.layout.with(self.storage.shared().there().await);
+        let layout = self.lies().await?;
         let mut xml = wire.migratable_xml(domain).await.map_err(libvirt)?;
         // Seeds, sockets and whatever else the host keeps of its servers.
         let mut lies = |here: &str, there: &str| xml = elsewhere(&xml, here, there);

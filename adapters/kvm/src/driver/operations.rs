@@ -114,6 +114,7 @@ impl Inner {
                     self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
                 }
                 self.plug(work).await?;
+                self.activate(work.home).await?;
                 let run = async { wire.run(&machine.xml()).await.map_err(libvirt) };
                 self.step(Step::Rescue, server, run).await?
             }

@@ -23,12 +23,12 @@ impl Inner {
             let root = root.ok_or_else(|| DriverFault::Rejected("it has no disk".to_owned()))?;
             // It is not removed from the cache while a disk is made on it.
             let taken = self.step(Step::Image, server, self.take(image)).await?;
-            let folder = self.storage.of(root.storage).await?;
-            folder.check_again(root.id, taken.origin()).await?;
+            let storage = self.storage_of(root.storage).await?;
+            storage.check_again(root.id, taken.origin()).await?;
             self.stop(server).await?;
             let on_image = root.storage.is_none();
             let make = async {
-                folder.make_again(root.id, taken.origin(), on_image).await?;
+                storage.make_again(root.id, taken.origin(), on_image).await?;
                 let record = Record { rebuilt: Some(work.number), ..record };
                 Ok(self.records.write(server, &record).await?)
             };

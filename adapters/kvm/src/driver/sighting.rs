@@ -1,6 +1,6 @@
 //! What the host is, as its agent says it to the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use adapters_libvirt::{Connection, description::Virtualisation};
 use commands::ports::DriverFault;
@@ -42,6 +42,7 @@ pub(super) async fn sighting(
         cells: observed.cells,
         devices: observed.devices,
         storages: BTreeSet::new(),
+        volume_groups: BTreeMap::new(),
     })
 }
 

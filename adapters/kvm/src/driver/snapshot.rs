@@ -99,7 +99,7 @@ impl KvmHost {
     /// # Errors
     /// The disk is not there, or the host's.
     pub async fn snapshots(&self, of: Of) -> Result<Vec<Uuid>, DriverFault> {
-        Ok(self.inner.storage.snapshots(of.disk).await?)
+        Ok(self.inner.holder(of.disk).await?.snapshots(of.disk).await?)
     }
 
     /// Takes a snapshot of a server's disk, running or not, unless it is there. The server stands still
@@ -126,7 +126,7 @@ impl KvmHost {
         wanted: bool,
     ) -> Result<(), DriverFault> {
         let _turn = self.inner.turn(of.server).await;
-        let disk = self.inner.storage.inspect(of.disk).await?;
+        let disk = self.inner.holder(of.disk).await?.inspect(of.disk).await?;
         if disk.format != Format::Qcow2 {
             let why = format!("disk {} is {}, which has no snapshots", of.disk, disk.format);
             return Err(DriverFault::Rejected(why));

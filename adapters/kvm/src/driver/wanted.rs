@@ -50,6 +50,8 @@ pub(super) struct Layout {
     pub(super) disks: PathBuf,
     /// Where each storage is mounted that other hosts reach as well.
     storages: BTreeMap<StorageId, PathBuf>,
+    /// Where the devices of each volume group are.
+    groups: BTreeMap<StorageId, PathBuf>,
     pub(super) seeds: PathBuf,
 }
 
@@ -57,12 +59,17 @@ impl Layout {
     pub(super) fn of(folder: &Path) -> Self {
         let of = |name: &str| folder.join(name);
         let (consoles, disks, seeds) = (of("consoles"), of("disks"), of("seeds"));
-        Self { consoles, disks, storages: BTreeMap::new(), seeds }
+        let (storages, groups) = (BTreeMap::new(), BTreeMap::new());
+        Self { consoles, disks, storages, groups, seeds }
     }
 
-    /// The same, with the storages that are there now.
-    pub(super) fn with(&self, storages: BTreeMap<StorageId, PathBuf>) -> Self {
-        Self { storages, ..self.clone() }
+    /// The same, with the storages that are there now: folders, and where the devices of groups are.
+    pub(super) fn with(
+        &self,
+        storages: BTreeMap<StorageId, PathBuf>,
+        groups: BTreeMap<StorageId, PathBuf>,
+    ) -> Self {
+        Self { storages, groups, ..self.clone() }
     }
 
     /// The disk that a server reads at its first boot.
@@ -75,11 +82,14 @@ impl Layout {
         self.consoles.join(server.to_string())
     }
 
-    /// A disk's file.
+    /// A disk's file or device.
     ///
     /// # Errors
-    /// The storage it lies on is not mounted.
+    /// The storage it lies on is not there.
     pub(super) fn disk(&self, disk: &Disk) -> Result<PathBuf, DriverFault> {
+        if let Some(devices) = disk.storage.and_then(|storage| self.groups.get(&storage)) {
+            return Ok(devices.join(format!("sk-{}", disk.id)));
+        }
         let name = format!("{}.{}", disk.id, format(disk.format).name());
         let Some(storage) = disk.storage else { return Ok(self.disks.join(name)) };
         let root = self.storages.get(&storage).ok_or_else(|| {
@@ -206,11 +216,13 @@ fn cells(holding: &Holding) -> Vec<GuestCell> {
 }
 
 pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice, DriverFault> {
+    let path = layout.disk(disk)?.display().to_string();
+    let is_device = disk.storage.is_some_and(|storage| layout.groups.contains_key(&storage));
     let mut serial = disk.id.simple().to_string();
     serial.truncate(SERIAL_BYTES);
     Ok(DiskDevice {
         target: target(at),
-        source: Some(Source::File(layout.disk(disk)?.display().to_string())),
+        source: Some(if is_device { Source::Block(path) } else { Source::File(path) }),
         format: match disk.format {
             image::Format::Qcow2 => description::Format::Qcow2,
             image::Format::Raw => description::Format::Raw,

@@ -487,7 +487,7 @@ impl Wanted<'_> {
     }
 }
 
-fn same<T: PartialEq + ToString>(
+pub(super) fn same<T: PartialEq + ToString>(
     disk: Uuid,
     what: &str,
     is: T,
@@ -503,7 +503,7 @@ fn same<T: PartialEq + ToString>(
     })
 }
 
-fn check_size(size_bytes: u64) -> Result<(), StorageFault> {
+pub(super) fn check_size(size_bytes: u64) -> Result<(), StorageFault> {
     if size_bytes == 0 || !size_bytes.is_multiple_of(SECTOR_BYTES) {
         let what = format!("{size_bytes} bytes: a disk has a multiple of {SECTOR_BYTES}");
         return Err(StorageFault::Unfit(what));
@@ -511,7 +511,7 @@ fn check_size(size_bytes: u64) -> Result<(), StorageFault> {
     Ok(())
 }
 
-fn check_origin(origin: Origin<'_>, size_bytes: u64) -> Result<(), StorageFault> {
+pub(super) fn check_origin(origin: Origin<'_>, size_bytes: u64) -> Result<(), StorageFault> {
     check_size(size_bytes)?;
     if !origin.path.is_absolute() {
         let what = format!("{}: an origin needs an absolute path", origin.path.display());

@@ -86,6 +86,21 @@ pub fn convert_snapshot(
     Tool::new("qemu-img", words).limit(copy_limit(bytes))
 }
 
+/// Copies all that a disk reads as, or read as at a snapshot, onto a device that is there, is as large or
+/// larger, and is all zeroes.
+pub fn convert_onto(
+    (from, format, snapshot): (&Path, Format, Option<Uuid>),
+    device: &Path,
+    bytes: u64,
+) -> Tool {
+    let (from, device) = (text(from), text(device));
+    let name = snapshot.map(|snapshot| format!("snapshot.name={snapshot}"));
+    let mut words = vec!["convert", "-q", "-n", "--target-is-zero", "-f", format.name()];
+    words.extend(name.iter().flat_map(|name| ["-l", name]));
+    words.extend(["-O", Format::Raw.name(), &from, &device]);
+    Tool::new("qemu-img", words).limit(copy_limit(bytes))
+}
+
 /// What is done with a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -253,6 +268,8 @@ mod tests {
             create_on(disk, image, Format::Raw, 1 << 30),
             convert(image, Format::Raw, disk, Format::Qcow2, 1 << 30),
             convert_snapshot(disk, Uuid::nil(), image, Format::Raw, 1 << 30),
+            convert_onto((image, Format::Raw, None), Path::new("/dev/v/a"), 1 << 30),
+            convert_onto((disk, Format::Qcow2, Some(Uuid::nil())), Path::new("/dev/v/a"), 1 << 30),
             snapshot(Path::new("/s,/a"), Change::Take, Uuid::nil()),
             resize(disk, Format::Qcow2, 2 << 30),
             check(disk),
@@ -269,6 +286,9 @@ mod tests {
                 "qemu-img convert -q -f raw -O qcow2 /s/images/b.raw /s/disks/a.qcow2",
                 "qemu-img convert -q -f qcow2 -l snapshot.name=00000000-0000-0000-0000-000000000000 \
                  -O raw /s/disks/a.qcow2 /s/images/b.raw",
+                "qemu-img convert -q -n --target-is-zero -f raw -O raw /s/images/b.raw /dev/v/a",
+                "qemu-img convert -q -n --target-is-zero -f qcow2 -l \
+                 snapshot.name=00000000-0000-0000-0000-000000000000 -O raw /s/disks/a.qcow2 /dev/v/a",
                 "qemu-img snapshot -q --image-opts -c 00000000-0000-0000-0000-000000000000 \
                  driver=qcow2,file.driver=file,file.filename=/s,,/a",
                 "qemu-img resize -q -f qcow2 /s/disks/a.qcow2 2147483648",

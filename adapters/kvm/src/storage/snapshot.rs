@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     StorageFault,
+    any::Storage,
     directory::{Directory, Disk, Origin},
     files,
     qemu_img::{self, Change, Format},
@@ -83,17 +84,18 @@ impl Directory {
         format: Format,
     ) -> Result<Disk, StorageFault> {
         let size_bytes = self.with_snapshots(from).await?.size_bytes;
-        self.copy_snapshot((from, snapshot), self, (disk, format, size_bytes)).await
+        let into = Storage::Folder(self.clone());
+        self.copy_snapshot((from, snapshot), &into, (disk, format, size_bytes)).await
     }
 
-    /// The same in a folder, and with another size: that of its disk or more.
+    /// The same on any storage, and with another size: that of its disk or more.
     ///
     /// # Errors
     /// As [`Self::clone_snapshot`]; and when the size is less.
     pub async fn copy_snapshot(
         &self,
         (from, snapshot): (Uuid, Uuid),
-        into: &Self,
+        into: &Storage,
         (disk, format, size_bytes): (Uuid, Format, u64),
     ) -> Result<Disk, StorageFault> {
         let is = self.with_snapshots(from).await?;

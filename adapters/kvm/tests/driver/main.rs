@@ -7,6 +7,8 @@
 mod backup;
 mod console;
 mod disks;
+#[path = "../lab/volumes.rs"]
+mod lab;
 mod host;
 mod kept;
 mod life;
@@ -18,3 +20,4 @@ mod rebuild;
 mod snapshot;
 mod steps;
 mod storage;
+mod volumes;

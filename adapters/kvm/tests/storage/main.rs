@@ -6,3 +6,6 @@ mod cache;
 mod crash;
 mod directory;
 mod seed;
+mod volume_group;
+#[path = "../lab/volumes.rs"]
+mod volumes;

@@ -227,6 +227,8 @@ pub struct Found {
     /// What each disk is made from that says so, and how large that is in GiB: as many as were asked for,
     /// or none.
     pub sources: Vec<Option<(disk::Source, u64)>>,
+    /// The storages of disks that are volume groups, with the hosts that have them.
+    pub volume_groups: BTreeMap<StorageId, BTreeSet<HostId>>,
     /// The network of each interface, with its segment: as many as were asked for.
     pub networks: Vec<(Network, Segment)>,
     /// The rules of every security group that an interface names.
@@ -268,6 +270,12 @@ impl Parts {
     ) -> Result<Self, Refusal> {
         let image = found.image.as_ref().map(|(_, definition)| definition);
         let disks = Self::disks(server, &launch.disks, image, &found.sources)?;
+        for (at, disk) in disks.iter().enumerate() {
+            let Some(storage) = disk.storage else { continue };
+            let Some(hosts) = found.volume_groups.get(&storage) else { continue };
+            let named = |no: Refusal| Refusal { detail: format!("disks[{at}].{}", no.detail), ..no };
+            storage::in_group(storage, disk.format, hosts).map_err(named)?;
+        }
         let architecture = launch.spec.architecture;
         if let Some(image) = image.filter(|image| image.architecture != architecture) {
             return Err(no(format!("image: {} is for another architecture", image.name)));

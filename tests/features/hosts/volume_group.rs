@@ -1,0 +1,83 @@
+//! Disks in the volume group of a host: they are raw, lie there, and do not leave it.
+
+use adapters_sim::SimHosts;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::code;
+use crate::world::{World, small};
+
+/// The volume group of the tests, as a storage.
+const GROUP: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00bb);
+
+impl World {
+    /// A host with the volume group, that takes servers which run.
+    async fn with_group(&self, name: &str) -> Uuid {
+        let settings = json!({"cpu_overcommit_percent": 100});
+        let body = json!({"name": name, "settings": settings});
+        let id = self.send("host", None, "enrol", body).await.unwrap().id;
+        let mut seen = json!(SimHosts::sighting(1, 8, 8_192));
+        seen["storages"] = json!([GROUP]);
+        seen["labels"] = json!(["live-migration"]);
+        let group =
+            json!({"name": "vg0", "size_mib": 102_400, "free_mib": 51_200, "extent_kib": 4_096});
+        seen["volume_groups"] = json!({GROUP.to_string(): group});
+        self.joined(id, seen).await;
+        id
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
+    let world = World::empty(small());
+    let host = world.with_group("kvm-1").await;
+    let row = world.row(host).await;
+    assert_eq!(row["state"]["seen"]["volume_groups"][GROUP.to_string()]["free_mib"], 51_200);
+
+    let launch = async |name: &str, format: &str| {
+        let disk = json!({"size_gib": 1, "format": format, "storage": GROUP});
+        let spec = json!({"vcpus": 1, "memory_mib": 512});
+        world.send("server", None, "launch", json!({"name": name, "spec": spec, "disks": [disk]})).await
+    };
+    let refused = launch("web", "qcow2").await;
+    assert!(format!("{refused:?}").contains("disks[0].format: a disk on a volume group"));
+    assert_eq!(code(refused), "invalid-field");
+    assert!(world.rows("server").await.is_empty(), "nothing is left of it");
+    let id = launch("web", "raw").await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.row(id).await["status"], "running");
+    assert_eq!(world.hosts.disks(GROUP).len(), 1);
+    assert!(world.hosts.disks(host).is_empty(), "none is in the host's own folder");
+
+    let create = async |format: Value| {
+        let mut body = json!({"name": "data", "server": id, "size_gib": 3, "storage": GROUP});
+        if !format.is_null() {
+            body["format"] = format;
+        }
+        world.send("disk", None, "create", body).await
+    };
+    // Left out it is qcow2.
+    for format in [Value::Null, json!("qcow2")] {
+        assert_eq!(code(create(format).await), "invalid-field");
+    }
+    let disk = create(json!("raw")).await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.hosts.disks(GROUP).len(), 2);
+    assert_eq!(world.row(disk).await["status"], "attached");
+    let snapshot = json!({"name": "before", "disk": disk});
+    assert_eq!(code(world.send("snapshot", None, "create", snapshot).await), "invalid-field");
+
+    // Another host says that it has the same group: nothing more is made there, and nothing goes there.
+    let other = world.with_group("kvm-2").await;
+    assert_eq!(code(create(json!("raw")).await), "invalid-field");
+    assert_eq!(code(launch("mail", "raw").await), "invalid-field");
+    let refused = world.send("server", id, "migrate", json!({"to": other})).await;
+    assert!(format!("{refused:?}").contains("in a volume group"), "{refused:?}");
+    assert_eq!(code(refused), "not-movable");
+
+    for verb in ["stop", "delete", "purge"] {
+        world.send("server", id, verb, json!({})).await.unwrap();
+        world.settle().await;
+    }
+    assert!(world.hosts.disks(GROUP).is_empty(), "nothing is left there");
+}
