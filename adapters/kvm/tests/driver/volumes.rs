@@ -6,7 +6,7 @@ use adapters_kvm::driver::{Census, KvmHost, Options};
 use commands::ports::{DriverFault, HostTask};
 use domain::{
     compute::{
-        disk::{Actual, Disk, Order},
+        disk::{Actual, Disk},
         server::{Order as ServerOrder, Power},
     },
     kernel::{Decider as _, OrderKey, StreamId},

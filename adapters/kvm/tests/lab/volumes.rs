@@ -186,8 +186,9 @@ impl Activation for Loops {
     async fn deactivate(&self, _: &str, volume: &str) -> Result<(), StorageFault> {
         let link = self.link(volume);
         if let Ok(device) = std::fs::read_link(&link) {
-            output("losetup", &["--detach", device.to_str().unwrap()]).await?;
+            // First: what is cut off here is a device that nobody knows, and that goes with the group.
             std::fs::remove_file(link).unwrap();
+            output("losetup", &["--detach", device.to_str().unwrap()]).await?;
         }
         Ok(())
     }

@@ -174,7 +174,7 @@ async fn whatever_is_cut_off_is_done_by_the_next_run() {
         if done {
             break;
         }
-        cut += 5;
+        cut += 11;
     }
     assert!(cut > 20, "{cut}");
 }
