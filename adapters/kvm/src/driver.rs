@@ -109,8 +109,7 @@ use crate::{
         StorageFault,
         cache::{Cache, Digest, Source as ImageSource},
         directory::Directory,
-        files,
-        seed,
+        files, seed,
         shared::Shared,
         volume_group::VolumeGroups,
     },
@@ -251,8 +250,7 @@ impl KvmHost {
         let mut labels = inner.options.labels.clone();
         labels.extend(inner.options.reached.iter().map(|_| LIVE.to_owned()));
         let seen = sighting::sighting(&wire, observed, virtualisation, labels).await?;
-        let mut storages: BTreeSet<_> =
-            inner.storage.shared().there().await.into_keys().collect();
+        let mut storages: BTreeSet<_> = inner.storage.shared().there().await.into_keys().collect();
         let groups = inner.groups.there().await?;
         storages.extend(groups.keys());
         let volume_groups = groups.into_iter().map(|(id, group)| (id, group.facts())).collect();

@@ -66,9 +66,10 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         }
         if let Reached::Group(hosts) = gathering.ledger.reached(storage).await? {
             // What does not read is refused by the decider, as above; left out it is qcow2.
-            let format = gathering.body.get("format").map_or(Ok(Format::Qcow2), |format| {
-                serde_json::from_value(format.clone())
-            });
+            let format = gathering
+                .body
+                .get("format")
+                .map_or(Ok(Format::Qcow2), |format| serde_json::from_value(format.clone()));
             if let Ok(format) = format {
                 in_group(storage, format, &hosts)?;
             }

@@ -502,7 +502,9 @@ impl Host {
         }
         for (id, group) in &seen.volume_groups {
             if group.extent_kib == 0 || group.free_mib > group.size_mib {
-                return no(format!("volume_groups: {id} has less than is free of it, or no extents"));
+                return no(format!(
+                    "volume_groups: {id} has less than is free of it, or no extents"
+                ));
             }
         }
         if let Some(cell) = cells.iter().find(|cell| facts.cell(**cell).is_none()) {

@@ -37,7 +37,9 @@ async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
     let launch = async |name: &str, format: &str| {
         let disk = json!({"size_gib": 1, "format": format, "storage": GROUP});
         let spec = json!({"vcpus": 1, "memory_mib": 512});
-        world.send("server", None, "launch", json!({"name": name, "spec": spec, "disks": [disk]})).await
+        world
+            .send("server", None, "launch", json!({"name": name, "spec": spec, "disks": [disk]}))
+            .await
     };
     let refused = launch("web", "qcow2").await;
     assert!(format!("{refused:?}").contains("disks[0].format: a disk on a volume group"));

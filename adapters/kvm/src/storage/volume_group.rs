@@ -270,7 +270,12 @@ impl VolumeGroup {
     }
 
     /// Begins to make a volume: it is there, active, and all zeroes.
-    async fn begin(&self, disk: Uuid, name: &str, size_bytes: u64) -> Result<PathBuf, StorageFault> {
+    async fn begin(
+        &self,
+        disk: Uuid,
+        name: &str,
+        size_bytes: u64,
+    ) -> Result<PathBuf, StorageFault> {
         let there = self.look(disk).await?;
         let left = [there.disk, there.again].into_iter().flatten();
         for left in left.filter(|volume| volume.name == name && is_unfinished(volume)) {
@@ -312,10 +317,10 @@ impl VolumeGroup {
         self.by.lvm.remove_tag(&self.facts.name, name, UNFINISHED).run().await?;
         let there = self.look(disk).await?;
         let mut made = [there.disk, there.again].into_iter().flatten();
-        match made.any(|volume| volume.name == name && !is_unfinished(&volume)) {
-            true => Ok(()),
-            false => Err(missing(disk)),
+        if made.any(|volume| volume.name == name && !is_unfinished(&volume)) {
+            return Ok(());
         }
+        Err(missing(disk))
     }
 
     /// The device of a volume, as large as the volume.

@@ -7,10 +7,10 @@
 mod backup;
 mod console;
 mod disks;
-#[path = "../lab/volumes.rs"]
-mod lab;
 mod host;
 mod kept;
+#[path = "../lab/volumes.rs"]
+mod lab;
 mod life;
 mod migrate;
 mod nics;

@@ -114,7 +114,8 @@ impl Volumes {
 
     /// The volumes that there are, by name.
     pub(crate) async fn names(&self) -> Vec<String> {
-        let listed = self.lvm("lvs", &["--noheadings", "-o", "lv_name", self.name()]).await.unwrap();
+        let listed =
+            self.lvm("lvs", &["--noheadings", "-o", "lv_name", self.name()]).await.unwrap();
         let mut names: Vec<_> = listed.split_whitespace().map(str::to_owned).collect();
         names.sort();
         names

@@ -273,7 +273,8 @@ impl Parts {
         for (at, disk) in disks.iter().enumerate() {
             let Some(storage) = disk.storage else { continue };
             let Some(hosts) = found.volume_groups.get(&storage) else { continue };
-            let named = |no: Refusal| Refusal { detail: format!("disks[{at}].{}", no.detail), ..no };
+            let named =
+                |no: Refusal| Refusal { detail: format!("disks[{at}].{}", no.detail), ..no };
             storage::in_group(storage, disk.format, hosts).map_err(named)?;
         }
         let architecture = launch.spec.architecture;
