@@ -267,6 +267,9 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/servers/{id}/add-nic" => json!({
                     "nic": {"network": ids["networks"].last().unwrap()},
                 }),
+                "/v1/servers/{id}/change-addresses" => json!({
+                    "nic": Uuid::nil(), "v4": {"type": "any", "data": {}},
+                }),
                 "/v1/servers/{id}/change-nic" => json!({
                     "nic": Uuid::nil(), "bandwidth": {"ingress_kbit_s": 8_000},
                 }),

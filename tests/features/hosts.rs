@@ -311,6 +311,10 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let network = world.send("network", None, "define", network).await.unwrap().id;
     world.send("server", id, "add-nic", json!({"nic": {"network": network}})).await.unwrap();
     world.settle().await;
+    let nic = world.server(id).await.home.unwrap().parts.nics[0].id;
+    let other = json!({"nic": nic, "v4": {"type": "any", "data": {}}});
+    world.send("server", id, "change-addresses", other).await.unwrap();
+    world.settle().await;
     let image = rebuild::image(&world, "0a").await;
     world.send("server", id, "rebuild", json!({"image": image, "stop": true})).await.unwrap();
     world.settle().await;

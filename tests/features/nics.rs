@@ -1,6 +1,8 @@
 //! Interfaces of servers of our own that are there: added, removed, limited and guarded, whatever fails on
 //! the way; and servers that follow their security groups.
 
+mod addresses;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use adapters_sim::{HostFault, HostStep, SimNic};

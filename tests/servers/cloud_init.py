@@ -24,7 +24,7 @@ nocloud.util.find_devs_with = lambda *_a, **_k: []
 seed = os.path.join(scratch, "seed", "nocloud")
 os.makedirs(seed, exist_ok=True)
 userdata = "#!/bin/sh\necho done\n"
-for name in ("meta-data", "network-config"):
+for name in ("meta-data", "network-config", "vendor-data"):
     with open(os.path.join(golden, name), encoding="utf-8") as document:
         text = document.read()
     with open(os.path.join(seed, name), "w", encoding="utf-8") as copy:
@@ -49,6 +49,17 @@ assert raw == userdata, raw
 parts = list(user_data.UserDataProcessor(paths).process(raw).walk())
 kinds = [part.get_content_type() for part in parts if not part.is_multipart()]
 assert kinds == ["text/x-shellscript"], kinds
+
+# That interfaces are set up at every boot, as it asks itself then.
+from cloudinit import stages, util
+from cloudinit.event import EventScope, EventType
+
+raw = source.get_vendordata_raw()
+raw = raw.decode() if isinstance(raw, bytes) else raw
+config = util.mergemanydict([util.load_yaml(raw), settings.CFG_BUILTIN])
+for cfg, wanted in ((config, True), (settings.CFG_BUILTIN, False)):
+    enabled = stages.update_event_enabled(source, cfg, EventType.BOOT, EventScope.NETWORK)
+    assert enabled == wanted, (cfg.get("updates"), enabled)
 
 # Its own reading of the network, and what it would hand to netplan.
 config = source.network_config

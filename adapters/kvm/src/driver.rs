@@ -34,6 +34,7 @@
 //! **Restarts** cannot be seen of a server that runs. So a reboot stops the machine and starts
 //! another: which one was to stop is written down before it is.
 
+mod addresses;
 mod backup;
 mod census;
 mod console;
@@ -602,6 +603,9 @@ impl Inner {
             Order::Arrive { start, certain } => {
                 return Box::pin(self.arrive(work, *start, *certain)).await;
             }
+            Order::ChangeAddresses { nic, found } => {
+                return Box::pin(self.change_addresses(work, *nic, found)).await;
+            }
             Order::Receive {} => return Box::pin(self.receive(work)).await.map(Some),
             Order::Send { landing } => return Box::pin(self.send(work, landing)).await.map(Some),
             Order::Remove {} => {
@@ -627,6 +631,9 @@ impl Inner {
             Order::Resize { vcpus, memory_mib, placement } => {
                 Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
             }
+            Order::RestoreAddresses { nic, found } => {
+                Box::pin(self.restore_addresses(work, *nic, found)).await
+            }
             Order::Resume {} | Order::TakeBack {} => self.resume(work).await,
             Order::SetPassword { user, .. } => self.set_password(work, user).await,
             Order::Suspend {} => self.suspend(work).await,
@@ -638,6 +645,7 @@ impl Inner {
             Order::Stop {} => self.stop(work.server).await,
             Order::Reboot {} => Box::pin(self.reboot(work)).await,
             Order::Arrive { .. }
+            | Order::ChangeAddresses { .. }
             | Order::Receive {}
             | Order::Remove {}
             | Order::Send { .. }

@@ -1,6 +1,7 @@
 //! Hosts in memory: each with servers that are made, started, stopped and removed in small steps, any
 //! of which may fail or lose its answer once.
 
+mod addresses;
 mod kept;
 mod moving;
 
@@ -49,6 +50,8 @@ pub use self::kept::{SimBackup, WRONG_KEY};
 /// A step that changes something on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostStep {
+    /// Addresses inside it are set.
+    Addresses,
     /// A disk is put into a store of backups.
     BackUp,
     /// The server becomes known to the host.
@@ -109,7 +112,8 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
+        Self::Addresses,
         Self::BackUp,
         Self::Define,
         Self::Discard,
@@ -195,8 +199,11 @@ pub struct SimServer {
 pub struct SimNic {
     /// What is said of it.
     pub seen: SeenNic,
-    /// Its addresses.
+    /// The addresses that it may use.
     pub addresses: Vec<IpNet>,
+    /// Those that the guest has.
+    #[serde(default)]
+    pub inside: Vec<IpNet>,
     /// The rules that are enforced; none when nothing is kept from it but spoofing.
     pub rules: Option<BTreeSet<Rule>>,
     /// How often its bytes were counted anew.
@@ -218,7 +225,9 @@ impl SimNic {
             security_groups: nic.security_groups.clone(),
             rules: rules.as_ref().map(|rules| rules.len() as u64),
         };
-        Self { seen, addresses: nic.addresses.clone(), rules, resets: nic.resets }
+        let addresses = nic.addresses.clone();
+        let inside = before.map_or_else(|| addresses.clone(), |known| known.inside.clone());
+        Self { seen, addresses, inside, rules, resets: nic.resets }
     }
 }
 
@@ -629,6 +638,8 @@ impl SimHost {
                 server.size(home);
                 // It is started with what its lists say.
                 server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups, &server.nics);
+                // What it reads when it is started.
+                server.nics.iter_mut().for_each(|nic| nic.inside.clone_from(&nic.addresses));
                 server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
                 server.running = true;
                 server.boots += 1;
@@ -827,6 +838,11 @@ impl HostDriver for SimHost {
                     return Ok(report);
                 }
             }
+            Order::ChangeAddresses { nic, found } => {
+                if let Some(report) = self.change_addresses(id, home, (nic, &found), number)? {
+                    return Ok(report);
+                }
+            }
             Order::Launch {} => {
                 self.store(&home.parts, task)?;
                 let server = Self::fresh(home, task)?;
@@ -858,6 +874,9 @@ impl HostDriver for SimHost {
             }
             Order::Rebuild { image, start } => {
                 self.rebuild(id, home, task, &image.sha256, start)?;
+            }
+            Order::RestoreAddresses { nic, found } => {
+                self.restore_addresses(id, home, nic, &found)?;
             }
             Order::Resume {} => self.suspend(id, false)?,
             Order::SetPassword { user, .. } => self.password(id, &user, task)?,

@@ -2,6 +2,7 @@
 //! into the command's body, and says what it looked at.
 
 mod account;
+mod addresses;
 mod backup;
 mod bill_source;
 mod console;
@@ -72,6 +73,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("network", "give") => network::draw(gathering),
         ("security-group", "retire") => nic::unused(gathering).await?,
         ("server", "add-nic") => nic::add(gathering).await?,
+        ("server", "change-addresses") => addresses::find(gathering).await?,
         ("server", "change-nic") => nic::change(gathering).await?,
         ("server", "evacuate") => migrate::evacuate(gathering).await?,
         ("server", "follow-groups") => nic::follow(gathering).await?,

@@ -33,7 +33,7 @@ fn no(detail: impl Into<String>) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
 }
 
-async fn server(gathering: &Gathering<'_>) -> Result<Server, GatherFault> {
+pub(super) async fn server(gathering: &Gathering<'_>) -> Result<Server, GatherFault> {
     Ok(gathering.ledger.typed::<Server>(&gathering.id.to_string()).await?.1)
 }
 

@@ -4,6 +4,7 @@
 //! are fields of their own: an observation never says anything about an order. What a server of our
 //! own has besides is in [`home`].
 
+pub mod addresses;
 pub mod boot;
 pub mod console;
 pub mod home;
@@ -153,12 +154,24 @@ pub enum Command {
         /// The new owner; none is the estate.
         project: Option<Uuid>,
     },
+    /// Give an interface other addresses of its network. In a server that runs they are set through its
+    /// guest agent; where it cannot have them it keeps what it has.
+    ChangeAddresses(addresses::Change),
     /// Limit an interface and guard it, also while it runs. What is left out stays.
     ChangeNic(nic::Change),
     /// The driver has carried out an order.
     Confirm {
         /// The order's number.
         number: u64,
+        /// What is there now.
+        seen: Machine,
+    },
+    /// The driver found that the guest cannot have other addresses, and has those that it had.
+    ConfirmKeptAddresses {
+        /// The order's number.
+        number: u64,
+        /// Why it cannot.
+        reason: String,
         /// What is there now.
         seen: Machine,
     },
@@ -377,6 +390,29 @@ pub enum Command {
 pub enum Event {
     /// A parked order was given up.
     Abandoned {},
+    /// An interface is to have other addresses; those that are new are its own once the guest has them.
+    AddressChangeOrdered {
+        /// Which.
+        nic: Uuid,
+        /// What it is to have.
+        found: addresses::Found,
+    },
+    /// An interface is to have what it had, in place of what it was to have.
+    AddressRestoreOrdered {
+        /// Which.
+        nic: Uuid,
+        /// What it was to have.
+        found: addresses::Found,
+    },
+    /// The guest could not have other addresses, and has those that it had.
+    AddressesKept {
+        /// The order's number.
+        number: u64,
+        /// Why.
+        reason: String,
+        /// What is there.
+        seen: Machine,
+    },
     /// It was given to a project.
     Assigned {
         /// The new owner; none is the estate.
@@ -701,8 +737,14 @@ static VERBS: &[Verb] = &[
         creates: false,
         summary: "Gives it to another project.",
     },
+    operator("change-addresses", "Gives an interface of a server of ours other addresses."),
     operator("change-nic", "Limits an interface of a server of ours, and guards it."),
     system("confirm", false, "Reports that an order was carried out."),
+    system(
+        "confirm-kept-addresses",
+        false,
+        "Reports that the guest could not have other addresses.",
+    ),
     system("confirm-migration", false, "Reports a step of its way to another host."),
     system("confirm-removal", false, "Reports that nothing of it is left on its host."),
     operator("delete", "Puts a server of ours away; for three days it can be had back."),
@@ -879,6 +921,7 @@ impl Decider for Server {
             }
             Command::Assign { project } if project == self.observation.project => vec![],
             Command::Assign { project } => vec![Event::Assigned { project }],
+            Command::ChangeAddresses(change) => self.change_addresses(change)?,
             Command::ChangeNic(change) => self.change_nic(change)?,
             Command::Confirm { number, seen }
                 if self.orders.is_out(number)
@@ -889,6 +932,9 @@ impl Decider for Server {
             }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
+            }
+            Command::ConfirmKeptAddresses { number, reason, seen } => {
+                self.kept_addresses(number, reason, seen)
             }
             Command::ConfirmMigration { number, step } => self.stepped(number, step),
             Command::ConfirmRemoval { number } if self.is_removed_by(number) => {
@@ -1050,10 +1096,23 @@ impl Decider for Server {
                 self.at_home(|home| home.moving = None);
                 self.orders.settle();
             }
+            Event::AddressChangeOrdered { nic, found } => {
+                self.orders.issue(Order::ChangeAddresses { nic, found });
+            }
+            Event::AddressRestoreOrdered { nic, found } => {
+                self.orders.issue(Order::RestoreAddresses { nic, found });
+            }
+            Event::AddressesKept { seen, .. } => {
+                self.orders.settle();
+                self.see(seen);
+            }
             Event::Assigned { project } => self.observation.project = project,
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
                 match self.orders.out.take().map(|out| out.order) {
+                    Some(Order::ChangeAddresses { nic, found }) => {
+                        self.at_home(|home| home.parts.readdress(nic, found));
+                    }
                     Some(Order::Rebuild { image, .. }) => {
                         self.at_home(|home| home.parts.rebuilt(*image));
                     }
@@ -1173,6 +1232,7 @@ impl Decider for Server {
         match &self.orders.out {
             Some(Outstanding { parked: Some(_), .. }) => "parked",
             Some(Outstanding { order: Order::AddNic { .. }, .. }) => "adding-nic",
+            Some(Outstanding { order: Order::ChangeAddresses { .. }, .. }) => "changing-addresses",
             Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",
@@ -1184,6 +1244,9 @@ impl Decider for Server {
             Some(Outstanding { order: Order::RemoveNic { .. }, .. }) => "removing-nic",
             Some(Outstanding { order: Order::Rescue { .. }, .. }) => "rescuing",
             Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
+            Some(Outstanding { order: Order::RestoreAddresses { .. }, .. }) => {
+                "restoring-addresses"
+            }
             Some(Outstanding { order: Order::Resume {}, .. }) => "resuming",
             Some(Outstanding { order: Order::Suspend {}, .. }) => "suspending",
             Some(Outstanding { order: Order::Rebuild { .. }, .. }) => "rebuilding",
@@ -1238,7 +1301,7 @@ impl Decider for Server {
             let made = made.flat_map(|home| home.parts.tell_disks("made-with-server"));
             let of_home = Home::companions(event, self.home.as_ref()).into_iter();
             let of_home = of_home.chain(kept).chain(made).chain(self.nic_companion(event));
-            of_home.chain(self.moves(event))
+            of_home.chain(self.address_companion(event)).chain(self.moves(event))
         };
         events.iter().flat_map(of).collect()
     }

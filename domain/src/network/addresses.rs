@@ -353,6 +353,14 @@ impl Family {
         Ok(())
     }
 
+    /// Makes one that is taken another holder's. One that nobody has stays free.
+    pub fn pass(&mut self, of: IpAddr, holder: Uuid) {
+        let at = self.number(of);
+        if let Some(known) = at.and_then(|at| self.taken.get_mut(&at)) {
+            *known = holder;
+        }
+    }
+
     /// Makes it nobody's; it rests from now on.
     ///
     /// # Errors

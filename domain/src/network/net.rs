@@ -6,7 +6,7 @@
 //! ```text
 //!   absent ── define ──► available ── retire ──► retired
 //!                        │       ▲    (while no address is taken)
-//!                        └───────┘ change, reserve, unreserve, give, release
+//!                        └───────┘ change, reserve, unreserve, give, release, replace
 //! ```
 //!
 //! Addresses are given and taken back in this stream, by [`super::addresses`]: the append at its revision
@@ -148,6 +148,13 @@ pub enum Command {
         #[serde(default)]
         addresses: Vec<IpAddr>,
     },
+    /// Give a holder what was given to another one for it, in place of its own of the same families.
+    Replace {
+        /// Who is to have them.
+        holder: Uuid,
+        /// Who has them: nobody is called so afterwards.
+        by: Uuid,
+    },
     /// Give these addresses by name only. Who has one of them keeps it.
     Reserve {
         /// Which.
@@ -224,6 +231,19 @@ pub enum Event {
         /// Which.
         addresses: Vec<IpAddr>,
         /// When: they rest from then on.
+        at: DateTime<Utc>,
+    },
+    /// A holder has other addresses, in place of its own of the same families.
+    Replaced {
+        /// Who has them.
+        holder: Uuid,
+        /// To whom they were given for it.
+        by: Uuid,
+        /// Which: at most one of each family, IPv4 first.
+        addresses: Vec<IpAddr>,
+        /// Which it has no longer.
+        released: Vec<IpAddr>,
+        /// When: those rest from then on.
         at: DateTime<Utc>,
     },
     /// These addresses are given by name only.
@@ -312,6 +332,7 @@ static VERBS: &[Verb] = &[
     system("give", false, "Gives addresses to a holder."),
     system("observe", true, "Reports what was seen in the cloud."),
     system("release", false, "Takes a holder's addresses back."),
+    system("replace", false, "Gives a holder what was given to another one for it."),
     operator("reserve", "Keeps addresses for those who ask for them by name."),
     admin("retire", false, "Gives up a network of our own, when no address is taken."),
     operator("unreserve", "Gives reserved addresses to anybody again."),
@@ -547,6 +568,17 @@ impl Own {
         Ok(if none { vec![] } else { vec![Event::Released { holder, addresses, at }] })
     }
 
+    /// Once: afterwards nobody has anything to replace them by.
+    fn replace(&self, holder: Uuid, by: Uuid, at: DateTime<Utc>) -> Vec<Event> {
+        let addresses = self.held(by);
+        if addresses.is_empty() || holder == by {
+            return vec![];
+        }
+        let mut released = self.held(holder);
+        released.retain(|old| addresses.iter().any(|new| new.is_ipv4() == old.is_ipv4()));
+        vec![Event::Replaced { holder, by, addresses, released, at }]
+    }
+
     fn ensure_unused(&self) -> Result<(), Refusal> {
         let Addresses { v4, v6 } = &self.addresses;
         let mut taken = [v4, v6].into_iter().flatten().flat_map(Family::taken);
@@ -626,6 +658,7 @@ impl Decider for Network {
             Command::Release { holder, addresses } => {
                 self.ours("release")?.release(holder, &addresses, stamp.now)?
             }
+            Command::Replace { holder, by } => self.ours("replace")?.replace(holder, by, stamp.now),
             Command::Reserve { range, note } => self.ours("reserve")?.reserve(range, note)?,
             Command::Retire {} if self.own.as_ref().is_some_and(|own| own.retired) => vec![],
             Command::Retire {} => {
@@ -675,6 +708,17 @@ impl Decider for Network {
                     own.macs.release_all(holder);
                 }
             }
+            (Event::Replaced { holder, by, addresses, released, at }, Some(own)) => {
+                for of in released {
+                    let _ = own.addresses.family(of).and_then(|family| family.release(of, at));
+                }
+                for of in addresses {
+                    if let Ok(family) = own.addresses.family(of) {
+                        family.pass(of, holder);
+                    }
+                }
+                own.macs.release_all(by);
+            }
             (Event::Reserved { range, note }, Some(own)) => {
                 let once = |reserved: &mut Vec<Range>| {
                     reserved.retain(|one| *one != range);
@@ -699,6 +743,7 @@ impl Decider for Network {
                 Event::Changed(_)
                 | Event::Given { .. }
                 | Event::Released { .. }
+                | Event::Replaced { .. }
                 | Event::Reserved { .. }
                 | Event::Unreserved { .. }
                 | Event::Retired {},

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
-    digest, equipment, exchange_rate, finding, found_backup, group, group_rules, holding, id,
-    image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network,
-    place, place_on, placement, question, quota, repricing, rescue_system, run, seen_disk,
-    seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing,
-    stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules,
+    holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin,
+    own_network, place, place_on, placement, question, quota, repricing, rescue_system, run,
+    seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings,
+    snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -191,6 +191,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             for (holder, v4) in [(7, &any), (8, &any), (8, &named)] {
                 pool.push(("give", json!({"holder": id(holder), "v4": v4, "v6": any})));
                 pool.push(("release", json!({"holder": id(holder)})));
+                let by = id(if holder == 7 { 8 } else { 7 });
+                pool.push(("replace", json!({"holder": id(holder), "by": by})));
             }
             let range = json!({"first": "10.0.0.1", "last": "10.0.0.3"});
             for note in ["", "printers"] {
@@ -626,7 +628,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     pool
 }
 
-/// Lives that hardly come about by chance: a server's way to another host, whatever becomes of it.
+/// Lives that hardly come about by chance: a server's way to another host and its way to other addresses,
+/// whatever becomes of them.
 fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     if kind != "server" {
         return Vec::new();
@@ -653,7 +656,23 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
         ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
     let evacuate = json!({"host_is_down": true, "placement": place_on(8)});
     lives.push(vec![begun[0].clone(), there(1), ("evacuate", evacuate), there(2)]);
+    let begun = [("launch", launch_shared()), there(1), ("change-addresses", other_addresses())];
+    let kept = json!({"number": 2, "reason": "no agent", "seen": machine(Power::Running)});
+    let park = |number: u64| ("park", json!({"number": number, "reason": "no agent"}));
+    let ends = [
+        vec![there(2)],
+        vec![("confirm-kept-addresses", kept)],
+        vec![park(2), ("abandon", json!({})), there(3)],
+        vec![park(2), ("abandon", json!({})), park(3), ("abandon", json!({})), there(4)],
+    ];
+    lives.extend(ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()));
     lives
+}
+
+/// An interface is to have other addresses.
+fn other_addresses() -> Value {
+    let any = json!({"type": "any", "data": {}});
+    json!({"nic": id(15), "v4": any, "found": found_addresses()})
 }
 
 /// Events that may leave the state as it was.

@@ -200,6 +200,13 @@ fn server() -> Samples {
     let kind = ConsoleKind::Serial;
     of::<server::Server>(vec![
         E::Abandoned {},
+        E::AddressChangeOrdered { nic: id(15), found: found_addresses() },
+        E::AddressRestoreOrdered { nic: id(15), found: found_addresses() },
+        E::AddressesKept {
+            number: 2,
+            reason: "the guest agent does not answer".into(),
+            seen: machine(Power::Running),
+        },
         E::Assigned { project: Some(id(2)) },
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
         E::Confirmed { number: 1, seen: machine(Power::Running) },
@@ -313,6 +320,15 @@ pub(crate) fn nic(number: u128, group: u128) -> Nic {
         "mtu": 1_500, "mac": format!("52:54:00:00:00:{number:02x}"),
         "addresses": [format!("10.0.0.{number}/24")], "bandwidth": bandwidth(4_000),
         "security_groups": [id(group)],
+    }))
+    .unwrap()
+}
+
+/// Other addresses of an interface of a server of ours.
+pub(crate) fn found_addresses() -> server::addresses::Found {
+    serde_json::from_value(json!({
+        "holder": id(40), "addresses": ["10.0.0.5/24", "2001:db8::5/64"],
+        "gateways": ["10.0.0.1"],
     }))
     .unwrap()
 }
@@ -1123,6 +1139,13 @@ fn network() -> Samples {
         E::Observed { seen: seen(), fields: vec!["name".into()], actor: Some("user/ann".into()) },
         E::Reappeared { seen: seen() },
         E::Released { holder: id(7), addresses: vec![address("10.0.0.4")], at: time() },
+        E::Replaced {
+            holder: id(7),
+            by: id(8),
+            addresses: vec![address("10.0.0.5"), address("2001:db8::5")],
+            released: vec![address("10.0.0.4")],
+            at: time(),
+        },
         E::Reserved { range, note: "printers".into() },
         E::Retired {},
         E::Unreserved { range },

@@ -258,9 +258,7 @@ impl Inner {
         }
         let clear = async {
             files_too(server).await?;
-            let seed = self.layout.seed(server);
-            files::remove(&files::part(&seed)).await?;
-            files::remove(&seed).await?;
+            seed::remove(&self.layout.seed(server)).await?;
             files::remove(&self.layout.serial(server)).await?;
             Ok(())
         };

@@ -59,6 +59,10 @@ pub enum Step {
     DiskPlug,
     /// The server's machine has a disk no more.
     DiskUnplug,
+    /// An interface of it has other addresses inside.
+    Addresses,
+    /// It may use those, and not any more those that it had.
+    Guard,
     /// Its interfaces have their limits.
     NicLimits,
     /// The server's machine has an interface.
@@ -69,7 +73,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -96,6 +100,8 @@ impl Step {
         Self::DiskLimits,
         Self::DiskPlug,
         Self::DiskUnplug,
+        Self::Addresses,
+        Self::Guard,
         Self::NicLimits,
         Self::NicPlug,
         Self::NicUnplug,

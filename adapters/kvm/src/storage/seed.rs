@@ -4,8 +4,8 @@
 //! than by a tool: equal files give equal bytes, and a host needs nothing more installed.
 
 use std::{
-    io::{Cursor, Write},
-    path::Path,
+    io::{Cursor, Read, Write},
+    path::{Path, PathBuf},
 };
 
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
@@ -47,6 +47,66 @@ fn fill<'a>(
         file.flush()?;
     }
     system.unmount()
+}
+
+/// The files of a seed, in the order in which they lie there.
+fn files_of(bytes: &mut [u8]) -> std::io::Result<Vec<(String, String)>> {
+    let system = FileSystem::new(Cursor::new(bytes), FsOptions::new())?;
+    let mut files = Vec::new();
+    for entry in system.root_dir().iter() {
+        let entry = entry?;
+        if entry.is_file() {
+            let mut content = String::new();
+            entry.to_file().read_to_string(&mut content)?;
+            files.push((entry.file_name(), content));
+        }
+    }
+    Ok(files)
+}
+
+/// Where a seed lies that is to be in the place of this one.
+fn next(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".next");
+    path.with_file_name(name)
+}
+
+/// Gives one file of a seed that is there other content, and leaves the others as they are. It stays the
+/// same file: a machine that runs reads the new content when its guest restarts. When this is cut off, the
+/// next time begins with the whole copy that lies beside it.
+///
+/// # Errors
+/// As [`image`]; there is no seed, it does not read; and the file system's.
+pub async fn replace(path: &Path, name: &str, content: &str) -> Result<(), StorageFault> {
+    use tokio::io::AsyncWriteExt;
+    let next = next(path);
+    let whole = if files::exists(&next).await? { next.as_path() } else { path };
+    let mut bytes = fs::read(whole).await.map_err(StorageFault::file("cannot read", whole))?;
+    let unfit = |error| StorageFault::Unfit(format!("{}: {error}", whole.display()));
+    let mut all = files_of(&mut bytes).map_err(unfit)?;
+    match all.iter_mut().find(|(known, _)| known == name) {
+        Some((_, known)) => content.clone_into(known),
+        None => all.push((name.to_owned(), content.to_owned())),
+    }
+    let all: Vec<_> = all.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
+    write(&next, all.iter().copied()).await?;
+    let fault = || StorageFault::file("cannot write", path);
+    let mut file = fs::File::options().write(true).open(path).await.map_err(fault())?;
+    file.write_all(&image(all)?).await.map_err(fault())?;
+    file.sync_all().await.map_err(fault())?;
+    files::remove(&next).await
+}
+
+/// Removes a seed, and what is left of one that was to be in its place.
+///
+/// # Errors
+/// The file system's.
+pub async fn remove(path: &Path) -> Result<(), StorageFault> {
+    let next = next(path);
+    for file in [&files::part(path), &files::part(&next), &next, path] {
+        files::remove(file).await?;
+    }
+    Ok(())
 }
 
 /// Writes a seed to a path, readable by its owner alone: userdata may hold secrets. What was there

@@ -332,6 +332,15 @@ impl Guest {
         }
     }
 
+    /// Waits until its agent answers no more.
+    pub(crate) async fn falls_silent(&self) {
+        let began = Instant::now();
+        while self.agent(json!({"execute": "guest-ping"})).await.is_ok() {
+            assert!(began.elapsed() < PATIENCE, "the agent goes on");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn status(&self, command: &str) -> (i64, String) {
         let arguments = json!({
             "path": "/bin/sh", "arg": ["-c", command], "capture-output": true,

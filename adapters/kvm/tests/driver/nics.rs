@@ -70,14 +70,14 @@ async fn done(server: &Launch, driver: &KvmHost, number: u64, order: Order) -> M
 }
 
 impl Host {
-    fn inside(&self, script: &str) -> bool {
+    pub(crate) fn inside(&self, script: &str) -> bool {
         let net = format!("--net={}", self.net());
         let run = Command::new("nsenter").args([&net, "bash", "-c", script]).output().unwrap();
         run.status.success()
     }
 
     /// Whether somebody on the host's side gets an answer.
-    fn reaches(&self, address: &str, port: u16) -> bool {
+    pub(crate) fn reaches(&self, address: &str, port: u16) -> bool {
         self.inside(&format!("timeout 3 bash -c 'read -t 3 name </dev/tcp/{address}/{port}'"))
     }
 }

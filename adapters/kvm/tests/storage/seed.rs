@@ -40,6 +40,35 @@ async fn it_is_replaced_as_a_whole_and_read_by_its_owner_alone() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+#[tokio::test]
+async fn one_file_is_replaced_in_place_and_what_was_cut_off_goes_on_from_its_copy() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.img");
+    seed::write(&path, FILES).await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let file = std::fs::metadata(&path).unwrap().ino();
+    let read = async |name: &str| {
+        let text = Tool::new("mtype", ["-i", path.to_str().unwrap(), &format!("::{name}")]);
+        text.text().await.unwrap()
+    };
+    let long = "{\"version\": 2, \"ethernets\": {}}\n".repeat(99);
+    seed::replace(&path, "network-config", &long).await.unwrap();
+    assert_eq!(read("network-config").await, long);
+    assert_eq!(read("user-data").await, FILES[2].1);
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), file, "a machine has it open");
+    let after = std::fs::read(&path).unwrap();
+    // Cut off while it was written: the copy beside it is whole.
+    std::fs::write(folder.path().join("seed.img.next"), &after).unwrap();
+    std::fs::write(&path, &after[..5_000]).unwrap();
+    seed::replace(&path, "network-config", FILES[1].1).await.unwrap();
+    assert!(std::fs::read(&path).unwrap() == before, "the same files, the same bytes");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    seed::remove(&path).await.unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(seed::replace(&path, "network-config", "").await.is_err());
+}
+
 #[test]
 fn equal_files_give_equal_bytes_and_too_much_is_refused() {
     assert!(seed::image(FILES).unwrap() == seed::image(FILES).unwrap());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{migrate::Landing, parts::Image, rescue::RescueSystem};
+use super::{addresses::Found, migrate::Landing, parts::Image, rescue::RescueSystem};
 use crate::compute::placement::Placement;
 
 /// What a server can wait for.
@@ -28,6 +28,13 @@ pub enum Order {
         start: bool,
         /// Whether it is known not to run elsewhere. Where it is not, it is only looked for.
         certain: bool,
+    },
+    /// Let the guest have other addresses, or have what it had where it cannot.
+    ChangeAddresses {
+        /// Of which interface.
+        nic: Uuid,
+        /// Which.
+        found: Found,
     },
     /// Make its interfaces limited and guarded as they are to be.
     ChangeNics {},
@@ -71,6 +78,13 @@ pub enum Order {
         memory_mib: u64,
         /// What it takes of its host from then on.
         placement: Box<Placement>,
+    },
+    /// Let the guest have what it had, in place of other addresses.
+    RestoreAddresses {
+        /// Of which interface.
+        nic: Uuid,
+        /// What it was to have.
+        found: Found,
     },
     /// Let it go on.
     Resume {},

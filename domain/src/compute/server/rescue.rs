@@ -143,6 +143,11 @@ impl Server {
         let next = match self.orders.out.as_ref().map(|out| &out.order) {
             // Half of it may be there: its addresses are free once it is not.
             Some(Order::AddNic { nic }) => Some(Event::NicRemovalOrdered { nic: *nic }),
+            // The guest may have either by now.
+            Some(Order::ChangeAddresses { nic, found }) => {
+                Some(Event::AddressRestoreOrdered { nic: *nic, found: found.clone() })
+            }
+            Some(Order::RestoreAddresses { .. }) => Some(Event::NicsReadOrdered {}),
             // What was begun is taken away again, and the place given back.
             Some(Order::Launch {}) => Some(Event::RemovalOrdered {}),
             Some(Order::Rescue { .. }) => {

@@ -1,7 +1,8 @@
 //! What a server finds on its seed disk: the documents of cloud-init's NoCloud source.
 //!
-//! Three files: `meta-data` says who it is, `network-config` (version 2) how its interfaces are set
-//! up, `user-data` what its owner wants done. Written as JSON, which is YAML that leaves nothing to
+//! Four files: `meta-data` says who it is, `network-config` (version 2) how its interfaces are set
+//! up, `user-data` what its owner wants done, `vendor-data` that its interfaces are set up at every
+//! boot: its addresses may be others by then. Written as JSON, which is YAML that leaves nothing to
 //! its rules. Equal input gives equal bytes.
 
 use core::net::IpAddr;
@@ -22,6 +23,9 @@ const MTU: std::ops::RangeInclusive<u32> = 576..=65_535;
 const MTU_IPV6: u32 = 1_280;
 /// Between the metrics of two interfaces' default routes: the first interface's comes first.
 const METRIC_STEP: u32 = 100;
+/// What is done of this at every boot, and not at the first alone. Its owner's word comes before it.
+const VENDOR_DATA: &str = "#cloud-config\n\
+    {\"updates\": {\"network\": {\"when\": [\"boot-new-instance\", \"boot\"]}}}\n";
 
 /// A server at its first boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +72,18 @@ pub struct Documents {
     pub network_config: String,
     /// `user-data`. It is there also when nobody wants anything: without it there is no seed.
     pub user_data: String,
+    /// `vendor-data`: the same for every server.
+    pub vendor_data: &'static str,
 }
 
 impl Documents {
     /// Every file by its name, sorted.
-    pub fn files(&self) -> [(&'static str, &str); 3] {
+    pub fn files(&self) -> [(&'static str, &str); 4] {
         [
             ("meta-data", &self.meta_data),
             ("network-config", &self.network_config),
             ("user-data", &self.user_data),
+            ("vendor-data", self.vendor_data),
         ]
     }
 }
@@ -99,7 +106,7 @@ pub fn documents(server: &FirstBoot<'_>) -> Result<Documents, Refusal> {
             let why = format!("{} is another interface's", interface.mac);
             return Err(invalid(&format!("interfaces[{at}].mac"), &why));
         }
-        ethernets.insert(format!("nic{at}"), Ethernet::new(interface, at as u32));
+        ethernets.insert(format!("nic{at}"), Ethernet::new(interface, at));
     }
     let meta = MetaData {
         instance_id: server.instance,
@@ -112,7 +119,13 @@ pub fn documents(server: &FirstBoot<'_>) -> Result<Documents, Refusal> {
         meta_data: json(&meta),
         network_config: json(&NetworkConfig { version: 2, ethernets }),
         user_data,
+        vendor_data: VENDOR_DATA,
     })
+}
+
+/// The metric of an interface's default routes: of several interfaces the first, 0, comes first.
+pub fn metric(at: usize) -> u32 {
+    METRIC_STEP.saturating_mul(u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1))
 }
 
 fn json(document: &impl Serialize) -> String {
@@ -185,11 +198,11 @@ impl Nameservers {
 }
 
 impl Ethernet {
-    fn new(interface: &Interface, at: u32) -> Self {
+    fn new(interface: &Interface, at: usize) -> Self {
         let route = |via: &IpAddr| Route {
             to: if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" },
             via: *via,
-            metric: METRIC_STEP.saturating_mul(at + 1),
+            metric: metric(at),
             on_link: !near(interface, *via),
         };
         Self {
@@ -356,6 +369,7 @@ mod tests {
         assert_eq!(documents.meta_data, include_str!("golden/meta-data"));
         assert_eq!(documents.network_config, include_str!("golden/network-config"));
         assert_eq!(documents.user_data, "#!/bin/sh\n");
+        assert_eq!(documents.vendor_data, include_str!("golden/vendor-data"));
     }
 
     #[test]

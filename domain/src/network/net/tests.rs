@@ -280,3 +280,27 @@ fn a_hardware_address_is_one_holders_until_it_has_no_address() {
     let gone = [defined(), first, released(1, &["10.0.0.1"])];
     check(&gone, give(2, mac), Ok(&[second(mac)]));
 }
+
+#[test]
+fn a_holder_s_addresses_are_replaced_once_by_what_another_has_for_it() {
+    let replace =
+        |holder_of: u128, by: u128| Command::Replace { holder: holder(holder_of), by: holder(by) };
+    let both = [defined(), given(1, &["10.0.0.1", "2001:db8::1"]), given(2, &["10.0.0.2"])];
+    let replaced = Event::Replaced {
+        holder: holder(1),
+        by: holder(2),
+        addresses: addresses(&["10.0.0.2"]),
+        released: addresses(&["10.0.0.1"]),
+        at: now(),
+    };
+    check(&both, replace(1, 2), Ok(std::slice::from_ref(&replaced)));
+    check(&both, replace(1, 3), Ok(&[]));
+    check(&both, replace(1, 1), Ok(&[]));
+    let after = [&both[..], &[replaced]].concat();
+    check(&after, replace(1, 2), Ok(&[]));
+    let own = state(&after).own.unwrap();
+    assert_eq!(own.held(holder(1)), addresses(&["10.0.0.2", "2001:db8::1"]));
+    assert!(own.held(holder(2)).is_empty());
+    let counts = own.addresses.v4.unwrap().counts();
+    assert_eq!((counts.taken, counts.cooling), (1, 1), "the old one rests");
+}
