@@ -174,6 +174,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let pulls = tokio::spawn(schedule::run_pulls(Arc::clone(&ledger), told(halting.clone())));
     let bin = tokio::spawn(schedule::run_bin(Arc::clone(&ledger), told(halting.clone())));
     let groups = tokio::spawn(schedule::run_groups(Arc::clone(&ledger), told(halting.clone())));
+    let plans = tokio::spawn(schedule::run_plans(Arc::clone(&ledger), told(halting.clone())));
     let collections =
         tokio::spawn(schedule::run_collections(Arc::clone(&ledger), told(halting.clone())));
     let days = tokio::spawn(schedule::run_days(Arc::clone(&ledger), told(halting)));
@@ -211,6 +212,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
         pulls,
         bin,
         groups,
+        plans,
         collections,
         days
     );

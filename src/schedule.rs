@@ -1,5 +1,5 @@
-//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, collections
-//! of backup stores, looks whether servers follow their security groups, and once a day the bill lines
+//! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, backup
+//! plans, collections of backup stores, looks whether servers follow their security groups, and once a day the bill lines
 //! that are made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
@@ -132,6 +132,24 @@ pub(crate) async fn run_groups(ledger: Arc<Ledger>, stop: impl Future<Output = (
         tokio::select! {
             () = &mut stop => return,
             () = ledger.ports.clock.sleep(GROUPS_LOOK) => {}
+        }
+    }
+}
+
+/// How often it is looked whether a backup plan is due.
+const PLAN_LOOK: Duration = Duration::from_secs(30);
+
+/// Orders the runs of backup plans that are due until `stop` comes back. Of several servers that do, one is
+/// first.
+pub(crate) async fn run_plans(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        if let Err(fault) = ledger.order_due_backups().await {
+            tracing::warn!(%fault, "the backup plans cannot be listed");
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(PLAN_LOOK) => {}
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`allocate`]: whose costs are, by rules.
 //! - [`amortise`]: what was paid in advance, as lines of the days it is for.
 //! - [`anomalies`]: looks at costs by the rules that watch them.
+//! - [`backup_plans`]: backups that are made and deleted by the clock.
 //! - [`backups`]: orders of backup stores, and of backups that need no host.
 //! - [`bills`]: bills in, costs out.
 //! - [`budgets`]: holds what was spent against budgets.
@@ -35,6 +36,7 @@ pub mod allocate;
 pub mod amortise;
 pub mod anomalies;
 pub mod attribute;
+pub mod backup_plans;
 pub mod backups;
 pub mod bill_export;
 pub mod bills;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use domain::{
-    compute::{host::Host, server::Server},
+    compute::{backup_plan::BackupPlan, host::Host, server::Server},
     finops::bill_source::BillSource,
     kernel::{Decider, Kind, OnHost, OrderKey, Outstanding, Refusal, State, StreamId, codes},
     kinds,
@@ -47,7 +47,8 @@ pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
 /// How long a lease holds without being renewed: a runner that was killed is followed after this.
 pub const LEASE_TERM: Duration = Duration::from_secs(15);
-/// How long an account that is paused, denied or not verified yet is left alone.
+/// How long an account that is paused, denied or not verified yet is left alone, and a backup plan whose
+/// backups are being made.
 const NOT_READY: Duration = Duration::from_secs(2);
 /// Orders of one host at once: what its agent carries out beside each other, and some that wait there.
 const HOST_CONCURRENCY: usize = 8;
@@ -469,6 +470,11 @@ impl Runner {
         }
         if kind.name == BillSource::KIND {
             return self.work_source(id, key).await;
+        }
+        if kind.name == BackupPlan::KIND {
+            // Its backups are made by others, and waiting for them is no failure.
+            let work = Box::pin(self.ledger.work_plan(id, out)).await;
+            return work.map_err(Failure::Driver)?.ok_or(Failure::NotReady);
         }
         if let Some(at) = state.on_host() {
             return self.work_host(at, key, out, state).await;

@@ -3,8 +3,9 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        backup::Backup, backup_store::BackupStore, disk::Disk, host::Host, image::Image,
-        key_pair::KeyPair, server::Server, shape::Shape, snapshot::Snapshot,
+        backup::Backup, backup_plan::BackupPlan, backup_store::BackupStore, disk::Disk,
+        host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
+        snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
@@ -27,6 +28,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Anomaly>(),
     kind::<AnomalyRule>(),
     kind::<Backup>(),
+    kind::<BackupPlan>(),
     kind::<BackupStore>(),
     kind::<Bill>(),
     kind::<BillSource>(),

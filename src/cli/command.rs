@@ -190,6 +190,18 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
     if ["backup", "disk", "snapshot"].contains(&kind.name) {
         name_by_id(&client, &mut body, NAMED_OF_DISKS).await?;
     }
+    let plan = (kind.name == "backup-plan").then(|| body.get_mut("terms")).flatten();
+    if let Some(terms) = plan.and_then(Value::as_object_mut) {
+        name_by_id(&client, terms, NAMED_OF_DISKS).await?;
+        for (field, kind, plural) in LISTED_OF_PLANS {
+            let names = terms.get_mut(*field).and_then(Value::as_array_mut);
+            for one in names.into_iter().flatten() {
+                if let Some(name) = one.as_str().filter(|name| !is_id(name)) {
+                    *one = Value::String(resolve(&client, kind, plural, name, None).await?);
+                }
+            }
+        }
+    }
     if let Some(from) = body.get_mut("from").and_then(Value::as_object_mut) {
         name_by_id(&client, from, NAMED_FROM).await?;
     }
@@ -257,6 +269,9 @@ const NAMED_OF_DISKS: &[(&str, &str, &str)] = &[
     ("server", "server", "servers"),
     ("store", "backup-store", "backup-stores"),
 ];
+/// Lists of what may be named in the terms of a backup plan.
+const LISTED_OF_PLANS: &[(&str, &str, &str)] =
+    &[("disks", "disk", "disks"), ("servers", "server", "servers")];
 /// The same of what a disk is made from.
 const NAMED_FROM: &[(&str, &str, &str)] =
     &[("backup", "backup", "backups"), ("snapshot", "snapshot", "snapshots")];

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use adapters_clouds::testing::Hand;
+use serde_json::json;
 
 use super::{
     agent::{awaited, launch},
@@ -54,6 +55,30 @@ fn a_disk_is_backed_up_and_restored_as_the_guide_says() {
     done("do snapshot roll-back before --wait");
     done("create disk --wait --set name=copy --set server=web --set from.snapshot=before");
     done("do snapshot delete before --wait");
+    // A plan says by names what it is about, and is run by hand before its time.
+    let plan = folder.path().join("nightly.yaml");
+    let text = "name: nightly\nterms:\n  servers: [web]\n  disks: [restored]\n  store: vault\n  \
+                times: {hours: [2], minute: 30}\n  keep: {last: 1}\n  full_every: 2\n";
+    std::fs::write(&plan, text).unwrap();
+    done(&format!("create backup-plan -f {}", plan.display()));
+    done("do backup-plan run nightly --wait");
+    done("do backup-plan run nightly --wait");
+    let plan = server.json(&["get", "backup-plan", "nightly"]);
+    let last = &plan["state"]["last_run"];
+    assert_eq!((&plan["status"], &last["problems"]), (&json!("active"), &json!(0)), "{plan}");
+    let results = last["results"].as_array().unwrap();
+    assert_eq!(results.len(), 3, "the disks of the server, one of them named twice: {plan}");
+    assert!(results.iter().all(|ran| ran["kept"] == 1 && ran["full"] == false), "{plan}");
+    done("do backup-plan retire nightly");
+    for ran in results {
+        done(&format!("do backup delete {} --wait", ran["backup"].as_str().unwrap()));
+    }
+    // Those that the plan has deleted go by themselves.
+    let until = Instant::now() + PATIENCE;
+    while server.json(&["get", "backups"]).as_array().unwrap().len() > 2 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
     for name in ["tuesday", "monday"] {
         done(&format!("do backup delete {name} --wait"));
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The address of the store of these tests.
-const URL: &str = "http://127.0.0.1:9000/backups/lab/";
+pub(crate) const URL: &str = "http://127.0.0.1:9000/backups/lab/";
 
 fn store_body(name: &str, key: &str) -> Value {
     json!({
@@ -34,7 +34,7 @@ impl World {
         id
     }
 
-    async fn back_up(
+    pub(crate) async fn back_up(
         &self,
         disk: Uuid,
         store: Uuid,
@@ -50,14 +50,14 @@ impl World {
     }
 
     /// Sends a command, and lets what it orders be done.
-    async fn through(&self, kind: &str, id: Uuid, verb: &str, body: Value) -> Outcome {
+    pub(crate) async fn through(&self, kind: &str, id: Uuid, verb: &str, body: Value) -> Outcome {
         let outcome = self.send(kind, id, verb, body).await.unwrap();
         self.settle().await;
         outcome
     }
 
     /// A server that runs, and its root disk, on which something is written.
-    async fn with_data(&self, name: &str, content: &str) -> (Uuid, Uuid) {
+    pub(crate) async fn with_data(&self, name: &str, content: &str) -> (Uuid, Uuid) {
         let server = self.launch(name, 1, 64).await.unwrap();
         self.settle().await;
         let disk = self.server(server).await.home.unwrap().parts.disks[0].id;
@@ -70,7 +70,7 @@ impl World {
     }
 }
 
-fn detail(result: Result<impl std::fmt::Debug, SubmitFault>) -> String {
+pub(crate) fn detail(result: Result<impl std::fmt::Debug, SubmitFault>) -> String {
     match result {
         Err(SubmitFault::Refused(refusal)) => refusal.detail,
         other => panic!("{other:?}"),

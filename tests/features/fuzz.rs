@@ -144,6 +144,11 @@ impl Server {
         let disk = &server["state"]["home"]["parts"]["disks"][0]["id"];
         let body = json!({"name": "nightly", "disk": disk, "store": store});
         self.send("backups", "", "create", body).await;
+        let terms = json!({
+            "disks": [disk], "store": store, "times": {"hours": [2]}, "keep": {"daily": 7},
+        });
+        let body = json!({"name": "nightly", "terms": terms});
+        self.send("backup-plans", "", "define", body).await;
         self.send("snapshots", "", "create", json!({"name": "before", "disk": disk})).await;
     }
 

@@ -7,6 +7,7 @@ mod agents;
 mod amortise;
 mod anomalies;
 mod aws;
+mod backup_plans;
 mod backups;
 mod between;
 mod bill_exports;

@@ -26,7 +26,7 @@ use crate::{
 /// How long the views may take to show what was ordered before a store is retired.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-fn no(detail: impl Into<String>) -> GatherFault {
+pub(super) fn no(detail: impl Into<String>) -> GatherFault {
     Refusal::new(&codes::INVALID_FIELD, detail).into()
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn empty(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
 }
 
 /// A resource that the command names, if the caller reaches it.
-async fn named<T: Decider>(
+pub(super) async fn named<T: Decider>(
     gathering: &mut Gathering<'_>,
     field: &str,
     id: Uuid,
@@ -106,7 +106,7 @@ async fn named<T: Decider>(
     Ok(state)
 }
 
-fn given(gathering: &Gathering<'_>, field: &str) -> Option<Uuid> {
+pub(super) fn given(gathering: &Gathering<'_>, field: &str) -> Option<Uuid> {
     gathering.body[field].as_str().and_then(|id| id.parse().ok())
 }
 
@@ -117,7 +117,7 @@ fn unfound(gathering: &Gathering<'_>) -> Result<(), GatherFault> {
     }
 }
 
-fn at_home(disk: &Disk, id: Uuid) -> Result<&Home, GatherFault> {
+pub(super) fn at_home(disk: &Disk, id: Uuid) -> Result<&Home, GatherFault> {
     disk.home.as_ref().ok_or_else(|| no(format!("disk: {id} is not on a host of ours")))
 }
 
@@ -128,6 +128,9 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     let Ok(creation) = serde_json::from_value::<Creation>(gathering.body.clone()) else {
         return Ok(());
     };
+    if creation.plan.is_some() && !gathering.principal.name.starts_with("system:") {
+        return Err(no("plan: is a backup plan's to say, which deletes what it made"));
+    }
     let disk: Disk = named(gathering, "disk", creation.disk, false).await?;
     let home = at_home(&disk, creation.disk)?;
     let project = disk.observation.project;
@@ -151,7 +154,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
 }
 
 /// A store that backups of a project's disks may lie in.
-async fn usable_store(
+pub(super) async fn usable_store(
     gathering: &mut Gathering<'_>,
     id: Uuid,
     project: Option<Uuid>,

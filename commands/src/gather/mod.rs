@@ -4,6 +4,7 @@
 mod account;
 mod addresses;
 mod backup;
+mod backup_plan;
 mod bill_source;
 mod console;
 mod disk;
@@ -61,6 +62,8 @@ pub(crate) struct Gathering<'a> {
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
         ("backup", "create") => backup::create(gathering).await?,
+        ("backup-plan", "define") => backup_plan::find(gathering).await?,
+        ("backup-plan", "retire") => {}
         ("backup-store", "create" | "update-credential") => backup::seal(gathering).await?,
         ("backup-store", "retire") => backup::empty(gathering).await?,
         ("bill-source", "define") => bill_source::seal(gathering).await?,

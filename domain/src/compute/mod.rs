@@ -1,6 +1,7 @@
 //! Machines, where they go, their disks, what they are made from, and what they do at their first boot.
 
 pub mod backup;
+pub mod backup_plan;
 pub mod backup_store;
 pub mod disk;
 pub mod drain;

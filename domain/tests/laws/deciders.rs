@@ -18,11 +18,7 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
-    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules,
-    holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin,
-    own_network, place, place_on, placement, question, quota, repricing, rescue_system, run,
-    seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings,
-    snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules, holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement, plan_results, plan_terms, question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -79,6 +75,19 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 }
                 pool.extend(["verify", "delete", "abandon"].map(|verb| (verb, json!({}))));
             }
+        }
+        "backup-plan" => {
+            park(&mut pool);
+            for daily in [7, 8] {
+                let terms = plan_terms(daily);
+                pool.push(("define", json!({"name": "nightly", "terms": terms})));
+                pool.push(("define", json!({"terms": terms})));
+            }
+            for n in numbers {
+                pool.push(("finish-run", json!({"number": n, "results": plan_results()})));
+            }
+            let verbs = ["pause", "resume", "retire", "run", "run", "run-due"];
+            pool.extend(verbs.map(|verb| (verb, json!({}))));
         }
         "backup-store" => {
             park(&mut pool);

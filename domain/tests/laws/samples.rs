@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        backup as kept, backup_store,
+        backup as kept, backup_plan, backup_store,
         disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
         server::{
@@ -415,6 +415,51 @@ fn backup() -> Samples {
         E::UseEnded { by: id(14) },
         E::Verified { number: 2, at: time(), damaged: Some("chunk 3".into()) },
         E::VerifyOrdered {},
+    ])
+}
+
+/// What a plan backs up, when, and what stays.
+pub(crate) fn plan_terms(daily: u32) -> Value {
+    json!({
+        "disks": [id(14)], "servers": [id(9)], "store": id(31),
+        "times": {"hours": [2], "minute": 30, "weekdays": [1, 3]},
+        "keep": {"last": 2, "days": 3, "daily": daily, "weekly": 4, "monthly": 12},
+        "full_every": 7,
+    })
+}
+
+/// What a run of it came to.
+pub(crate) fn plan_results() -> Value {
+    json!([
+        {
+            "subject": id(14), "backup": id(32), "full": true, "kept": 3, "deleted": [id(33)],
+            "left": 1,
+        },
+        {"subject": id(9), "problem": "the server is gone"},
+    ])
+}
+
+fn plan() -> Samples {
+    use backup_plan::Event as E;
+    of::<backup_plan::BackupPlan>(vec![
+        E::Abandoned {},
+        E::Defined {
+            name: "nightly".into(),
+            project: Some(id(2)),
+            terms: serde_json::from_value(plan_terms(7)).unwrap(),
+            at: time(),
+        },
+        E::Parked { number: 1, reason: "the log does not answer".into() },
+        E::Paused {},
+        E::Resumed { at: time() },
+        E::Retired {},
+        E::RetryOrdered {},
+        E::RunFinished {
+            number: 1,
+            at: time(),
+            results: serde_json::from_value(plan_results()).unwrap(),
+        },
+        E::RunOrdered { due: time(), at: time(), missed: 2 },
     ])
 }
 
@@ -1183,6 +1228,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         anomaly(),
         anomaly_rule(),
         backup(),
+        plan(),
         store(),
         bill(),
         bill_source(),

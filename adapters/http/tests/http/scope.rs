@@ -157,6 +157,17 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let body = json!({"creation": creation, "root": false});
     world.system("disk", Some(disk), "provision", body).await;
     world.system("disk", Some(disk), "made-with-server", json!({})).await;
+    let body = json!({
+        "name": format!("{name}-vault"), "place": {"bucket": "backups"},
+        "credential": {"access_key_id": "a", "secret_access_key": "b"},
+    });
+    let vault = world.system("backup-store", None, "create", body).await.id;
+    world.system("backup-store", Some(vault), "confirm", json!({"number": 1})).await;
+    let terms = json!({
+        "disks": [disk], "store": vault, "times": {"hours": [2]}, "keep": {"last": 1},
+    });
+    let body = json!({"name": format!("{name}-plan"), "terms": terms});
+    all.push(("backup-plan", world.system("backup-plan", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-snapshot"), "disk": disk});
     all.push(("snapshot", world.system("snapshot", None, "create", body).await.id));
     // A sync run, for the views of runs and freshness.
@@ -464,6 +475,16 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ),
         ("/v1/clusters", json!({"name": "edge"})),
         ("/v1/backups", json!({"name": "new", "disk": their_disk, "store": their_disk})),
+        (
+            "/v1/backup-plans",
+            json!({
+                "name": "new",
+                "terms": {
+                    "disks": [their_disk], "store": their_disk, "times": {"hours": [2]},
+                    "keep": {"last": 1},
+                },
+            }),
+        ),
         (
             "/v1/backup-stores",
             json!({
