@@ -133,6 +133,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     }
     let disk: Disk = named(gathering, "disk", creation.disk, false).await?;
     let home = at_home(&disk, creation.disk)?;
+    stays(gathering, home, "a backup").await?;
     let project = disk.observation.project;
     usable_store(gathering, creation.store, project).await?;
     if let Some(parent) = creation.parent {
@@ -150,6 +151,19 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         disk_name: home.name.clone(),
     };
     gathering.body["found"] = json!(source);
+    Ok(())
+}
+
+/// Its store is one that backups of its new project may lie in.
+pub(super) async fn assign(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let (revision, backup) = gathering.ledger.typed::<Backup>(&gathering.id.to_string()).await?;
+    // What does not read is refused by the decider, with what is wrong.
+    let project = serde_json::from_value::<Option<Uuid>>(gathering.body["project"].clone());
+    let (Ok(project), true) = (project, revision > 0) else { return Ok(()) };
+    let (_, store) = gathering.ledger.typed::<BackupStore>(&backup.store.to_string()).await?;
+    if store.project.is_some() && store.project != project {
+        return Err(no("project: the store that it lies in is another project's"));
+    }
     Ok(())
 }
 
@@ -239,6 +253,7 @@ pub(super) async fn snapshot(gathering: &mut Gathering<'_>) -> Result<(), Gather
     if home.format != Format::Qcow2 {
         return Err(no("disk: only a disk that lies on its host as qcow2 has snapshots"));
     }
+    stays(gathering, home, "a snapshot").await?;
     gathering.body["found"] = json!(snapshot_place(gathering.id, &disk, home));
     Ok(())
 }
@@ -254,12 +269,30 @@ pub(super) async fn snapshot_now(gathering: &mut Gathering<'_>) -> Result<(), Ga
     snapshot.ensure_free(gathering.verb)?;
     let (_, disk) = gathering.ledger.typed::<Disk>(&snapshot.disk.to_string()).await?;
     let home = at_home(&disk, snapshot.disk)?;
+    // One that was made before its disk was given away is no way to what is on it.
+    gathering.principal.authorise(Role::Operator, disk.observation.project)?;
+    let verb = gathering.verb;
+    stays(gathering, home, verb).await?;
     if gathering.verb == "roll-back"
         && let Some(server) = home.server
     {
         stopped(gathering, server.uuid(), "roll-back").await?;
     }
     gathering.body["found"] = json!(snapshot_place(gathering.id, &disk, home));
+    Ok(())
+}
+
+/// The server of a disk is not on its way to another host: who would work on the disk there is not known.
+async fn stays(
+    gathering: &mut Gathering<'_>,
+    home: &Home,
+    what: &str,
+) -> Result<(), GatherFault> {
+    let Some(id) = home.server else { return Ok(()) };
+    let (revision, server) = gathering.ledger.typed::<Server>(&id.to_string()).await?;
+    server.stays(what)?;
+    let saw = Saw { kind: Server::KIND.to_owned(), id: id.to_string(), mark: revision.to_string() };
+    Looked { saw, revision }.note(&mut gathering.looked);
     Ok(())
 }
 

@@ -77,6 +77,11 @@ async fn disks(
             let detail = format!("order {} of its disk {} is still out", out.number, disk.id);
             return Err(Refusal::new(&codes::ORDER_OUTSTANDING, detail).into());
         }
+        // What is read, or written, by this host is not handed over meanwhile.
+        if must_rest && let Err(no) = state.ensure_unused() {
+            let detail = format!("its disk {}: {}", disk.id, no.detail);
+            return Err(Refusal::new(no.code, detail).into());
+        }
     }
     Ok(())
 }

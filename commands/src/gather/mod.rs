@@ -61,6 +61,7 @@ pub(crate) struct Gathering<'a> {
 /// Looks up what this command needs.
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
+        ("backup", "assign") => backup::assign(gathering).await?,
         ("backup", "create") => backup::create(gathering).await?,
         ("backup-plan", "define") => backup_plan::find(gathering).await?,
         ("backup-plan", "retire") => {}

@@ -135,6 +135,11 @@ pub struct Found {
 pub enum Command {
     /// Give up the order that is parked.
     Abandon {},
+    /// Give it to a project.
+    Assign {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
     /// A disk is made from it, or another backup on it: it stays meanwhile.
     BeginUse {
         /// Which disk or backup.
@@ -196,6 +201,11 @@ pub enum Command {
 pub enum Event {
     /// A parked order was given up.
     Abandoned {},
+    /// It was given to a project: the plan that made it deletes it no more.
+    Assigned {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
     /// A disk is to be backed up.
     CreationOrdered {
         /// How.
@@ -312,6 +322,12 @@ const fn system(name: &'static str, creates: bool, summary: &'static str) -> Ver
 
 static VERBS: &[Verb] = &[
     operator("abandon", false, "Gives up the parked order; a backup that was begun is removed."),
+    Verb {
+        name: "assign",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Gives it to another project; the plan that made it deletes it no more.",
+    },
     system("begin-use", false, "Says that something is made from it, or on it."),
     system("confirm", false, "Reports that the host has taken it."),
     system("confirm-given-up", false, "Reports that nothing of it is left on the host."),
@@ -424,6 +440,11 @@ impl Decider for Backup {
         let at = stamp.now;
         Ok(match command {
             Command::Abandon {} => self.abandon()?,
+            Command::Assign { .. } if !self.exists() || self.removed => {
+                return Err(Refusal::wrong_state("assign", Decider::status(self)));
+            }
+            Command::Assign { project } if project == self.project => vec![],
+            Command::Assign { project } => vec![Event::Assigned { project }],
             Command::BeginUse { by } if self.users.contains(&by) => vec![],
             Command::BeginUse { by } => {
                 self.ensure_whole()?;
@@ -484,6 +505,10 @@ impl Decider for Backup {
     fn evolve(mut self, event: Event) -> Self {
         match event {
             Event::Abandoned {} => self.orders.settle(),
+            Event::Assigned { project } => {
+                self.project = project;
+                self.plan = None;
+            }
             Event::CreationOrdered { creation, at } => {
                 self = Self {
                     name: creation.name,

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! It is taken and deleted whether the disk's server runs or not; going back is for one that is stopped.
-//! It is lost with its disk: to be safe from that is what a [backup](super::backup) is for. While
-//! something is done with it nothing else is done with the disk.
+//! It is lost with its disk: to be safe from that is what a [backup](super::backup) is for. It is its
+//! disk's owner's, and goes to another project with the disk alone. While something is done with it
+//! nothing else is done with the disk.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -81,6 +82,11 @@ pub struct Creation {
 pub enum Command {
     /// Give up the order that is parked.
     Abandon {},
+    /// Its disk was given to a project, and it with it.
+    AssignWithDisk {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
     /// The host has carried out an order.
     Confirm {
         /// The order's number.
@@ -125,6 +131,11 @@ pub enum Command {
 pub enum Event {
     /// A parked order was given up.
     Abandoned {},
+    /// Its disk was given to a project, and it with it.
+    Assigned {
+        /// The new owner; none is the estate.
+        project: Option<Uuid>,
+    },
     /// It is to be taken.
     CreationOrdered {
         /// Of what.
@@ -198,6 +209,7 @@ const fn system(name: &'static str, summary: &'static str) -> Verb {
 
 static VERBS: &[Verb] = &[
     operator("abandon", false, "Gives up the parked order; what was begun is taken back."),
+    system("assign-with-disk", "Says that its disk was given to a project, and it with it."),
     system("confirm", "Reports that an order was carried out."),
     system("confirm-removal", "Reports that nothing of it is left."),
     operator("create", true, "Takes a snapshot of a disk of ours, also while its server runs."),
@@ -282,6 +294,11 @@ impl Decider for Snapshot {
                     _ => vec![Event::Abandoned {}],
                 }
             }
+            Command::AssignWithDisk { project } => {
+                let place = self.place.filter(|_| self.exists() && !self.removed);
+                let changes = place.is_some_and(|place| place.project != project);
+                if changes { vec![Event::Assigned { project }] } else { vec![] }
+            }
             Command::Confirm { number } if self.is_out(number, false) => {
                 let back = self.orders.out.as_ref().is_some_and(|out| out.order != Order::Take {});
                 vec![if back { Event::RolledBack { number } } else { Event::Taken { number } }]
@@ -325,6 +342,11 @@ impl Decider for Snapshot {
     fn evolve(mut self, event: Event) -> Self {
         match event {
             Event::Abandoned {} | Event::RolledBack { .. } => self.orders.settle(),
+            Event::Assigned { project } => {
+                if let Some(place) = &mut self.place {
+                    place.project = project;
+                }
+            }
             Event::CreationOrdered { creation, at } => {
                 self = Self {
                     name: creation.name,

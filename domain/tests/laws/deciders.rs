@@ -74,6 +74,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                     pool.extend([14, 15].map(|by| (verb, json!({"by": id(by)}))));
                 }
                 pool.extend(["verify", "delete", "abandon"].map(|verb| (verb, json!({}))));
+                pool.push(assign(34));
             }
         }
         "backup-plan" => {
@@ -336,6 +337,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("delete", json!({"found": place})));
                 pool.push(("abandon", json!({})));
                 pool.push(("go-with-disk", json!({})));
+                pool.push(("assign-with-disk", json!({"project": id(34)})));
             }
         }
         "rule-set" => {

@@ -402,6 +402,7 @@ fn backup() -> Samples {
     let made = || serde_json::from_value(made()).unwrap();
     of::<kept::Backup>(vec![
         E::Abandoned {},
+        E::Assigned { project: Some(id(34)) },
         E::CreationOrdered { creation: read(backup_creation()), at: time() },
         E::Found(serde_json::from_value(found_backup()).unwrap()),
         E::GiveUpOrdered {},
@@ -513,6 +514,7 @@ fn snapshot() -> Samples {
     let creation = json!({"name": "before", "disk": id(14), "found": snapshot_place()});
     of::<snapshot::Snapshot>(vec![
         E::Abandoned {},
+        E::Assigned { project: Some(id(34)) },
         E::CreationOrdered { creation: serde_json::from_value(creation).unwrap(), at: time() },
         E::GoneWithDisk {},
         E::Parked { number: 1, reason: "QEMU: no space left".into() },

@@ -550,8 +550,17 @@ impl Disk {
     /// The same, and nothing works on it: it may be changed and taken elsewhere.
     fn unused(&self, verb: &str) -> Result<&Home, Refusal> {
         let home = self.free(verb)?;
-        match home.used_by {
-            None => Ok(home),
+        self.ensure_unused()?;
+        Ok(home)
+    }
+
+    /// Nothing works on it.
+    ///
+    /// # Errors
+    /// `in-use`: a backup, a snapshot or a disk that is made from it does.
+    pub fn ensure_unused(&self) -> Result<(), Refusal> {
+        match self.uses() {
+            None => Ok(()),
             Some(by) => {
                 let detail = format!("{by} works on the disk; wait until it is through");
                 Err(Refusal::new(&codes::IN_USE, detail))
@@ -615,7 +624,10 @@ impl Decider for Disk {
                 return Err(Refusal::wrong_state("assign", self.status()));
             }
             Command::Assign { project } if project == self.observation.project => vec![],
-            Command::Assign { project } => vec![Event::Assigned { project }],
+            Command::Assign { project } => {
+                self.ensure_unused()?;
+                vec![Event::Assigned { project }]
+            }
             Command::Attach { server } => {
                 let home = self.unused("attach")?;
                 let server = ServerId::new(server);
@@ -853,12 +865,15 @@ impl Decider for Disk {
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
         let home = self.home.as_ref();
-        let gone = events.iter().any(|event| matches!(event, Event::Removed {}));
-        // What is in its file goes with it.
-        let snapshots = home.filter(|_| gone).into_iter().flat_map(|home| &home.snapshots);
-        let snapshots = snapshots.map(|id| {
-            let (kind, verb, body) = ("snapshot", "go-with-disk", json!({}));
-            Companion { kind, id: *id, verb, body }
+        // What is in its file goes with it, and is whose it is.
+        let with_it = events.iter().filter_map(|event| match event {
+            Event::Removed {} => Some(("go-with-disk", json!({}))),
+            Event::Assigned { project } => Some(("assign-with-disk", json!({"project": project}))),
+            _ => None,
+        });
+        let snapshots = with_it.flat_map(|(verb, body)| {
+            let all = home.into_iter().flat_map(|home| &home.snapshots);
+            all.map(move |id| Companion { kind: "snapshot", id: *id, verb, body: body.clone() })
         });
         let of = |event: &Event| match (event, home) {
             (Event::CreationOrdered(creation), _) => {

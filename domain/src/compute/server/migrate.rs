@@ -247,7 +247,10 @@ impl Server {
     }
 
     /// Its disks stay as they are while it is on its way, or comes back from a host that is dead.
-    pub(super) fn stays(&self, what: &str) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// `wrong-state`, while it does.
+    pub fn stays(&self, what: &str) -> Result<(), Refusal> {
         let arrives =
             matches!(&self.orders.out, Some(Outstanding { order: Order::Arrive { .. }, .. }));
         if arrives || self.home.as_ref().is_some_and(|home| home.moving.is_some()) {
