@@ -264,6 +264,7 @@ const NAMED: &[(&str, &str, &str)] =
     &[("account", "cloud-account", "cloud-accounts"), ("project", "project", "projects")];
 /// The same in commands of backups, disks and snapshots.
 const NAMED_OF_DISKS: &[(&str, &str, &str)] = &[
+    ("backup", "backup", "backups"),
     ("disk", "disk", "disks"),
     ("parent", "backup", "backups"),
     ("server", "server", "servers"),

@@ -401,6 +401,9 @@ pub(crate) async fn everything(world: &World, server: Uuid, mortal: Option<Arc<M
     let store = send("backup-store", None, "create", body).await;
     let body = json!({"name": "nightly", "disk": disk, "store": store});
     let backup = send("backup", None, "create", body).await;
+    world.hosts.write(disk, "spoilt");
+    send("disk", Some(disk), "restore", json!({"backup": backup})).await;
+    assert_eq!(world.hosts.content(disk), "kept");
     let snapshot = send("snapshot", None, "create", json!({"name": "s", "disk": disk})).await;
     world.hosts.write(disk, "lost");
     send("snapshot", Some(snapshot), "roll-back", json!({})).await;
@@ -481,4 +484,113 @@ async fn a_store_is_collected_by_itself_once_a_day() {
     world.settle().await;
     assert_eq!(world.status(store).await, "ready");
     assert_eq!(world.ledger.order_due_collections().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_restored_in_its_place_or_stays_as_it_is() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let (web, disk) = world.with_data("web", "first").await;
+    let (db, other) = world.with_data("db", "other").await;
+    let backup = world.back_up(disk, store, None).await.unwrap();
+    world.settle().await;
+    world.hosts.write(disk, "second");
+    let restore = |disk: Uuid| world.send("disk", disk, "restore", json!({"backup": backup}));
+
+    let running = restore(disk).await;
+    assert!(detail(running).contains("stop server"));
+    world.through("server", web, "stop", json!({})).await;
+    let snapshot = world.snapshot(disk).await.unwrap();
+    world.settle().await;
+    assert!(detail(restore(disk).await).contains("which would be lost"));
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    let absent = world.send("disk", disk, "restore", json!({"backup": Uuid::nil()})).await;
+    assert!(detail(absent).contains("there is no backup"));
+    let given = json!({"backup": backup, "found": {"snapshot": {"snapshot": disk, "disk": disk}}});
+    let given = world.send("disk", disk, "restore", given).await;
+    assert!(detail(given).contains("the server's to fill in"));
+
+    // What it is made from stays until it is made; and nothing else is done with the disk.
+    restore(disk).await.unwrap();
+    assert_eq!(world.status(disk).await, "restoring");
+    assert_eq!(code(world.send("backup", backup, "delete", json!({})).await), "in-use");
+    assert_eq!(code(world.back_up(disk, store, None).await), "order-outstanding");
+    world.settle().await;
+    assert_eq!((world.hosts.content(disk).as_str(), &*world.status(disk).await), ("first", "attached"));
+    world.through("server", web, "start", json!({})).await;
+    assert_eq!(world.status(web).await, "running");
+
+    // A backup of another disk, which it is too large for at first.
+    world.through("disk", disk, "grow", json!({"size_gib": 2})).await;
+    let large = world.back_up(disk, store, None).await.unwrap();
+    world.settle().await;
+    world.through("server", db, "stop", json!({})).await;
+    let body = json!({"backup": large});
+    let refused = world.send("disk", other, "restore", body.clone()).await;
+    assert!(detail(refused).contains("grow the disk first"));
+    world.through("disk", other, "grow", json!({"size_gib": 2})).await;
+    world.through("disk", other, "restore", body.clone()).await;
+    assert_eq!(world.hosts.content(other), "first");
+
+    // One that is damaged changes nothing; the order is given up, and the backup is needed no more.
+    world.hosts.write(other, "other again");
+    world.hosts.damage(URL, large);
+    world.through("disk", other, "restore", body).await;
+    assert_eq!(world.status(other).await, "parked");
+    assert_eq!(world.hosts.content(other), "other again");
+    world.through("disk", other, "abandon", json!({})).await;
+    assert_eq!(world.status(other).await, "attached");
+    world.through("backup", large, "delete", json!({})).await;
+    assert_eq!(world.status(large).await, "gone");
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_given_to_another_project_and_a_snapshot_goes_with_its_disk() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let (web, disk) = world.with_data("web", "first").await;
+    let project = |name: &str| {
+        let body = json!({"name": name});
+        let world = &world;
+        async move { world.send("project", None, "create", body).await.unwrap().id }
+    };
+    let (shop, lab) = (project("shop").await, project("lab").await);
+    world.send("disk", disk, "assign", json!({"project": shop})).await.unwrap();
+    let backup = world.back_up(disk, store, None).await.unwrap();
+    assert_eq!(code(world.send("disk", disk, "assign", json!({"project": lab})).await), "in-use");
+    world.settle().await;
+    let snapshot = world.snapshot(disk).await.unwrap();
+    world.settle().await;
+    let owner = async |id: Uuid| world.row(id).await["project"].clone();
+    assert_eq!((owner(backup).await, owner(snapshot).await), (json!(shop), json!(shop)));
+
+    world.send("disk", disk, "assign", json!({"project": lab})).await.unwrap();
+    assert_eq!((owner(backup).await, owner(snapshot).await), (json!(shop), json!(lab)));
+    world.send("backup", backup, "assign", json!({"project": lab})).await.unwrap();
+    assert_eq!(owner(backup).await, json!(lab));
+    // Who had it reaches it no more, and who has it does.
+    for (of, reaches) in [(shop, false), (lab, true)] {
+        for (kind, id, verb) in [("backup", backup, "verify"), ("snapshot", snapshot, "delete")] {
+            let mut theirs = World::submission(kind, id, verb, json!({}));
+            let reach = Reach::Projects(vec![of]);
+            theirs.principal = Principal { name: "token:ops".into(), role: Role::Operator, reach };
+            assert_eq!(world.ledger.submit(theirs).await.is_ok(), reaches, "{kind} {verb}");
+        }
+    }
+    world.settle().await;
+    // A store of a project is for that project's.
+    let mut body = store_body("own", "secret-of-the-store");
+    body["project"] = json!(lab);
+    let own = world.send("backup-store", None, "create", body).await.unwrap().id;
+    world.settle().await;
+    let kept = world.back_up(disk, own, None).await.unwrap();
+    world.settle().await;
+    let refused = world.send("backup", kept, "assign", json!({"project": shop})).await;
+    assert!(detail(refused).contains("another project's"));
+    let none = world.send("backup", Uuid::nil(), "assign", json!({"project": shop})).await;
+    assert_eq!(code(none), "wrong-state");
+    assert_eq!(world.status(web).await, "running");
 }

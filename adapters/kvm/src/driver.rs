@@ -329,6 +329,7 @@ impl KvmHost {
     pub async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         match task.key.stream.kind.as_str() {
             Backup::KIND => Box::pin(self.carry_out_of_backup(task)).await,
+            Disk::KIND if task.order["type"] == "restore" => Box::pin(self.restore(task)).await,
             Snapshot::KIND => Box::pin(self.carry_out_of_snapshot(task)).await,
             _ => self.inner.carry_out(task).await,
         }

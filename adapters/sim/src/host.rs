@@ -562,6 +562,13 @@ impl SimHost {
                     }
                 })?;
             }
+            disk::Order::Restore { source } => {
+                if plugged(&self.hosts.world()).is_some() {
+                    let why = "its server runs: stop it first".to_owned();
+                    return Err(DriverFault::Rejected(why));
+                }
+                self.restore(id, &source, task)?;
+            }
             disk::Order::Remove {} => {
                 let unplugged = |world: &World| plugged(world).is_none_or(|is| is.is_none());
                 self.change(HostStep::Unplug, unplugged, |world| plug(world, None))?;

@@ -222,6 +222,28 @@ pub(super) async fn source(
     }
 }
 
+/// What a disk is to be made in its place; its server has to be stopped.
+pub(super) async fn restore(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    unfound(gathering)?;
+    let Some(id) = given(gathering, "backup") else { return Ok(()) };
+    let (_, disk) = gathering.ledger.typed::<Disk>(&gathering.id.to_string()).await?;
+    // What is in the way is the decider's to say.
+    let Some(home) = disk.home.as_ref().filter(|home| !home.removed) else { return Ok(()) };
+    let backup: Backup = named(gathering, "backup", id, false).await?;
+    let made = backup.ensure_whole()?.clone();
+    usable_store(gathering, backup.store, disk.observation.project).await?;
+    let (has, holds) = (home.size_gib, made.size_bytes.div_ceil(1 << 30));
+    if holds > has {
+        return Err(no(format!("backup: has {holds} GiB and the disk {has}; grow the disk first")));
+    }
+    if let Some(server) = home.server {
+        stopped(gathering, server.uuid(), "restore").await?;
+    }
+    let (of, store, digest) = (backup.disk, backup.store, made.digest);
+    gathering.body["found"] = json!(disk::Source::Backup { backup: id, disk: of, store, digest });
+    Ok(())
+}
+
 /// A size that was asked for, or that of what the disk is made from.
 pub(super) fn size(asked: &mut Value, least_gib: u64) -> Result<(), GatherFault> {
     match asked {

@@ -73,6 +73,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("cloud-account", "configure") => account::settings(gathering).await?,
         ("disk", "attach") => disk::attach(gathering).await?,
         ("disk", "create") => disk::create(gathering).await?,
+        ("disk", "restore") => backup::restore(gathering).await?,
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),
         ("security-group", "retire") => nic::unused(gathering).await?,

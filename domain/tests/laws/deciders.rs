@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
-    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules, holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement, plan_results, plan_terms, question, quota, repricing, rescue_system, run, seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules, holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement, plan_results, plan_terms, question, quota, repricing, rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -453,6 +453,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.extend([35, 36].map(|one| (verb, json!({"snapshot": id(one)}))));
             }
             pool.extend([7, 8].map(|host| ("move-with-server", json!({"host": id(host)}))));
+            pool.push(("restore", json!({"backup": id(32), "found": restored_from()})));
             pool.extend([vanish, assign(2), assign(3)]);
         }
         "host" => {
@@ -642,6 +643,11 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
 /// Lives that hardly come about by chance: a server's way to another host and its way to other addresses,
 /// whatever becomes of them.
 fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
+    if kind == "disk" {
+        let restore = json!({"backup": id(32), "found": restored_from()});
+        let made = ("provision", json!({"creation": creation(), "root": true}));
+        return vec![vec![made, ("made-with-server", json!({})), ("restore", restore)]];
+    }
     if kind != "server" {
         return Vec::new();
     }

@@ -531,9 +531,19 @@ fn limits() -> Value {
     json!({"write_bytes": {"rate": 1_048_576, "burst": 4_194_304, "burst_seconds": 5}})
 }
 
+/// A backup that a disk is made in its place.
+pub(crate) fn restored_from() -> Value {
+    json!({"backup": {
+        "backup": id(32), "disk": id(14), "store": id(31), "digest": "0a".repeat(32),
+    }})
+}
+
 fn disk() -> Samples {
     use block::Event as E;
-    let read = |value: Value| serde_json::from_value(value).unwrap();
+    /// For types of any kind.
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
     let limits = || serde_json::from_value(limits()).unwrap();
     let actual =
         block::Actual { size_bytes: 8 << 30, taken_bytes: 196_624, limits: Some(limits()) };
@@ -558,6 +568,7 @@ fn disk() -> Samples {
         E::Reappeared { seen: seen_disk("root") },
         E::RemovalOrdered {},
         E::Removed {},
+        E::RestoreOrdered { source: read(restored_from()) },
         E::RetryOrdered {},
         E::SnapshotDropped { snapshot: id(35) },
         E::SnapshotKept { snapshot: id(35) },

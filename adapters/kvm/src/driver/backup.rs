@@ -287,6 +287,19 @@ impl KvmHost {
         digest: Option<&str>,
         from: &Store,
     ) -> Result<Manifest, DriverFault> {
+        self.write_back_by(of, backup, digest, from, None).await
+    }
+
+    /// The same by an order, whose number is written down with the disk's server in the step in which
+    /// the disk takes its place.
+    pub(super) async fn write_back_by(
+        &self,
+        of: Of,
+        backup: (Uuid, Uuid),
+        digest: Option<&str>,
+        from: &Store,
+        order: Option<u64>,
+    ) -> Result<Manifest, DriverFault> {
         let _turn = self.inner.turn(of.server).await;
         let wire = self.inner.wire.get().await?;
         let domain = find(&wire, of.server).await?;
@@ -309,6 +322,17 @@ impl KvmHost {
         let written = self.write(of, backup, digest, from, &manifest, &socket).await;
         self.clear(backup.1).await?;
         written?;
+        let place = async {
+            storage.replace(of.disk).await?;
+            if let Some(number) = order {
+                let records = &self.inner.records;
+                let mut record = records.read(of.server).await?.unwrap_or_default();
+                record.restored.insert(of.disk, number);
+                records.write(of.server, &record).await?;
+            }
+            Ok(())
+        };
+        self.inner.step(Step::Replace, of.server, place).await?;
         Ok(manifest)
     }
 
@@ -321,6 +345,7 @@ impl KvmHost {
         manifest: &Manifest,
         socket: &Path,
     ) -> Result<(), DriverFault> {
+        // Beside its place.
         let storage = self.inner.holder(of.disk).await?;
         let (part, format) = storage.begin_again(of.disk, manifest.size_bytes).await?;
         let export = Export::open(&part, format, Access::Write, socket).await?;
@@ -329,8 +354,7 @@ impl KvmHost {
         from.restore(backup, digest, &disk).await.map_err(store)?;
         disk.close().await.map_err(store)?;
         export.close().await?;
-        let place = async { Ok(storage.replace(of.disk).await?) };
-        self.inner.step(Step::Replace, of.server, place).await.map(drop)
+        Ok(())
     }
 }
 

@@ -135,6 +135,10 @@ impl Inner {
                 self.step(Step::Clear, home.id, clear).await?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }
+            Order::Restore { .. } => {
+                let why = "it is written back where backups are".to_owned();
+                return Err(DriverFault::Unexpected(why));
+            }
             Order::Throttle {} => self.throttle(&wire, machine, &home).await?,
         }
         let seen = self.actual(&wire, machine, &home).await?;

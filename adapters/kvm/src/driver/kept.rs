@@ -14,7 +14,8 @@ use adapters_backup::{
 use commands::ports::{DriverFault, HostTask, Report, StoreAccess};
 use domain::compute::{
     backup::{self, Backup},
-    disk::Source,
+    disk::{self, Source},
+    placement::ServerId,
     snapshot::{self, Snapshot},
 };
 use serde::de::DeserializeOwned;
@@ -80,6 +81,38 @@ impl KvmHost {
                 Err(DriverFault::Unexpected("what a store is asked needs no host".to_owned()))
             }
         }
+    }
+
+    /// An order of a disk that is to be what a backup says. That it was done is written down beside its
+    /// server: an agent that dies afterwards does not do it once more to what was written on it since.
+    pub(super) async fn restore(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let (disk, order): (disk::Disk, disk::Order) = (read(&task.subject)?, read(&task.order)?);
+        let home = disk.home.ok_or_else(|| DriverFault::Unexpected("a disk of a cloud".into()))?;
+        let disk::Order::Restore { source: Source::Backup { backup, disk: from, store: id, digest } } =
+            order
+        else {
+            let why = "only a backup is written back; a snapshot is gone back to".to_owned();
+            return Err(DriverFault::Rejected(why));
+        };
+        let number = task.key.number;
+        let server = home.server.map(ServerId::uuid);
+        let of = Of { server: server.unwrap_or(home.id), disk: home.id };
+        let written = async {
+            let Some(server) = server else { return Ok(None) };
+            Ok::<_, DriverFault>(self.inner.records.read(server).await?)
+        };
+        let done = written.await?.is_some_and(|one| one.restored.get(&home.id) == Some(&number));
+        if !done {
+            let from = ((from, backup), store(&task.stores, id)?);
+            self.write_back_by(of, from.0, Some(&digest), &from.1, server.map(|_| number)).await?;
+        }
+        let file = self.inner.holder(home.id).await?.inspect(home.id).await?;
+        let seen = disk::Actual {
+            size_bytes: file.size_bytes,
+            taken_bytes: file.taken_bytes,
+            limits: None,
+        };
+        Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
     }
 
     /// An order of a snapshot.

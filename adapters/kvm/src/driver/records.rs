@@ -36,6 +36,9 @@ pub(super) struct Record {
     /// The number of the order by which its root disk was made again last.
     #[serde(default)]
     pub(super) rebuilt: Option<u64>,
+    /// Disks that were made what a backup says, with the number of the order that was done by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) restored: BTreeMap<Uuid, u64>,
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,

@@ -9,6 +9,7 @@ use domain::{
     compute::{
         backup::{self, Backup, Made},
         backup_store::Collection,
+        disk::Source,
         snapshot::{self, Snapshot},
     },
     kernel::sha256,
@@ -159,39 +160,53 @@ impl SimHost {
     pub(super) fn fill(
         &self,
         disk: Uuid,
-        source: &domain::compute::disk::Source,
+        source: &Source,
         task: &HostTask,
     ) -> Result<(), DriverFault> {
-        use domain::compute::disk::Source;
-        let content = {
-            let world = self.hosts.world();
-            match source {
-                Source::Backup { backup, store, digest, .. } => {
-                    let access = access(task, *store)?;
-                    let stored = world.kept.stored(access, *backup);
-                    let stored = stored.ok_or_else(|| {
-                        DriverFault::NotFound(format!("there is no backup {backup}"))
-                    })?;
-                    if stored.damaged || stored.made().digest != *digest {
-                        let why = format!("backup {backup} is damaged");
-                        return Err(DriverFault::Rejected(why));
-                    }
-                    stored.content.clone()
-                }
-                Source::Snapshot { snapshot, disk } => {
-                    let all = world.kept.snapshots.get(disk);
-                    let content = all.and_then(|all| all.get(snapshot)).cloned();
-                    content.ok_or_else(|| {
-                        DriverFault::Rejected(format!("there is no snapshot {snapshot}"))
-                    })?
-                }
-            }
-        };
+        let content = self.content_of(source, task)?;
         self.hosts.change(
             HostStep::Fill,
             |world| world.kept.contents.contains_key(&disk),
             |world| drop(world.kept.contents.insert(disk, content.clone())),
         )
+    }
+
+    /// A disk reads as something did, whatever was on it.
+    pub(super) fn restore(
+        &self,
+        disk: Uuid,
+        source: &Source,
+        task: &HostTask,
+    ) -> Result<(), DriverFault> {
+        let content = self.content_of(source, task)?;
+        self.hosts.change(
+            HostStep::Fill,
+            |world| world.kept.content(disk) == content,
+            |world| drop(world.kept.contents.insert(disk, content.clone())),
+        )
+    }
+
+    fn content_of(&self, source: &Source, task: &HostTask) -> Result<String, DriverFault> {
+        let world = self.hosts.world();
+        match source {
+            Source::Backup { backup, store, digest, .. } => {
+                let access = access(task, *store)?;
+                let stored = world.kept.stored(access, *backup);
+                let stored = stored.ok_or_else(|| {
+                    DriverFault::NotFound(format!("there is no backup {backup}"))
+                })?;
+                if stored.damaged || stored.made().digest != *digest {
+                    return Err(DriverFault::Rejected(format!("backup {backup} is damaged")));
+                }
+                Ok(stored.content.clone())
+            }
+            Source::Snapshot { snapshot, disk } => {
+                let all = world.kept.snapshots.get(disk);
+                let content = all.and_then(|all| all.get(snapshot)).cloned();
+                content
+                    .ok_or_else(|| DriverFault::Rejected(format!("there is no snapshot {snapshot}")))
+            }
+        }
     }
 
     /// An order of a backup.

@@ -10,6 +10,9 @@
 //!  creating ◄─ with its server           removing ──── confirm-removal ──► gone
 //! ```
 //!
+//! What is there of one that rests can be made what a backup says, `restore`: it is the old disk until it is
+//! the new one, so that one whose restoring was given up is either of both, and whole.
+//!
 //! A server's own list says which disks it is started with, and changes by the append that orders it here,
 //! so that a start that gets in between starts it as it is to be. A disk that a server has when nothing is
 //! left of that server goes with it; one that is to be kept is detached before.
@@ -62,6 +65,11 @@ pub enum Order {
     Grow {},
     /// Leave nothing of it on its host.
     Remove {},
+    /// Make it what something else was; its server does not run.
+    Restore {
+        /// What.
+        source: Source,
+    },
     /// Keep its traffic within its limits.
     Throttle {},
 }
@@ -226,6 +234,14 @@ pub enum Command {
         /// Whether its server starts from it.
         root: bool,
     },
+    /// Make it what a backup says, in its place; its server is stopped. What is on it is lost.
+    Restore {
+        /// The backup, of this disk or another one.
+        backup: Uuid,
+        /// Filled in by Skyledger.
+        #[serde(default)]
+        found: Option<Source>,
+    },
     /// Go on with the order that is parked.
     Retry {},
     /// Limit what is read and written.
@@ -322,6 +338,11 @@ pub enum Event {
     RemovalOrdered {},
     /// Nothing of it is left.
     Removed {},
+    /// It is to be what something else was.
+    RestoreOrdered {
+        /// What.
+        source: Source,
+    },
     /// A parked order goes on.
     RetryOrdered {},
     /// One of its snapshots is there no more.
@@ -447,6 +468,11 @@ static VERBS: &[Verb] = &[
     system("observe", true, "Reports what was seen in the cloud."),
     system("park", false, "Reports that an order keeps failing."),
     system("provision", true, "Makes it with a server that is launched."),
+    operator(
+        "restore",
+        false,
+        "Makes a disk of ours what a backup says, in its place; its server is stopped.",
+    ),
     operator("retry", false, "Goes on with the parked order."),
     operator("throttle", false, "Limits what is read from and written to a disk of ours."),
     system("vanish", false, "Reports that it is not in the cloud any more."),
@@ -493,6 +519,14 @@ impl Home {
             used_by: None,
             orders: Orders::default(),
         })
+    }
+
+    /// What it is being made now, in its place.
+    pub fn restored_from(&self) -> Option<&Source> {
+        match self.orders.out.as_ref().map(|out| &out.order) {
+            Some(Order::Restore { source }) => Some(source),
+            _ => None,
+        }
     }
 
     /// Its entry in its server's list.
@@ -730,6 +764,15 @@ impl Decider for Disk {
                 creation.check()?;
                 vec![Event::Provisioned { creation, root }]
             }
+            Command::Restore { found, .. } => {
+                let home = self.unused("restore")?;
+                if let Some(snapshot) = home.snapshots.first() {
+                    let detail = format!("it has snapshot {snapshot}, which would be lost; delete it");
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
+                let source = found.ok_or_else(|| no("found: nobody looked for the backup"))?;
+                vec![Event::RestoreOrdered { source }]
+            }
             Command::Retry {} => {
                 self.parked()?;
                 vec![Event::RetryOrdered {}]
@@ -801,6 +844,9 @@ impl Decider for Disk {
                 home.snapshots.clear();
                 home.orders.settle();
             }),
+            Event::RestoreOrdered { source } => {
+                self.at_home(|home| home.orders.issue(Order::Restore { source }));
+            }
             Event::RetryOrdered {} => self.at_home(|home| home.orders.retry()),
             Event::SnapshotDropped { snapshot } => {
                 self.at_home(|home| home.snapshots.retain(|one| *one != snapshot));
@@ -833,6 +879,7 @@ impl Decider for Disk {
             Some(Outstanding { order: Order::Detach {}, .. }) => "detaching",
             Some(Outstanding { order: Order::Grow {}, .. }) => "growing",
             Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
+            Some(Outstanding { order: Order::Restore { .. }, .. }) => "restoring",
             Some(Outstanding { order: Order::Throttle {}, .. }) => "throttling",
             None if !home.made => "creating",
             None if home.server.is_some() => "attached",
@@ -859,8 +906,9 @@ impl Decider for Disk {
     }
 
     fn stores(&self) -> Vec<Uuid> {
-        let home = self.home.as_ref().filter(|home| !home.made);
-        home.and_then(|home| home.source.as_ref()?.store()).into_iter().collect()
+        let Some(home) = &self.home else { return Vec::new() };
+        let made_from = home.source.as_ref().filter(|_| !home.made);
+        home.restored_from().or(made_from).and_then(Source::store).into_iter().collect()
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
@@ -905,6 +953,12 @@ impl Decider for Disk {
                 if !home.made =>
             {
                 Some(home.source.as_ref()?.tell(home.id, "end-use"))
+            }
+            (Event::RestoreOrdered { source }, Some(home)) => {
+                Some(source.tell(home.id, "begin-use"))
+            }
+            (Event::Abandoned {} | Event::Confirmed { .. } | Event::Removed {}, Some(home)) => {
+                Some(home.restored_from()?.tell(home.id, "end-use"))
             }
             _ => None,
         });
