@@ -44,7 +44,7 @@ impl World {
         Ok(self.send("backup", None, "create", body).await?.id)
     }
 
-    async fn snapshot(&self, disk: Uuid) -> Result<Uuid, SubmitFault> {
+    pub(crate) async fn snapshot(&self, disk: Uuid) -> Result<Uuid, SubmitFault> {
         let body = json!({"name": "before", "disk": disk});
         Ok(self.send("snapshot", None, "create", body).await?.id)
     }

@@ -292,3 +292,44 @@ async fn a_dead_host_s_server_is_had_back_and_the_host_clears_before_anything_el
     world.is_only_on(id, there, &[here]).await;
     assert_eq!(world.row(local).await["status"], "running", "what is there alone stays");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_its_disks_is_waited_for_and_goes_on_where_it_is_then() {
+    let (world, here, there, id) = two_hosts().await;
+    let store = world.store("vault").await;
+    let disk = world.server(id).await.home.unwrap().parts.disks[0].id;
+    world.hosts.write(disk, "first");
+    let migrate = async || world.send("server", id, "migrate", json!({})).await;
+
+    // While a host reads a disk, or writes into it, nobody else has it.
+    let full = world.back_up(disk, store, None).await.unwrap();
+    let told = detail(migrate().await);
+    assert!(told.contains(&full.to_string()), "{told}");
+    world.settle().await;
+    let snapshot = world.snapshot(disk).await.unwrap();
+    assert_eq!(code(migrate().await), "in-use");
+    world.settle().await;
+
+    // While it is on its way, none of them begins.
+    migrate().await.unwrap();
+    let (kept, taken) = (world.back_up(disk, store, None).await, world.snapshot(disk).await);
+    assert_eq!((code(kept), code(taken)), ("wrong-state", "wrong-state"));
+    let deleted = world.send("snapshot", snapshot, "delete", json!({})).await;
+    assert_eq!(code(deleted), "wrong-state");
+    world.settle().await;
+    world.is_only_on(id, there, &[here]).await;
+
+    // And then all of it goes on there.
+    world.hosts.write(disk, "second");
+    let more = world.back_up(disk, store, Some(full)).await.unwrap();
+    world.settle().await;
+    let row = world.row(more).await;
+    assert_eq!((&row["status"], &row["state"]["source"]["host"]), (&json!("available"), &json!(there)));
+    world.through("server", id, "stop", json!({})).await;
+    world.through("snapshot", snapshot, "roll-back", json!({})).await;
+    assert_eq!(world.hosts.content(disk), "first");
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    assert!(world.hosts.snapshots(disk).is_empty());
+    world.through("disk", disk, "restore", json!({"backup": more})).await;
+    assert_eq!(world.hosts.content(disk), "second");
+}

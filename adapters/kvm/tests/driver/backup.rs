@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use crate::host::{End, Guest, Host, Launch, Stopper};
 
-fn stand_in() -> String {
+pub(crate) fn stand_in() -> String {
     std::env::var("SKYLEDGER_TEST_AWS").expect("SKYLEDGER_TEST_AWS: run the tests with ./test")
 }
 
-async fn store(url: &str) -> Store {
+pub(crate) async fn store(url: &str) -> Store {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let name = format!("host-{now}");
     let made = Hand::new(&stand_in()).object("PUT", &name, Vec::new()).await.unwrap();
@@ -35,7 +35,7 @@ async fn store(url: &str) -> Store {
     Store::new(Arc::new(s3), Seal::plain())
 }
 
-fn asked(of: Of, backup: u128, parent: Option<u128>) -> Asked {
+pub(crate) fn asked(of: Of, backup: u128, parent: Option<u128>) -> Asked {
     Asked {
         backup: Uuid::from_u128(backup),
         disk: of.disk,

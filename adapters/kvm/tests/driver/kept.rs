@@ -271,3 +271,75 @@ async fn what_was_backed_up_while_it_ran_is_a_new_server_elsewhere_and_every_byt
     assert!(first.condemned > 0 && second.removed == first.condemned, "{first:?} {second:?}");
     assert_eq!(std::fs::read_dir(host.data.path().join("backups")).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
+    let Some(host) = Host::of_tests().await else { return };
+    let mut driver = host.driver().await;
+    let store = access().await;
+    let web = host.launch(72, "sk-test-72", "#!/bin/sh\n");
+    web.done(&driver, 1, Order::Launch {}).await;
+    let guest = Guest::ready(&host, web.id).await;
+    guest.run("echo kept >/state/note; sync").await;
+    let root = web.state.home.as_ref().unwrap().parts.disks[0].id;
+    let full = backup(21, &store, (&web, root), None);
+    let made = made(&full.done(&driver, &web).await);
+    guest.run("echo lost >/state/note; sync").await;
+    drop(guest);
+
+    let creation = json!({
+        "name": "root", "server": web.id, "size_gib": 1,
+        "found": {"id": root, "host": Uuid::from_u128(7)},
+    });
+    let source = |digest: &str| {
+        json!({"backup": {"backup": full.id, "disk": root, "store": STORE, "digest": digest}})
+    };
+    let restored = |digest: &str| {
+        Stream::<Disk> { id: root, state: Disk::default(), store: store.clone() }
+            .then("provisioned", json!({"creation": creation, "root": true}))
+            .then("made", json!({}))
+            .then("restore-ordered", json!({"source": source(digest)}))
+    };
+    let restore = restored(&made.digest);
+    let task = restore.task(&web);
+    let runs = driver.carry_out(&task).await.unwrap_err();
+    assert!(matches!(&runs, DriverFault::Rejected(why) if why.contains("stop it first")), "{runs}");
+    web.done(&driver, 2, Order::Stop {}).await;
+    let wrong = driver.carry_out(&restored(&"00".repeat(32)).task(&web)).await.unwrap_err();
+    assert!(matches!(wrong, DriverFault::Rejected(_)), "{wrong}");
+
+    // It is the old one until it is the new one.
+    for (end, side, note) in [
+        (End::Dies, Side::Before, "lost"),
+        (End::Fails, Side::Before, "lost"),
+        (End::Dies, Side::After, "kept"),
+    ] {
+        drop(driver);
+        let stopper = Stopper::new(end, (Step::Replace, side));
+        let ending = host.driver_with(stopper.clone()).await;
+        tokio::select! {
+            done = ending.carry_out(&task) => drop(done.unwrap_err()),
+            () = stopper.stopped.notified() => {}
+        }
+        drop(ending);
+        driver = host.driver().await;
+        web.done(&driver, 3, Order::Start {}).await;
+        let guest = Guest::ready(&host, web.id).await;
+        assert_eq!(guest.run("cat /state/note").await, note, "{end:?} {side:?}");
+        // What is written now is nobody's to lose: it was restored already.
+        guest.run("echo since >>/state/note; sync").await;
+        if note == "lost" {
+            guest.run("echo lost >/state/note; sync").await;
+        }
+        drop(guest);
+        web.done(&driver, 4, Order::Stop {}).await;
+    }
+    let report = driver.carry_out(&task).await.unwrap();
+    assert_eq!((report.verb, &report.body["seen"]["size_bytes"]), ("confirm", &json!(1 << 30)));
+    web.done(&driver, 5, Order::Start {}).await;
+    let guest = Guest::ready(&host, web.id).await;
+    assert_eq!(guest.run("cat /state/note").await, "kept\nsince");
+    drop(guest);
+    assert_eq!(std::fs::read_dir(host.data.path().join("backups")).unwrap().count(), 0);
+    web.removed(&driver, 6).await;
+}

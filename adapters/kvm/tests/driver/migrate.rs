@@ -9,7 +9,7 @@ use std::{
 };
 
 use adapters_kvm::{
-    driver::{Census, Hook, KvmHost, NoHook, Options, Reached, Side, Step},
+    driver::{Census, Hook, KvmHost, NoHook, Of, Options, Reached, Side, Step},
     network::Place,
 };
 use commands::ports::{HostTask, Report};
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::backup::{asked, stand_in, store};
 use crate::host::{End, Guest, Host, Launch, PATIENCE, Stopper};
 
 /// Two hosts with one storage, and a server that is on one of them.
@@ -448,4 +449,61 @@ async fn a_server_of_a_dead_host_is_had_back_and_the_host_leaves_nothing_of_its_
     let guest = Guest::ready_at(&pair.folder(At::Second), pair.server.id).await;
     assert_eq!(guest.run("cat /state/kept").await, "kept");
     pair.gone(At::Second).await;
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_disk_goes_on_where_its_server_is() {
+    let Some(mut pair) = Pair::of_tests(53).await else { return };
+    pair.launched().await;
+    let guest = Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    let store = store(&stand_in()).await;
+    let parts = &pair.server.state.home.as_ref().unwrap().parts;
+    let root = Of { server: pair.server.id, disk: parts.disks[0].id };
+    let snapshot = Uuid::from_u128(0xa3);
+    guest.run("echo first >/state/note; sync").await;
+    let driver = pair.driver(At::First).await;
+    driver.take_snapshot(root, snapshot).await.unwrap();
+    driver.back_up(root, &asked(root, 1, None), &store).await.unwrap();
+    drop(driver);
+    guest.run("echo second >/state/note; sync").await;
+
+    pair.goes(At::First, true).await;
+    pair.is_only_at(At::Second, Power::Running, "there").await;
+    let driver = pair.driver(At::Second).await;
+    assert_eq!(driver.snapshots(root).await.unwrap(), [snapshot]);
+    // What has changed is not known there: all is read, next to nothing sent; and then it is known.
+    let guest = pair.guest(At::Second).await;
+    let more = driver.back_up(root, &asked(root, 2, Some(1)), &store).await.unwrap();
+    assert!(more.sent_bytes < 1 << 20, "{more:?}");
+    guest.run("echo third >/state/note; sync").await;
+    let next = driver.back_up(root, &asked(root, 3, Some(2)), &store).await.unwrap();
+    assert!(next.read_bytes < 4 << 20, "{next:?}");
+    drop(driver);
+
+    // Back, where there was a checkpoint once.
+    pair.goes(At::Second, true).await;
+    let driver = pair.driver(At::First).await;
+    let last = driver.back_up(root, &asked(root, 4, Some(3)), &store).await.unwrap();
+    assert!(last.sent_bytes < 1 << 20, "{last:?}");
+    pair.evolve(Event::StopOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    driver.roll_back(root, snapshot).await.unwrap();
+    driver.delete_snapshot(root, snapshot).await.unwrap();
+    pair.evolve(Event::StartOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    let guest = pair.guest(At::First).await;
+    guest.becomes("cat /state/note", "first").await;
+    drop(guest);
+    pair.evolve(Event::StopOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    driver.write_back(root, (root.disk, next.backup), None, &store).await.unwrap();
+    pair.evolve(Event::StartOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    pair.guest(At::First).await.becomes("cat /state/note", "third").await;
+    drop(driver);
+    pair.gone(At::First).await;
 }
