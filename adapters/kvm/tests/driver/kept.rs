@@ -309,6 +309,7 @@ async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
     assert!(matches!(wrong, DriverFault::Rejected(_)), "{wrong}");
 
     // It is the old one until it is the new one.
+    let mut number = 2;
     for (end, side, note) in [
         (End::Dies, Side::Before, "lost"),
         (End::Fails, Side::Before, "lost"),
@@ -323,7 +324,8 @@ async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
         }
         drop(ending);
         driver = host.driver().await;
-        web.done(&driver, 3, Order::Start {}).await;
+        number += 2;
+        web.done(&driver, number - 1, Order::Start {}).await;
         let guest = Guest::ready(&host, web.id).await;
         assert_eq!(guest.run("cat /state/note").await, note, "{end:?} {side:?}");
         // What is written now is nobody's to lose: it was restored already.
@@ -332,14 +334,14 @@ async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
             guest.run("echo lost >/state/note; sync").await;
         }
         drop(guest);
-        web.done(&driver, 4, Order::Stop {}).await;
+        web.done(&driver, number, Order::Stop {}).await;
     }
     let report = driver.carry_out(&task).await.unwrap();
     assert_eq!((report.verb, &report.body["seen"]["size_bytes"]), ("confirm", &json!(1 << 30)));
-    web.done(&driver, 5, Order::Start {}).await;
+    web.done(&driver, number + 1, Order::Start {}).await;
     let guest = Guest::ready(&host, web.id).await;
     assert_eq!(guest.run("cat /state/note").await, "kept\nsince");
     drop(guest);
     assert_eq!(std::fs::read_dir(host.data.path().join("backups")).unwrap().count(), 0);
-    web.removed(&driver, 6).await;
+    web.removed(&driver, number + 2).await;
 }
