@@ -182,11 +182,11 @@ impl Run<'_> {
     /// Makes the backup of a disk, or looks what became of it; none while it is being made.
     async fn back_up(&self, disk: Uuid) -> Result<Option<Ran>, DriverFault> {
         let id = backup_id(self.id, self.number, disk);
-        if let Some(there) = self.find(disk, id).await? {
-            return Ok(there);
-        }
         let found = self.ledger.typed::<Disk>(&disk.to_string()).await;
         let (_, found) = found.map_err(|fault: LoadFault| transient(&fault))?;
+        if let Some(there) = self.find(disk, id, &found).await? {
+            return Ok(there);
+        }
         if !self.is_of(found.observation.project) {
             return Ok(Some(failed(disk, None, other_project("disk"))));
         }
@@ -214,11 +214,22 @@ impl Run<'_> {
     }
 
     /// What became of the backup of a disk that this run has ordered: none when it has ordered none.
-    async fn find(&self, disk: Uuid, id: Uuid) -> Result<Option<Option<Ran>>, DriverFault> {
+    async fn find(
+        &self,
+        disk: Uuid,
+        id: Uuid,
+        now: &Disk,
+    ) -> Result<Option<Option<Ran>>, DriverFault> {
         let there = self.ledger.typed::<Backup>(&id.to_string()).await;
         let (revision, backup) = there.map_err(|fault: LoadFault| transient(&fault))?;
         if revision == 0 {
             return Ok(None);
+        }
+        // Its host is dead, and the server was had back from there: nobody goes on with it.
+        let at = now.home.as_ref().map(|home| home.host.uuid());
+        if backup.on_host().is_some_and(|on| Some(on.host) != at) {
+            let _ = self.send(id, "abandon", json!({})).await?;
+            return Ok(Some(None));
         }
         let full = backup.parent.is_none();
         Ok(Some(match state_of(&backup) {

@@ -154,6 +154,35 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     Ok(())
 }
 
+/// Whether the host that has a backup's order does not have the disk any more: its server was had back from
+/// there while it was dead.
+pub(super) async fn lost(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    if !gathering.body["host_lost"].is_null() {
+        return Err(no("host_lost: is the server's to fill in"));
+    }
+    let ledger = gathering.ledger;
+    let (_, backup) = ledger.typed::<Backup>(&gathering.id.to_string()).await?;
+    let Some(at) = backup.on_host() else { return Ok(()) };
+    let (_, disk) = ledger.typed::<Disk>(&backup.disk.to_string()).await?;
+    if disk.home.is_some_and(|home| home.host.uuid() != at.host) {
+        gathering.body["host_lost"] = json!(true);
+    }
+    Ok(())
+}
+
+/// The same of a snapshot's order: where the disk is then.
+pub(super) async fn snapshot_lost(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    unfound(gathering)?;
+    let ledger = gathering.ledger;
+    let (_, snapshot) = ledger.typed::<Snapshot>(&gathering.id.to_string()).await?;
+    let Some(place) = snapshot.place else { return Ok(()) };
+    let (_, disk) = ledger.typed::<Disk>(&snapshot.disk.to_string()).await?;
+    if let Some(home) = disk.home.as_ref().filter(|home| home.host != place.host) {
+        gathering.body["found"] = json!(snapshot_place(gathering.id, &disk, home));
+    }
+    Ok(())
+}
+
 /// Its store is one that backups of its new project may lie in.
 pub(super) async fn assign(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     let (revision, backup) = gathering.ledger.typed::<Backup>(&gathering.id.to_string()).await?;

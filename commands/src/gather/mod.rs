@@ -61,6 +61,7 @@ pub(crate) struct Gathering<'a> {
 /// Looks up what this command needs.
 pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     match (gathering.kind.name, gathering.verb) {
+        ("backup", "abandon") => backup::lost(gathering).await?,
         ("backup", "assign") => backup::assign(gathering).await?,
         ("backup", "create") => backup::create(gathering).await?,
         ("backup-plan", "define") => backup_plan::find(gathering).await?,
@@ -93,6 +94,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,
         ("server", "set-password") => operation::password(gathering)?,
+        ("snapshot", "abandon") => backup::snapshot_lost(gathering).await?,
         ("snapshot", "create") => backup::snapshot(gathering).await?,
         ("snapshot", "delete" | "roll-back") => backup::snapshot_now(gathering).await?,
         ("token", "issue") => token::mint(gathering)?,

@@ -133,8 +133,12 @@ pub struct Found {
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "BackupCommand")]
 pub enum Command {
-    /// Give up the order that is parked.
-    Abandon {},
+    /// Give up the order that is parked, or that a host has which does not have the disk any more.
+    Abandon {
+        /// Filled in by Skyledger: whether the host does not have the disk any more.
+        #[serde(default)]
+        host_lost: bool,
+    },
     /// Give it to a project.
     Assign {
         /// The new owner; none is the estate.
@@ -397,7 +401,11 @@ impl Backup {
         self.orders.ensure_free()
     }
 
-    fn abandon(&self) -> Result<Vec<Event>, Refusal> {
+    fn abandon(&self, host_lost: bool) -> Result<Vec<Event>, Refusal> {
+        if host_lost && self.on_host().is_some() {
+            // The host that could clear up after it is dead, or has been told to clear all of the server.
+            return Ok(vec![Event::Abandoned {}, Event::RemovalOrdered {}]);
+        }
         self.orders.ensure_parked()?;
         Ok(match self.orders.out.as_ref().map(|out| &out.order) {
             Some(Order::Take {}) => vec![Event::Abandoned {}, Event::GiveUpOrdered {}],
@@ -439,7 +447,7 @@ impl Decider for Backup {
     fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         let at = stamp.now;
         Ok(match command {
-            Command::Abandon {} => self.abandon()?,
+            Command::Abandon { host_lost } => self.abandon(host_lost)?,
             Command::Assign { .. } if !self.exists() || self.removed => {
                 return Err(Refusal::wrong_state("assign", Decider::status(self)));
             }

@@ -80,8 +80,12 @@ pub struct Creation {
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "SnapshotCommand")]
 pub enum Command {
-    /// Give up the order that is parked.
-    Abandon {},
+    /// Give up the order that is parked, or that a host has which does not have the disk any more.
+    Abandon {
+        /// Filled in by Skyledger: where the disk is, when that is another host.
+        #[serde(default)]
+        found: Option<Place>,
+    },
     /// Its disk was given to a project, and it with it.
     AssignWithDisk {
         /// The new owner; none is the estate.
@@ -280,11 +284,17 @@ impl Decider for Snapshot {
 
     fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         Ok(match command {
-            Command::Abandon {} => {
-                self.orders.ensure_parked()?;
-                match (self.orders.out.as_ref().map(|out| &out.order), self.place) {
+            Command::Abandon { found } => {
+                if found.is_none() || self.orders.out.is_none() {
+                    self.orders.ensure_parked()?;
+                }
+                match (self.orders.out.as_ref().map(|out| &out.order), found.or(self.place)) {
                     // What was begun is taken back.
                     (Some(Order::Take {}), Some(place)) => {
+                        vec![Event::Abandoned {}, Event::RemovalOrdered { place }]
+                    }
+                    // It goes on where the disk is.
+                    (Some(Order::Remove {}), Some(place)) if found.is_some() => {
                         vec![Event::Abandoned {}, Event::RemovalOrdered { place }]
                     }
                     // It never was there, as far as anybody knows.

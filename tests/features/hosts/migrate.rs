@@ -333,3 +333,34 @@ async fn what_is_kept_of_its_disks_is_waited_for_and_goes_on_where_it_is_then() 
     world.through("disk", disk, "restore", json!({"backup": more})).await;
     assert_eq!(world.hosts.content(disk), "second");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_a_dead_host_was_at_is_given_up_where_its_disk_is_now() {
+    let (world, here, there, id) = two_hosts().await;
+    let store = world.store("vault").await;
+    let disks = world.server(id).await.home.unwrap().parts.disks;
+    world.hosts.leave(here);
+    let backup = world.back_up(disks[0].id, store, None).await.unwrap();
+    let snapshot = world.snapshot(disks[1].id).await.unwrap();
+    world.pass().await;
+    let given_up = async |kind: &str, id: Uuid| world.send(kind, id, "abandon", json!({})).await;
+    assert_eq!(code(given_up("backup", backup).await), "nothing-parked", "its host may come back");
+    let epoch = world.state_of(here).await.epoch;
+    world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
+    world.send("server", id, "evacuate", json!({"host_is_down": true})).await.unwrap();
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert_eq!(world.host_of(id).await, there);
+    assert_eq!(world.status(backup).await, "taking", "nobody does it");
+
+    given_up("backup", backup).await.unwrap();
+    given_up("snapshot", snapshot).await.unwrap();
+    world.pass().await;
+    assert_eq!((world.status(backup).await, world.status(snapshot).await), ("gone".into(), "gone".into()));
+    let again = world.back_up(disks[0].id, store, None).await.unwrap();
+    let taken = world.snapshot(disks[1].id).await.unwrap();
+    world.pass().await;
+    assert_eq!(world.status(again).await, "available");
+    assert_eq!(world.status(taken).await, "available");
+}
