@@ -262,6 +262,14 @@ async fn document(server: &Server, ids: &Ids) -> Value {
             }
             // Bodies whose fields have to fit each other.
             let body = match path.as_str() {
+                "/v1/backup-plans" | "/v1/backup-plans/{id}/define" => json!({
+                    "name": "nightly",
+                    "terms": {
+                        "servers": [ids["servers"].last().unwrap()], "times": {"hours": [2]},
+                        "store": ids["backup-stores"].last().unwrap(), "keep": {"daily": 7},
+                    },
+                }),
+                "/v1/disks/{id}/restore" => json!({"backup": ids["backups"].last().unwrap()}),
                 "/v1/networks/{id}/define" => json!({
                     "name": "blue", "segment": ids["segments"].last().unwrap(),
                     "v4": {"net": "10.9.0.0/24"},
