@@ -112,8 +112,7 @@ impl Ledger {
         out: &Outstanding<Value>,
     ) -> Result<Option<Report>, DriverFault> {
         let unread = |fault: serde_json::Error| DriverFault::Unexpected(chain(&fault));
-        let Order::Run { due, at } =
-            serde_json::from_value(out.order.clone()).map_err(unread)?;
+        let Order::Run { due, at } = serde_json::from_value(out.order.clone()).map_err(unread)?;
         let (_, plan) = self.typed::<BackupPlan>(id).await.map_err(|fault| transient(&fault))?;
         let terms = plan.terms.as_ref();
         let terms = terms.ok_or_else(|| DriverFault::Unexpected("it has no terms".to_owned()))?;
@@ -197,7 +196,8 @@ impl Run<'_> {
                 let _ = self.send(one.id, "abandon", json!({})).await?;
             }
         }
-        let newest = known.iter().find(|one| one.is_whole() && one.backup.store == self.terms.store);
+        let newest =
+            known.iter().find(|one| one.is_whole() && one.backup.store == self.terms.store);
         let parent = newest.filter(|_| !self.plan.wants_full(disk)).map(|one| one.id);
         let body = json!({
             "name": name(&self.plan.name, self.due), "disk": disk, "store": self.terms.store,
@@ -310,15 +310,7 @@ fn is_stuck(backup: &Backup) -> bool {
 }
 
 fn ran(subject: Uuid, backup: Option<Uuid>) -> Ran {
-    Ran {
-        subject,
-        backup,
-        full: false,
-        problem: None,
-        kept: 0,
-        deleted: BTreeSet::new(),
-        left: 0,
-    }
+    Ran { subject, backup, full: false, problem: None, kept: 0, deleted: BTreeSet::new(), left: 0 }
 }
 
 fn failed(subject: Uuid, backup: Option<Uuid>, mut problem: String) -> Ran {

@@ -3,9 +3,8 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        backup::Backup, backup_plan::BackupPlan, backup_store::BackupStore, disk::Disk,
-        host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
-        snapshot::Snapshot,
+        backup::Backup, backup_plan::BackupPlan, backup_store::BackupStore, disk::Disk, host::Host,
+        image::Image, key_pair::KeyPair, server::Server, shape::Shape, snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,

@@ -185,7 +185,10 @@ async fn what_fails_is_shown_costs_nothing_that_is_there_and_is_made_good_by_the
     let last = world.run_plan(plan).await;
     assert_eq!(last["problems"], 0, "{last}");
     assert_eq!(world.status(plan).await, "active");
-    assert_eq!((world.status(broken).await, world.status(first).await), ("gone".into(), "gone".into()));
+    assert_eq!(
+        (world.status(broken).await, world.status(first).await),
+        ("gone".into(), "gone".into())
+    );
     assert_eq!(world.hosts.backups(URL).len(), 1);
 
     // Something else works on the disk for longer than a run waits.
@@ -216,9 +219,7 @@ async fn a_plan_rests_while_it_is_paused_and_is_refused_what_it_may_not_have() {
     world.host("kvm-1", 1, 4, 4_096).await;
     let store = world.store("vault").await;
     let (web, disk) = world.with_data("web", "first").await;
-    let terms = |disks: Value, store: Uuid| {
-        json!({"disks": disks, "store": store, "times": {"hours": [2]}, "keep": {"last": 1}})
-    };
+    let terms = |disks: Value, store: Uuid| json!({"disks": disks, "store": store, "times": {"hours": [2]}, "keep": {"last": 1}});
     let plan = world.plan(terms(json!([disk]), store)).await;
     world.through("backup-plan", plan, "pause", json!({})).await;
     assert!(world.row(plan).await["state"]["next"].is_null());
@@ -238,8 +239,10 @@ async fn a_plan_rests_while_it_is_paused_and_is_refused_what_it_may_not_have() {
     for (terms, why) in [
         (terms(json!([Uuid::nil()]), store), "there is no disk"),
         (terms(json!([disk]), Uuid::nil()), "there is no backup-store"),
-        (json!({"servers": [disk], "store": store, "times": {"hours": [2]}, "keep": {"last": 1}}),
-            "there is no server"),
+        (
+            json!({"servers": [disk], "store": store, "times": {"hours": [2]}, "keep": {"last": 1}}),
+            "there is no server",
+        ),
     ] {
         let body = json!({"name": "x", "terms": terms});
         let refused = world.send("backup-plan", None, "define", body.clone()).await;

@@ -517,7 +517,10 @@ async fn a_disk_is_restored_in_its_place_or_stays_as_it_is() {
     assert_eq!(code(world.send("backup", backup, "delete", json!({})).await), "in-use");
     assert_eq!(code(world.back_up(disk, store, None).await), "order-outstanding");
     world.settle().await;
-    assert_eq!((world.hosts.content(disk).as_str(), &*world.status(disk).await), ("first", "attached"));
+    assert_eq!(
+        (world.hosts.content(disk).as_str(), &*world.status(disk).await),
+        ("first", "attached")
+    );
     world.through("server", web, "start", json!({})).await;
     assert_eq!(world.status(web).await, "running");
 
@@ -591,6 +594,6 @@ async fn a_backup_is_given_to_another_project_and_a_snapshot_goes_with_its_disk(
     let refused = world.send("backup", kept, "assign", json!({"project": shop})).await;
     assert!(detail(refused).contains("another project's"));
     let none = world.send("backup", Uuid::nil(), "assign", json!({"project": shop})).await;
-    assert_eq!(code(none), "wrong-state");
+    assert_eq!(code(none), "not-found");
     assert_eq!(world.status(web).await, "running");
 }

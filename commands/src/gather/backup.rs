@@ -334,11 +334,7 @@ pub(super) async fn snapshot_now(gathering: &mut Gathering<'_>) -> Result<(), Ga
 }
 
 /// The server of a disk is not on its way to another host: who would work on the disk there is not known.
-async fn stays(
-    gathering: &mut Gathering<'_>,
-    home: &Home,
-    what: &str,
-) -> Result<(), GatherFault> {
+async fn stays(gathering: &mut Gathering<'_>, home: &Home, what: &str) -> Result<(), GatherFault> {
     let Some(id) = home.server else { return Ok(()) };
     let (revision, server) = gathering.ledger.typed::<Server>(&id.to_string()).await?;
     server.stays(what)?;

@@ -324,7 +324,10 @@ async fn what_is_kept_of_its_disks_is_waited_for_and_goes_on_where_it_is_then() 
     let more = world.back_up(disk, store, Some(full)).await.unwrap();
     world.settle().await;
     let row = world.row(more).await;
-    assert_eq!((&row["status"], &row["state"]["source"]["host"]), (&json!("available"), &json!(there)));
+    assert_eq!(
+        (&row["status"], &row["state"]["source"]["host"]),
+        (&json!("available"), &json!(there))
+    );
     world.through("server", id, "stop", json!({})).await;
     world.through("snapshot", snapshot, "roll-back", json!({})).await;
     assert_eq!(world.hosts.content(disk), "first");
@@ -357,7 +360,10 @@ async fn a_backup_that_a_dead_host_was_at_is_given_up_where_its_disk_is_now() {
     given_up("backup", backup).await.unwrap();
     given_up("snapshot", snapshot).await.unwrap();
     world.pass().await;
-    assert_eq!((world.status(backup).await, world.status(snapshot).await), ("gone".into(), "gone".into()));
+    assert_eq!(
+        (world.status(backup).await, world.status(snapshot).await),
+        ("gone".into(), "gone".into())
+    );
     let again = world.back_up(disks[0].id, store, None).await.unwrap();
     let taken = world.snapshot(disks[1].id).await.unwrap();
     world.pass().await;

@@ -88,8 +88,9 @@ impl KvmHost {
     pub(super) async fn restore(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let (disk, order): (disk::Disk, disk::Order) = (read(&task.subject)?, read(&task.order)?);
         let home = disk.home.ok_or_else(|| DriverFault::Unexpected("a disk of a cloud".into()))?;
-        let disk::Order::Restore { source: Source::Backup { backup, disk: from, store: id, digest } } =
-            order
+        let disk::Order::Restore {
+            source: Source::Backup { backup, disk: from, store: id, digest },
+        } = order
         else {
             let why = "only a backup is written back; a snapshot is gone back to".to_owned();
             return Err(DriverFault::Rejected(why));

@@ -291,9 +291,7 @@ async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
         "name": "root", "server": web.id, "size_gib": 1,
         "found": {"id": root, "host": Uuid::from_u128(7)},
     });
-    let source = |digest: &str| {
-        json!({"backup": {"backup": full.id, "disk": root, "store": STORE, "digest": digest}})
-    };
+    let source = |digest: &str| json!({"backup": {"backup": full.id, "disk": root, "store": STORE, "digest": digest}});
     let restored = |digest: &str| {
         Stream::<Disk> { id: root, state: Disk::default(), store: store.clone() }
             .then("provisioned", json!({"creation": creation, "root": true}))

@@ -192,9 +192,8 @@ impl SimHost {
             Source::Backup { backup, store, digest, .. } => {
                 let access = access(task, *store)?;
                 let stored = world.kept.stored(access, *backup);
-                let stored = stored.ok_or_else(|| {
-                    DriverFault::NotFound(format!("there is no backup {backup}"))
-                })?;
+                let stored = stored
+                    .ok_or_else(|| DriverFault::NotFound(format!("there is no backup {backup}")))?;
                 if stored.damaged || stored.made().digest != *digest {
                     return Err(DriverFault::Rejected(format!("backup {backup} is damaged")));
                 }
@@ -203,8 +202,9 @@ impl SimHost {
             Source::Snapshot { snapshot, disk } => {
                 let all = world.kept.snapshots.get(disk);
                 let content = all.and_then(|all| all.get(snapshot)).cloned();
-                content
-                    .ok_or_else(|| DriverFault::Rejected(format!("there is no snapshot {snapshot}")))
+                content.ok_or_else(|| {
+                    DriverFault::Rejected(format!("there is no snapshot {snapshot}"))
+                })
             }
         }
     }

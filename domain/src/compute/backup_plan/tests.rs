@@ -50,7 +50,10 @@ fn a_time_counts_once_and_what_was_missed_is_caught_up_with_once_and_said() {
     assert_eq!((running.status(), running.missed), ("running", 2));
     assert_eq!(running.due(time(friday)), None);
     assert_eq!(send(&running, "run-due", json!({}), friday).unwrap(), running, "once");
-    assert_eq!(send(&running, "run", json!({}), friday).unwrap_err().code.code, "order-outstanding");
+    assert_eq!(
+        send(&running, "run", json!({}), friday).unwrap_err().code.code,
+        "order-outstanding"
+    );
     let body = json!({"number": 1, "results": []});
     let done = send(&running, "finish-run", body, "2026-03-06T00:00:01Z").unwrap();
     let last = done.last_run.clone().unwrap();

@@ -767,7 +767,8 @@ impl Decider for Disk {
             Command::Restore { found, .. } => {
                 let home = self.unused("restore")?;
                 if let Some(snapshot) = home.snapshots.first() {
-                    let detail = format!("it has snapshot {snapshot}, which would be lost; delete it");
+                    let detail =
+                        format!("it has snapshot {snapshot}, which would be lost; delete it");
                     return Err(Refusal::new(&codes::IN_USE, detail));
                 }
                 let source = found.ok_or_else(|| no("found: nobody looked for the backup"))?;
