@@ -9,7 +9,8 @@
 # (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
 # which is empty. Where there is hugetlbfs, its mount is `hugepages`. `peer` in it is a second host, with
 # `socket` and `net` of its own: from one to the other there is a wire, on which the first is 10.99.0.1
-# and the second 10.99.0.2, and each one's daemon listens there.
+# and the second 10.99.0.2, and each one's daemon listens there. Where Debian's Open vSwitch is to be had,
+# the first has a bridge of it, `switch`, whose database is `switch.sock`; its programs are in `bin`.
 #
 # Started from the disk, the guest does what a seed of cloud-init's NoCloud source says, as far as a
 # test asks: its name, its interfaces' addresses and routes, keys, and a script as userdata, once for
@@ -22,7 +23,7 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,24s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,25s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
@@ -30,6 +31,7 @@ cache=$(cd "$2" && pwd)/kvm
 mkdir -p "$cache"
 state=$cache/host
 guest=$cache/guest
+switch=$cache/switch
 # Goes up with every change of how the guest is made.
 recipe=3
 
@@ -233,6 +235,40 @@ make_guest() {
     printf %s "$recipe" >"$guest/stamp"
 }
 
+# Open vSwitch, without installing it: its programs with the libraries that they miss here. Without its
+# datapath in the kernel frames pass through its daemon.
+make_switch() {
+    [ ! -e "$switch" ] || return 0
+    local package part=$switch.part
+    rm -rf "$part"
+    for package in openvswitch-switch openvswitch-common libxdp1; do
+        (unpack "$package" "$part") || return 0
+    done
+    mkdir "$part/bin"
+    for program in usr/lib/openvswitch-switch/ovs-vswitchd usr/sbin/ovsdb-server usr/bin/ovsdb-tool usr/bin/ovs-vsctl; do
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$switch/usr/lib/$(uname -m)-linux-gnu" \
+            "$switch/$program" >"$part/bin/${program##*/}"
+        chmod +x "$part/bin/${program##*/}"
+    done
+    mv "$part" "$switch"
+}
+
+start_switch() { # FOLDER
+    local folder=$1 own=$1/own/switch
+    [ -x "$switch/bin/ovs-vswitchd" ] || return 0
+    mkdir -p "$own"
+    export OVS_RUNDIR=$own OVS_LOGDIR=$own OVS_DBDIR=$own
+    (
+        PATH=$switch/bin:$PATH
+        ovsdb-tool create "$own/conf.db" "$switch/usr/share/openvswitch/vswitch.ovsschema" &&
+            ovsdb-server "$own/conf.db" --remote="punix:$own/db.sock" --detach --pidfile --no-chdir &&
+            ovs-vsctl --db="unix:$own/db.sock" --no-wait init &&
+            ovs-vswitchd "unix:$own/db.sock" --detach --pidfile --no-chdir &&
+            ovs-vsctl --timeout=20 --db="unix:$own/db.sock" add-br switch -- set Bridge switch datapath_type=netdev &&
+            ln -s own/switch/db.sock "$folder/switch.sock"
+    ) || echo "no Open vSwitch"
+}
+
 # Only the process that was started counts: the pid may be somebody else's by now.
 alive() {
     [ -s "$state.pid" ] && [ -s "$state.folder" ] || return 1
@@ -293,6 +329,7 @@ host() { # FOLDER NUMBER
     ip link add lab type bridge
     ip link set lab up
     if [ "$number" = 1 ]; then
+        start_switch "$folder"
         start_peer "$folder/peer"
     else
         hostname kvm-2
@@ -347,11 +384,13 @@ start() {
         cannot "libvirt has no driver for QEMU here (package libvirt-daemon-driver-qemu)"
     unshare --mount --net --pid --fork true 2>/dev/null || cannot "no namespaces may be made here"
     make_guest
+    make_switch
     # A short path, for a socket's may not be long.
     local folder
     folder=$(mktemp -d "${TMPDIR:-/tmp}/skyledger-kvm.XXXXXX")
     mkdir "$folder/disks"
     ln -s "$guest/kernel" "$guest/initramfs" "$guest/image" "$folder/"
+    [ ! -d "$switch/bin" ] || ln -s "$switch/bin" "$folder/bin"
     echo "$folder" >"$state.folder"
     unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private \
         "$BASH" "$0" host "${cache%/kvm}" "$folder" >"$folder/host.log" 2>&1 </dev/null &

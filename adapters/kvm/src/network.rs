@@ -6,6 +6,7 @@
 pub mod firewall;
 pub mod quota;
 pub mod rates;
+pub mod uplink;
 
 use std::{fmt, str::FromStr};
 
@@ -76,22 +77,34 @@ impl fmt::Display for Interface {
 pub struct Place {
     /// What stands before each tool.
     before: Vec<String>,
+    /// Where Open vSwitch is told what to do, where that is not where it always is.
+    switch: Option<String>,
 }
 
 impl Place {
     /// In a network namespace.
     pub fn namespace(name: impl Into<String>) -> Self {
-        Self { before: ["ip".into(), "netns".into(), "exec".into(), name.into()].into() }
+        let before = ["ip".into(), "netns".into(), "exec".into(), name.into()].into();
+        Self { before, switch: None }
     }
 
     /// In the network namespace of this file, such as `/proc/1/ns/net`.
     pub fn of(file: impl fmt::Display) -> Self {
-        Self { before: vec!["nsenter".to_owned(), format!("--net={file}")] }
+        let before = vec!["nsenter".to_owned(), format!("--net={file}")];
+        Self { before, switch: None }
+    }
+
+    /// The same, with the Open vSwitch whose database is there, as `unix:/run/openvswitch/db.sock`.
+    #[must_use]
+    pub fn with_switch(self, database: impl Into<String>) -> Self {
+        Self { switch: Some(database.into()), ..self }
     }
 
     /// A tool that runs there.
     pub fn tool<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Tool {
-        let words = arguments.into_iter().map(str::to_owned);
+        let database = self.switch.iter().filter(|_| program == "ovs-vsctl");
+        let database = database.map(|database| format!("--db={database}"));
+        let words = database.chain(arguments.into_iter().map(str::to_owned));
         let Some((first, before)) = self.before.split_first() else {
             return Tool::new(program, words);
         };

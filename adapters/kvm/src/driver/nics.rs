@@ -122,7 +122,7 @@ async fn plug(
     of: &[Affects],
     nic: &Nic,
 ) -> Result<(), DriverFault> {
-    let device = wanted::nic(nic)?;
+    let device = wanted::nic(nic);
     for of in of {
         if !has(&described(wire, domain, *of).await?, nic) {
             wire.attach(domain, &device.xml(), *of).await.map_err(libvirt)?;
@@ -138,7 +138,7 @@ async fn unplug(
     of: &[Affects],
     nic: &Nic,
 ) -> Result<(), DriverFault> {
-    let device = wanted::nic(nic)?;
+    let device = wanted::nic(nic);
     // What is started next time first: a guest may never let it go.
     for of in of.iter().rev() {
         let until = Instant::now() + LEAVE_PATIENCE;

@@ -3,7 +3,8 @@
 //! The firewall is one table for all servers of a host, made from what is written down of each. It
 //! names interfaces before there are any, so nothing of a server passes before its rules are there.
 //! A bridge that is not there is made, without an address of its own; one that was made goes with the
-//! last server that is plugged into it. A bridge that somebody else made is left as it is.
+//! last server that is plugged into it. A bridge that somebody else made is left as it is. What carries a
+//! segment as a VLAN or by Open vSwitch is somebody else's: a bridge of ours is joined to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,7 @@ use crate::network::{
     firewall::{self, Firewall},
     quota::{self, Both},
     rates::{self, Rates},
+    uplink,
 };
 
 /// The network of a host's servers.
@@ -246,6 +248,9 @@ impl Plugs {
             // The host itself has nothing to say there, and may be said nothing.
             self.ip(&["link", "set", "dev", name, "addrgenmode", "none", "up"]).await?;
         }
+        if let Some(joined) = &port.uplink {
+            uplink::join(&self.place, name, joined, port.mtu).await?;
+        }
         Ok(())
     }
 
@@ -260,6 +265,9 @@ impl Plugs {
         let unused: Vec<_> = made.iter().filter(|name| !used.contains(name.as_str())).collect();
         if unused.is_empty() {
             return Ok(());
+        }
+        for name in &unused {
+            uplink::leave(&self.place, name).await?;
         }
         let links = self.links().await?;
         for name in unused {
@@ -361,6 +369,7 @@ mod tests {
         Port {
             tap: format!("sk{number:012}"),
             bridge: bridge.to_owned(),
+            uplink: None,
             mtu: 1_500,
             mac: format!("52:54:00:00:00:{number:02x}").parse().unwrap(),
             addresses: vec!["10.0.0.4/24".parse().unwrap()],

@@ -22,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use tokio::fs;
 use uuid::Uuid;
 
-use crate::storage::{StorageFault, files};
+use crate::{
+    network::uplink::Uplink,
+    storage::{StorageFault, files},
+};
 
 /// What is written down of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub(super) struct Port {
     pub(super) tap: String,
     /// The bridge that it is plugged into.
     pub(super) bridge: String,
+    /// What joins that to its segment elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uplink: Option<Uplink>,
     /// Largest packet, in bytes.
     pub(super) mtu: u32,
     /// Its hardware address.

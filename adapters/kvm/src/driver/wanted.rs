@@ -22,12 +22,12 @@ use domain::{
         storage::StorageId,
         userdata::{Userdata, nocloud::Documents},
     },
-    network::{quota::Traffic, segment::Medium},
+    network::quota::Traffic,
 };
 use uuid::Uuid;
 
 use super::records::Port;
-use crate::storage::qemu_img;
+use crate::{network::uplink, storage::qemu_img};
 
 /// PCI slots that are kept free, so that disks and interfaces can be added while a server runs.
 const SPARE_SLOTS: u32 = 8;
@@ -142,7 +142,7 @@ pub(super) fn board(machine: &mut Description, architecture: Architecture) {
 /// The machine that libvirt is told of.
 ///
 /// # Errors
-/// What this host cannot give: a device that is not there, a medium that no driver carries.
+/// What this host cannot give: a device that is not there.
 pub(super) fn description(
     server: Uuid,
     home: &Home,
@@ -173,7 +173,7 @@ pub(super) fn description(
     let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
     machine.disks = disks.collect::<Result<_, _>>()?;
     machine.disks.push(seed(server, layout));
-    machine.nics = parts.nics.iter().map(nic).collect::<Result<_, _>>()?;
+    machine.nics = parts.nics.iter().map(nic).collect();
     // Where it has no disk of its own, the first is its seed, and nothing to start from.
     if let Some(first) = machine.disks.first_mut().filter(|_| !parts.disks.is_empty()) {
         first.boot = home.boot_place(BootDevice::Disk);
@@ -258,31 +258,18 @@ fn seed(server: Uuid, layout: &Layout) -> DiskDevice {
 }
 
 /// An interface, as libvirt is told of it.
-///
-/// # Errors
-/// As [`description`].
-pub(super) fn nic(nic: &Nic) -> Result<description::Nic, DriverFault> {
-    match nic.medium {
-        Medium::Bridge => {}
-        // Where nothing is enforced nothing is started.
-        Medium::Ovs { .. } | Medium::Vlan { .. } => {
-            let why = format!(
-                "{}: hosts carry segments by bridges of their own, not by VLANs or Open vSwitch",
-                nic.bridge
-            );
-            return Err(DriverFault::Rejected(why));
-        }
-    }
-    Ok(description::Nic {
+pub(super) fn nic(nic: &Nic) -> description::Nic {
+    let (bridge, _) = uplink::of(nic.segment, &nic.bridge, nic.medium);
+    description::Nic {
         mac: nic.mac.to_string(),
-        bridge: nic.bridge.clone(),
+        bridge,
         port: Some(tap(nic.id)),
         vlan: None,
         is_ovs: false,
         mtu: Some(nic.mtu),
         is_up: true,
         boot: None,
-    })
+    }
 }
 
 fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
@@ -295,18 +282,22 @@ fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
 
 /// Its interfaces, as the host is to have them.
 pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules) -> Vec<Port> {
-    let port = |nic: &Nic| Port {
-        tap: tap(nic.id),
-        bridge: nic.bridge.clone(),
-        mtu: nic.mtu,
-        mac: nic.mac,
-        addresses: nic.addresses.clone(),
-        bandwidth: nic.bandwidth,
-        quota: nic.quota,
-        resets: nic.resets,
-        traffic: Traffic::default(),
-        groups: nic.security_groups.clone(),
-        rules: nic.rules(groups),
+    let port = |nic: &Nic| {
+        let (bridge, uplink) = uplink::of(nic.segment, &nic.bridge, nic.medium);
+        Port {
+            tap: tap(nic.id),
+            bridge,
+            uplink,
+            mtu: nic.mtu,
+            mac: nic.mac,
+            addresses: nic.addresses.clone(),
+            bandwidth: nic.bandwidth,
+            quota: nic.quota,
+            resets: nic.resets,
+            traffic: Traffic::default(),
+            groups: nic.security_groups.clone(),
+            rules: nic.rules(groups),
+        }
     };
     nics.map(port).collect()
 }

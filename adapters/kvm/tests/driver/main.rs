@@ -18,6 +18,7 @@ mod nics;
 mod operations;
 mod placed;
 mod rebuild;
+mod segments;
 mod snapshot;
 mod steps;
 mod storage;
