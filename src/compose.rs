@@ -175,6 +175,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
     let bin = tokio::spawn(schedule::run_bin(Arc::clone(&ledger), told(halting.clone())));
     let groups = tokio::spawn(schedule::run_groups(Arc::clone(&ledger), told(halting.clone())));
     let plans = tokio::spawn(schedule::run_plans(Arc::clone(&ledger), told(halting.clone())));
+    let drains = tokio::spawn(schedule::run_drains(Arc::clone(&ledger), told(halting.clone())));
     let collections =
         tokio::spawn(schedule::run_collections(Arc::clone(&ledger), told(halting.clone())));
     let days = tokio::spawn(schedule::run_days(Arc::clone(&ledger), told(halting)));
@@ -213,6 +214,7 @@ pub(crate) async fn serve(config: &Config, manner: &Manner) -> Result<()> {
         bin,
         groups,
         plans,
+        drains,
         collections,
         days
     );

@@ -1,6 +1,6 @@
 //! What is done by the clock: looks at clouds, pulls of bills, the emptying of the recycle bin, backup
-//! plans, collections of backup stores, looks whether servers follow their security groups, and once a day the bill lines
-//! that are made here.
+//! plans, collections of backup stores, looks whether servers follow their security groups and leave hosts
+//! that are drained, and once a day the bill lines that are made here.
 //!
 //! Looks at every account again when its last look at everything is old: a look at some kinds or
 //! regions says nothing of the rest. It only sends the command that a person could send: what
@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{
     derive::Run,
+    drain::Drainer,
     follow::Follower,
     ledger::Ledger,
     ports::{BillFault, Query, ViewFault},
@@ -47,20 +48,12 @@ pub(crate) async fn run(ledger: Arc<Ledger>, interval: Duration, stop: impl Futu
 
 /// Accounts that are connected, have nothing out, and were looked at too long ago.
 async fn due(ledger: &Ledger, interval: Duration) -> Result<Vec<Uuid>, ViewFault> {
-    let mut query = Query::all().with("kind", "cloud-account").with("status", "connected");
-    query.limit = Query::LIMIT_MAX;
+    let query = Query::all().with("kind", "cloud-account").with("status", "connected");
     let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
     let now = ledger.ports.clock.now();
-    let mut accounts = Vec::new();
-    loop {
-        let page = ledger.ports.views.list("inventory", &query).await?;
-        let old = page.rows.iter().filter(|row| is_old(&row.body, now, interval));
-        accounts.extend(old.filter_map(|row| row.key.parse::<Uuid>().ok()));
-        match page.next {
-            Some(next) => query.token = Some(next),
-            None => return Ok(accounts),
-        }
-    }
+    let (rows, _) = ledger.rows(query).await?;
+    let old = rows.iter().filter(|row| is_old(&row.body, now, interval));
+    Ok(old.filter_map(|row| row.key.parse::<Uuid>().ok()).collect())
 }
 
 fn is_old(row: &Value, now: DateTime<Utc>, interval: TimeDelta) -> bool {
@@ -150,6 +143,26 @@ pub(crate) async fn run_plans(ledger: Arc<Ledger>, stop: impl Future<Output = ()
         tokio::select! {
             () = &mut stop => return,
             () = ledger.ports.clock.sleep(PLAN_LOOK) => {}
+        }
+    }
+}
+
+/// How often it is looked whether servers leave the hosts that are drained.
+const DRAIN_LOOK: Duration = Duration::from_secs(2);
+
+/// Lets servers leave the hosts that are drained until `stop` comes back.
+pub(crate) async fn run_drains(ledger: Arc<Ledger>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    let mut drainer = Drainer::new(Arc::clone(&ledger));
+    loop {
+        match drainer.pass().await {
+            Ok(0) => {}
+            Ok(servers) => tracing::info!(servers, "servers leave hosts that are drained"),
+            Err(fault) => tracing::warn!(%fault, "it is not known which hosts are drained"),
+        }
+        tokio::select! {
+            () = &mut stop => return,
+            () = ledger.ports.clock.sleep(DRAIN_LOOK) => {}
         }
     }
 }

@@ -23,30 +23,23 @@ impl Ledger {
     /// the next time.
     pub async fn empty_bin(&self) -> Result<usize, ViewFault> {
         let Some(kind) = kinds::by_name(Server::KIND) else { return Ok(0) };
-        let mut query = Query::all().with("kind", Server::KIND).with("status", "deleted");
-        query.limit = Query::LIMIT_MAX;
+        let query = Query::all().with("kind", Server::KIND).with("status", "deleted");
         let (now, mut purged) = (self.now(), 0);
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows.iter().filter(|row| is_over(&row.body, now)) {
-                let Ok(id) = row.key.parse::<Uuid>() else { continue };
-                let who = Self::system("bin");
-                let mut purge = Submission::new(who, kind, id, "purge", json!({}));
-                purge.if_match = row.body["revision"].as_u64();
-                match self.submit(purge).await {
-                    Ok(_) => purged += 1,
-                    // Another process was first, or somebody had it back.
-                    Err(SubmitFault::Refused(_) | SubmitFault::Precondition { .. }) => {}
-                    Err(fault) => {
-                        tracing::warn!(server = %id, %fault, "a deleted server could not be purged");
-                    }
+        let (rows, _) = self.rows(query).await?;
+        for row in rows.iter().filter(|row| is_over(&row.body, now)) {
+            let Ok(id) = row.key.parse::<Uuid>() else { continue };
+            let mut purge = Submission::new(Self::system("bin"), kind, id, "purge", json!({}));
+            purge.if_match = row.body["revision"].as_u64();
+            match self.submit(purge).await {
+                Ok(_) => purged += 1,
+                // Another process was first, or somebody had it back.
+                Err(SubmitFault::Refused(_) | SubmitFault::Precondition { .. }) => {}
+                Err(fault) => {
+                    tracing::warn!(server = %id, %fault, "a deleted server could not be purged");
                 }
             }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => return Ok(purged),
-            }
         }
+        Ok(purged)
     }
 }
 

@@ -38,7 +38,7 @@ use uuid::Uuid;
 use crate::{
     ledger::{Ledger, LoadFault},
     ports::{
-        Access, Cell, DriverFault, Filter, Listing, Op, Provider, Query, Sighting, Support,
+        Access, Cell, DriverFault, Filter, Listing, Op, Provider, Query, Row, Sighting, Support,
         ViewFault,
     },
     submit::{Submission, SubmitFault},
@@ -613,19 +613,9 @@ pub(crate) async fn outstanding(ledger: &Ledger) -> Result<Vec<(String, String)>
         op: Op::In,
         values: vec![Cell::Text("pending".to_owned())],
     });
-    query.limit = Query::LIMIT_MAX;
-    let mut found = Vec::new();
-    loop {
-        let page = ledger.ports.views.list("inventory", &query).await?;
-        for row in page.rows {
-            let kind = row.body["kind"].as_str().unwrap_or_default().to_owned();
-            found.push((kind, row.key));
-        }
-        match page.next {
-            Some(next) => query.token = Some(next),
-            None => return Ok(found),
-        }
-    }
+    let (rows, _) = ledger.rows(query).await?;
+    let kind = |row: &Row| row.body["kind"].as_str().unwrap_or_default().to_owned();
+    Ok(rows.into_iter().map(|row| (kind(&row), row.key)).collect())
 }
 
 /// The inventory's position that a reader of [`outstanding`] has seen.

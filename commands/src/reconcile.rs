@@ -8,15 +8,10 @@ use domain::{
         bill::Reconciled,
         issuer::{Issuer, Period},
     },
-    kernel::Decider,
     log::Position,
 };
 
-use crate::{
-    bills::Counted,
-    ledger::Ledger,
-    ports::{LogFault, Query, ViewFault},
-};
+use crate::{bills::Counted, ledger::Ledger, ports::ViewFault};
 
 /// Where an issuer and we say different things about a month.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,24 +61,7 @@ impl Ledger {
         &self,
         at: Option<Position>,
     ) -> Result<BTreeMap<String, Issuer>, ViewFault> {
-        let mut query = Query::all().with("kind", Issuer::KIND);
-        query.limit = Query::LIMIT_MAX;
-        query.at = at;
-        let mut issuers = BTreeMap::new();
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows {
-                let issuer: Issuer =
-                    serde_json::from_value(row.body["state"].clone()).map_err(|_| {
-                        let what = format!("the row of issuer {} does not read", row.key);
-                        ViewFault::Store(LogFault::Unexpected(what))
-                    })?;
-                issuers.insert(issuer.name.clone(), issuer);
-            }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => return Ok(issuers),
-            }
-        }
+        let (issuers, _) = self.states::<Issuer>(at).await?;
+        Ok(issuers.into_iter().map(|(_, issuer)| (issuer.name.clone(), issuer)).collect())
     }
 }

@@ -25,7 +25,10 @@ pub(crate) fn state<T: Decider>(row: &Row) -> Result<(Uuid, T), ViewFault> {
 impl Ledger {
     /// Every row of the inventory that a query asks for, whatever its limit, and the position all of
     /// them are of.
-    pub(crate) async fn rows(&self, mut query: Query) -> Result<(Vec<Row>, Position), ViewFault> {
+    ///
+    /// # Errors
+    /// When the inventory cannot be read.
+    pub async fn rows(&self, mut query: Query) -> Result<(Vec<Row>, Position), ViewFault> {
         query.limit = Query::LIMIT_MAX;
         let mut rows = Vec::new();
         loop {

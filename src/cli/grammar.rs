@@ -162,9 +162,9 @@ pub(crate) enum Command {
     Do(Do),
     /// Which servers of a host can go elsewhere, where to, and what is in the way of the others
     #[command(
-        after_help = "Nothing is ordered by it. Obstacles: deleted, devices, local-disks, no-room, \
-        order, rescued.\n\nExamples:\n  skyledger do host disable kvm-1\n  skyledger drain kvm-1\n  \
-        skyledger drain kvm-1 -o json"
+        after_help = "Nothing is ordered by it: `do host drain` lets them go. Obstacles: bound, \
+        deleted, devices, local-disks, moving, no-room, order, rescued.\n\nExamples:\n  \
+        skyledger drain kvm-1\n  skyledger do host drain kvm-1\n  skyledger drain kvm-1 -o json"
     )]
     Drain(Drain),
     /// Records of the log

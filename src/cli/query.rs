@@ -254,7 +254,7 @@ pub(super) fn pairs(value: &Value, names: &[&str]) -> String {
 pub(super) async fn drain(drain: &Drain, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
     let id = resolve(&client, "host", "hosts", &drain.host, None).await?;
-    let answer = client.get(&format!("/v1/hosts/{id}/drain"), &[]).await?.body;
+    let answer = client.get(&format!("/v1/hosts/{id}/leaving"), &[]).await?.body;
     let out = &mut std::io::stdout().lock();
     if drain.output.output.is_for_people() {
         hosts::drain(out, &answer, Style::stdout())?;

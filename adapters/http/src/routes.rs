@@ -294,7 +294,7 @@ routes! {
     Post "/v1/hosts/{id}/agent/join" Once Any "agent-join" &[], agents::join, "A host's agent: begins to work for it, in the next epoch; any agent before it is fenced off.";
     Post "/v1/hosts/{id}/agent/sight" Once Any "agent-sight" &[], agents::sight, "A host's agent: says what the host is.";
     Post "/v1/hosts/{id}/agent/tasks" Once Any "agent-tasks" &[&PREFER], agents::tasks, "A host's agent: asks for orders that it does not work on yet; waits for one with Prefer: wait, at most 30 seconds.";
-    Get "/v1/hosts/{id}/drain" Once Estate "drain-host" &[], hosts::drain, "Which servers of a host can go elsewhere and where to, and what is in the way of the others; nothing is ordered by it.";
+    Get "/v1/hosts/{id}/leaving" Once Estate "host-leaving" &[], hosts::drain, "Which servers of a host can go elsewhere and where to, and what is in the way of the others; nothing is ordered by it.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";

@@ -31,6 +31,19 @@ pub(crate) struct Tail {
     requests: HashMap<RequestKey, Answered>,
 }
 
+/// A record with its stream, which a record tells only when it is read.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    stream: StreamId,
+    record: Record,
+}
+
+impl Entry {
+    pub(crate) fn of(record: Record) -> Self {
+        Self { stream: record.stream(), record }
+    }
+}
+
 impl Tail {
     /// The records of `indexed + 1 ..= end`.
     ///
@@ -63,20 +76,20 @@ impl Tail {
         {
             requests.entry(key).and_modify(|answered| answered.first = begun.first);
         }
-        tail.extend(&records, requests);
+        tail.extend(records.into_iter().map(Entry::of), requests);
         Ok(tail)
     }
 
     /// What was just appended: the records, and the requests they came with.
     pub(crate) fn extend(
         &mut self,
-        records: &[Record],
+        entries: impl IntoIterator<Item = Entry>,
         requests: impl IntoIterator<Item = (RequestKey, Answered)>,
     ) {
-        for record in records {
-            self.streams.entry(record.stream()).or_default().push_back(record.clone());
+        for Entry { stream, record } in entries {
+            self.streams.entry(stream).or_default().push_back(record.clone());
             self.bytes += record.frame().len();
-            self.records.push_back(record.clone());
+            self.records.push_back(record);
         }
         self.requests.extend(requests);
     }

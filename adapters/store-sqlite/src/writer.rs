@@ -19,11 +19,15 @@ use adapters_store_kit::{
 };
 use commands::ports::{Append, AppendFault, Appended, Head, LogFault};
 use domain::{kernel::StreamId, log::Record};
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Gate, SyncFile, checkpoints::Checkpoints, fault, index, indexer::Indexing, tail::Tail,
+    Gate, SyncFile,
+    checkpoints::Checkpoints,
+    fault, index,
+    indexer::Indexing,
+    tail::{Entry, Tail},
 };
 
 /// What came of some work, and the head when the work moved it.
@@ -97,6 +101,8 @@ impl Company {
 /// Appends that are committed together, planned one by one.
 struct Group {
     plan: Plan,
+    /// The plan's records, ready for the tail: while others are waited for there is time for it.
+    entries: Vec<Entry>,
     answers: Vec<oneshot::Sender<Result<Appended, AppendFault>>>,
     bytes: usize,
     /// Why none of them can be written.
@@ -131,15 +137,16 @@ impl Writer {
                 }
                 Job::Append(append, answer) => {
                     let plan = Plan::after(self.head.borrow().clone());
-                    let mut group = Group { plan, answers: Vec::new(), bytes: 0, fault: None };
+                    let (entries, answers) = (Vec::new(), Vec::new());
+                    let mut group = Group { plan, entries, answers, bytes: 0, fault: None };
                     group.fault = self.wait_for_room().err();
                     self.add(&mut group, &append, answer);
                     self.gather(&mut group, &mut company, &mut queue, &mut next);
                     let turn = gate.log();
                     // More arrive while somebody else is at the gate.
                     self.take_waiting(&mut group, &mut queue, &mut next);
-                    let Group { plan, answers, fault, .. } = group;
-                    let result = fault.map_or_else(|| self.commit(plan), Err);
+                    let Group { plan, entries, answers, fault, .. } = group;
+                    let result = fault.map_or_else(|| self.commit(plan, entries), Err);
                     drop(turn);
                     let result = self.durable(result).map(|plan| plan.answers);
                     company.expected = answers.len() + queue.len();
@@ -171,6 +178,8 @@ impl Writer {
             Ok(standing) => group.plan.add(&standing, append, (self.now)()),
             Err(error) => group.fault = Some(fault(error)),
         }
+        let new = &group.plan.records[group.entries.len()..];
+        group.entries.extend(new.iter().cloned().map(Entry::of));
     }
 
     /// Adds what is in the queue, until it is empty, the group is full, or something else comes `next`.
@@ -239,30 +248,28 @@ impl Writer {
         let (streams, requests) = group::restore_questions(&records);
         let standing = self.look_up(&streams, &requests).map_err(fault)?;
         let plan = group::plan_restore(self.head.borrow().clone(), &standing, records)?;
-        self.commit(plan)
+        let entries = plan.records.iter().cloned().map(Entry::of).collect();
+        self.commit(plan, entries)
     }
 
     /// Writes and commits; gives the head when it moved. When anything fails nothing is written.
-    fn commit(&mut self, plan: Plan) -> Result<Moved<Plan>, LogFault> {
+    fn commit(&mut self, plan: Plan, entries: Vec<Entry>) -> Result<Moved<Plan>, LogFault> {
         if let Some(fault) = &self.failed {
             return Err(fault.clone());
         }
         if plan.records.is_empty() {
             return Ok((None, plan));
         }
-        let mut commit = || {
-            let transaction =
-                self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            write(&transaction, &plan)?;
-            transaction.commit()
-        };
-        commit().map_err(fault)?;
+        commit(&self.connection, &plan).map_err(fault)?;
         let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
         let requests = plan.requests.iter().map(|(key, answered)| (key.clone(), answered.clone()));
-        tail.extend(&plan.records, requests);
+        tail.extend(entries, requests);
         drop(tail);
         for (stream, revision) in &plan.streams {
-            self.revisions.insert(stream.clone(), *revision);
+            match self.revisions.get_mut(stream) {
+                Some(known) => *known = *revision,
+                None => drop(self.revisions.insert(stream.clone(), *revision)),
+            }
         }
         Ok((Some(plan.head.clone()), plan))
     }
@@ -335,6 +342,17 @@ fn answer_all(
             }
         }
     }
+}
+
+/// Writes and commits, all or nothing. Every group runs these statements, so they are kept.
+fn commit(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let written = write(connection, plan)
+        .and_then(|()| connection.prepare_cached("COMMIT")?.execute([]).map(drop));
+    if written.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    written
 }
 
 /// The records, the nodes they complete and the head: what a commit cannot do without.

@@ -9,7 +9,7 @@ use domain::{
         nic::{Change, Found},
         parts::{GroupRules, NicAsk},
     },
-    kernel::{Refusal, codes},
+    kernel::{Decider, Refusal, codes},
     mapping::{Mapped, Stage},
     network::security_group::SecurityGroup,
 };
@@ -21,9 +21,9 @@ use super::{
     launch::{network, note, rules},
 };
 use crate::{
-    follow::named_by,
+    follow::{self, named_by},
     ledger::{Ledger, LoadFault},
-    ports::{LogFault, Query, ViewFault},
+    ports::{LogFault, Row, ViewFault},
 };
 
 /// How long a retirement waits for the inventory to have seen everything.
@@ -120,17 +120,7 @@ pub(super) async fn unused(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
 async fn users(ledger: &Ledger, group: Uuid, head: u64) -> Result<Vec<String>, ViewFault> {
     // One that is late shows what it has.
     let _ = ledger.ports.views.reach_position(head, PATIENCE).await;
-    let mut users = Vec::new();
-    let kvm = Query::all().with("kind", "server").with("provider", "kvm");
-    let mut query = kvm.with("gone", false);
-    query.limit = Query::LIMIT_MAX;
-    loop {
-        let page = ledger.ports.views.list("inventory", &query).await?;
-        let guarded = page.rows.iter().filter(|row| named_by(&row.body).contains_key(&group));
-        users.extend(guarded.map(|row| row.key.clone()));
-        match page.next {
-            Some(next) => query.token = Some(next),
-            None => return Ok(users),
-        }
-    }
+    let rows = follow::rows(ledger, Server::KIND).await?;
+    let guarded = |row: &Row| named_by(&row.body).contains_key(&group);
+    Ok(rows.into_iter().filter(guarded).map(|row| row.key).collect())
 }

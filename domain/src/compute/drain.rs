@@ -28,7 +28,8 @@ pub enum Way {
 /// What is in the way of a server's going elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Obstacle {
-    /// One word for programs: `bound`, `deleted`, `devices`, `local-disks`, `no-room`, `order`, `rescued`.
+    /// One word for programs: `bound`, `deleted`, `devices`, `local-disks`, `moving`, `no-room`, `order`,
+    /// `rescued`.
     pub code: &'static str,
     /// What it is, and what to do.
     pub detail: String,
@@ -51,7 +52,7 @@ pub struct Leaving {
     pub memory_mib: u64,
     /// How it can go; none when it cannot.
     pub way: Option<Way>,
-    /// Where it would go.
+    /// Where it would go, or is on its way to.
     pub to: Option<HostId>,
     /// Everything that is in the way.
     pub obstacles: Vec<Obstacle>,
@@ -71,6 +72,9 @@ fn own_obstacles(server: &Server, live: bool) -> Vec<Obstacle> {
     }
     found.extend(home.tied(live).into_iter().map(|(code, detail)| obstacle(code, detail)));
     match &server.orders.out {
+        Some(Outstanding { parked: None, .. }) if home.moving.is_some() => {
+            found.push(obstacle("moving", "it is on its way: wait until it is there"));
+        }
         Some(Outstanding { order: Order::Remove {}, parked: None, .. }) => {
             found.push(obstacle("order", "it is being removed: wait until it is gone"));
         }
@@ -129,16 +133,20 @@ pub fn drain(
         let runs = seen.is_some_and(|seen| seen.power != Power::Stopped);
         let mut obstacles = own_obstacles(&server, runs);
         let mut to = None;
-        match fleet.place(&home.elsewhere(None, runs)) {
-            Ok(placement) => {
-                to = Some(placement.host);
-                if obstacles.is_empty() {
+        if let Some(moving) = &home.moving {
+            // Its place is taken there already.
+            to = Some(moving.to.host);
+        } else {
+            match fleet.place(&home.elsewhere(None, runs)) {
+                Ok(placement) if obstacles.is_empty() => {
+                    to = Some(placement.host);
                     fleet.give_back(host, home.placement.holding.server)?;
                     fleet.take(placement.host, placement.holding)?;
                 }
-            }
-            Err(unplaced) => {
-                obstacles.push(obstacle("no-room", nowhere(unplaced)));
+                Ok(_) => {}
+                Err(unplaced) => {
+                    obstacles.push(obstacle("no-room", nowhere(unplaced)));
+                }
             }
         }
         let way = if runs { Way::Live } else { Way::Cold };
@@ -150,7 +158,7 @@ pub fn drain(
             vcpus: home.spec.vcpus,
             memory_mib: home.spec.memory_mib,
             way: obstacles.is_empty().then_some(way),
-            to: to.filter(|_| obstacles.is_empty()),
+            to,
             obstacles,
         });
     }

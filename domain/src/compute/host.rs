@@ -156,9 +156,11 @@ pub enum Command {
         /// The order's number.
         number: u64,
     },
-    /// Give it no new servers; those it has stay.
+    /// Give it no new servers; those it has stay. Ends a drain.
     Disable {},
-    /// Give it servers again.
+    /// Give it no new servers, and let those it has go elsewhere, a few at a time.
+    Drain {},
+    /// Give it servers again. Ends a drain.
     Enable {},
     /// Make it known, before its agent joins.
     Enrol {
@@ -264,8 +266,10 @@ pub enum Event {
         /// What is wanted.
         settings: HostSettings,
     },
-    /// It gets no new servers.
+    /// It gets no new servers, and those it has stay.
     Disabled {},
+    /// It gets no new servers, and those it has go elsewhere.
+    DrainStarted {},
     /// It gets servers again.
     Enabled {},
     /// It is known.
@@ -336,6 +340,9 @@ pub struct Host {
     /// Whether it gets no new servers.
     #[serde(default)]
     pub disabled: bool,
+    /// Whether the servers it has go elsewhere; it gets no new ones then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// Whether it is being worked on.
     #[serde(default)]
     pub maintenance: bool,
@@ -399,8 +406,9 @@ static VERBS: &[Verb] = &[
     system("clear", "Has nothing left here of a server that is elsewhere."),
     admin("configure", "Says what is wanted of it: tags, over-commit, what it keeps for itself."),
     system("confirm-clearing", "Reports that nothing of a server is left here."),
-    admin("disable", "Gives it no new servers; those it has stay."),
-    admin("enable", "Gives it servers again."),
+    admin("disable", "Gives it no new servers; those it has stay. Ends a drain."),
+    admin("drain", "Gives it no new servers, and lets those it has go elsewhere."),
+    admin("enable", "Gives it servers again. Ends a drain."),
     Verb { creates: true, ..admin("enrol", "Makes a host known, before its agent joins.") },
     admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
     system("fence", "Takes it to be dead: its agent's epoch is over."),
@@ -436,7 +444,7 @@ impl Host {
         };
         HostFacts {
             id,
-            enabled: !self.disabled && !self.retired,
+            enabled: !self.disabled && !self.draining && !self.retired,
             maintenance: self.maintenance,
             agent,
             architecture: seen.map_or(Architecture::X86_64, |seen| seen.architecture),
@@ -606,9 +614,13 @@ impl Decider for Host {
                 self.there("disable")?;
                 none_if(self.disabled, Event::Disabled {})
             }
+            Command::Drain {} => {
+                self.there("drain")?;
+                none_if(self.draining, Event::DrainStarted {})
+            }
             Command::Enable {} => {
                 self.there("enable")?;
-                none_if(!self.disabled, Event::Enabled {})
+                none_if(!self.disabled && !self.draining, Event::Enabled {})
             }
             Command::Enrol { .. } if !self.name.is_empty() => {
                 let detail = format!("this host is {}", self.name);
@@ -675,7 +687,7 @@ impl Decider for Host {
                 if self.holdings.get(&holding.server) == Some(&holding) {
                     return Ok(vec![]);
                 }
-                if self.disabled || self.maintenance {
+                if self.disabled || self.draining || self.maintenance {
                     let detail = format!("{} is {}", self.name, self.status());
                     return Err(Refusal::new(&codes::NO_ROOM, detail));
                 }
@@ -750,8 +762,9 @@ impl Decider for Host {
             Event::BecameReachable {} => self.unreachable_since = None,
             Event::BecameUnreachable { since } => self.unreachable_since = Some(since),
             Event::Configured { settings } => self.settings = settings,
-            Event::Disabled {} => self.disabled = true,
-            Event::Enabled {} => self.disabled = false,
+            Event::Disabled {} => (self.disabled, self.draining) = (true, false),
+            Event::DrainStarted {} => (self.disabled, self.draining) = (false, true),
+            Event::Enabled {} => (self.disabled, self.draining) = (false, false),
             Event::Enrolled { name, settings } => {
                 self.name = name;
                 self.settings = settings;
@@ -784,6 +797,8 @@ impl Decider for Host {
             Self { retired: true, .. } => "retired",
             Self { maintenance: true, .. } => "maintenance",
             Self { disabled: true, .. } => "disabled",
+            Self { draining: true, .. } if self.holdings.is_empty() => "drained",
+            Self { draining: true, .. } => "draining",
             Self { seen: None, .. } => "enrolled",
             _ => "ready",
         }

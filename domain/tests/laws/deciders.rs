@@ -476,7 +476,9 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                 pool.push(("configure", json!({"settings": settings})));
                 pool.push(("enrol", json!({"name": "kvm-1", "settings": settings})));
             }
-            for verb in ["disable", "enable", "enter-maintenance", "leave-maintenance", "retire"] {
+            for verb in
+                ["disable", "drain", "enable", "enter-maintenance", "leave-maintenance", "retire"]
+            {
                 pool.push((verb, json!({})));
             }
             pool.extend((1..3).map(|n| ("join", json!({"epoch": n, "agent": "skyledger"}))));

@@ -686,6 +686,7 @@ fn host() -> Samples {
         E::ClearingOrdered { server: Id::new(id(9)), host: Id::new(id(7)) },
         E::Configured { settings: settings.clone() },
         E::Disabled {},
+        E::DrainStarted {},
         E::Enabled {},
         E::Enrolled { name: "kvm-1".into(), settings },
         E::Fenced { epoch: 2 },

@@ -99,3 +99,19 @@ async fn who_reaches_a_project_alone_is_not_told_which_other_hosts_there_are() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_drain_is_looked_at_and_begun() {
+    let world = World::new().await;
+    let id = host(&world, "kvm-1", 8_192).await;
+    let admin = world.token("admin", Role::Admin, Reach::All).await;
+    let leaving = async || {
+        let path = format!("/v1/hosts/{id}/leaving");
+        world.send(get(&path).token(&admin)).await.ok(200)["status"].clone()
+    };
+    assert_eq!(leaving().await, "ready");
+    let drain = format!("/v1/hosts/{id}/drain");
+    let begun = world.send(post(&drain, json!({})).token(&admin)).await.ok(200);
+    assert_eq!(begun["status"], "drained", "it has no servers");
+    assert_eq!(leaving().await, "drained");
+}
