@@ -370,3 +370,49 @@ async fn a_backup_that_a_dead_host_was_at_is_given_up_where_its_disk_is_now() {
     assert_eq!(world.status(again).await, "available");
     assert_eq!(world.status(taken).await, "available");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_waits_for_a_host_that_is_away_and_gives_up_where_its_disks_have_left_it() {
+    let (world, here, there, id) = two_hosts().await;
+    let store = world.store("vault").await;
+    let terms = json!({
+        "servers": [id], "store": store, "times": {"hours": [2]}, "keep": {"last": 2},
+    });
+    let body = json!({"name": "nightly", "terms": terms});
+    let plan = world.send("backup-plan", None, "define", body).await.unwrap().id;
+    let epoch = world.state_of(here).await.epoch;
+
+    // It is away for hours, and back: the run was waiting for it.
+    world.hosts.leave(here);
+    world.send("backup-plan", plan, "run", json!({})).await.unwrap();
+    for _ in 0..3 {
+        world.pass().await;
+        world.clock.advance(Duration::from_hours(2));
+    }
+    assert_eq!(world.status(plan).await, "running");
+    world.hosts.join(here, epoch);
+    world.settle().await;
+    assert_eq!(world.status(plan).await, "active");
+
+    // It is dead, and the server is had back elsewhere: nobody goes on with what it was at.
+    world.hosts.leave(here);
+    world.send("backup-plan", plan, "run", json!({})).await.unwrap();
+    world.pass().await;
+    world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
+    world.send("server", id, "evacuate", json!({"host_is_down": true})).await.unwrap();
+    for _ in 0..12 {
+        world.pass().await;
+        world.clock.advance(Duration::from_secs(5));
+    }
+    assert_eq!(world.host_of(id).await, there);
+    assert_eq!(world.status(plan).await, "failing");
+    let last = world.row(plan).await["state"]["last_run"].clone();
+    assert_eq!(last["problems"], 2, "{last}");
+    assert_eq!(last["results"][0]["problem"], "it was given up");
+    world.send("backup-plan", plan, "run", json!({})).await.unwrap();
+    for _ in 0..12 {
+        world.pass().await;
+        world.clock.advance(Duration::from_secs(5));
+    }
+    assert_eq!(world.status(plan).await, "active");
+}
