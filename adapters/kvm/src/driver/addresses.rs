@@ -58,7 +58,10 @@ impl Inner {
             && let Some(guest) = &guest
             && let Err(trouble) = guest.interface().await
         {
-            return Ok(Some(self.kept(work, trouble.no()?).await?));
+            let why = trouble.no()?;
+            // Of an order that was cut off while the server was stopped.
+            self.rewrite_seed(work, id, &nic.addresses, &nic.gateways).await?;
+            return Ok(Some(self.kept(work, why).await?));
         }
         let mut both = nic.addresses.clone();
         both.extend(found.new_to(nic));
@@ -73,7 +76,10 @@ impl Inner {
         let set = guest.set(at, &nic.addresses, &found.addresses, &found.gateways);
         if let Err(why) = self.step(Step::Addresses, work.server, set).await? {
             let back = guest.set(at, &found.addresses, &nic.addresses, &nic.gateways);
-            if let Err(no) = back.await? {
+            // Who does nothing that it is told has what it had all the same.
+            if let Err(no) = back.await?
+                && guest.differs(&found.addresses, &nic.addresses).await?
+            {
                 let why = format!("{why}; and it does not have what it had: {no}");
                 return Err(DriverFault::Rejected(why));
             }
@@ -270,15 +276,16 @@ impl Guest {
         if code != 0 {
             return Err(Trouble::No(format!("the guest says: {}", cut(&said))));
         }
-        let is = self.interface().await?.addresses;
-        if let Some(net) = to.iter().find(|net| !is.contains(net)) {
-            return Err(Trouble::No(format!("the guest was told to have {net}, and has not")));
-        }
-        match from.iter().find(|net| !to.contains(net) && is.contains(net)) {
-            Some(net) => {
-                Err(Trouble::No(format!("the guest was told to give up {net}, and has it")))
-            }
-            None => Ok(()),
+        compare(&self.interface().await?.addresses, from, to).map_err(Trouble::No)
+    }
+
+    /// Whether it has something else than these addresses in place of those.
+    async fn differs(&self, from: &[IpNet], to: &[IpNet]) -> Result<bool, DriverFault> {
+        match self.interface().await {
+            Ok(is) => Ok(compare(&is.addresses, from, to).is_err()),
+            Err(Trouble::No(_)) => Ok(true),
+            Err(Trouble::Deaf(why)) => Err(DriverFault::Transient(why)),
+            Err(Trouble::Fault(fault)) => Err(fault),
         }
     }
 
@@ -305,6 +312,17 @@ impl Guest {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+}
+
+/// Whether what is there is these addresses in place of those; others are the guest's own affair.
+fn compare(is: &[IpNet], from: &[IpNet], to: &[IpNet]) -> Result<(), String> {
+    if let Some(net) = to.iter().find(|net| !is.contains(net)) {
+        return Err(format!("the guest was told to have {net}, and has not"));
+    }
+    match from.iter().find(|net| !to.contains(net) && is.contains(net)) {
+        Some(net) => Err(format!("the guest was told to give up {net}, and has it")),
+        None => Ok(()),
     }
 }
 

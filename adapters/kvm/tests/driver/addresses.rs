@@ -119,8 +119,14 @@ async fn a_guest_that_runs_has_another_address_or_what_it_had() {
     server.done(&driver, 7, Order::Start {}).await;
     let guest = Guest::ready(&host, server.id).await;
     guest.becomes(HAS, &has(43)).await;
-    drop(guest);
-    server.removed(&driver, 8).await;
+    // An agent that runs nothing: it has what it had, and nothing else is allowed.
+    guest.begin(&SLEEPS.replace("--statedir", "--block-rpcs=guest-exec --statedir")).await;
+    guest.falls_silent().await;
+    Guest::up(&host, server.id).await;
+    let (reason, machine) = kept(&server, &driver, 8, &to(&server, 42)).await;
+    assert!(reason.contains("guest-exec"), "{reason}");
+    assert_eq!(addresses(&machine)[0], v4(43));
+    server.removed(&driver, 9).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }
 
