@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     compute::{
-        host::Host,
+        host::{Host, HostSighting},
         placement::{Fleet, HostId, Placement, Request, Unplaced},
-        storage::StorageId,
+        storage::{Grouped, StorageId},
     },
     kernel::{Decider, Refusal, State},
     log::Position,
@@ -83,8 +83,8 @@ impl FleetCache {
 pub(crate) enum Reached {
     /// A folder that hosts have mounted.
     Folder,
-    /// A volume group that these hosts have.
-    Group(BTreeSet<HostId>),
+    /// A volume group.
+    Group(Grouped),
     /// No host has it.
     Nowhere,
 }
@@ -124,7 +124,11 @@ impl Ledger {
         let there = there.filter_map(|(id, host)| Some((id, host.seen.as_ref()?)));
         let there: Vec<_> = there.filter(|(_, seen)| seen.storages.contains(&storage)).collect();
         if there.iter().any(|(_, seen)| seen.volume_groups.contains_key(&storage)) {
-            return Ok(Reached::Group(there.into_iter().map(|(id, _)| *id).collect()));
+            let locked = |seen: &HostSighting| {
+                seen.volume_groups.get(&storage).is_some_and(|group| !group.lock.is_empty())
+            };
+            let hosts = there.into_iter().map(|(id, seen)| (*id, locked(seen))).collect();
+            return Ok(Reached::Group(Grouped { hosts }));
         }
         Ok(if there.is_empty() { Reached::Nowhere } else { Reached::Folder })
     }

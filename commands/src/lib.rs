@@ -71,4 +71,5 @@ pub mod terms;
 pub mod testing;
 pub mod transfer;
 pub mod utilisation;
+mod volume_leases;
 pub mod watch;

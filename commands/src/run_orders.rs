@@ -523,12 +523,14 @@ impl Runner {
             userdata: None,
             password: None,
             stores: Box::pin(self.ledger.stores_of(subject)).await?,
+            leases: std::collections::BTreeMap::new(),
         };
         if let Some(server) = at.server {
             let server = server.to_string();
             task.state = self.ledger.typed::<Server>(&server).await?.1;
             task.userdata = self.ledger.userdata(&server, &task.state)?;
             task.password = self.ledger.password(&server, &out.order)?;
+            task.leases = self.ledger.volume_leases(at.host, &task.state).await?;
         }
         if key.stream.kind != Server::KIND {
             task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();

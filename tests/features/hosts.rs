@@ -6,6 +6,7 @@ mod drain;
 mod migrate;
 mod operations;
 mod rebuild;
+mod shared_group;
 mod storage;
 mod volume_group;
 

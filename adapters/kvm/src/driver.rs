@@ -80,6 +80,7 @@ use domain::{
             Machine, Order, Power, Server, console::ConsoleKind, home::Home, migrate::LIVE, parts,
         },
         snapshot::Snapshot,
+        storage::lease::Lease,
     },
     kernel::{Decider as _, StreamId},
 };
@@ -417,7 +418,7 @@ impl Inner {
     /// Makes a server run that has its files and its rules.
     async fn run(&self, work: &Work<'_>, machine: &Description) -> Result<(), DriverFault> {
         let server = work.server;
-        self.activate(work.home).await?;
+        self.activate(work).await?;
         let wire = self.wire.get().await?;
         let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
         self.step(Step::Start, server, start(&wire, &domain)).await?;
@@ -467,7 +468,8 @@ impl Inner {
         let make = async {
             for disk in &parts.disks {
                 let (format, bytes) = (wanted::format(disk.format), disk.size_gib << 30);
-                let storage = self.storage_of(disk.storage).await?;
+                let lease = work.leases.get(&disk.id).copied();
+                let storage = self.storage_of(disk.storage).await?.on(lease);
                 if let Some(source) = &disk.source {
                     let disk = (disk.id, format, bytes);
                     self.make_from(&storage, disk, source, work.stores).await?;
@@ -571,14 +573,15 @@ impl Inner {
         self.run(work, &machine).await
     }
 
-    async fn remove(&self, server: Uuid, home: &Home) -> Result<(), DriverFault> {
+    async fn remove(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let disks = |_| async {
-            for disk in &home.parts.disks {
-                self.storage_of(disk.storage).await?.delete(disk.id).await?;
+            for disk in &work.home.parts.disks {
+                let lease = work.leases.get(&disk.id).copied();
+                self.storage_of(disk.storage).await?.on(lease).delete(disk.id).await?;
             }
             Ok(())
         };
-        self.forget(server, disks).await
+        self.forget(work.server, disks).await
     }
 
     /// What is there of a server now.
@@ -609,8 +612,9 @@ impl Inner {
             }
             Order::Receive {} => return Box::pin(self.receive(work)).await.map(Some),
             Order::Send { landing } => return Box::pin(self.send(work, landing)).await.map(Some),
+            Order::Share {} => return Box::pin(self.share(work)).await.map(Some),
             Order::Remove {} => {
-                Box::pin(self.remove(work.server, work.home)).await?;
+                Box::pin(self.remove(work)).await?;
                 let body = json!({"number": work.number});
                 return Ok(Some(Report { verb: "confirm-removal", body }));
             }
@@ -650,6 +654,7 @@ impl Inner {
             | Order::Receive {}
             | Order::Remove {}
             | Order::Send { .. }
+            | Order::Share {}
             | Order::SetTags { .. } => {
                 Err(DriverFault::Unexpected("no order of a server that stays".to_owned()))
             }
@@ -676,8 +681,8 @@ impl Inner {
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let number = task.key.number;
         let (userdata, password) = (task.userdata.as_deref(), task.password.as_deref());
-        let stores = &task.stores;
-        let work = Work { server, home, number, userdata, password, stores };
+        let (stores, leases) = (&task.stores, &task.leases);
+        let work = Work { server, home, number, userdata, password, stores, leases };
         let _turn = self.turn(server).await;
         self.begin(server, number).await?;
         if let Some(report) = self.order(&work, &order).await? {
@@ -697,6 +702,7 @@ struct Work<'a> {
     userdata: Option<&'a str>,
     password: Option<&'a str>,
     stores: &'a kept::Stores,
+    leases: &'a BTreeMap<Uuid, Lease>,
 }
 
 /// A host, for an agent that has joined.

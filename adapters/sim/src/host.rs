@@ -4,6 +4,7 @@
 mod addresses;
 mod kept;
 mod moving;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +43,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::kept::Kept;
+use self::{kept::Kept, volumes::Volumes};
 use crate::{file, host_console};
 
 pub use self::kept::{SimBackup, WRONG_KEY};
@@ -253,6 +254,8 @@ struct World {
     ready: BTreeMap<Uuid, BTreeSet<Uuid>>,
     #[serde(flatten)]
     kept: Kept,
+    #[serde(default)]
+    volumes: Volumes,
     #[serde(skip)]
     epochs: BTreeMap<Uuid, u64>,
     #[serde(skip)]
@@ -545,12 +548,14 @@ impl SimHost {
         }
         match order {
             disk::Order::Attach {} | disk::Order::Create {} | disk::Order::Throttle {} => {
+                self.activate_disk(&home)?;
                 let done = |world: &World| plugged(world).is_none_or(|is| is == Some(home.limits));
                 self.change(HostStep::Plug, done, |world| plug(world, Some(home.limits)))?;
             }
             disk::Order::Detach {} => {
                 let done = |world: &World| plugged(world).is_none_or(|is| is.is_none());
                 self.change(HostStep::Unplug, done, |world| plug(world, None))?;
+                self.deactivate_disk(id);
             }
             disk::Order::Grow {} => {
                 let done = |world: &World| of(world).is_none_or(|(size, _)| size >= home.size_gib);
@@ -572,6 +577,7 @@ impl SimHost {
             disk::Order::Remove {} => {
                 let unplugged = |world: &World| plugged(world).is_none_or(|is| is.is_none());
                 self.change(HostStep::Unplug, unplugged, |world| plug(world, None))?;
+                self.deactivate_disk(id);
                 self.change(
                     HostStep::Discard,
                     |world| of(world).is_none(),
@@ -832,6 +838,18 @@ impl HostDriver for SimHost {
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let number = task.key.number;
         self.rest().await;
+        if matches!(
+            order,
+            Order::Arrive { .. }
+                | Order::Launch {}
+                | Order::LeaveRescue { .. }
+                | Order::Reboot {}
+                | Order::Rebuild { .. }
+                | Order::Rescue { .. }
+                | Order::Start {}
+        ) {
+            self.activate(id, home, task)?;
+        }
         match order {
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 let nics = |server: &SimServer| {
@@ -890,8 +908,9 @@ impl HostDriver for SimHost {
             Order::Suspend {} => self.suspend(id, true)?,
             Order::Start {} => self.start(id, home)?,
             Order::Stop {} => self.stop(id)?,
-            Order::Receive {} => return self.receive(id, task),
+            Order::Receive {} => return self.receive(id, home, task),
             Order::Send { .. } => return self.send(id, home, task),
+            Order::Share {} => return self.share(id, home, task),
             Order::TakeBack {} => self.suspend(id, false)?,
             Order::Reboot {} => {
                 // Whether it was done already cannot be seen of a running server: the order's key
@@ -915,6 +934,7 @@ impl HostDriver for SimHost {
                     |servers| !servers.contains_key(&id),
                     |servers| drop(servers.remove(&id)),
                 )?;
+                self.deactivate(id);
                 self.discard(&home.parts)?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }

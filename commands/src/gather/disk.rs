@@ -55,6 +55,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     }
     let Some(server) = server(gathering).await? else { return Ok(()) };
     let Some(home) = &server.home else { return Ok(()) };
+    let mut leased = false;
     if let Ok(Some(storage)) =
         serde_json::from_value::<Option<StorageId>>(gathering.body["storage"].clone())
     {
@@ -64,15 +65,16 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         if !state.seen.is_some_and(|seen| seen.storages.contains(&storage)) {
             return Err(no(format!("storage: its server's host does not reach {storage}")));
         }
-        if let Reached::Group(hosts) = gathering.ledger.reached(storage).await? {
+        if let Reached::Group(group) = gathering.ledger.reached(storage).await? {
             // What does not read is refused by the decider, as above; left out it is qcow2.
             let format = gathering
                 .body
                 .get("format")
                 .map_or(Ok(Format::Qcow2), |format| serde_json::from_value(format.clone()));
             if let Ok(format) = format {
-                in_group(storage, format, &hosts)?;
+                in_group(storage, format, &group)?;
             }
+            leased = group.is_shared();
         }
     }
     let (project, host) = (server.observation.project, home.placement.host);
@@ -89,7 +91,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         // What does not read is refused by the decider, with what is wrong.
         Ok(None) | Err(_) => None,
     };
-    let place = disk::Place { id: gathering.id, project, host, source };
+    let place = disk::Place { id: gathering.id, project, host, leased, source };
     gathering.body["found"] = json!(place);
     Ok(())
 }

@@ -99,7 +99,7 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         let Some(storage) = ask.storage else { continue };
         match gathering.ledger.reached(storage).await? {
             Reached::Folder => {}
-            Reached::Group(hosts) => drop(found.volume_groups.insert(storage, hosts)),
+            Reached::Group(group) => drop(found.volume_groups.insert(storage, group)),
             Reached::Nowhere => {
                 let detail = format!("disks[{at}].storage: no host says that it reaches {storage}");
                 return Err(no(detail).into());

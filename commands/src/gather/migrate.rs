@@ -56,7 +56,7 @@ async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
     Ok(gathering.ledger.typed::<Server>(&gathering.id.to_string()).await?.1)
 }
 
-/// Nothing is being done to its disks, which go with it, and none is in a volume group, which is its
+/// Nothing is being done to its disks, which go with it, and none is in a volume group that is its
 /// host's alone.
 async fn disks(
     gathering: &mut Gathering<'_>,
@@ -68,6 +68,7 @@ async fn disks(
         let (revision, state) = gathering.ledger.typed::<Disk>(&id).await?;
         note::<Disk>(gathering, id, revision);
         if let Some(storage) = disk.storage
+            && !disk.leased
             && let Reached::Group(_) = gathering.ledger.reached(storage).await?
         {
             let detail = format!("its disk {} is in a volume group of this host alone", disk.id);

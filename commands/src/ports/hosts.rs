@@ -7,6 +7,7 @@ use domain::{
     compute::{
         host::HostSighting,
         server::{Power, Server, console::ConsoleKind},
+        storage::lease::Lease,
     },
     kernel::OrderKey,
 };
@@ -39,6 +40,9 @@ pub struct HostTask {
     /// The backup stores that it needs, by id, with who may use them in clear.
     #[serde(default)]
     pub stores: BTreeMap<Uuid, StoreAccess>,
+    /// The host's leases of volumes that others reach as well, by disk.
+    #[serde(default)]
+    pub leases: BTreeMap<Uuid, Lease>,
 }
 
 // Neither userdata, which may hold passwords, nor a password, nor a key of a store.

@@ -545,6 +545,11 @@ pub enum Event {
         /// Whether it is known not to run there any more.
         certain: bool,
     },
+    /// The host that it goes to may have its volumes as well.
+    MigrationShared {
+        /// The order's number.
+        number: u64,
+    },
     /// It is to have another interface, with these addresses.
     NicAdditionOrdered {
         /// The interface.
@@ -1196,7 +1201,8 @@ impl Decider for Server {
             | Event::MigrationOrdered { .. }
             | Event::MigrationPrepared { .. }
             | Event::MigrationReturned { .. }
-            | Event::MigrationSent { .. } => self.moved(event),
+            | Event::MigrationSent { .. }
+            | Event::MigrationShared { .. } => self.moved(event),
             Event::Discovered { origin, project, seen } => {
                 self.observation.origin = Some(origin);
                 self.observation.project = project;
@@ -1238,7 +1244,11 @@ impl Decider for Server {
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",
             Some(Outstanding {
                 order:
-                    Order::Arrive { .. } | Order::Receive {} | Order::Send { .. } | Order::TakeBack {},
+                    Order::Arrive { .. }
+                    | Order::Receive {}
+                    | Order::Send { .. }
+                    | Order::Share {}
+                    | Order::TakeBack {},
                 ..
             }) => "migrating",
             Some(Outstanding { order: Order::RemoveNic { .. }, .. }) => "removing-nic",

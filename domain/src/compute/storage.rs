@@ -6,11 +6,14 @@
 //! folder, wherever each of them has mounted it. A disk that lies there can be had by a server on any of
 //! them, and goes with its server to another one without being copied.
 //!
-//! A volume group is its host's alone. A disk there is a logical volume: its bytes and nothing else, so
-//! it is raw. Where two hosts say that they have one, nothing is made in it, for nobody keeps them from
+//! A disk in a volume group is a logical volume: its bytes and nothing else, so it is raw. A group is its
+//! host's alone, or shared by hosts whose LVM locks it; then each volume is active on a [`lease`]. Where
+//! two hosts say that they have one and do not lock it, nothing is made in it, for nobody keeps them from
 //! changing it at once.
 
-use std::collections::BTreeSet;
+pub mod lease;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,23 +40,36 @@ pub struct VolumeGroup {
     pub free_mib: u64,
     /// What volumes are cut in, in KiB.
     pub extent_kib: u64,
+    /// How LVM locks it between the hosts that share it, `sanlock` or `dlm`; empty for one host's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lock: String,
 }
 
-/// Whether a disk of this format can be made in a volume group that these hosts have.
+/// What hosts say of a volume group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grouped {
+    /// Each that has it, and whether it says that LVM locks it.
+    pub hosts: BTreeMap<HostId, bool>,
+}
+
+impl Grouped {
+    /// Whether hosts share it, and may.
+    pub fn is_shared(&self) -> bool {
+        !self.hosts.is_empty() && self.hosts.values().all(|locked| *locked)
+    }
+}
+
+/// Whether a disk of this format can be made in a volume group.
 ///
 /// # Errors
-/// `invalid-field`: it is not raw, or the group is not one host's.
-pub fn in_group(
-    storage: StorageId,
-    format: Format,
-    hosts: &BTreeSet<HostId>,
-) -> Result<(), Refusal> {
+/// `invalid-field`: it is not raw, or several hosts have the group and do not lock it.
+pub fn in_group(storage: StorageId, format: Format, group: &Grouped) -> Result<(), Refusal> {
     let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
-    if hosts.len() > 1 {
-        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    if group.hosts.len() > 1 && !group.is_shared() {
+        let hosts: Vec<String> = group.hosts.keys().map(ToString::to_string).collect();
         return no(format!(
-            "storage: {storage} is a volume group that {} have: only one host may, for nothing keeps \
-             them from changing it at once",
+            "storage: {storage} is a volume group that {} have, and that LVM does not lock between \
+             them (lvmlockd): nothing keeps them from changing it at once",
             hosts.join(" and ")
         ));
     }
@@ -83,18 +99,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_of_a_volume_group_is_raw_and_the_group_one_hosts() {
+    fn a_disk_of_a_volume_group_is_raw_and_the_group_one_hosts_or_locked() {
         let storage = StorageId::new(Uuid::from_u128(1));
         let [one, other] = [2, 3].map(|id| HostId::new(Uuid::from_u128(id)));
-        in_group(storage, Format::Raw, &[one].into()).unwrap();
-        let refused = |format, hosts: &[HostId]| {
-            let no = in_group(storage, format, &hosts.iter().copied().collect()).unwrap_err();
+        let of = |hosts: &[(HostId, bool)]| Grouped { hosts: hosts.iter().copied().collect() };
+        in_group(storage, Format::Raw, &of(&[(one, false)])).unwrap();
+        in_group(storage, Format::Raw, &of(&[(one, true), (other, true)])).unwrap();
+        let refused = |format, hosts: &[(HostId, bool)]| {
+            let no = in_group(storage, format, &of(hosts)).unwrap_err();
             assert_eq!(no.code.code, "invalid-field");
             no.detail
         };
-        let detail = refused(Format::Qcow2, &[one]);
+        let detail = refused(Format::Qcow2, &[(one, true)]);
         assert!(detail.starts_with("format: a disk on a volume group"), "{detail}");
-        let detail = refused(Format::Raw, &[one, other]);
-        assert!(detail.contains("only one host may"), "{detail}");
+        let detail = refused(Format::Raw, &[(one, true), (other, false)]);
+        assert!(detail.contains("does not lock"), "{detail}");
     }
 }

@@ -653,7 +653,17 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     if kind == "disk" {
         let restore = json!({"backup": id(32), "found": restored_from()});
         let made = ("provision", json!({"creation": creation(), "root": true}));
-        return vec![vec![made, ("made-with-server", json!({})), ("restore", restore)]];
+        let mut lives = vec![vec![made, ("made-with-server", json!({})), ("restore", restore)]];
+        let mut creation = creation();
+        creation["found"]["leased"] = json!(true);
+        let there = json!({"number": 1, "seen": {"size_bytes": 8, "taken_bytes": 8}});
+        let lease = |verb: &'static str| (verb, json!({"host": id(8)}));
+        let begun = [("create", creation), ("confirm", there), lease("share-lease")];
+        lives.extend(
+            ["end-lease", "take-lease", "move-with-server"]
+                .map(|end| begun.iter().cloned().chain([lease(end)]).collect()),
+        );
+        return lives;
     }
     if kind != "server" {
         return Vec::new();
@@ -678,6 +688,10 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     ];
     let mut lives: Vec<_> =
         ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+    let mut leased = launch_shared();
+    leased["parts"]["disks"][0]["leased"] = json!(true);
+    let shared = step(2, json!({"type": "shared", "data": {}}));
+    lives.push(vec![("launch", leased), there(1), begun[2].clone(), shared]);
     let evacuate = json!({"host_is_down": true, "placement": place_on(8)});
     lives.push(vec![begun[0].clone(), there(1), ("evacuate", evacuate), there(2)]);
     let begun = [("launch", launch_shared()), there(1), ("change-addresses", other_addresses())];

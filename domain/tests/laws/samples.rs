@@ -9,6 +9,7 @@ use domain::{
         backup as kept, backup_plan, backup_store,
         disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
+        placement::HostId,
         server::{
             self, Machine, Power,
             parts::{GroupRules, Nic},
@@ -259,6 +260,7 @@ fn server() -> Samples {
         },
         E::MigrationReturned { number: 3 },
         E::MigrationSent { number: 2, certain: true },
+        E::MigrationShared { number: 1 },
         E::NicAdditionOrdered { nic: Box::new(nic(18, 20)), groups: group_rules("443") },
         E::NicChangeOrdered {
             nic: id(15),
@@ -556,8 +558,11 @@ fn disk() -> Samples {
         E::DetachOrdered {},
         E::Discovered { origin: origin("x-1"), project: Some(id(2)), seen: seen_disk("root") },
         E::GrowthOrdered { size_gib: 16 },
+        E::LeaseEnded { host: HostId::new(id(8)) },
+        E::LeaseShared { host: HostId::new(id(8)) },
+        E::LeaseTaken { host: HostId::new(id(8)) },
         E::Made {},
-        E::Moved { host: domain::compute::placement::HostId::new(id(8)) },
+        E::Moved { host: HostId::new(id(8)) },
         E::Observed {
             seen: seen_disk("root"),
             fields: vec!["name".into()],

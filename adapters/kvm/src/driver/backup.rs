@@ -26,6 +26,7 @@ use adapters_libvirt::{
     description::{Description, Source},
 };
 use commands::ports::DriverFault;
+use domain::compute::storage::lease::Lease;
 use uuid::Uuid;
 
 use super::{
@@ -34,6 +35,7 @@ use super::{
     find, state, wanted,
 };
 use crate::storage::{
+    any::Storage,
     directory::Disk,
     export::{Access, Export},
     files,
@@ -287,18 +289,18 @@ impl KvmHost {
         digest: Option<&str>,
         from: &Store,
     ) -> Result<Manifest, DriverFault> {
-        self.write_back_by(of, backup, digest, from, None).await
+        self.write_back_by(of, backup, digest, from, (None, None)).await
     }
 
     /// The same by an order, whose number is written down with the disk's server in the step in which
-    /// the disk takes its place.
+    /// the disk takes its place, and which came with a lease where the disk has any.
     pub(super) async fn write_back_by(
         &self,
         of: Of,
         backup: (Uuid, Uuid),
         digest: Option<&str>,
         from: &Store,
-        order: Option<u64>,
+        (order, lease): (Option<u64>, Option<Lease>),
     ) -> Result<Manifest, DriverFault> {
         let _turn = self.inner.turn(of.server).await;
         let wire = self.inner.wire.get().await?;
@@ -312,14 +314,15 @@ impl KvmHost {
             self.forget_changes(of.disk, &wire, domain).await?;
         }
         // They are in the file whose place is taken.
-        let storage = self.inner.holder(of.disk).await?;
+        let storage = self.inner.holder(of.disk).await?.on(lease);
         if !storage.snapshots(of.disk).await?.is_empty() {
             let why = format!("disk {} has snapshots: delete them first", of.disk);
             return Err(DriverFault::Rejected(why));
         }
         let socket = self.socket(backup.1);
         let manifest = from.manifest(backup.0, backup.1, digest).await.map_err(store)?;
-        let written = self.write(of, backup, digest, from, &manifest, &socket).await;
+        let part = (&storage, of.disk);
+        let written = self.write(part, backup, digest, from, &manifest, &socket).await;
         self.clear(backup.1).await?;
         written?;
         let place = async {
@@ -338,7 +341,7 @@ impl KvmHost {
 
     async fn write(
         &self,
-        of: Of,
+        (storage, disk): (&Storage, Uuid),
         backup: (Uuid, Uuid),
         digest: Option<&str>,
         from: &Store,
@@ -346,8 +349,7 @@ impl KvmHost {
         socket: &Path,
     ) -> Result<(), DriverFault> {
         // Beside its place.
-        let storage = self.inner.holder(of.disk).await?;
-        let (part, format) = storage.begin_again(of.disk, manifest.size_bytes).await?;
+        let (part, format) = storage.begin_again(disk, manifest.size_bytes).await?;
         let export = Export::open(&part, format, Access::Write, socket).await?;
         let offer = Offer { socket, export: "", bitmap: None };
         let disk = nbd::Disk::connect(offer).await.map_err(store)?;

@@ -107,9 +107,10 @@ impl Inner {
         let wire = self.wire.get().await?;
         let machine = self.machine(&wire, &home).await?;
         let machine = machine.as_ref();
-        let storage = self.storage_of(home.storage).await?;
+        let lease = home.leases.as_ref().and_then(|leases| leases.of(home.host));
+        let storage = self.storage_of(home.storage).await?.on(lease);
         match order {
-            Order::Attach {} => self.plug_disk(&wire, machine, &home).await?,
+            Order::Attach {} => self.plug_disk(&wire, machine, &home, &storage).await?,
             Order::Create {} => {
                 let (format, bytes) = (wanted::format(home.format), home.size_gib << 30);
                 match &home.source {
@@ -122,11 +123,14 @@ impl Inner {
                         self.step(Step::Disks, home.id, make).await?;
                     }
                 }
-                self.plug_disk(&wire, machine, &home).await?;
+                self.plug_disk(&wire, machine, &home, &storage).await?;
             }
-            Order::Detach {} => self.unplug_disk(&wire, machine, &home).await?,
+            Order::Detach {} => {
+                self.unplug_disk(&wire, machine, &home).await?;
+                storage.rest(home.id).await?;
+            }
             Order::Grow {} => {
-                let grow = self.grow_disk(&wire, machine, &home);
+                let grow = self.grow_disk(&wire, machine, &home, &storage);
                 self.step(Step::DiskGrow, home.id, grow).await?;
             }
             Order::Remove {} => {
@@ -169,11 +173,12 @@ impl Inner {
         wire: &Connection,
         machine: Option<&Machine>,
         home: &Home,
+        storage: &Storage,
     ) -> Result<(), DriverFault> {
         let path = self.path(home).await?;
         let plug = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
-            self.storage_of(home.storage).await?.ready(home.id).await?;
+            storage.ready(home.id).await?;
             for of in of {
                 let is = described(wire, domain, *of).await?;
                 if plugged(&is, &path).is_some() {
@@ -197,6 +202,7 @@ impl Inner {
             from_image: false,
             limits: home.limits,
             storage: home.storage,
+            leased: home.leases.is_some(),
             source: None,
         };
         let layout = self.lies().await?;
@@ -248,10 +254,10 @@ impl Inner {
         wire: &Connection,
         machine: Option<&Machine>,
         home: &Home,
+        storage: &Storage,
     ) -> Result<(), DriverFault> {
         let bytes = home.size_gib << 30;
-        let storage = self.storage_of(home.storage).await?;
-        match &storage {
+        match storage {
             // It is grown beneath its server, which is told when what was added is zeroes.
             Storage::Group(group) => drop(group.grow(home.id, bytes).await?),
             Storage::Folder(folder) if folder.inspect(home.id).await?.size_bytes >= bytes => {

@@ -105,7 +105,9 @@ impl KvmHost {
         let done = written.await?.is_some_and(|one| one.restored.get(&home.id) == Some(&number));
         if !done {
             let from = ((from, backup), store(&task.stores, id)?);
-            self.write_back_by(of, from.0, Some(&digest), &from.1, server.map(|_| number)).await?;
+            let lease = home.leases.as_ref().and_then(|leases| leases.of(home.host));
+            let by = (server.map(|_| number), lease);
+            self.write_back_by(of, from.0, Some(&digest), &from.1, by).await?;
         }
         let file = self.inner.holder(home.id).await?.inspect(home.id).await?;
         let seen = disk::Actual {

@@ -75,6 +75,9 @@ impl Inner {
         self.describe(&work).await?;
         let landing = self.landing(&work).await?;
         self.furnish(&work).await?;
+        if moving(work.home)?.live {
+            self.activate(&work).await?;
+        }
         Ok(report(work.number, &MigrationStep::Prepared { landing }))
     }
 
@@ -89,7 +92,7 @@ impl Inner {
         };
         for disk in &work.home.parts.disks {
             let path = layout.disk(disk)?;
-            if !files::exists(&path).await? {
+            if !self.is_there(disk, &path).await? {
                 let why = format!("{} is not there: is the storage the same?", path.display());
                 return Err(DriverFault::Rejected(why));
             }
@@ -107,6 +110,12 @@ impl Inner {
         self.plug(work).await
     }
 
+    /// Lets the host that a server goes to have its volumes as well, for as long as it is under way.
+    pub(super) async fn share(&self, work: &Work<'_>) -> Result<Report, DriverFault> {
+        self.activate(work).await?;
+        Ok(report(work.number, &MigrationStep::Shared {}))
+    }
+
     /// Hands a server over to the host that it goes to.
     pub(super) async fn send(
         &self,
@@ -117,7 +126,10 @@ impl Inner {
         let sent = |certain| Ok(report(number, &MigrationStep::Sent { certain }));
         // One that was begun by an agent that died goes on without it.
         match self.left(server).await? {
-            Left::Gone => return sent(true),
+            Left::Gone => {
+                self.deactivate(server).await?;
+                return sent(true);
+            }
             Left::Unsure => return sent(false),
             Left::Runs => {}
         }
@@ -135,7 +147,10 @@ impl Inner {
                 reason = chain(&fault);
             }
             match self.left(server).await? {
-                Left::Gone => return sent(true),
+                Left::Gone => {
+                    self.deactivate(server).await?;
+                    return sent(true);
+                }
                 Left::Unsure => return sent(false),
                 Left::Runs => {}
             }
@@ -263,6 +278,7 @@ impl Inner {
             Ok(())
         };
         self.step(Step::Clear, server, clear).await?;
+        self.deactivate(server).await?;
         self.step(Step::Unplug, server, self.plugs.unplug(&self.records, server)).await
     }
 }

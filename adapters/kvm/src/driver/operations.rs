@@ -114,7 +114,7 @@ impl Inner {
                     self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
                 }
                 self.plug(work).await?;
-                self.activate(work.home).await?;
+                self.activate(work).await?;
                 let run = async { wire.run(&machine.xml()).await.map_err(libvirt) };
                 self.step(Step::Rescue, server, run).await?
             }

@@ -11,11 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::network::{
-    bandwidth::Bandwidth,
-    mac::Mac,
-    quota::{Quota, Traffic},
-    security_group::Rule,
+use domain::{
+    compute::storage::StorageId,
+    network::{
+        bandwidth::Bandwidth,
+        mac::Mac,
+        quota::{Quota, Traffic},
+        security_group::Rule,
+    },
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,9 @@ pub(super) struct Record {
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,
+    /// Volumes that others reach as well and that may be active for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) volumes: BTreeSet<(StorageId, Uuid)>,
 }
 
 /// An interface of a server, as its host has it.

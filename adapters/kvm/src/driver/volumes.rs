@@ -1,12 +1,14 @@
 //! Which storage a disk lies on: the host's own folder, a folder that others have too, or a volume group.
 
+use std::{collections::BTreeSet, path::Path};
+
 use adapters_libvirt::description::Source;
 use commands::ports::DriverFault;
-use domain::compute::{server::home::Home, storage::StorageId};
+use domain::compute::{server::parts, storage::StorageId};
 use uuid::Uuid;
 
-use super::{Inner, wanted::Layout};
-use crate::storage::{StorageFault, any::Storage};
+use super::{Inner, Work, wanted::Layout};
+use crate::storage::{StorageFault, any::Storage, files};
 
 impl Inner {
     /// The storage of this id; the host's own folder where none is named.
@@ -40,14 +42,45 @@ impl Inner {
         Ok(self.layout.with(folders, groups.collect()))
     }
 
-    /// The disks of a server that need a device have one, before it is started.
-    pub(super) async fn activate(&self, home: &Home) -> Result<(), DriverFault> {
-        for disk in home.parts.disks.iter().filter(|disk| disk.storage.is_some()) {
+    /// The disks of a server that need a device have one, before it is started. Volumes that are shared
+    /// are written down first: what they are active for is cleared with the server.
+    pub(super) async fn activate(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let disks = &work.home.parts.disks;
+        let leased = disks.iter().filter(|disk| disk.leased);
+        let leased: BTreeSet<_> =
+            leased.filter_map(|disk| Some((disk.storage?, disk.id))).collect();
+        if !leased.is_empty() {
+            let mut record = self.records.read(work.server).await?.unwrap_or_default();
+            record.volumes.extend(leased);
+            self.records.write(work.server, &record).await?;
+        }
+        for disk in disks.iter().filter(|disk| disk.storage.is_some()) {
             if let Storage::Group(group) = self.storage_of(disk.storage).await? {
-                group.activate(disk.id).await?;
+                group.on(work.leases.get(&disk.id).copied()).activate(disk.id).await?;
             }
         }
         Ok(())
+    }
+
+    /// No volume that others reach is active here for a server any more.
+    pub(super) async fn deactivate(&self, server: Uuid) -> Result<(), DriverFault> {
+        let Some(mut record) = self.records.read(server).await? else { return Ok(()) };
+        for (storage, disk) in std::mem::take(&mut record.volumes) {
+            self.storage_of(Some(storage)).await?.rest(disk).await?;
+        }
+        Ok(self.records.write(server, &record).await?)
+    }
+
+    /// Whether a disk is where this host reaches it.
+    pub(super) async fn is_there(
+        &self,
+        disk: &parts::Disk,
+        path: &Path,
+    ) -> Result<bool, StorageFault> {
+        match self.storage_of(disk.storage).await? {
+            Storage::Group(group) => group.has(disk.id).await,
+            Storage::Folder(_) => files::exists(path).await,
+        }
     }
 
     /// The disk of ours that a machine has as this.

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use domain::compute::storage::lease::Lease;
 use uuid::Uuid;
 
 use super::{
@@ -218,6 +219,26 @@ impl Storage {
         match self {
             Self::Folder(folder) => folder.snapshots(disk).await,
             Self::Group(group) => group.inspect(disk).await.map(|_| Vec::new()),
+        }
+    }
+
+    /// The same for an order that came with this lease of its disk, or with none.
+    #[must_use]
+    pub fn on(self, lease: Option<Lease>) -> Self {
+        match self {
+            Self::Group(group) => Self::Group(group.on(lease)),
+            folder @ Self::Folder(_) => folder,
+        }
+    }
+
+    /// The host does not need the disk's device any more.
+    ///
+    /// # Errors
+    /// Something uses it; the host's.
+    pub async fn rest(&self, disk: Uuid) -> Result<(), StorageFault> {
+        match self {
+            Self::Folder(_) => Ok(()),
+            Self::Group(group) => group.deactivate(disk).await,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use domain::compute::storage::lease::Mode;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::tool::{Tool, ToolFault};
@@ -134,9 +135,15 @@ impl Lvm {
         self.tool("lvrename", &[group, volume, name])
     }
 
-    /// Lets the host have a volume as a device.
-    pub fn activate(&self, group: &str, volume: &str) -> Tool {
-        self.tool("lvchange", &["--activate", "y", &path(group, volume)])
+    /// Lets the host have a volume as a device: on its own account, or by the lock of those that share
+    /// the group.
+    pub fn activate(&self, group: &str, volume: &str, mode: Option<Mode>) -> Tool {
+        let how = match mode {
+            None => "y",
+            Some(Mode::Exclusive) => "ey",
+            Some(Mode::Shared) => "sy",
+        };
+        self.tool("lvchange", &["--activate", how, &path(group, volume)])
     }
 
     /// Takes the device of a volume from the host; not while something uses it.
@@ -211,7 +218,9 @@ mod tests {
             lvm.groups(),
             lvm.volumes("vg0"),
             lvm.create("vg0", "sk-1", 1 << 30, &["skyledger-disk=1", "skyledger-unfinished"]),
-            lvm.activate("vg0", "sk-1"),
+            lvm.activate("vg0", "sk-1", None),
+            lvm.activate("vg0", "sk-1", Some(Mode::Exclusive)),
+            lvm.activate("vg0", "sk-1", Some(Mode::Shared)),
             zero("/dev/vg0/sk-1", 0, 1 << 30),
             lvm.remove_tag("vg0", "sk-1", "skyledger-unfinished"),
             lvm.add_tag("vg0", "sk-1", "skyledger-zero-from=1073741824"),
@@ -233,6 +242,8 @@ mod tests {
                  --size 1073741824b --name sk-1 --addtag skyledger-disk=1 --addtag \
                  skyledger-unfinished vg0",
                 "lvm lvchange --activate y vg0/sk-1",
+                "lvm lvchange --activate ey vg0/sk-1",
+                "lvm lvchange --activate sy vg0/sk-1",
                 "blkdiscard --zeroout --offset 0 --length 1073741824 /dev/vg0/sk-1",
                 "lvm lvchange --deltag skyledger-unfinished vg0/sk-1",
                 "lvm lvchange --addtag skyledger-zero-from=1073741824 vg0/sk-1",

@@ -1,4 +1,5 @@
-//! Disks as logical volumes, in a volume group that is this host's alone.
+//! Disks as logical volumes, in a volume group that is this host's alone, or that LVM locks between the
+//! hosts that share it.
 //!
 //! ```text
 //! <group>                       tag skyledger-storage=<id>: the group is a storage
@@ -6,6 +7,7 @@
 //!                               tag skyledger-unfinished: one that is being made
 //!                               tag skyledger-zero-from=<bytes>: grown, and not yet zeroes from there on
 //! <group>/sk-<disk id>.again    one that is to take its disk's place
+//!                               tag skyledger-lease=<epoch>: the latest lease, in a group that is shared
 //! ```
 //!
 //! A volume without the tag of its disk is somebody else's, whatever its name: it is never touched. What
@@ -16,7 +18,9 @@
 //! a disk, and what it grows by before a server sees that. Removed, it is not wiped.
 //!
 //! A volume is active, and then a device, from when a server of its own needs it; a start of the host
-//! activates none.
+//! activates none. In a group that is shared it is activated on a lease only, which comes along with an
+//! order: exclusive, by LVM's own lock, but while its server goes from one host to another. An order whose
+//! lease is older than the one that is written on the volume is over.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +30,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::compute::{self, storage::StorageId};
+use domain::compute::{
+    self,
+    storage::{
+        StorageId,
+        lease::{Lease, Mode},
+    },
+};
 use tokio::{fs, io::AsyncSeekExt as _};
 use uuid::Uuid;
 
@@ -43,16 +53,22 @@ pub const STORAGE_TAG: &str = "skyledger-storage=";
 const DISK_TAG: &str = "skyledger-disk=";
 const UNFINISHED: &str = "skyledger-unfinished";
 const ZERO_FROM: &str = "skyledger-zero-from=";
+const LEASE_TAG: &str = "skyledger-lease=";
 const AGAIN: &str = ".again";
 
 /// What makes devices of volumes: the kernel's device-mapper, by LVM.
 #[async_trait]
 pub trait Activation: Send + Sync + 'static {
-    /// A volume has a device from now on; so it may have already.
+    /// A volume has a device from now on; so it may have already. In a group that is shared it says how.
     ///
     /// # Errors
-    /// The host's.
-    async fn activate(&self, group: &str, volume: &str) -> Result<(), StorageFault>;
+    /// Another host has it; the host's.
+    async fn activate(
+        &self,
+        group: &str,
+        volume: &str,
+        mode: Option<Mode>,
+    ) -> Result<(), StorageFault>;
 
     /// A volume has no device any more.
     ///
@@ -69,8 +85,13 @@ pub trait Activation: Send + Sync + 'static {
 
 #[async_trait]
 impl Activation for Lvm {
-    async fn activate(&self, group: &str, volume: &str) -> Result<(), StorageFault> {
-        Ok(Lvm::activate(self, group, volume).run().await.map(drop)?)
+    async fn activate(
+        &self,
+        group: &str,
+        volume: &str,
+        mode: Option<Mode>,
+    ) -> Result<(), StorageFault> {
+        Ok(Lvm::activate(self, group, volume, mode).run().await.map(drop)?)
     }
 
     async fn deactivate(&self, group: &str, volume: &str) -> Result<(), StorageFault> {
@@ -135,7 +156,7 @@ impl VolumeGroups {
             match group.map_or_else(|| Err("it is not there".to_owned()), id) {
                 Ok(id) => {
                     let Some(facts) = group.cloned() else { continue };
-                    let group = VolumeGroup { facts, by: self.clone() };
+                    let group = VolumeGroup { facts, by: self.clone(), lease: None };
                     there.entry(id).or_insert(group);
                 }
                 Err(why) => tracing::warn!(group = name, why, "a volume group is left out"),
@@ -161,8 +182,8 @@ fn id(group: &Group) -> Result<StorageId, String> {
     if ids.next().is_some() {
         return Err(format!("it has two tags {STORAGE_TAG}"));
     }
-    if !group.lock.is_empty() {
-        return Err(format!("hosts share it ({}), and shared groups are not used", group.lock));
+    if !["", "dlm", "sanlock"].contains(&group.lock.as_str()) {
+        return Err(format!("how hosts share it is not known: {}", group.lock));
     }
     id.parse().map_err(|_| format!("{id}: is no id, one UUID"))
 }
@@ -180,6 +201,7 @@ fn missing(disk: Uuid) -> StorageFault {
 pub struct VolumeGroup {
     facts: Group,
     by: VolumeGroups,
+    lease: Option<Lease>,
 }
 
 /// What there is of a disk.
@@ -190,6 +212,12 @@ struct There {
 }
 
 impl VolumeGroup {
+    /// The same, for an order that came with this lease of its disk, or with none.
+    #[must_use]
+    pub fn on(self, lease: Option<Lease>) -> Self {
+        Self { lease, ..self }
+    }
+
     /// What its host says of it.
     pub fn facts(&self) -> compute::storage::VolumeGroup {
         compute::storage::VolumeGroup {
@@ -197,6 +225,7 @@ impl VolumeGroup {
             size_mib: self.facts.size_bytes >> 20,
             free_mib: self.facts.free_bytes >> 20,
             extent_kib: self.facts.extent_bytes >> 10,
+            lock: self.facts.lock.clone(),
         }
     }
 
@@ -326,7 +355,9 @@ impl VolumeGroup {
     /// The device of a volume, as large as the volume.
     async fn activated(&self, volume: &Volume) -> Result<PathBuf, StorageFault> {
         let (path, group) = (self.devices().join(&volume.name), &self.facts.name);
-        self.by.activation.activate(group, &volume.name).await?;
+        let mode = self.check_lease(volume)?;
+        self.by.activation.activate(group, &volume.name, mode).await?;
+        self.write_epoch(volume).await?;
         let mut bytes = device_bytes(&path).await?;
         if bytes != volume.size_bytes {
             // It has grown since it is active.
@@ -341,6 +372,52 @@ impl VolumeGroup {
             is: format!("of {bytes} bytes"),
             wanted: format!("of {}", volume.size_bytes),
         })
+    }
+
+    /// How the host may have a volume active; as it likes where nobody shares the group.
+    fn check_lease(&self, volume: &Volume) -> Result<Option<Mode>, StorageFault> {
+        if self.facts.lock.is_empty() {
+            return Ok(None);
+        }
+        let (group, name, latest) = (&self.facts.name, &volume.name, epoch(volume));
+        match self.lease {
+            Some(lease) if lease.epoch >= latest => Ok(Some(lease.mode)),
+            Some(lease) => Err(StorageFault::Unfit(format!(
+                "the lease of {group}/{name} in epoch {} is over: another host has it in {latest}",
+                lease.epoch
+            ))),
+            None => {
+                let what = format!("{group}/{name} is shared, and this host has no lease of it");
+                Err(StorageFault::Unfit(what))
+            }
+        }
+    }
+
+    /// Says on a volume that this host alone has it from now on.
+    async fn write_epoch(&self, volume: &Volume) -> Result<(), StorageFault> {
+        let lease = self.lease.filter(|lease| lease.mode == Mode::Exclusive);
+        let Some(lease) = lease.filter(|_| !self.facts.lock.is_empty()) else { return Ok(()) };
+        let (group, name) = (&self.facts.name, &volume.name);
+        let mine = format!("{LEASE_TAG}{}", lease.epoch);
+        if !volume.tags.contains(&mine) {
+            self.by.lvm.add_tag(group, name, &mine).run().await?;
+        }
+        let old = volume.tags.iter().filter(|tag| tag.starts_with(LEASE_TAG) && **tag != mine);
+        for old in old {
+            self.by.lvm.remove_tag(group, name, old).run().await?;
+        }
+        Ok(())
+    }
+
+    /// No host has the disk's device from here on, as far as this one is concerned.
+    ///
+    /// # Errors
+    /// Something uses it; the host's.
+    pub async fn deactivate(&self, disk: Uuid) -> Result<(), StorageFault> {
+        match self.find(disk).await? {
+            Some(volume) => self.by.activation.deactivate(&self.facts.name, &volume.name).await,
+            None => Ok(()),
+        }
     }
 
     /// What a volume has grown by is zeroes, if it is not yet. No server has seen that part.
@@ -400,6 +477,12 @@ impl VolumeGroup {
     /// It is not there, or the host's.
     pub async fn activate(&self, disk: Uuid) -> Result<Disk, StorageFault> {
         let volume = self.whole(disk).await?;
+        // Without a lease one that is active already is read as it is, for a backup.
+        let is_shared = !self.facts.lock.is_empty() && self.lease.is_none();
+        if is_shared && device_bytes(&self.path(disk)).await.is_ok_and(|is| is == volume.size_bytes)
+        {
+            return Ok(self.disk(disk, &volume));
+        }
         self.activated(&volume).await?;
         self.zero_growth(disk, &volume).await?;
         Ok(self.disk(disk, &volume))
@@ -549,6 +632,7 @@ impl VolumeGroup {
     pub async fn delete(&self, disk: Uuid) -> Result<(), StorageFault> {
         let there = self.look(disk).await?;
         for volume in [there.again, there.disk].into_iter().flatten() {
+            self.check_lease(&volume)?;
             self.drop_volume(&volume.name).await?;
         }
         let there = self.look(disk).await?;
@@ -566,6 +650,12 @@ fn is_unfinished(volume: &Volume) -> bool {
     volume.tags.contains(UNFINISHED)
 }
 
+/// The latest epoch that is written on a volume.
+fn epoch(volume: &Volume) -> u64 {
+    let epochs = volume.tags.iter().filter_map(|tag| tag.strip_prefix(LEASE_TAG)?.parse().ok());
+    epochs.max().unwrap_or_default()
+}
+
 /// From where on a volume is to be zeroed, and the tag that says so. Of several the first counts.
 fn zero_from(volume: &Volume) -> Option<(String, u64)> {
     let from = |tag: &String| Some((tag.clone(), tag.strip_prefix(ZERO_FROM)?.parse().ok()?));
@@ -574,6 +664,8 @@ fn zero_from(volume: &Volume) -> Option<(String, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -595,7 +687,38 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_a_storage_by_its_tag_and_while_no_other_host_has_it() {
+    fn a_volume_that_hosts_share_is_active_on_a_lease_that_is_not_over() {
+        let facts = |lock: &str| Group {
+            name: "san".to_owned(),
+            size_bytes: 0,
+            free_bytes: 0,
+            extent_bytes: 0,
+            tags: BTreeSet::new(),
+            lock: lock.to_owned(),
+        };
+        let group = |lock: &str, lease| {
+            VolumeGroup { facts: facts(lock), by: VolumeGroups::default(), lease: None }.on(lease)
+        };
+        let written = |epochs: &[u64]| Volume {
+            name: "sk-1".to_owned(),
+            size_bytes: 0,
+            tags: epochs.iter().map(|epoch| format!("{LEASE_TAG}{epoch}")).collect(),
+        };
+        let lease = |mode, epoch| Some(Lease { mode, epoch });
+        let mode = |lock, lease, epochs: &[u64]| group(lock, lease).check_lease(&written(epochs));
+        assert_eq!(mode("", None, &[]).unwrap(), None, "nobody shares it");
+        for (held, epochs) in
+            [(Mode::Exclusive, &[1, 2][..]), (Mode::Shared, &[2]), (Mode::Shared, &[])]
+        {
+            assert_eq!(mode("sanlock", lease(held, 2), epochs).unwrap(), Some(held));
+        }
+        let said = |lease, epochs: &[u64]| mode("sanlock", lease, epochs).unwrap_err().to_string();
+        assert!(said(None, &[]).contains("no lease"));
+        assert!(said(lease(Mode::Exclusive, 2), &[1, 3]).contains("another host has it in 3"));
+    }
+
+    #[test]
+    fn a_group_is_a_storage_by_its_tag() {
         let group = |tags: &[&str], lock: &str| Group {
             name: "vg0".to_owned(),
             size_bytes: 0,
@@ -614,6 +737,7 @@ mod tests {
         no(&["fast"], "", "no tag");
         no(&[&tag, &format!("{STORAGE_TAG}2")], "", "two tags");
         no(&[&format!("{STORAGE_TAG}2")], "", "is no id");
-        no(&[&tag], "sanlock", "share it");
+        assert!(id(&group(&[&tag], "sanlock")).is_ok());
+        no(&[&tag], "clvm", "is not known");
     }
 }

@@ -50,6 +50,7 @@ impl<'a> Lab<'a> {
             userdata: None,
             password: None,
             stores: std::collections::BTreeMap::new(),
+            leases: std::collections::BTreeMap::new(),
         }
     }
 

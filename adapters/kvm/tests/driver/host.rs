@@ -286,6 +286,7 @@ impl Launch {
             password: matches!(order, Order::SetPassword { .. } | Order::Rescue { .. })
                 .then(|| PASSWORD.to_owned()),
             stores: std::collections::BTreeMap::new(),
+            leases: std::collections::BTreeMap::new(),
         }
     }
 

@@ -74,6 +74,7 @@ impl<D: Decider> Stream<D> {
             userdata: None,
             password: None,
             stores: BTreeMap::from([(STORE, self.store.clone())]),
+            leases: std::collections::BTreeMap::new(),
         }
     }
 

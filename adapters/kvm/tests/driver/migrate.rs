@@ -150,6 +150,7 @@ impl Pair {
             MigrationStep::Lost {} => Event::MigrationReturned { number },
             MigrationStep::Prepared { landing } => Event::MigrationPrepared { number, landing },
             MigrationStep::Sent { certain } => Event::MigrationSent { number, certain },
+            MigrationStep::Shared {} => Event::MigrationShared { number },
             MigrationStep::Stays { reason, seen } => {
                 Event::MigrationFailed { number, reason, seen }
             }
@@ -174,6 +175,7 @@ impl Pair {
             userdata: None,
             password: None,
             stores: BTreeMap::default(),
+            leases: BTreeMap::default(),
         }
     }
 

@@ -32,6 +32,7 @@ fn task(server: &Launch, disk: &Disk) -> HostTask {
         userdata: None,
         password: None,
         stores: std::collections::BTreeMap::new(),
+        leases: std::collections::BTreeMap::new(),
     }
 }
 

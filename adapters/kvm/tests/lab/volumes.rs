@@ -20,7 +20,7 @@ use adapters_kvm::{
     tool::Tool,
 };
 use async_trait::async_trait;
-use domain::compute::storage::StorageId;
+use domain::compute::storage::{StorageId, lease::Mode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -169,7 +169,12 @@ impl Loops {
 
 #[async_trait]
 impl Activation for Loops {
-    async fn activate(&self, group: &str, volume: &str) -> Result<(), StorageFault> {
+    async fn activate(
+        &self,
+        group: &str,
+        volume: &str,
+        _: Option<Mode>,
+    ) -> Result<(), StorageFault> {
         assert_eq!(group, self.group);
         let link = self.link(volume);
         if link.exists() {

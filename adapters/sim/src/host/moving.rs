@@ -22,13 +22,32 @@ fn step_report(number: u64, step: &MigrationStep) -> Report {
 
 impl SimHost {
     /// Makes ready for a server that comes from another host.
-    pub(super) fn receive(&self, id: Uuid, task: &HostTask) -> Result<Report, DriverFault> {
+    pub(super) fn receive(
+        &self,
+        id: Uuid,
+        home: &Home,
+        task: &HostTask,
+    ) -> Result<Report, DriverFault> {
+        if home.moving.as_ref().is_some_and(|moving| moving.live) {
+            self.activate(id, home, task)?;
+        }
         let of = |world: &World| world.ready.get(&self.host).is_some_and(|all| all.contains(&id));
         self.change(HostStep::Receive, of, |world| {
             world.ready.entry(self.host).or_default().insert(id);
         })?;
         let landing = Landing { libvirt: Some(PROVIDER.to_owned()), ..Landing::default() };
         Ok(step_report(task.key.number, &MigrationStep::Prepared { landing }))
+    }
+
+    /// Lets the host that a server goes to have its volumes as well.
+    pub(super) fn share(
+        &self,
+        id: Uuid,
+        home: &Home,
+        task: &HostTask,
+    ) -> Result<Report, DriverFault> {
+        self.activate(id, home, task)?;
+        Ok(step_report(task.key.number, &MigrationStep::Shared {}))
     }
 
     /// Hands a server over to the host that it goes to.
@@ -68,6 +87,7 @@ impl SimHost {
             }
             sent?;
         }
+        self.deactivate(id);
         report(MigrationStep::Sent { certain: true })
     }
 
@@ -117,6 +137,7 @@ impl SimHost {
             |servers| !servers.contains_key(&id),
             |servers| drop(servers.remove(&id)),
         )?;
+        self.deactivate(id);
         if let Some(ready) = self.hosts.world().ready.get_mut(&self.host) {
             ready.remove(&id);
         }

@@ -39,7 +39,7 @@ use super::{
         home::PROVIDER,
         parts::{self, DISK_GIB_MAX},
     },
-    storage::StorageId,
+    storage::{StorageId, lease::Leases},
 };
 use crate::{
     kernel::{
@@ -133,9 +133,17 @@ pub struct Place {
     pub project: Option<Uuid>,
     /// The host.
     pub host: HostId,
+    /// Whether it is a volume that several hosts reach, and active on a lease.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leased: bool,
     /// What it is made from; none when it is made empty, or with its server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A command of a disk.
@@ -182,6 +190,11 @@ pub enum Command {
     DropSnapshot {
         /// Which.
         snapshot: Uuid,
+    },
+    /// A host may not have it active any more, for its server stays where it is.
+    EndLease {
+        /// The host.
+        host: HostId,
     },
     /// What worked on it is through.
     EndUse {
@@ -244,6 +257,16 @@ pub enum Command {
     },
     /// Go on with the order that is parked.
     Retry {},
+    /// Another host may have it active as well, for its server goes there.
+    ShareLease {
+        /// The host.
+        host: HostId,
+    },
+    /// A host alone may have it active, for its server is there.
+    TakeLease {
+        /// The host.
+        host: HostId,
+    },
     /// Limit what is read and written.
     Throttle {
         /// All its limits; what is left out is not limited any more.
@@ -297,6 +320,21 @@ pub enum Event {
     GrowthOrdered {
         /// Its new size in GiB.
         size_gib: u64,
+    },
+    /// A host may not have it active any more.
+    LeaseEnded {
+        /// The host.
+        host: HostId,
+    },
+    /// Another host may have it active as well.
+    LeaseShared {
+        /// The host.
+        host: HostId,
+    },
+    /// A host alone may have it active.
+    LeaseTaken {
+        /// The host.
+        host: HostId,
     },
     /// It was made with its server.
     Made {},
@@ -400,6 +438,9 @@ pub struct Home {
     /// The storage it lies on; none for one that is on its host alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// Who may have it active, where it is a volume that several hosts reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leases: Option<Leases>,
     /// What it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -459,6 +500,7 @@ static VERBS: &[Verb] = &[
     operator("delete", false, "Removes a disk of ours for good, when no server has it."),
     operator("detach", false, "Takes a disk of ours from its server, and keeps it."),
     system("drop-snapshot", false, "Says that one of its snapshots is there no more."),
+    system("end-lease", false, "Says that a host may not have it active any more."),
     system("end-use", false, "Says that what worked on it is through."),
     system("go-with-server", false, "Says that its server was removed, and it with it."),
     operator("grow", false, "Makes a disk of ours larger, also while its server runs."),
@@ -474,6 +516,8 @@ static VERBS: &[Verb] = &[
         "Makes a disk of ours what a backup says, in its place; its server is stopped.",
     ),
     operator("retry", false, "Goes on with the parked order."),
+    system("share-lease", false, "Says that another host may have it active as well."),
+    system("take-lease", false, "Says that a host alone may have it active."),
     operator("throttle", false, "Limits what is read from and written to a disk of ours."),
     system("vanish", false, "Reports that it is not in the cloud any more."),
 ];
@@ -511,6 +555,7 @@ impl Home {
             root,
             limits: creation.limits,
             storage: creation.storage,
+            leases: place.leased.then(|| Leases::granted(place.host)),
             source: place.source,
             actual: None,
             made: false,
@@ -538,6 +583,7 @@ impl Home {
             from_image: self.root,
             limits: self.limits,
             storage: self.storage,
+            leased: self.leases.is_some(),
             source: self.source.clone(),
         }
     }
@@ -608,6 +654,11 @@ impl Disk {
         out.is_some_and(|out| out.number == number && (out.order == Order::Remove {}) == removes)
     }
 
+    /// Its leases, where it has any.
+    fn leases(&self) -> Option<&Leases> {
+        self.home.as_ref().filter(|home| !home.removed)?.leases.as_ref()
+    }
+
     fn uses(&self) -> Option<Uuid> {
         self.home.as_ref().and_then(|home| home.used_by)
     }
@@ -626,6 +677,12 @@ impl Disk {
     fn at_home(&mut self, change: impl FnOnce(&mut Home)) {
         if let Some(home) = &mut self.home {
             change(home);
+        }
+    }
+
+    fn lease(&mut self, change: impl FnOnce(&mut Leases)) {
+        if let Some(leases) = self.home.as_mut().and_then(|home| home.leases.as_mut()) {
+            change(leases);
         }
     }
 
@@ -718,6 +775,10 @@ impl Decider for Disk {
                 vec![Event::SnapshotDropped { snapshot }]
             }
             Command::DropSnapshot { .. } => vec![],
+            Command::EndLease { host } => {
+                let ends = self.leases().is_some_and(|leases| leases.can_end(host));
+                if ends { vec![Event::LeaseEnded { host }] } else { vec![] }
+            }
             Command::EndUse { by } if self.uses() == Some(by) => vec![Event::UseEnded { by }],
             Command::EndUse { .. } => vec![],
             Command::GoWithServer {} => {
@@ -778,6 +839,14 @@ impl Decider for Disk {
                 self.parked()?;
                 vec![Event::RetryOrdered {}]
             }
+            Command::ShareLease { host } => {
+                let shares = self.leases().is_some_and(|leases| leases.can_share(host));
+                if shares { vec![Event::LeaseShared { host }] } else { vec![] }
+            }
+            Command::TakeLease { host } => {
+                let takes = self.leases().is_some_and(|leases| !leases.is_only(host));
+                if takes { vec![Event::LeaseTaken { host }] } else { vec![] }
+            }
             Command::Throttle { limits } => {
                 let home = self.free("throttle")?;
                 limits.check()?;
@@ -825,8 +894,14 @@ impl Decider for Disk {
                 home.size_gib = size_gib;
                 home.orders.issue(Order::Grow {});
             }),
+            Event::LeaseEnded { host } => self.lease(|leases| leases.end(host)),
+            Event::LeaseShared { host } => self.lease(|leases| leases.share(host)),
+            Event::LeaseTaken { host } => self.lease(|leases| leases.take(host)),
             Event::Made {} => self.at_home(|home| home.made = true),
-            Event::Moved { host } => self.at_home(|home| home.host = host),
+            Event::Moved { host } => {
+                self.at_home(|home| home.host = host);
+                self.lease(|leases| leases.take(host));
+            }
             Event::Observed { seen, .. } => self.observation.seen = Some(seen),
             Event::Parked { reason, .. } => self.at_home(|home| home.orders.park(reason)),
             Event::Provisioned { creation, root } => {

@@ -14,6 +14,9 @@
 //! its place until it is known to be on one of them; the other is then told to leave nothing of it, in
 //! its own time.
 //!
+//! Where its disks are volumes that hosts share, and it runs, a step comes before these: *sharing*, by its own
+//! host, whose lock on them keeps every other from having them.
+//!
 //! It is started on another host only after its own has said that it does not run there any more. Where
 //! that is not known, because libvirt died between handing it over and saying so, the host that it goes
 //! to looks first: it runs there, or nothing of it is left there, and then it is let go on where it was.
@@ -82,6 +85,8 @@ pub enum MigrationStep {
         /// Whether it is known not to run there any more.
         certain: bool,
     },
+    /// The host that it goes to may have its volumes as well.
+    Shared {},
     /// It stays where it is, as it was.
     Stays {
         /// Why.
@@ -132,6 +137,14 @@ impl Home {
     fn tell(&self, host: HostId, verb: &'static str) -> Companion {
         let body = json!({"server": self.placement.holding.server, "host": host});
         Companion { kind: "host", id: host.uuid(), verb, body }
+    }
+
+    /// Volumes that several hosts reach are told who may have them active.
+    fn lease(&self, verb: &'static str, host: HostId) -> impl Iterator<Item = Companion> {
+        self.parts.disks.iter().filter(|disk| disk.leased).map(move |disk| {
+            let body = json!({"host": host});
+            Companion { kind: "disk", id: disk.id, verb, body }
+        })
     }
 
     /// Its disks are where it is.
@@ -227,6 +240,9 @@ impl Server {
             (Some(Order::Receive {}), MigrationStep::Prepared { landing }) => {
                 vec![Event::MigrationPrepared { number, landing }]
             }
+            (Some(Order::Share {}), MigrationStep::Shared {}) => {
+                vec![Event::MigrationShared { number }]
+            }
             (Some(Order::Send { .. }), MigrationStep::Sent { certain }) => {
                 vec![Event::MigrationSent { number, certain }]
             }
@@ -243,7 +259,7 @@ impl Server {
     /// Whether what is out is reported step by step.
     pub(super) fn is_on_its_way(&self) -> bool {
         let order = self.orders.out.as_ref().map(|out| &out.order);
-        matches!(order, Some(Order::Receive {} | Order::Send { .. }))
+        matches!(order, Some(Order::Receive {} | Order::Send { .. } | Order::Share {}))
     }
 
     /// Its disks stay as they are while it is on its way, or comes back from a host that is dead.
@@ -267,7 +283,7 @@ impl Server {
         let Some(Outstanding { order, number, .. }) = &self.orders.out else { return Ok(None) };
         match order {
             // Nothing was done to it, so it need not have failed either.
-            Order::Receive {} => Ok(Some(vec![Event::Abandoned {}])),
+            Order::Receive {} | Order::Share {} => Ok(Some(vec![Event::Abandoned {}])),
             // What its host has done of it nobody knows: the other one looks.
             Order::Send { .. } => {
                 self.orders.ensure_parked()?;
@@ -288,11 +304,24 @@ impl Server {
         let out = self.orders.out.as_ref().map(|out| &out.order);
         let moving = home.moving.as_ref();
         match (event, out, moving) {
-            (Event::MigrationOrdered { to, .. }, ..) => vec![reserve(to)],
+            (Event::MigrationOrdered { to, live }, ..) => {
+                let leases = home.lease("share-lease", to.host).filter(|_| *live);
+                std::iter::once(reserve(to)).chain(leases).collect()
+            }
+            // It has left its host, or nobody knows whether it has.
+            (Event::MigrationSent { certain, .. }, _, Some(moving)) => {
+                let verb = if *certain { "take-lease" } else { "share-lease" };
+                home.lease(verb, moving.to.host).collect()
+            }
             (Event::MigrationFailed { .. }, _, Some(moving))
-            | (Event::Abandoned {}, Some(Order::Receive {} | Order::TakeBack {}), Some(moving))
+            | (
+                Event::Abandoned {},
+                Some(Order::Receive {} | Order::Share {} | Order::TakeBack {}),
+                Some(moving),
+            )
             | (Event::Confirmed { .. }, Some(Order::TakeBack {}), Some(moving)) => {
-                vec![home.tell(moving.to.host, "clear")]
+                let clear = home.tell(moving.to.host, "clear");
+                std::iter::once(clear).chain(home.lease("end-lease", moving.to.host)).collect()
             }
             (
                 Event::Abandoned {} | Event::Confirmed { .. },
@@ -331,11 +360,14 @@ impl Server {
                 self.see(seen);
             }
             Event::MigrationOrdered { to, live } => {
+                let mut shares = false;
                 self.at_home(|home| {
+                    shares = live && home.parts.disks.iter().any(|disk| disk.leased);
                     home.moving = Some(Moving { from: home.placement.clone(), to, live });
                 });
-                self.orders.issue(Order::Receive {});
+                self.orders.issue(if shares { Order::Share {} } else { Order::Receive {} });
             }
+            Event::MigrationShared { .. } => self.orders.issue(Order::Receive {}),
             Event::MigrationPrepared { landing, .. } => {
                 self.orders.issue(Order::Send { landing: Box::new(landing) });
             }

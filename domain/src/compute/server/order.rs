@@ -105,6 +105,8 @@ pub enum Order {
         /// Name and value.
         tags: BTreeMap<String, Option<String>>,
     },
+    /// Let the host that it goes to have its volumes as well.
+    Share {},
     /// Make it run.
     Start {},
     /// Make it stop.

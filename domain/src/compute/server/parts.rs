@@ -22,7 +22,7 @@ use crate::{
         disk::{self, Limits},
         image::{Definition, Firmware, Format, Os, Source},
         placement::{Architecture, HostId},
-        storage::{self, StorageId},
+        storage::{self, Grouped, StorageId},
         userdata::{
             System, Userdata,
             nocloud::{Documents, FirstBoot, Interface, documents},
@@ -146,9 +146,17 @@ pub struct Disk {
     /// The storage it lies on; none for one that is on its host alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageId>,
+    /// Whether it is a volume that several hosts reach, and active on a lease.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leased: bool,
     /// What else it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<disk::Source>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// An interface of a server.
@@ -227,8 +235,8 @@ pub struct Found {
     /// What each disk is made from that says so, and how large that is in GiB: as many as were asked for,
     /// or none.
     pub sources: Vec<Option<(disk::Source, u64)>>,
-    /// The storages of disks that are volume groups, with the hosts that have them.
-    pub volume_groups: BTreeMap<StorageId, BTreeSet<HostId>>,
+    /// The storages of disks that are volume groups.
+    pub volume_groups: BTreeMap<StorageId, Grouped>,
     /// The network of each interface, with its segment: as many as were asked for.
     pub networks: Vec<(Network, Segment)>,
     /// The rules of every security group that an interface names.
@@ -269,13 +277,14 @@ impl Parts {
         now: DateTime<Utc>,
     ) -> Result<Self, Refusal> {
         let image = found.image.as_ref().map(|(_, definition)| definition);
-        let disks = Self::disks(server, &launch.disks, image, &found.sources)?;
-        for (at, disk) in disks.iter().enumerate() {
+        let mut disks = Self::disks(server, &launch.disks, image, &found.sources)?;
+        for (at, disk) in disks.iter_mut().enumerate() {
             let Some(storage) = disk.storage else { continue };
-            let Some(hosts) = found.volume_groups.get(&storage) else { continue };
+            let Some(group) = found.volume_groups.get(&storage) else { continue };
             let named =
                 |no: Refusal| Refusal { detail: format!("disks[{at}].{}", no.detail), ..no };
-            storage::in_group(storage, disk.format, hosts).map_err(named)?;
+            storage::in_group(storage, disk.format, group).map_err(named)?;
+            disk.leased = group.is_shared();
         }
         let architecture = launch.spec.architecture;
         if let Some(image) = image.filter(|image| image.architecture != architecture) {
@@ -344,6 +353,7 @@ impl Parts {
                 from_image: root.is_some(),
                 limits: ask.limits,
                 storage: ask.storage,
+                leased: false,
                 source: source.map(|(source, _)| source.clone()),
             });
         }
@@ -433,6 +443,7 @@ impl Parts {
                     id: disk.id,
                     project: launch.project,
                     host,
+                    leased: disk.leased,
                     source: disk.source.clone(),
                 }),
             };
