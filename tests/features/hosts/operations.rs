@@ -270,6 +270,57 @@ async fn a_server_of_another_size_holds_that_from_its_order_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_grows_as_far_as_it_was_started_with_room_for() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let launch = async |spec: Value| {
+        let body = json!({"name": "web", "spec": spec});
+        world.send("server", None, "launch", body).await.map(|outcome| outcome.id)
+    };
+    let room = json!({"vcpus": 2, "vcpus_max": 6, "memory_mib": 512, "memory_max_mib": 1_024});
+    let id = launch(room.clone()).await.unwrap();
+    world.settle().await;
+    let held = world.holding(host, id).await;
+    assert_eq!((held.vcpus, held.memory_mib), (2, 512), "room is not taken before it is used");
+    let before = world.written().await;
+    for (body, expected) in [
+        (json!({"vcpus": 7}), "wrong-state"),
+        (json!({"vcpus": 1}), "wrong-state"),
+        (json!({"memory_mib": 1_152}), "wrong-state"),
+        (json!({"memory_mib": 384}), "wrong-state"),
+        (json!({"memory_mib": 600}), "invalid-field"),
+    ] {
+        let (why, detail) = refused(world.send("server", id, "resize", body.clone()).await);
+        assert_eq!(why, expected, "{body}: {detail}");
+    }
+    assert_eq!(world.written().await, before, "nothing is reserved");
+    let boots = world.hosts.census(host)[&id].boots;
+    world.done(id, "resize", json!({"vcpus": 4, "memory_mib": 768})).await;
+    world.same_as_census(host).await;
+    let real = world.hosts.census(host)[&id].clone();
+    assert_eq!((real.vcpus, real.memory_mib, real.running), (4, 768, true));
+    assert_eq!(real.boots, boots, "it was not started again");
+    // Others are placed beside what it has now, and it has no more than is there.
+    let _ = launch(json!({"vcpus": 3, "memory_mib": 64})).await.unwrap();
+    world.settle().await;
+    assert_eq!(code(world.send("server", id, "resize", json!({"vcpus": 6})).await), "no-room");
+    world.done(id, "resize", json!({"vcpus": 5})).await;
+    world.same_as_census(host).await;
+
+    for (more, expected) in [
+        (json!({"vcpus_max": 1}), "invalid-field"),
+        (json!({"vcpus_max": 9_000}), "invalid-field"),
+        (json!({"memory_max_mib": 256}), "invalid-field"),
+        (json!({"vcpus_max": 4, "numa": "strict"}), "unsupported"),
+        (json!({"vcpus_max": 4, "pinning": {"type": "cores", "data": {}}}), "unsupported"),
+    ] {
+        let mut spec = json!({"vcpus": 2, "memory_mib": 512});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(code(launch(spec).await), expected, "{more}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_cannot_be_given_leaves_what_the_server_had() {
     let world = World::empty(small());
     let (host, id) = running(&world).await;

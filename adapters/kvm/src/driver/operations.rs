@@ -17,10 +17,12 @@ use domain::compute::{
     placement::Placement,
     server::{home::Home, rescue::RescueSystem},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Inner, Step, Work, fault::libvirt, find, power_off, start, state, wanted};
+use super::{
+    Inner, Step, Work, disks::described, fault::libvirt, find, power_off, start, state, wanted,
+};
 
 /// How long the agent of a guest that runs may take for an answer.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +58,7 @@ impl Inner {
         self.step(Step::Resume, work.server, go_on).await
     }
 
-    /// Tells libvirt of a server of another size; it is stopped.
+    /// Tells libvirt of a server of another size; one that runs grows first.
     pub(super) async fn resize(
         &self,
         work: &Work<'_>,
@@ -68,6 +70,11 @@ impl Inner {
         *home.placement = placement.clone();
         let machine = self.describe(&Work { home: &home, ..*work }).await?;
         let wire = self.wire.get().await?;
+        if let Some(domain) = find(&wire, work.server).await?
+            && state(&wire, &domain).await?.is_active()
+        {
+            self.step(Step::Grow, work.server, grow(&wire, &domain, size)).await?;
+        }
         self.step(Step::Define, work.server, self.define(&wire, &machine)).await.map(drop)
     }
 
@@ -192,6 +199,61 @@ async fn reach(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
             Err(fault) => return Err(libvirt(fault)),
         }
     }
+}
+
+/// A machine that runs has so many processors and so much memory, in MiB, from now on; it is asked
+/// whether it has. The guest is told to use them, as far as its agent answers: many do by themselves.
+async fn grow(
+    wire: &Connection,
+    domain: &Domain,
+    (vcpus, memory_mib): (u32, u64),
+) -> Result<(), DriverFault> {
+    let (is, wanted_kib) = (described(wire, domain, Affects::Live).await?, memory_mib << 10);
+    if is.vcpus < vcpus {
+        wire.set_vcpus(domain, vcpus, Affects::Live).await.map_err(libvirt)?;
+    }
+    if is.memory_kib < wanted_kib {
+        let memory = memory_device(wanted_kib - is.memory_kib);
+        wire.attach(domain, &memory, Affects::Live).await.map_err(libvirt)?;
+    }
+    let is = described(wire, domain, Affects::Live).await?;
+    if (is.vcpus, is.memory_kib) != (vcpus, wanted_kib) {
+        let what = format!("the machine has {} CPUs and {} KiB", is.vcpus, is.memory_kib);
+        return Err(DriverFault::Unexpected(what));
+    }
+    if let Err(fault) = bring_online(wire, domain).await {
+        tracing::info!(server = %domain.uuid, %fault, "the guest is not told of what was added");
+    }
+    Ok(())
+}
+
+/// Has the guest use every processor and every piece of memory that it has.
+async fn bring_online(wire: &Connection, domain: &Domain) -> Result<(), Fault> {
+    let ask = async |what: &str, arguments: Value| {
+        let command = json!({"execute": what, "arguments": arguments}).to_string();
+        let answer = wire.agent(domain, &command, AGENT_PATIENCE).await?;
+        Ok::<Value, Fault>(serde_json::from_str(&answer.unwrap_or_default()).unwrap_or_default())
+    };
+    for (list, set, name, id) in [
+        ("guest-get-vcpus", "guest-set-vcpus", "vcpus", "logical-id"),
+        ("guest-get-memory-blocks", "guest-set-memory-blocks", "mem-blks", "phys-index"),
+    ] {
+        let all = ask(list, json!({})).await?;
+        let off =
+            all["return"].as_array().into_iter().flatten().filter(|one| one["online"] == false);
+        let on: Vec<Value> = off.map(|one| json!({id: one[id], "online": true})).collect();
+        if !on.is_empty() {
+            ask(set, json!({name: on})).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Memory that is added to a guest's first cell, as libvirt is told of it.
+fn memory_device(kib: u64) -> String {
+    format!(
+        "<memory model='dimm'><target><size unit='KiB'>{kib}</size><node>0</node></target></memory>"
+    )
 }
 
 async fn ask_password(

@@ -45,6 +45,8 @@ pub enum Step {
     Resume,
     /// It has stopped.
     Stop,
+    /// A machine that runs has become larger.
+    Grow,
     /// libvirt knows it no more.
     Undefine,
     /// Its files are gone.
@@ -73,7 +75,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -93,6 +95,7 @@ impl Step {
         Self::Suspend,
         Self::Resume,
         Self::Stop,
+        Self::Grow,
         Self::Undefine,
         Self::Clear,
         Self::Unplug,

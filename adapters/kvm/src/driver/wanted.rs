@@ -16,7 +16,7 @@ use domain::{
         placement::{Architecture, Holding},
         server::{
             boot::BootDevice,
-            home::Home,
+            home::{Home, Spec},
             parts::{Disk, GroupRules, Nic},
         },
         storage::StorageId,
@@ -167,6 +167,7 @@ pub(super) fn description(
     machine.serial = Some(serial).filter(|path| path.len() <= SOCKET_BYTES_MAX);
     machine.page_kib = holding.page_kib.map(u64::from);
     machine.cells = cells(holding);
+    grows(&mut machine, &home.spec);
     machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();
     // What else the machine does is done on its own CPUs, and disturbs nobody.
     machine.emulator_pins = holding.cpus.iter().copied().collect();
@@ -187,6 +188,17 @@ pub(super) fn description(
     machine.spare_slots = used as u32 + OWN_SLOTS + SPARE_SLOTS;
     machine.position = position;
     Ok(machine)
+}
+
+/// The room that a server has to grow while it runs. What grows has a cell, to which it is added.
+fn grows(machine: &mut Description, spec: &Spec) {
+    machine.vcpus_max = spec.vcpus_max.unwrap_or_default().max(machine.vcpus);
+    let most = spec.memory_max_mib.map(|most| most << 10);
+    machine.memory_max_kib = most.filter(|most| *most > machine.memory_kib);
+    if machine.memory_max_kib.is_some() && machine.cells.is_empty() {
+        let vcpus = (0..machine.vcpus_max).collect();
+        machine.cells = vec![GuestCell { vcpus, memory_kib: machine.memory_kib, host_cell: None }];
+    }
 }
 
 /// The cells that the guest sees: those that its memory is bound to.

@@ -432,6 +432,21 @@ pub(crate) enum End {
     Fails,
 }
 
+impl Host {
+    /// An agent that ends at one point of an order, in this manner, and got there.
+    pub(crate) async fn cut(&self, end: End, at: (Step, Side), task: &HostTask) {
+        let stopper = Stopper::new(end, at);
+        let driver = self.driver_with(stopper.clone()).await;
+        tokio::select! {
+            done = driver.carry_out(task) => {
+                assert!(end == End::Fails && done.is_err(), "{at:?}: {done:?}");
+            }
+            () = stopper.stopped.notified() => {}
+        }
+        assert!(stopper.was_hit(), "{at:?}");
+    }
+}
+
 /// Ends an order at one point, once.
 pub(crate) struct Stopper {
     end: End,

@@ -74,6 +74,59 @@ async fn a_server_is_held_sized_otherwise_and_given_passwords() {
     server.removed(&driver, 13).await;
 }
 
+/// The same server, launched with room to grow.
+fn with_room(server: &Launch, vcpus_max: u32, memory_max_mib: u64) -> Launch {
+    let mut state = serde_json::to_value(&server.state).unwrap();
+    state["home"]["spec"]["vcpus_max"] = json!(vcpus_max);
+    state["home"]["spec"]["memory_max_mib"] = json!(memory_max_mib);
+    let mut with_room = server.clone();
+    with_room.state = serde_json::from_value(state).unwrap();
+    with_room
+}
+
+#[tokio::test]
+async fn a_server_that_runs_grows_and_its_guest_uses_what_was_added() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = host.driver().await;
+    let server = with_room(&host.launch(24, "sk-test-24", "#!/bin/sh\n"), 3, 512);
+    server.done(&driver, 1, Order::Launch {}).await;
+    let guest = Guest::ready(&host, server.id).await;
+    let boot = guest.run(BOOT).await;
+    let memory = async || {
+        let told = guest.run("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo").await;
+        told.parse::<u64>().unwrap() >> 10
+    };
+    assert_eq!(guest.run("nproc").await, "1");
+    let at_first = memory().await;
+
+    // Cut off before and after, it goes on from what is there.
+    let (larger, resize) = resized(&server, 2, 96 + 128);
+    drop(driver);
+    for end in [End::Dies, End::Fails] {
+        for side in [Side::Before, Side::After] {
+            host.cut(end, (Step::Grow, side), &server.order(2, &resize)).await;
+        }
+    }
+    let driver = host.driver().await;
+    for _ in 0..2 {
+        let machine = server.done(&driver, 2, resize.clone()).await;
+        assert_eq!((machine.power, machine.shape.as_str()), (Power::Running, "2x224"));
+    }
+    assert_eq!(guest.run("nproc").await, "2");
+    let now = memory().await;
+    assert!((at_first + 100..=at_first + 128).contains(&now), "{at_first} MiB, then {now}");
+    assert_eq!(guest.run(BOOT).await, boot, "it was not started again");
+    // Once more, from what it has come to have; and then it starts with all of it.
+    let (largest, resize) = resized(&larger, 3, 96 + 256);
+    assert_eq!(larger.done(&driver, 3, resize).await.shape, "3x352");
+    assert_eq!(guest.run("nproc").await, "3");
+    largest.done(&driver, 4, Order::Stop {}).await;
+    assert_eq!(largest.done(&driver, 5, Order::Start {}).await.shape, "3x352");
+    let guest = Guest::ready(&host, server.id).await;
+    assert_eq!(guest.run("nproc").await, "3");
+    server.removed(&driver, 6).await;
+}
+
 #[tokio::test]
 async fn a_server_is_rescued_from_memory_with_its_disks_and_comes_back_from_them() {
     let Some(host) = Host::of_tests().await else { return };

@@ -160,6 +160,8 @@ pub struct Description {
     pub vcpus: u32,
     /// Processors that it may come to have while it runs.
     pub vcpus_max: u32,
+    /// Memory that it may come to have while it runs, in KiB; none leaves it no room. It has a cell then.
+    pub memory_max_kib: Option<u64>,
     /// The size of the pages that its memory is made of, in KiB; none are the usual ones.
     pub page_kib: Option<u64>,
     /// Its cells; none when it sees one.
@@ -208,6 +210,7 @@ impl Description {
             memory_kib,
             vcpus,
             vcpus_max: vcpus,
+            memory_max_kib: None,
             page_kib: None,
             cells: Vec::new(),
             pins: BTreeMap::new(),

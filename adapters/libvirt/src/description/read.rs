@@ -177,6 +177,7 @@ impl Description {
         if let Some(current) = processors.attribute("current") {
             described.vcpus = current.parse().map_err(no)?;
         }
+        described.memory_max_kib = domain.at("maxMemory").and_then(|most| most.kib(None));
         described.virtualisation = match domain.attribute("type") {
             Some("kvm") => Virtualisation::Kvm,
             Some("test") => Virtualisation::Test,

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::Limit;
 
+/// How often memory can be added to a guest that runs, between two starts.
+const MEMORY_SLOTS: u32 = 16;
+
 /// Elements that are being written. What is written goes into memory, so nothing fails but what is
 /// not text, and everything here is text.
 struct Xml {
@@ -82,6 +85,10 @@ impl Description {
                 let name = [("xmlns:skyledger", Self::NAMESPACE), ("position", &position)];
                 xml.empty("skyledger:server", &name)
             })?;
+            if let Some(most) = self.memory_max_kib {
+                let slots = MEMORY_SLOTS.to_string();
+                xml.text("maxMemory", &[("slots", &slots), ("unit", "KiB")], &most.to_string())?;
+            }
             xml.text("memory", &[("unit", "KiB")], &self.memory_kib.to_string())?;
             if let Some(size) = self.page_kib {
                 xml.element("memoryBacking", &[], |xml| {

@@ -61,8 +61,15 @@ pub struct Spec {
     pub architecture: Architecture,
     /// Virtual CPUs, 1…8,192.
     pub vcpus: u32,
+    /// Virtual CPUs that it may come to have while it runs, up to 8,192; as many as it has when it is left
+    /// out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus_max: Option<u32>,
     /// Memory, at least 1 MiB.
     pub memory_mib: u64,
+    /// Memory that it may come to have while it runs; as much as it has when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max_mib: Option<u64>,
     /// The size of the huge pages it is to lie in, in KiB; none for ordinary memory.
     #[serde(default)]
     pub page_kib: Option<u32>,
@@ -270,6 +277,7 @@ impl Launch {
             let detail = "parts: nobody looked for what it is made of";
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
+        self.spec.check_growth()?;
         let placement = self
             .placement
             .as_deref()

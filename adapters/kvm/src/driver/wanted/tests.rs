@@ -73,7 +73,17 @@ fn a_state_is_one_machine() {
         launch["spec"]["page_kib"] = Value::Null;
     }))
     .unwrap();
+    let growing = machine(&home(|launch| {
+        launch["parts"] = json!({});
+        launch["placement"]["holding"] = json!({"server": id(9), "vcpus": 6, "memory_mib": 4096});
+        launch["spec"] = json!({
+            "vcpus": 6, "vcpus_max": 8, "memory_mib": 4096, "memory_max_mib": 8192,
+        });
+    }))
+    .unwrap();
+    assert_eq!(Description::read(&growing.xml()).unwrap(), growing);
     for (name, machine, expected) in [
+        ("growing.xml", growing, include_str!("growing.xml")),
         ("pinned.xml", pinned, include_str!("pinned.xml")),
         ("small.xml", small, include_str!("small.xml")),
     ] {
