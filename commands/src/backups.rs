@@ -189,28 +189,22 @@ impl Ledger {
     /// When the stores cannot be listed. One that cannot be ordered is left for the next time.
     pub async fn order_due_collections(&self) -> Result<usize, ViewFault> {
         let Some(kind) = kinds::by_name(BackupStore::KIND) else { return Ok(0) };
-        let mut query = Query::all().with("kind", BackupStore::KIND).with("status", "ready");
-        query.limit = Query::LIMIT_MAX;
+        let query = Query::all().with("kind", BackupStore::KIND).with("status", "ready");
         let (now, mut ordered) = (self.now(), 0);
-        loop {
-            let page = self.ports.views.list("inventory", &query).await?;
-            for row in page.rows.iter().filter(|row| is_due(&row.body, now)) {
-                let Ok(id) = row.key.parse::<Uuid>() else { continue };
-                let who = Self::system("schedule");
-                match self.submit(Submission::new(who, kind, id, "collect", json!({}))).await {
-                    Ok(_) => ordered += 1,
-                    // Another process was first, or it is not ready any more.
-                    Err(SubmitFault::Refused(_)) => {}
-                    Err(fault) => {
-                        tracing::warn!(store = %id, %fault, "a collection could not be ordered");
-                    }
+        let (rows, _) = self.rows(query).await?;
+        for row in rows.iter().filter(|row| is_due(&row.body, now)) {
+            let Ok(id) = row.key.parse::<Uuid>() else { continue };
+            let who = Self::system("schedule");
+            match self.submit(Submission::new(who, kind, id, "collect", json!({}))).await {
+                Ok(_) => ordered += 1,
+                // Another process was first, or it is not ready any more.
+                Err(SubmitFault::Refused(_)) => {}
+                Err(fault) => {
+                    tracing::warn!(store = %id, %fault, "a collection could not be ordered");
                 }
             }
-            match page.next {
-                Some(next) => query.token = Some(next),
-                None => return Ok(ordered),
-            }
         }
+        Ok(ordered)
     }
 }
 

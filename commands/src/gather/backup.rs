@@ -66,20 +66,15 @@ pub(super) async fn empty(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let head = ledger.ports.log.head().await.map_err(LoadFault::from)?.position;
     let views = &ledger.ports.views;
     views.reach_position(head, PATIENCE).await.map_err(|fault| unseen(&fault))?;
-    let mut query = Query::all().with("kind", Backup::KIND).with("gone", false);
-    query.limit = Query::LIMIT_MAX;
+    let query = Query::all().with("kind", Backup::KIND).with("gone", false);
+    let (rows, _) = ledger.rows(query).await.map_err(|fault| unseen(&fault))?;
     let store = gathering.id.to_string();
-    loop {
-        let page = views.list("inventory", &query).await.map_err(|fault| unseen(&fault))?;
-        let there = page.rows.iter().find(|row| row.body["state"]["store"] == store.as_str());
-        if let Some(backup) = there {
+    match rows.iter().find(|row| row.body["state"]["store"] == store.as_str()) {
+        Some(backup) => {
             let detail = format!("backup {} lies there; delete it first", backup.key);
-            return Err(Refusal::new(&codes::IN_USE, detail).into());
+            Err(Refusal::new(&codes::IN_USE, detail).into())
         }
-        match page.next {
-            Some(next) => query.token = Some(next),
-            None => return Ok(()),
-        }
+        None => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::host::{End, Guest, Host, Launch, Stopper};
+use crate::host::{End, Guest, Host, Launch};
 
 const ID: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0d15_0001);
 
@@ -151,17 +151,8 @@ async fn an_order_of_a_disk_that_ends_anywhere_is_done_once() {
         [(End::Dies, Side::Before), (End::Dies, Side::After), (End::Fails, Side::Before)]
     {
         let cut = async |lab: &Lab<'_>, order: Order, step: Step| {
-            let stopper = Stopper::new(end, (step, side));
-            let driver = host.driver_with(stopper.clone()).await;
             let task = lab.task(&order);
-            tokio::select! {
-                done = driver.carry_out(&task) => {
-                    assert!(end == End::Fails && done.is_err(), "{step:?}: {done:?}");
-                }
-                () = stopper.stopped.notified() => {}
-            }
-            assert!(stopper.was_hit(), "{step:?}");
-            drop(driver);
+            host.cut(end, (step, side), &task).await;
             let driver = host.driver().await;
             driver.carry_out(&task).await.unwrap();
             let census = driver.census().await.unwrap();

@@ -20,7 +20,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::host::{End, Guest, Host, Launch, Stopper};
+use crate::host::{End, Guest, Host, Launch};
 
 const STORE: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_5706);
 
@@ -221,14 +221,7 @@ async fn what_was_backed_up_while_it_ran_is_a_new_server_elsewhere_and_every_byt
         [(End::Dies, Side::Before), (End::Fails, Side::After), (End::Dies, Side::After)]
     {
         drop(driver);
-        let stopper = Stopper::new(end, (Step::Fill, side));
-        let ending = host.driver_with(stopper.clone()).await;
-        let task = copy_of.task(&web);
-        tokio::select! {
-            done = ending.carry_out(&task) => drop(done.unwrap_err()),
-            () = stopper.stopped.notified() => {}
-        }
-        drop(ending);
+        host.cut(end, (Step::Fill, side), &copy_of.task(&web)).await;
         driver = host.driver().await;
     }
     copy_of.done(&driver, &web).await;
@@ -315,13 +308,7 @@ async fn a_disk_is_restored_in_its_place_once_whatever_dies() {
         (End::Dies, Side::After, "kept"),
     ] {
         drop(driver);
-        let stopper = Stopper::new(end, (Step::Replace, side));
-        let ending = host.driver_with(stopper.clone()).await;
-        tokio::select! {
-            done = ending.carry_out(&task) => drop(done.unwrap_err()),
-            () = stopper.stopped.notified() => {}
-        }
-        drop(ending);
+        host.cut(end, (Step::Replace, side), &task).await;
         driver = host.driver().await;
         number += 2;
         web.done(&driver, number - 1, Order::Start {}).await;

@@ -8,7 +8,7 @@ use commands::ports::DriverFault;
 use domain::compute::server::{Order, Power, parts::Image};
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{End, Guest, Host, Launch, Stopper, seen};
+use crate::host::{End, Guest, Host, Launch, seen};
 
 /// The image of the tests with some bytes more: another one, from which a guest starts as well.
 fn another(host: &Host, server: &Launch) -> Image {
@@ -82,17 +82,7 @@ async fn a_rebuild_that_ends_anywhere_is_one_rebuild() {
             let before = machine().await;
             number += 1;
             let task = server.order(number, &rebuild(&image, true));
-            let stopper = Stopper::new(end, (step, side));
-            let driver = host.driver_with(stopper.clone()).await;
-            match end {
-                End::Fails => drop(driver.carry_out(&task).await.unwrap_err()),
-                End::Dies => tokio::select! {
-                    done = driver.carry_out(&task) => panic!("{step:?}: {done:?}"),
-                    () = stopper.stopped.notified() => {}
-                },
-            }
-            assert!(stopper.was_hit());
-            drop(driver);
+            host.cut(end, (step, side), &task).await;
             let driver = host.driver().await;
             let report = driver.carry_out(&task).await.unwrap();
             assert_eq!(seen(report, number).power, Power::Running, "{step:?} {side:?}");
