@@ -30,6 +30,7 @@ pub(super) async fn place(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     };
     // Before anything of the fleet is looked at, which is not theirs.
     gathering.principal.authorise(Role::Operator, launch.project)?;
+    launch.spec.check_growth()?;
     let request = launch.request(ServerId::new(gathering.id));
     let reaches_hosts = gathering.principal.reach.covers(None);
     let placement = gathering.ledger.place(&request).await.map_err(|fault| match fault {

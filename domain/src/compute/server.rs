@@ -865,6 +865,9 @@ impl Server {
     }
 
     fn see(&mut self, seen: Machine) {
+        if seen.power == Power::Stopped {
+            self.at_home(|home| home.may_have_grown = false);
+        }
         self.observation.seen = Some(seen);
         self.observation.gone = None;
     }
@@ -1098,7 +1101,11 @@ impl Decider for Server {
     fn evolve(mut self, event: Event) -> Self {
         match event {
             Event::Abandoned {} => {
-                self.at_home(|home| home.moving = None);
+                let grows = self.is_growing();
+                self.at_home(|home| {
+                    home.moving = None;
+                    home.may_have_grown |= grows;
+                });
                 self.orders.settle();
             }
             Event::AddressChangeOrdered { nic, found } => {

@@ -307,6 +307,18 @@ async fn a_server_that_runs_grows_as_far_as_it_was_started_with_room_for() {
     world.done(id, "resize", json!({"vcpus": 5})).await;
     world.same_as_census(host).await;
 
+    // A growth that is given up half way: its host keeps all of it until it stops.
+    world.hosts.break_next(HostStep::Resize, HostFault::Rejected("no free slots".into()));
+    world.done(id, "resize", json!({"memory_mib": 1_024})).await;
+    assert_eq!(world.status(id).await, "parked");
+    world.send("server", id, "abandon", json!({})).await.unwrap();
+    assert_eq!(world.status(id).await, "running");
+    assert_eq!(world.holding(host, id).await.memory_mib, 1_024);
+    world.done(id, "stop", json!({})).await;
+    assert_eq!(world.holding(host, id).await.memory_mib, 768);
+    world.done(id, "start", json!({})).await;
+    world.same_as_census(host).await;
+
     for (more, expected) in [
         (json!({"vcpus_max": 1}), "invalid-field"),
         (json!({"vcpus_max": 9_000}), "invalid-field"),

@@ -208,6 +208,10 @@ pub struct Home {
     /// Where it comes from and goes to, while it is on its way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Moving>,
+    /// Whether its machine may have more than is known of it, because a growth was given up half way: its
+    /// host keeps that for it until it stops.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_have_grown: bool,
     /// Whether nothing of it is left on any host.
     #[serde(default)]
     pub removed: bool,
@@ -309,6 +313,7 @@ impl Home {
             consoles: Vec::new(),
             rescue: None,
             moving: None,
+            may_have_grown: false,
             removed: false,
         })
     }

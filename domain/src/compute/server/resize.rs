@@ -29,7 +29,7 @@ impl Spec {
     ///
     /// # Errors
     /// `invalid-field`, and `unsupported` for what is bound to parts of its host.
-    pub(super) fn check_growth(&self) -> Result<(), Refusal> {
+    pub fn check_growth(&self) -> Result<(), Refusal> {
         let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
         if self.vcpus_max.is_none() && self.memory_max_mib.is_none() {
             return Ok(());
@@ -141,6 +141,13 @@ impl Server {
         Ok(vec![Event::ResizeOrdered { vcpus, memory_mib, placement }])
     }
 
+    /// Whether it runs, and is to become larger.
+    pub(super) fn is_growing(&self) -> bool {
+        let out = self.orders.out.as_ref().map(|out| &out.order);
+        let runs = self.observation.seen.as_ref().is_some_and(|is| is.power == Power::Running);
+        runs && matches!(out, Some(Order::Resize { .. }))
+    }
+
     /// What its host is to keep for it after this fact, if that changes.
     pub(super) fn kept_after(&self, event: &Event) -> Option<Holding> {
         let home = self.home.as_ref()?;
@@ -152,7 +159,14 @@ impl Server {
             (Event::Confirmed { .. }, Some(Order::Resize { placement, .. })) => {
                 Some(placement.holding.clone())
             }
+            // Some of it may have been added.
+            (Event::Abandoned {}, Some(Order::Resize { .. })) if self.is_growing() => None,
             (Event::Abandoned {}, Some(Order::Resize { .. })) => {
+                Some(home.placement.holding.clone())
+            }
+            (Event::Confirmed { seen, .. } | Event::Observed { seen, .. }, _)
+                if home.may_have_grown && seen.power == Power::Stopped =>
+            {
                 Some(home.placement.holding.clone())
             }
             _ => None,
