@@ -26,6 +26,8 @@ use super::{
 
 /// How long the agent of a guest that runs may take for an answer.
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a guest may take to see what was added to its machine.
+const SEEN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the small system of a rescue may take until its agent answers.
 const RESCUE_PATIENCE: Duration = Duration::from_mins(3);
 /// Between two questions whether it does: nothing tells of it.
@@ -221,32 +223,48 @@ async fn grow(
         let what = format!("the machine has {} CPUs and {} KiB", is.vcpus, is.memory_kib);
         return Err(DriverFault::Unexpected(what));
     }
-    if let Err(fault) = bring_online(wire, domain).await {
+    if let Err(fault) = bring_online(wire, domain, (vcpus, memory_mib)).await {
         tracing::info!(server = %domain.uuid, %fault, "the guest is not told of what was added");
     }
     Ok(())
 }
 
-/// Has the guest use every processor and every piece of memory that it has.
-async fn bring_online(wire: &Connection, domain: &Domain) -> Result<(), Fault> {
+/// Has the guest use so many processors and so much memory. It sees what was added a little later than its
+/// machine has it, and a guest that never does is left alone.
+async fn bring_online(wire: &Connection, domain: &Domain, size: (u32, u64)) -> Result<(), Fault> {
     let ask = async |what: &str, arguments: Value| {
         let command = json!({"execute": what, "arguments": arguments}).to_string();
         let answer = wire.agent(domain, &command, AGENT_PATIENCE).await?;
-        Ok::<Value, Fault>(serde_json::from_str(&answer.unwrap_or_default()).unwrap_or_default())
+        let answer: Value = serde_json::from_str(&answer.unwrap_or_default()).unwrap_or_default();
+        Ok::<Value, Fault>(answer["return"].clone())
     };
-    for (list, set, name, id) in [
-        ("guest-get-vcpus", "guest-set-vcpus", "vcpus", "logical-id"),
-        ("guest-get-memory-blocks", "guest-set-memory-blocks", "mem-blks", "phys-index"),
-    ] {
-        let all = ask(list, json!({})).await?;
-        let off =
-            all["return"].as_array().into_iter().flatten().filter(|one| one["online"] == false);
-        let on: Vec<Value> = off.map(|one| json!({id: one[id], "online": true})).collect();
-        if !on.is_empty() {
-            ask(set, json!({name: on})).await?;
+    let until = Instant::now() + SEEN_PATIENCE;
+    loop {
+        let mut seen = Vec::with_capacity(2);
+        for (list, set, name, id) in [
+            ("guest-get-vcpus", "guest-set-vcpus", "vcpus", "logical-id"),
+            ("guest-get-memory-blocks", "guest-set-memory-blocks", "mem-blks", "phys-index"),
+        ] {
+            let all = ask(list, json!({})).await?;
+            let all = all.as_array().map(Vec::as_slice).unwrap_or_default();
+            seen.push(all.len() as u64);
+            let off = all.iter().filter(|one| one["online"] == false);
+            let on: Vec<Value> = off.map(|one| json!({id: one[id], "online": true})).collect();
+            if !on.is_empty() {
+                ask(set, json!({name: on})).await?;
+            }
         }
+        let block = ask("guest-get-memory-block-info", json!({})).await?;
+        let memory = block["size"].as_u64().unwrap_or_default().saturating_mul(seen[1]);
+        if seen[0] >= u64::from(size.0) && memory >= size.1 << 20 {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            tracing::info!(server = %domain.uuid, "the guest does not see all that was added");
+            return Ok(());
+        }
+        sleep(ASK_AGAIN).await;
     }
-    Ok(())
 }
 
 /// Memory that is added to a guest's first cell, as libvirt is told of it.

@@ -138,12 +138,6 @@ async fn what_can_never_run_says_why_and_leaves_nothing() {
     let other = "0".repeat(64);
     for (server, why) in [
         (change(&|home| home["parts"]["image"]["size_mib"] = 1.into()), "more than"),
-        (
-            change(&|home| {
-                home["parts"]["nics"][0]["medium"] = serde_json::json!({"vlan": {"id": 7}});
-            }),
-            "VLANs",
-        ),
         (change(&|home| home["parts"]["nics"][0]["bridge"] = "lo".into()), "is no bridge"),
         (
             change(&|home| home["parts"]["image"]["sha256"] = other.as_str().into()),
