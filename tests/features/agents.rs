@@ -691,6 +691,10 @@ async fn an_agent_brings_consoles_and_they_go_with_it() {
     assert_eq!(serial.ended().await, ConsoleEnd::HostClosed);
     // Another agent, and there is a console again.
     let _second = site.agent().await;
+    // The log knows of it first, and the desk a moment later.
+    let epoch = site.state().await.epoch;
+    let heard = || ledger.desk.heard(site.host);
+    world.when(async || heard().is_some_and(|heard| heard.epoch == epoch)).await;
     let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
     serial.reads("login: ").await;
     server.kill().await;

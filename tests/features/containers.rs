@@ -115,7 +115,8 @@ async fn pods_cost_the_larger_of_what_they_ask_and_take_while_they_run() {
         otherwise: None,
     };
     let begin = world.clock.now() + TimeDelta::hours(1);
-    let begin = DateTime::from_timestamp(begin.timestamp(), 0).unwrap();
+    // A whole hour: days are measured one by one, and midnight is to leave no thirds of hours.
+    let begin = DateTime::from_timestamp(begin.timestamp() / 3_600 * 3_600, 0).unwrap();
     let bills = import(&world, id, &cluster, &file(begin)).await;
     assert!(bills.iter().all(|bill| bill.changed));
 
