@@ -44,18 +44,7 @@ const SIMULATED: (u32, u32, u64) = (2, 8, 32_768);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Means {
     /// The machine's own libvirt daemon and tools.
-    Libvirt {
-        /// The daemon's socket; its usual place when it is left out.
-        socket: Option<PathBuf>,
-        /// What the host reaches besides: segments, for instance.
-        labels: BTreeSet<String>,
-        /// Folders that other hosts reach as well.
-        storages: Vec<PathBuf>,
-        /// Volume groups that disks may lie in.
-        volume_groups: Vec<String>,
-        /// How other hosts reach it, where it takes servers that run there.
-        reached: Option<driver::Reached>,
-    },
+    Libvirt(Libvirt),
     /// Nothing real: a host in memory, kept on a file.
     Simulated {
         /// How long each part of an order takes.
@@ -63,20 +52,44 @@ pub(crate) enum Means {
     },
 }
 
+/// The machine's own libvirt daemon and tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Libvirt {
+    /// The daemon's socket; its usual place when it is left out.
+    pub(crate) socket: Option<PathBuf>,
+    /// What the host reaches besides: segments, for instance.
+    pub(crate) labels: BTreeSet<String>,
+    /// Folders that other hosts reach as well.
+    pub(crate) storages: Vec<PathBuf>,
+    /// Volume groups that disks may lie in.
+    pub(crate) volume_groups: Vec<String>,
+    /// How other hosts reach it, where it takes servers that run there.
+    pub(crate) reached: Option<driver::Reached>,
+}
+
+impl Libvirt {
+    /// How the host is worked for, with its files in this folder.
+    pub(crate) fn options(&self, folder: &Path) -> Result<driver::Options> {
+        let folder = std::path::absolute(folder).context("the data folder")?;
+        let mut options = driver::Options::new(folder);
+        if let Some(socket) = &self.socket {
+            options.libvirt.socket.clone_from(socket);
+        }
+        options.labels.clone_from(&self.labels);
+        options.storages.clone_from(&self.storages);
+        let groups = VolumeGroups::new(self.volume_groups.clone());
+        options.volume_groups = groups.context("--volume-group")?;
+        options.reached.clone_from(&self.reached);
+        Ok(options)
+    }
+}
+
 /// The host as its agent reaches it; its files are in this folder.
 pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Arc<dyn LocalHost>> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     match means {
-        Means::Libvirt { socket, labels, storages, volume_groups, reached } => {
-            let folder = std::path::absolute(folder).context("the data folder")?;
-            let mut options = driver::Options::new(folder);
-            options.libvirt.socket = socket.clone().unwrap_or(options.libvirt.socket);
-            options.labels.clone_from(labels);
-            options.storages.clone_from(storages);
-            let groups = VolumeGroups::new(volume_groups.clone());
-            options.volume_groups = groups.context("--volume-group")?;
-            options.reached.clone_from(reached);
-            let host = KvmHost::open(options).await.context("the host")?;
+        Means::Libvirt(own) => {
+            let host = KvmHost::open(own.options(folder)?).await.context("the host")?;
             host.guard().await.context("the rules of the host's servers")?;
             let changes = Mutex::new(host.changes());
             Ok(Arc::new(Kvm(host, changes)))

@@ -88,20 +88,10 @@ impl Ledger {
     }
 }
 
-/// Why a look at the hosts that are drained came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum DrainerFault {
-    /// The inventory cannot be read.
-    #[error(transparent)]
-    View(#[from] ViewFault),
-    /// What is on a host cannot be read.
-    #[error(transparent)]
-    Drain(#[from] DrainFault),
-}
-
 /// How often a server was sent away, and when it is again if it is still there.
 #[derive(Clone, Copy, Debug)]
 struct Tried {
+    host: Uuid,
     times: u32,
     again: DateTime<Utc>,
 }
@@ -121,15 +111,23 @@ impl Drainer {
     /// Looks once, and gives how many servers were sent away.
     ///
     /// # Errors
-    /// When it is not known what is drained. A server that cannot be sent away is left for a later look.
-    pub async fn pass(&mut self) -> Result<usize, DrainerFault> {
+    /// When it is not known what is drained. A host that cannot be looked at and a server that cannot be
+    /// sent away are left for a later look.
+    pub async fn pass(&mut self) -> Result<usize, ViewFault> {
         let head = self.ledger.ports.log.head().await.map_err(ViewFault::from)?.position;
         self.ledger.ports.views.reach_position(head, PATIENCE).await?;
         let query = Query::all().with("kind", Host::KIND).with("status", "draining");
         let (mut there, mut sent) = (BTreeMap::new(), 0);
         for row in self.ledger.rows(query).await?.0 {
             let Ok(host) = row.key.parse::<Uuid>() else { continue };
-            sent += self.empty(host, &mut there).await?;
+            match self.empty(host, &mut there).await {
+                Ok(some) => sent += some,
+                // The others are looked at all the same, and it the next time.
+                Err(fault) => {
+                    tracing::warn!(%host, %fault, "a host that is drained cannot be looked at");
+                    there.extend(self.tried.iter().filter(|(_, tried)| tried.host == host));
+                }
+            }
         }
         self.tried = there;
         Ok(sent)
@@ -164,7 +162,7 @@ impl Drainer {
             }
             let times = before.map_or(0, |before| before.times) + 1;
             let pause = AGAIN.saturating_mul(1 << (times - 1).min(10)).min(AGAIN_MAX);
-            there.insert(leaving.server, Tried { times, again: now + pause });
+            there.insert(leaving.server, Tried { host, times, again: now + pause });
         }
         Ok(sent)
     }

@@ -1,11 +1,14 @@
 //! `skyledger agent`: works for one host until it is told to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use adapters_agent::{Agent, AgentFault, ConnectFault, EpochFile, HttpLine, LineFault, Options};
 use adapters_console::exit::Exit;
 use adapters_http::problem;
-use adapters_kvm::driver::Reached;
+use adapters_kvm::{
+    check::{Finding, Standing},
+    driver::Reached,
+};
 
 use super::{Failure, grammar::AgentOptions, runtime};
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     config::Config,
     connection::Connection,
     edge::SystemClock,
-    local_host::{self, Means},
+    local_host::{self, Libvirt, Means},
     telemetry,
 };
 
@@ -57,6 +60,9 @@ pub(super) fn run(options: AgentOptions, connection: &Connection) -> Result<Exit
 }
 
 async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Failure> {
+    if options.check {
+        return check(&options).await;
+    }
     let mut stop = std::pin::pin!(signalled());
     let line = {
         let mut connecting = std::pin::pin!(connect(&options, connection));
@@ -69,10 +75,7 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
     let means = if options.simulated {
         Means::Simulated { pause: Duration::from_millis(options.simulated_pause_ms) }
     } else {
-        let labels = options.label.iter().cloned().collect();
-        let (socket, storages) = (options.libvirt.clone(), options.storage.clone());
-        let (volume_groups, reached) = (options.volume_group.clone(), reached(&options));
-        Means::Libvirt { socket, labels, storages, volume_groups, reached }
+        Means::Libvirt(libvirt(&options))
     };
     let local = local_host::reach(&means, host, &options.data).await?;
     let epoch_file = Some(EpochFile::within(&options.data).map_err(AgentFault::Epoch)?);
@@ -85,6 +88,29 @@ async fn work(options: AgentOptions, connection: &Connection) -> Result<Exit, Fa
     };
     agent.run(stopped).await?;
     Ok(Exit::Ok)
+}
+
+fn libvirt(options: &AgentOptions) -> Libvirt {
+    Libvirt {
+        socket: options.libvirt.clone(),
+        labels: options.label.iter().cloned().collect(),
+        storages: options.storage.clone(),
+        volume_groups: options.volume_group.clone(),
+        reached: reached(options),
+    }
+}
+
+/// Says what this machine has of all that servers need, and what to do about the rest.
+async fn check(options: &AgentOptions) -> Result<Exit, Failure> {
+    let found = adapters_kvm::check::check(&libvirt(options).options(&options.data)?).await;
+    let width = found.iter().map(|one| one.what.len()).max().unwrap_or_default();
+    let mut lines = String::new();
+    for Finding { what, standing, detail } in &found {
+        let _ = writeln!(lines, "{standing:<7}  {what:<width$}  {detail}");
+    }
+    print!("{lines}");
+    let missing = found.iter().any(|one| one.standing == Standing::Missing);
+    Ok(if missing { Exit::Fault } else { Exit::Ok })
 }
 
 /// How other hosts reach this one, where it takes servers that run there.

@@ -57,6 +57,7 @@ pub(crate) enum Command {
         skyledger token create kvm-1 --host kvm-1             a token for that agent alone\n  \
         skyledger agent --server https://ledger:7878 --token-file /etc/skyledger/token \\\n      \
         --data /var/lib/skyledger-agent\n  \
+        skyledger agent --check                               whether this machine has all it needs\n  \
         skyledger agent --simulated                           a host in memory, for trials")]
     Agent(AgentOptions),
     /// Whose costs are: every line placed by a rule set, what is shared spread
@@ -163,7 +164,7 @@ pub(crate) enum Command {
     /// Which servers of a host can go elsewhere, where to, and what is in the way of the others
     #[command(
         after_help = "Nothing is ordered by it: `do host drain` lets them go. Obstacles: bound, \
-        deleted, devices, local-disks, moving, no-room, order, rescued.\n\nExamples:\n  \
+        deleted, devices, local-disks, may-have-grown, moving, no-room, order, rescued.\n\nExamples:\n  \
         skyledger drain kvm-1\n  skyledger do host drain kvm-1\n  skyledger drain kvm-1 -o json"
     )]
     Drain(Drain),
@@ -1204,6 +1205,10 @@ pub(crate) struct Serve {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AgentOptions {
+    /// Say what this machine has of all that servers need, and what to do about the rest; nothing is
+    /// changed (a machine without disks runs for two seconds), and neither a server nor a token is needed
+    #[arg(long, conflicts_with_all = ["host", "simulated", "token_file"])]
+    pub(crate) check: bool,
     /// The host, by id or name; a token of its agent knows it
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,

@@ -8,7 +8,7 @@ use super::{Failure, grammar::Serve, runtime};
 use crate::{
     compose::{self, Manner},
     config::Config,
-    local_host::{Means, OwnHost},
+    local_host::{Libvirt, Means, OwnHost},
     telemetry,
 };
 
@@ -47,7 +47,13 @@ pub(super) fn run(serve: Serve) -> Result<Exit, Failure> {
     } else {
         let (labels, storages) = (BTreeSet::new(), serve.storage);
         let volume_groups = serve.volume_group;
-        Means::Libvirt { socket: serve.libvirt, labels, storages, volume_groups, reached: None }
+        Means::Libvirt(Libvirt {
+            socket: serve.libvirt,
+            labels,
+            storages,
+            volume_groups,
+            reached: None,
+        })
     };
     let manner = Manner {
         own_host: serve.local_host.map(|name| OwnHost { name, means }),

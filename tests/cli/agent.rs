@@ -285,6 +285,18 @@ fn guests(folder: &Path) -> usize {
     lines.filter(|line| line.contains(qemu) && line.contains(&folder)).count()
 }
 
+#[test]
+fn a_machine_is_looked_at_without_a_server_and_what_it_misses_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, socket) = (folder.path().join("data"), folder.path().join("no-socket"));
+    let (data, socket) = (data.to_str().unwrap(), socket.to_str().unwrap());
+    let looked = super::run(&["agent", "--check", "--data", data, "--libvirt", socket]);
+    assert_eq!(looked.code, 1, "{}{}", looked.out, looked.err);
+    says(&looked.out, &["good     ip", "missing  libvirt", "no-socket", "start libvirtd"]);
+    assert!(!Path::new(data).exists(), "nothing is made by a look");
+    assert_eq!(super::run(&["agent", "--check", "--simulated"]).code, 2);
+}
+
 /// The whole way, on a real libvirt with QEMU: the agent is killed in the middle of a launch and of a
 /// removal.
 #[test]

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # A host for tests: a libvirt daemon with its QEMU driver, and a tiny guest to run on it.
 #
-#   tests/servers/kvm.sh start CACHE_DIR   starts it if it is not running, prints its folder
-#   tests/servers/kvm.sh stop  CACHE_DIR   stops it, and all that it runs
+#   tests/servers/kvm.sh start CACHE_DIR [NAME]   starts it if it is not running, prints its folder
+#   tests/servers/kvm.sh stop  CACHE_DIR [NAME]   stops it, and all that it runs
+#
+# Each NAME is a host of its own, beside the one without; the guest is the same.
 #
 # CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
 # folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
@@ -23,13 +25,15 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,25s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
 cache=$(cd "$2" && pwd)/kvm
 mkdir -p "$cache"
-state=$cache/host
+case $verb in
+start | stop) state=$cache/host${3:+-$3} ;;
+esac
 guest=$cache/guest
 switch=$cache/switch
 # Goes up with every change of how the guest is made.

@@ -68,7 +68,7 @@ fn median(times: &mut [Duration]) -> f64 {
 }
 
 async fn measure(folder: PathBuf, rounds: usize) {
-    let host = Host::at(folder.clone()).await;
+    let host = Host::at(folder.clone());
     let driver = host.driver().await;
     let server = host.launch(30, "lab", "#!/bin/sh\n");
     let name = format!("sk-{}", server.id);

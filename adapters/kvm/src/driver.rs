@@ -170,6 +170,15 @@ impl Options {
     }
 }
 
+/// What runs servers on this machine, found out by a start.
+///
+/// # Errors
+/// libvirt cannot be asked, or the processor is of no kind that servers run on.
+pub async fn virtualisation(wire: &Connection) -> Result<Virtualisation, DriverFault> {
+    let architecture = observe::topology::read(&Tree::at("/"))?.architecture()?;
+    virtualisation::probe(wire, architecture).await
+}
+
 /// What a server does, as its host sees it: what the server's `notice` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Seen {
@@ -341,10 +350,8 @@ impl Inner {
     /// What runs servers here.
     async fn virtualisation(&self) -> Result<Virtualisation, DriverFault> {
         let find_out = || async {
-            let look = || observe::topology::read(&Tree::at("/"))?.architecture();
-            let architecture = look()?;
             let wire = self.wire.get().await?;
-            virtualisation::probe(&wire, architecture).await
+            virtualisation(&wire).await
         };
         self.virtualisation.get_or_try_init(find_out).await.copied()
     }

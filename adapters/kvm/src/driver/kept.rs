@@ -130,7 +130,9 @@ impl KvmHost {
         let of = Of { server: server.unwrap_or(snapshot.disk), disk: snapshot.disk };
         match order {
             snapshot::Order::Take {} => self.take_snapshot(of, id).await?,
-            snapshot::Order::RollBack {} => self.roll_back(of, id).await?,
+            snapshot::Order::RollBack {} => {
+                self.roll_back_by(of, id, server.map(|_| number)).await?;
+            }
             snapshot::Order::Remove {} => {
                 self.delete_snapshot(of, id).await?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });

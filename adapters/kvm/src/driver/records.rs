@@ -45,6 +45,9 @@ pub(super) struct Record {
     /// Disks that were made what a backup says, with the number of the order that was done by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) restored: BTreeMap<Uuid, u64>,
+    /// Snapshots that disks were taken back to, with the number of the order that was done by last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) rolled_back: BTreeMap<Uuid, u64>,
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,

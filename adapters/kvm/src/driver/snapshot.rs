@@ -150,7 +150,26 @@ impl KvmHost {
     /// # Errors
     /// The server runs, there is no such snapshot; libvirt's or the host's.
     pub async fn roll_back(&self, of: Of, snapshot: Uuid) -> Result<(), DriverFault> {
+        self.roll_back_by(of, snapshot, None).await
+    }
+
+    /// The same by an order of this number. That it was done is written down beside the server: an agent that
+    /// dies afterwards does not do it once more to what was written on the disk since.
+    ///
+    /// # Errors
+    /// As [`Self::roll_back`].
+    pub async fn roll_back_by(
+        &self,
+        of: Of,
+        snapshot: Uuid,
+        by: Option<u64>,
+    ) -> Result<(), DriverFault> {
         let _turn = self.inner.turn(of.server).await;
+        let written = self.inner.records.read(of.server).await?;
+        let done = written.as_ref().and_then(|record| record.rolled_back.get(&snapshot).copied());
+        if by.is_some() && done == by {
+            return Ok(());
+        }
         let wire = self.inner.wire.get().await?;
         if let Some(domain) = find(&wire, of.server).await? {
             if state(&wire, &domain).await?.is_active() {
@@ -160,8 +179,16 @@ impl KvmHost {
             // They say nothing of what going back changes.
             self.forget_changes(of.disk, &wire, &domain).await?;
         }
-        let back = async { Ok(self.inner.storage.roll_back(of.disk, snapshot).await?) };
-        self.inner.step(Step::RollBack, of.server, back).await.map(drop)
+        let back = async {
+            self.inner.storage.roll_back(of.disk, snapshot).await?;
+            if let Some(number) = by {
+                let mut record = written.unwrap_or_default();
+                record.rolled_back.insert(snapshot, number);
+                self.inner.records.write(of.server, &record).await?;
+            }
+            Ok(())
+        };
+        self.inner.step(Step::RollBack, of.server, back).await
     }
 
     /// Makes a disk with all that a disk of a server that does not run was at a snapshot.

@@ -70,7 +70,11 @@ impl Shared {
     }
 }
 
-async fn read(root: &Path) -> Result<StorageId, StorageFault> {
+/// The id of the storage that is mounted here.
+///
+/// # Errors
+/// None is, or its id does not read.
+pub async fn read(root: &Path) -> Result<StorageId, StorageFault> {
     let marker = root.join(MARKER);
     let text = match fs::read_to_string(&marker).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -133,6 +133,11 @@ impl VolumeGroups {
         Ok(Self { names, ..Self::default() })
     }
 
+    /// What they are called.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// With other settings of LVM, and with something else that makes devices, in a folder of this
     /// shape: `<devices>/<group>/<volume>`.
     #[must_use]

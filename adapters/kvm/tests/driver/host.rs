@@ -3,7 +3,7 @@
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use domain::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 /// How long anything may take on a machine that has other things to do.
@@ -34,8 +34,25 @@ pub(crate) const PASSWORD: &str = "correct: horse, battery";
 /// What the guest's agent hands a name and a password to: the guest has no program that takes them.
 pub(crate) const CHPASSWD: &str = "#!/bin/busybox sh\nexec cat >>/run/passwords\n";
 
-/// One test at a time: each takes a whole processor while its guest starts.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// As many tests at a time as there are hosts: each takes a whole processor while its guest starts.
+static HOSTS: OnceLock<Hosts> = OnceLock::new();
+
+struct Hosts {
+    turns: Semaphore,
+    free: Mutex<Vec<PathBuf>>,
+}
+
+impl Hosts {
+    fn with(folder: String) -> Self {
+        let second = std::env::var("SKYLEDGER_TEST_KVM_SECOND").ok();
+        let free: Vec<PathBuf> = second.into_iter().chain([folder]).map(Into::into).collect();
+        Self { turns: Semaphore::new(free.len()), free: Mutex::new(free) }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A host for a test alone.
 pub(crate) struct Host {
@@ -43,7 +60,8 @@ pub(crate) struct Host {
     /// Where the driver keeps its files.
     pub(crate) data: TempDir,
     pub(crate) stop_patience: Duration,
-    _turn: MutexGuard<'static, ()>,
+    /// Of one of those that `./test` started.
+    turn: Option<SemaphorePermit<'static>>,
 }
 
 impl Host {
@@ -57,14 +75,18 @@ impl Host {
             said.unwrap();
             return None;
         }
-        Some(Self::at(folder.into()).await)
+        let hosts = HOSTS.get_or_init(|| Hosts::with(folder));
+        let turn = hosts.turns.acquire().await.unwrap();
+        let folder = hosts.free().pop().unwrap();
+        let mut host = Self::at(folder);
+        host.turn = Some(turn);
+        Some(host)
     }
 
     /// The host that was started with this folder.
-    pub(crate) async fn at(folder: PathBuf) -> Self {
-        let turn = TURN.lock().await;
+    pub(crate) fn at(folder: PathBuf) -> Self {
         let data = tempfile::tempdir_in(folder.join("disks")).unwrap();
-        Self { folder, data, stop_patience: PATIENCE, _turn: turn }
+        Self { folder, data, stop_patience: PATIENCE, turn: None }
     }
 
     /// Everything that was started with it.
@@ -234,6 +256,10 @@ impl Drop for Host {
     fn drop(&mut self) {
         for folder in [self.folder.clone(), self.folder.join("peer")] {
             clear(&folder);
+        }
+        // Before the turn ends, which is when this has been done.
+        if let Some(hosts) = HOSTS.get().filter(|_| self.turn.is_some()) {
+            hosts.free().push(self.folder.clone());
         }
     }
 }
@@ -451,13 +477,13 @@ impl Host {
 pub(crate) struct Stopper {
     end: End,
     at: (Step, Side),
-    hit: SyncMutex<bool>,
+    hit: Mutex<bool>,
     pub(crate) stopped: tokio::sync::Notify,
 }
 
 impl Stopper {
     pub(crate) fn new(end: End, at: (Step, Side)) -> Arc<Self> {
-        Arc::new(Self { end, at, hit: SyncMutex::new(false), stopped: tokio::sync::Notify::new() })
+        Arc::new(Self { end, at, hit: Mutex::new(false), stopped: tokio::sync::Notify::new() })
     }
 
     pub(crate) fn was_hit(&self) -> bool {

@@ -1,6 +1,9 @@
 //! A server's life, as it is seen from inside the guest and from outside.
 
-use adapters_kvm::driver::{Census, Seen};
+use adapters_kvm::{
+    check::{self, Standing},
+    driver::{Census, Seen},
+};
 use domain::compute::server::{Order, Power};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -121,6 +124,29 @@ async fn a_guest_that_does_not_care_loses_its_power_and_another_agent_waits() {
     // What is not there cannot be seen, and is not made by the way.
     let fault = driver.carry_out(&server.order(4, &Order::Stop {})).await.unwrap_err();
     assert!(matches!(fault, commands::ports::DriverFault::NotFound(_)), "{fault}");
+}
+
+#[tokio::test]
+async fn what_a_host_needs_is_looked_at_before_it_works() {
+    let Some(host) = Host::of_tests().await else { return };
+    let found = check::check(&host.options()).await;
+    let of = |what: &str| found.iter().find(|one| one.what.starts_with(what)).unwrap();
+    for what in
+        ["root", "ip", "nft", "qemu-img", "qemu-nbd", "tc", "libvirt", "QEMU", "data folder"]
+    {
+        assert_eq!(of(what).standing, Standing::Good, "{:?}", of(what));
+    }
+    assert!(of("virtualisation").standing <= Standing::Poor, "{found:?}");
+    assert!(found.iter().all(|one| !one.what.starts_with("volume group")), "{found:?}");
+
+    // What it was told of and is not there is missing, as is a daemon that does not listen.
+    let mut options = host.options();
+    options.storages = vec![host.data.path().join("not-mounted")];
+    options.libvirt.socket = host.data.path().join("no-socket");
+    let found = check::check(&options).await;
+    let missing = found.iter().filter(|one| one.standing == Standing::Missing);
+    let missing: Vec<_> = missing.map(|one| one.what.split(' ').next().unwrap()).collect();
+    assert_eq!(missing, ["libvirt", "storage"], "{found:?}");
 }
 
 #[tokio::test]

@@ -60,12 +60,12 @@ async fn a_server_goes_back_to_a_snapshot_that_was_taken_while_it_ran() {
         let stopper = Stopper::new(End::Dies, (Step::RollBack, side));
         let dying = host.driver_with(stopper.clone()).await;
         tokio::select! {
-            done = dying.roll_back(root, ONE) => panic!("{done:?}"),
+            done = dying.roll_back_by(root, ONE, Some(1)) => panic!("{done:?}"),
             () = stopper.stopped.notified() => {}
         }
         drop(dying);
         driver = host.driver().await;
-        driver.roll_back(root, ONE).await.unwrap();
+        driver.roll_back_by(root, ONE, Some(1)).await.unwrap();
     }
     let missing = driver.roll_back(root, Uuid::from_u128(9)).await.unwrap_err();
     assert!(matches!(missing, DriverFault::Rejected(_)), "{missing}");
@@ -77,6 +77,10 @@ async fn a_server_goes_back_to_a_snapshot_that_was_taken_while_it_ran() {
     server.done(&driver, 3, Order::Start {}).await;
     let guest = Guest::ready(&host, server.id).await;
     assert_eq!(guest.run("cat /state/note").await, "first");
+    // The order is done once, whatever becomes of what its agent said; another is another.
+    driver.roll_back_by(root, ONE, Some(1)).await.unwrap();
+    let runs = driver.roll_back_by(root, ONE, Some(2)).await.unwrap_err();
+    assert!(matches!(&runs, DriverFault::Rejected(why) if why.contains("stop it first")), "{runs}");
     driver.delete_snapshot(root, ONE).await.unwrap();
     assert_eq!(driver.snapshots(root).await.unwrap(), [TWO]);
     server.removed(&driver, 4).await;

@@ -6,6 +6,7 @@
 //! else's, what both know.
 
 mod consoles;
+mod owner;
 mod read;
 mod write;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 pub use consoles::{Consoles, Screen};
+pub use owner::Owner;
 
 use crate::Limits;
 

@@ -47,6 +47,11 @@ impl Node {
     }
 
     pub(super) fn parse(xml: &str) -> Result<Self, NotADescription> {
+        Self::parse_as("domain", xml)
+    }
+
+    /// The element of this name that a document is.
+    pub(super) fn parse_as(name: &str, xml: &str) -> Result<Self, NotADescription> {
         let mut reader = NsReader::from_str(xml);
         let mut open = vec![Self::default()];
         loop {
@@ -95,11 +100,11 @@ impl Node {
             }
         }
         let root = open.pop().filter(|_| open.is_empty());
-        let root = root.and_then(|root| root.inner.into_iter().find(|one| one.name == "domain"));
-        root.ok_or_else(|| no("it is not a domain's"))
+        let root = root.and_then(|root| root.inner.into_iter().find(|one| one.name == name));
+        root.ok_or_else(|| no(format!("it is not a {name}'s")))
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
         self.inner.iter().filter(move |one| one.name == name && !one.is_ours)
     }
 
@@ -114,7 +119,7 @@ impl Node {
         self.attributes.get(name).map(String::as_str)
     }
 
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         self.text.trim()
     }
 

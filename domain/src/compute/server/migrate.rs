@@ -131,6 +131,11 @@ impl Home {
             let detail = "it is bound to cells or CPUs of this host: stop it first";
             found.push(("bound", detail.to_owned()));
         }
+        if live && self.may_have_grown {
+            let detail =
+                "some of a size that was given up may have been added to it: stop it first";
+            found.push(("may-have-grown", detail.to_owned()));
+        }
         found
     }
 
@@ -351,6 +356,8 @@ impl Server {
                 self.at_home(|home| {
                     home.placement = to;
                     (home.moving, home.rescue) = (None, None);
+                    // It is started anew there.
+                    home.may_have_grown = false;
                 });
                 self.orders.issue(Order::Arrive { start, certain: true });
             }

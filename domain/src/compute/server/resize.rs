@@ -9,7 +9,7 @@
 //! cell, a page or a processor of its own is not added to a guest that runs.
 
 use super::{
-    Event, Order, Power, Server,
+    Event, Machine, Order, Power, Server,
     home::{Home, Launch, Spec},
 };
 use crate::{
@@ -96,6 +96,21 @@ impl Home {
     }
 }
 
+impl Event {
+    /// What it says is there of the server, if it says that.
+    pub(super) fn brings(&self) -> Option<&Machine> {
+        match self {
+            Self::AddressesKept { seen, .. }
+            | Self::Confirmed { seen, .. }
+            | Self::Discovered { seen, .. }
+            | Self::MigrationFailed { seen, .. }
+            | Self::Observed { seen, .. }
+            | Self::Reappeared { seen } => Some(seen),
+            _ => None,
+        }
+    }
+}
+
 impl Server {
     /// Whether it can have another size now, and which: nothing when it is of that size.
     ///
@@ -148,7 +163,8 @@ impl Server {
         runs && matches!(out, Some(Order::Resize { .. }))
     }
 
-    /// What its host is to keep for it after this fact, if that changes.
+    /// What its host is to keep for it after this fact, if that changes: said whenever [`Server::see`]
+    /// forgets that it may have grown.
     pub(super) fn kept_after(&self, event: &Event) -> Option<Holding> {
         let home = self.home.as_ref()?;
         let out = self.orders.out.as_ref().map(|out| &out.order);
@@ -164,8 +180,9 @@ impl Server {
             (Event::Abandoned {}, Some(Order::Resize { .. })) => {
                 Some(home.placement.holding.clone())
             }
-            (Event::Confirmed { seen, .. } | Event::Observed { seen, .. }, _)
-                if home.may_have_grown && seen.power == Power::Stopped =>
+            // It stands still, so nothing of what may have been added is there any more.
+            _ if home.may_have_grown
+                && event.brings().is_some_and(|seen| seen.power == Power::Stopped) =>
             {
                 Some(home.placement.holding.clone())
             }

@@ -205,3 +205,44 @@ fn a_server_is_had_back_from_a_dead_host_in_one_append() {
     let removing = live(at_home("stopped"), vec![Command::Delete { stop: false }]);
     assert!(decide(&removing, evacuate).is_err());
 }
+
+/// A server that runs, and was to get more memory, which was given up.
+fn may_have_grown() -> Vec<Event> {
+    let mut larger = place(1);
+    larger["holding"]["memory_mib"] = json!(1_024);
+    let mut given = at_home("running");
+    let Event::Launched { launch } = &mut given[0] else { panic!("it begins with its launch") };
+    launch.spec.memory_max_mib = Some(4_096);
+    let placement = serde_json::from_value(larger).unwrap();
+    let resize = Command::Resize { vcpus: None, memory_mib: Some(1_024), placement };
+    let given = live(given, vec![resize]);
+    let parked = Command::Park { number: 2, reason: "no free slots".into() };
+    let given = live(given, vec![parked, Command::Abandon {}]);
+    assert!(fold(&given).home.unwrap().may_have_grown);
+    assert_eq!(told(&given), [], "its host keeps all of it");
+    given
+}
+
+#[test]
+fn what_may_have_grown_stays_where_it_is_and_its_host_keeps_less_once_anything_says_it_stands_still()
+ {
+    let given = may_have_grown();
+    let refused = decide(&given, migrate(2)).unwrap_err();
+    assert_eq!(refused.code.code, "not-movable");
+    let seen = machine("stopped");
+    for says in [
+        Event::AddressesKept { number: 3, reason: "no".into(), seen: seen.clone() },
+        Event::Confirmed { number: 3, seen: seen.clone() },
+        Event::MigrationFailed { number: 3, reason: "no".into(), seen: seen.clone() },
+        Event::Observed { seen: seen.clone(), fields: vec![], actor: None },
+        Event::Reappeared { seen },
+    ] {
+        let mut after = given.clone();
+        after.push(says);
+        assert_eq!(told(&after), [(id(1), "resize")], "{:?}", after.last());
+        assert!(!fold(&after).home.unwrap().may_have_grown);
+    }
+    let mut running = given;
+    running.push(Event::Reappeared { seen: machine("running") });
+    assert_eq!((told(&running), fold(&running).home.unwrap().may_have_grown), (vec![], true));
+}
