@@ -55,17 +55,17 @@ async fn a_server_goes_back_to_a_snapshot_that_was_taken_while_it_ran() {
 
     server.done(&driver, 2, Order::Stop {}).await;
     driver.take_snapshot(root, TWO).await.unwrap();
-    for side in [Side::Before, Side::After] {
+    for (number, side) in [(1, Side::Before), (2, Side::After)] {
         drop(driver);
         let stopper = Stopper::new(End::Dies, (Step::RollBack, side));
         let dying = host.driver_with(stopper.clone()).await;
         tokio::select! {
-            done = dying.roll_back_by(root, ONE, Some(1)) => panic!("{done:?}"),
+            done = dying.roll_back_by(root, ONE, Some(number)) => panic!("{done:?}"),
             () = stopper.stopped.notified() => {}
         }
         drop(dying);
         driver = host.driver().await;
-        driver.roll_back_by(root, ONE, Some(1)).await.unwrap();
+        driver.roll_back_by(root, ONE, Some(number)).await.unwrap();
     }
     let missing = driver.roll_back(root, Uuid::from_u128(9)).await.unwrap_err();
     assert!(matches!(missing, DriverFault::Rejected(_)), "{missing}");
@@ -78,8 +78,8 @@ async fn a_server_goes_back_to_a_snapshot_that_was_taken_while_it_ran() {
     let guest = Guest::ready(&host, server.id).await;
     assert_eq!(guest.run("cat /state/note").await, "first");
     // The order is done once, whatever becomes of what its agent said; another is another.
-    driver.roll_back_by(root, ONE, Some(1)).await.unwrap();
-    let runs = driver.roll_back_by(root, ONE, Some(2)).await.unwrap_err();
+    driver.roll_back_by(root, ONE, Some(2)).await.unwrap();
+    let runs = driver.roll_back_by(root, ONE, Some(3)).await.unwrap_err();
     assert!(matches!(&runs, DriverFault::Rejected(why) if why.contains("stop it first")), "{runs}");
     driver.delete_snapshot(root, ONE).await.unwrap();
     assert_eq!(driver.snapshots(root).await.unwrap(), [TWO]);
