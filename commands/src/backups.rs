@@ -111,6 +111,7 @@ impl Ledger {
                 let sum = async {
                     let first = stores.collect(&access).await?;
                     let mut sum = stores.collect(&access).await?;
+                    self.sweep_images(&access).await?;
                     sum.condemned += first.condemned;
                     sum.removed += first.removed;
                     sum.waits_for.extend(first.waits_for);

@@ -18,6 +18,7 @@
 //! - [`desk`]: where agents of hosts get their orders, and bring what became of them.
 //! - [`derive`]: lines that are worked out here into bills.
 //! - [`hints`]: where money can be saved.
+//! - [`images`]: files of images that are uploaded.
 //! - [`follow`]: servers that follow their security groups.
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
@@ -53,6 +54,7 @@ pub mod follow;
 pub mod forecast;
 pub mod gather;
 pub mod hints;
+pub mod images;
 pub mod kpis;
 pub mod ledger;
 pub mod observe;

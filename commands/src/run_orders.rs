@@ -16,7 +16,7 @@ use std::{
 };
 
 use domain::{
-    compute::{backup_plan::BackupPlan, host::Host, server::Server},
+    compute::{backup_plan::BackupPlan, host::Host, image::Image, server::Server},
     finops::bill_source::BillSource,
     kernel::{Decider, Kind, OnHost, OrderKey, Outstanding, Refusal, State, StreamId, codes},
     kinds,
@@ -476,6 +476,11 @@ impl Runner {
             let work = Box::pin(self.ledger.work_plan(id, out)).await;
             return work.map_err(Failure::Driver)?.ok_or(Failure::NotReady);
         }
+        if kind.name == Image::KIND {
+            // What still needs its file is waited for.
+            let work = Box::pin(self.ledger.work_image(id, out)).await;
+            return work.map_err(Failure::Driver)?.ok_or(Failure::NotReady);
+        }
         if let Some(at) = state.on_host() {
             return self.work_host(at, key, out, state).await;
         }
@@ -531,6 +536,7 @@ impl Runner {
             task.userdata = self.ledger.userdata(&server, &task.state)?;
             task.password = self.ledger.password(&server, &out.order)?;
             task.leases = self.ledger.volume_leases(at.host, &task.state).await?;
+            self.ledger.address_images(&mut task).await?;
         }
         if key.stream.kind != Server::KIND {
             task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();

@@ -203,6 +203,11 @@ pub(crate) enum Command {
     Hints(Hints),
     /// A resource's events, oldest first
     History(History),
+    /// Images that servers are made from; `get images` lists them, `retire image NAME` removes one
+    Image {
+        #[command(subcommand)]
+        command: Image,
+    },
     /// Take an export over into an empty store, verified before the first record is written
     Import(Import),
     /// Numbers by which costs are judged: commitments, tags, unit cost, what is unallocated
@@ -390,6 +395,47 @@ pub(crate) enum Bill {
     Import(ImportBill),
     /// Show bills beside what their issuers say of invoices and months
     Reconcile(ReconcileBills),
+}
+
+/// What is done with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Upload a file: qcow2 or raw. Said again, it goes on where it was, and takes nothing twice
+    #[command(after_help = "Examples:\n  skyledger image upload debian-13.qcow2\n  \
+        skyledger image upload debian-13.qcow2 --name debian --store vault --project shop\n  \
+        skyledger image upload server-2025.raw --os windows --firmware uefi --min-disk-gib 40\n\n\
+        It is kept in a backup store: `skyledger create backup-store` says where one is.")]
+    Upload(UploadImage),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UploadImage {
+    /// The file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// What it is called; as the file without its ending when it is left out
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The backup store that keeps it, by id or name; the only one that is ready when it is left out
+    #[arg(long)]
+    pub(crate) store: Option<String>,
+    /// Whose it is, by id or name; everybody's when it is left out
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// What it runs on
+    #[arg(long, default_value = "x86_64", value_parser = ["aarch64", "x86_64"])]
+    pub(crate) architecture: String,
+    /// What is in it
+    #[arg(long, default_value = "linux", value_parser = ["linux", "other", "windows"])]
+    pub(crate) os: String,
+    /// What it is started by; bios on x86_64 when it is left out, and uefi elsewhere
+    #[arg(long, value_parser = ["bios", "uefi"])]
+    pub(crate) firmware: Option<String>,
+    /// The smallest disk for it, in GiB; as large as the disk in it when it is left out
+    #[arg(long, value_name = "GIB")]
+    pub(crate) min_disk_gib: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Subcommand, Clone, Debug)]

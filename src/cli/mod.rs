@@ -7,6 +7,7 @@ mod console;
 mod cost;
 mod forecast;
 mod grammar;
+mod image;
 mod pull;
 mod query;
 mod run;
@@ -134,6 +135,7 @@ async fn serve_client(
         Command::Budgets(budgets) => watch::budgets(&budgets, &connection).await,
         Command::Check(place) => upkeep::check(place).await,
         Command::Export(export) => upkeep::export(export).await,
+        Command::Image { command } => image::run(command, &connection).await,
         Command::Import(import) => upkeep::import(import).await,
         Command::Rate(months) => run::run("/v1/ratings", months, &connection).await,
         Command::Rebuild(rebuild) => upkeep::rebuild(rebuild).await,

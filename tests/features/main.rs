@@ -22,6 +22,7 @@ mod forecasts;
 mod fuzz;
 mod hints;
 mod hosts;
+mod images;
 mod launches;
 mod looks_between_steps;
 mod mapping;

@@ -9,7 +9,8 @@
 //! The map: [`Store`] has the verbs, a file each (`take`, `restore`, `collect`); [`source`] is what a
 //! disk is read from, [`nbd`] how a disk is read and written that QEMU has, [`target`] what is
 //! written back; [`manifest`] is what a backup is, [`chunk`] what its pieces are; [`objects`] is the
-//! store, [`objects::s3`] over the network; [`port`] is what the rest of Skyledger knows of it.
+//! store, [`objects::s3`] over the network; [`port`] is what the rest of Skyledger knows of it. Files of images lie
+//! beside the backups: `images`.
 //!
 //! A backup is a *manifest* and *chunks*. A chunk is named by its content, so what is there already is
 //! not sent again, whichever disk it came from, and is verified when it comes back. Chunks of zeroes
@@ -21,6 +22,7 @@
 pub mod chunk;
 mod collect;
 mod fault;
+mod images;
 pub mod manifest;
 pub mod nbd;
 pub mod objects;

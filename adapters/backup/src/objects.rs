@@ -5,6 +5,7 @@
 //! running/<backup>                    the mark of one that is being made
 //! chunks/<name>/<upload>              what manifests consist of
 //! condemned/<collection>              chunks that no manifest needed when that collection looked
+//! images/<image>                      the file of an image that was uploaded
 //! ```
 
 pub mod s3;

@@ -64,12 +64,16 @@ fn seal(keys: &StoreKeys) -> Result<Seal, DriverFault> {
 /// # Errors
 /// This machine cannot make a client, or the encryption key does not read.
 pub fn open(access: &StoreAccess) -> Result<Store, DriverFault> {
+    Ok(Store::new(Arc::new(bucket(access)?), seal(&access.keys)?))
+}
+
+/// Its bucket, with the keys to it.
+pub(crate) fn bucket(access: &StoreAccess) -> Result<S3, DriverFault> {
     let Place { endpoint, region, bucket, prefix } = access.place.clone();
     let bucket = Bucket { endpoint, region, name: bucket, prefix };
     let StoreKeys { access_key_id, secret_access_key, .. } = access.keys.clone();
     let s3 = S3::new(bucket, Keys { access_key_id, secret_access_key });
-    let s3 = s3.map_err(|fault| driver_fault(&fault))?;
-    Ok(Store::new(Arc::new(s3), seal(&access.keys)?))
+    s3.map_err(|fault| driver_fault(&fault))
 }
 
 /// What is told of a backup.

@@ -2,7 +2,7 @@
 //!
 //! - [`routes`]: LIST 4, every route, one line each; [`api`] mounts them.
 //! - `agents`, `commands`, `costs`, `exports`, `forecasts`, `runs`, `queries`, `anomalies`, `budgets`, `kpis`,
-//!   `reports`, `history`, `audit`, `watch`, `status`: what the routes do.
+//!   `reports`, `images`, `history`, `audit`, `watch`, `status`: what the routes do.
 //! - [`problem`]: every error, as RFC 9457 problem details with a stable code.
 //! - [`filter`]: the grammar of `filter` and `order_by`.
 //! - [`openapi`]: the OpenAPI 3.1 document, made from the lists.
@@ -28,6 +28,7 @@ mod forecasts;
 mod hints;
 mod history;
 mod hosts;
+mod images;
 mod kpis;
 mod metrics;
 mod moment;

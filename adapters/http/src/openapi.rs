@@ -206,6 +206,7 @@ impl Document {
                     path if path.starts_with("/v1/costs") => "costs",
                     path if path.ends_with("/leaving") => "hosts",
                     path if path.starts_with("/v1/hosts") => "agents",
+                    path if path.starts_with("/v1/images") => "images",
                     path if path.starts_with("/v1/servers") => "servers",
                     path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",
@@ -283,7 +284,7 @@ impl Document {
             "responses": failing(responses),
             "security": security(route),
         });
-        if route.operation == "import-bill" {
+        if matches!(route.operation, "import-bill" | "upload-image") {
             operation["requestBody"] = json!({
                 "required": true,
                 "description": "The file as it is.",

@@ -78,6 +78,8 @@ problems! {
     SEGMENT_DAMAGED = "segment-damaged" 500 "lines of a bill are damaged or lost";
     /// Send the request again later; nothing was booked. Operators: look at the data folder's disk.
     SEGMENTS_UNAVAILABLE = "segments-unavailable" 503 "bills' lines cannot be reached";
+    /// Send the file again later; nothing of it was kept. Operators: `verify` the backup store, and see why it is refused.
+    STORE_UNAVAILABLE = "store-unavailable" 503 "the backup store takes nothing now";
     /// Send `Authorization: Bearer <token>` with a token that is neither revoked nor over.
     UNAUTHENTICATED = "unauthenticated" 401 "a valid token is needed";
     /// Use one of the parameters named in the detail.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::{
     agents, allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, consoles, costs, exports, forecasts, hints, history, hosts, kpis,
+    commands, consoles, costs, exports, forecasts, hints, history, hosts, images, kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, usages, watch,
 };
@@ -295,6 +295,7 @@ routes! {
     Post "/v1/hosts/{id}/agent/sight" Once Any "agent-sight" &[], agents::sight, "A host's agent: says what the host is.";
     Post "/v1/hosts/{id}/agent/tasks" Once Any "agent-tasks" &[&PREFER], agents::tasks, "A host's agent: asks for orders that it does not work on yet; waits for one with Prefer: wait, at most 30 seconds.";
     Get "/v1/hosts/{id}/leaving" Once Estate "host-leaving" &[], hosts::drain, "Which servers of a host can go elsewhere and where to, and what is in the way of the others; nothing is ordered by it.";
+    Post "/v1/images/{id}/file" Once Token "upload-image" &[], images::upload, "Takes in the file of an image whose source is a backup store, as the body; sent again, it is found and not taken again.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";

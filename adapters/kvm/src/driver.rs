@@ -511,7 +511,8 @@ impl Inner {
                 fetched = fetch::Address(url.clone());
                 &fetched
             }
-            image::Source::Upload => {
+            // What lies in a store comes with an address in place of that.
+            image::Source::Store(_) | image::Source::Upload => {
                 if let Some(kept) = self.images.use_kept(&digest).await? {
                     return Ok(kept);
                 }

@@ -15,7 +15,7 @@ pub mod cache;
 pub mod directory;
 pub mod export;
 pub mod files;
-pub mod header;
+pub use domain::compute::image::header;
 pub mod lvm;
 pub mod qemu_img;
 pub mod seed;

@@ -2,6 +2,7 @@
 //! of which may fail or lose its answer once.
 
 mod addresses;
+mod images;
 mod kept;
 mod moving;
 mod volumes;
@@ -99,6 +100,10 @@ pub enum HostStep {
     StoreCollect,
     /// A store of backups forgets one.
     StoreForget,
+    /// A file of an image is put into a store.
+    StoreImage,
+    /// A file of an image is removed from a store.
+    StoreImageRemoval,
     /// A store of backups says what it has.
     StoreList,
     /// A store of backups is tried.
@@ -113,7 +118,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Addresses,
         Self::BackUp,
         Self::Define,
@@ -138,6 +143,8 @@ impl HostStep {
         Self::Store,
         Self::StoreCollect,
         Self::StoreForget,
+        Self::StoreImage,
+        Self::StoreImageRemoval,
         Self::StoreList,
         Self::StoreVerify,
         Self::Suspend,
@@ -493,6 +500,9 @@ impl SimHost {
     }
 
     fn store(&self, parts: &Parts, task: &HostTask) -> Result<(), DriverFault> {
+        if let Some(image) = &parts.image {
+            self.fetch(&image.source)?;
+        }
         let image = |from_image| parts.image.as_ref().filter(|_| from_image).map(|one| &one.sha256);
         for disk in &parts.disks {
             let wanted = (disk.size_gib, image(disk.from_image).cloned());
@@ -898,6 +908,7 @@ impl HostDriver for SimHost {
                 self.of(id, HostStep::Resize, done, |server| server.size(&home))?;
             }
             Order::Rebuild { image, start } => {
+                self.fetch(&image.source)?;
                 self.rebuild(id, home, task, &image.sha256, start)?;
             }
             Order::RestoreAddresses { nic, found } => {

@@ -6,7 +6,7 @@ use domain::{
         backup::{Backup, Creation, Source},
         backup_store::BackupStore,
         disk::{self, Disk, Home},
-        image::Format,
+        image::{Format, Image},
         placement::{HostId, ServerId},
         server::{Power, Server},
         snapshot::{self, Snapshot},
@@ -20,7 +20,7 @@ use super::{GatherFault, Gathering};
 use crate::{
     ledger::{LoadFault, store_context},
     plan::{Looked, Saw},
-    ports::{Query, StoreKeys},
+    ports::{Query, Row, StoreKeys},
 };
 
 /// How long the views may take to show what was ordered before a store is retired.
@@ -69,6 +69,13 @@ pub(super) async fn empty(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let query = Query::all().with("kind", Backup::KIND).with("gone", false);
     let (rows, _) = ledger.rows(query).await.map_err(|fault| unseen(&fault))?;
     let store = gathering.id.to_string();
+    let query = Query::all().with("kind", Image::KIND).with("gone", false);
+    let (images, _) = ledger.rows(query).await.map_err(|fault| unseen(&fault))?;
+    let here = |row: &&Row| row.body["state"]["definition"]["source"]["store"] == store.as_str();
+    if let Some(image) = images.iter().find(here) {
+        let detail = format!("image {} lies there; retire it first", image.key);
+        return Err(Refusal::new(&codes::IN_USE, detail).into());
+    }
     match rows.iter().find(|row| row.body["state"]["store"] == store.as_str()) {
         Some(backup) => {
             let detail = format!("backup {} lies there; delete it first", backup.key);

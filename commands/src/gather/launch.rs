@@ -59,10 +59,7 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     let mut found = Found::default();
     if let Some(id) = launch.image {
         let image: Image = one(gathering, "image", id, launch.project, true).await?;
-        if image.retired {
-            return Err(no(format!("image: {id} is retired")).into());
-        }
-        found.image = image.definition.map(|definition| (id, definition));
+        found.image = Some((id, image.ensure_usable()?.clone()));
     }
     let mut on_host = None;
     for (at, ask) in launch.disks.iter().enumerate() {

@@ -8,6 +8,7 @@ mod backup_plan;
 mod bill_source;
 mod console;
 mod disk;
+mod image;
 mod launch;
 mod mapping;
 mod migrate;
@@ -75,6 +76,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("disk", "attach") => disk::attach(gathering).await?,
         ("disk", "create") => disk::create(gathering).await?,
         ("disk", "restore") => backup::restore(gathering).await?,
+        ("image", "define") => image::store(gathering).await?,
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),
         ("security-group", "retire") => nic::unused(gathering).await?,

@@ -1,7 +1,10 @@
 //! The image that a server's root disk is made from again, as it is now.
 
 use domain::{
-    compute::{image::Image, server::Server},
+    compute::{
+        image::{Image, Source},
+        server::Server,
+    },
     kernel::{Refusal, codes},
 };
 use serde_json::{Value, json};
@@ -30,15 +33,22 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     if server.check_rebuild(stop).is_err() {
         return Ok(());
     }
+    let own = server.home.as_ref().and_then(|home| home.parts.image.as_ref());
     let named = match named {
-        None => None,
+        // Where its file was uploaded, it goes with the image.
+        None => match own.filter(|own| matches!(own.source, Source::Store(_))) {
+            Some(own) => {
+                let project = server.observation.project;
+                let id = own.id;
+                let image: Image = one(gathering, "image", id, project, true).await?;
+                Some((id, image.ensure_usable()?.clone()))
+            }
+            None => None,
+        },
         Some(id) => {
             let project = server.observation.project;
             let image: Image = one(gathering, "image", id, project, true).await?;
-            let definition = image.definition.filter(|_| !image.retired).ok_or_else(|| {
-                Refusal::new(&codes::INVALID_FIELD, format!("image: {id} is retired"))
-            })?;
-            Some((id, definition))
+            Some((id, image.ensure_usable()?.clone()))
         }
     };
     gathering.body["found"] = json!(server.image_again(named)?);

@@ -11,7 +11,7 @@ use domain::compute::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::DriverFault;
+use super::{DriverFault, ImageStores};
 
 /// Who may use a store, in clear.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub struct StoredBackup {
 
 /// What stores of backups do. Every call can be made again.
 #[async_trait]
-pub trait BackupStores: Send + Sync + 'static {
+pub trait BackupStores: ImageStores {
     /// Whether it can be used: something is put, listed, read and removed.
     async fn verify(&self, store: &StoreAccess) -> Result<(), DriverFault>;
     /// The disk and id of every backup that lies there.

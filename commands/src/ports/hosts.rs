@@ -45,13 +45,13 @@ pub struct HostTask {
     pub leases: BTreeMap<Uuid, Lease>,
 }
 
-// Neither userdata, which may hold passwords, nor a password, nor a key of a store.
+// Neither userdata, which may hold passwords, nor a password, nor a key of a store, nor an address that
+// lets whoever has it fetch an image.
 impl fmt::Debug for HostTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostTask")
             .field("key", &self.key)
-            .field("order", &self.order)
-            .field("state", &self.state)
+            .field("order", &self.order["type"])
             .finish_non_exhaustive()
     }
 }

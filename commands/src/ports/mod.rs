@@ -6,6 +6,7 @@ mod bills;
 mod clock;
 mod files;
 mod hosts;
+mod images;
 mod leases;
 mod log;
 mod pipe;
@@ -22,6 +23,7 @@ pub use bills::{
 pub use clock::{Clock, NewId};
 pub use files::{Bucket, FilePage, Files, Pieces};
 pub use hosts::{HostDriver, HostTask, Hosts, LocalHost, NoHosts, ServerPower, ServerPowers};
+pub use images::{ImagePieces, ImageStores};
 pub use leases::{Lease, Leases};
 pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,

@@ -1,10 +1,14 @@
 //! Where no backups are kept.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use async_trait::async_trait;
 use domain::compute::backup_store::Collection;
 use uuid::Uuid;
 
-use crate::ports::{BackupStores, DriverFault, StoreAccess, StoredBackup};
+use crate::ports::{
+    BackupStores, DriverFault, ImagePieces, ImageStores, StoreAccess, StoredBackup,
+};
 
 /// Reaches no store of backups.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,6 +16,43 @@ pub struct NoBackups;
 
 fn none<T>() -> Result<T, DriverFault> {
     Err(DriverFault::Transient("no backups are kept here".to_owned()))
+}
+
+#[async_trait]
+impl ImageStores for NoBackups {
+    async fn put_image(
+        &self,
+        _: &StoreAccess,
+        _: Uuid,
+        _: ImagePieces<'_>,
+    ) -> Result<bool, DriverFault> {
+        none()
+    }
+
+    async fn image_size(&self, _: &StoreAccess, _: Uuid) -> Result<Option<u64>, DriverFault> {
+        none()
+    }
+
+    fn image_address(
+        &self,
+        _: &StoreAccess,
+        _: Uuid,
+        _: Duration,
+    ) -> Result<String, DriverFault> {
+        none()
+    }
+
+    async fn remove_image(&self, _: &StoreAccess, _: Uuid) -> Result<(), DriverFault> {
+        none()
+    }
+
+    async fn sweep_images(
+        &self,
+        _: &StoreAccess,
+        _: Duration,
+    ) -> Result<BTreeSet<Uuid>, DriverFault> {
+        none()
+    }
 }
 
 #[async_trait]

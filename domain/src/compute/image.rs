@@ -6,18 +6,33 @@
 //!                        └────┴───── define ─────┘
 //! ```
 //!
-//! This is a record. Nothing is fetched when an image is defined: a host that needs it fetches it from
-//! its source and takes it only if it has the digest. So an image never changes under its id: other
-//! bytes are another image.
+//! Nothing is fetched when an image is defined: a host that needs it fetches it from its source and
+//! takes it only if it has the digest. So an image never changes under its id: other bytes are another
+//! image.
+//!
+//! One whose file is uploaded lies in a backup store, and is used when all of the file is there and was
+//! found to be what was described:
+//!
+//! ```text
+//!   absent ── define ──► awaiting ── confirm-upload ──► defined
+//!                         ▲  │                             │ retire
+//!                  define │  └───────── retire ──────► removing ── confirm-removal ──► retired
+//!                         └────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What was uploaded goes when no order needs it any more.
 
+pub mod file;
+pub mod header;
+
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::placement::Architecture;
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
-    observation::NoOrder,
+    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
     tenancy::check_name,
 };
 
@@ -27,12 +42,17 @@ const URL_BYTES_MAX: usize = 2_048;
 const SIZE_MIB_MAX: u64 = 16 * 1_024 * 1_024;
 /// Largest disk that an image may ask for: 64 TiB in GiB.
 const DISK_GIB_MAX: u64 = 64 * 1_024;
+/// Largest file that is uploaded: 128 GiB in MiB. A store takes 10,000 parts, which have 16 MiB.
+pub const UPLOAD_MIB_MAX: u64 = 128 * 1_024;
 
 /// Where hosts get an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "ImageSource")]
 pub enum Source {
+    /// It is uploaded, and lies in this backup store: hosts get it from there. It stays as it was first
+    /// said.
+    Store(Uuid),
     /// It is brought to the hosts by hand.
     Upload,
     /// By HTTP from this address, `http` or `https`, without a user or password in it, at most 2,048
@@ -102,24 +122,94 @@ pub struct Definition {
     pub min_disk_gib: u64,
 }
 
+/// What an image can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "ImageOrder")]
+pub enum Order {
+    /// Leave nothing of its file in the store.
+    Remove {},
+}
+
+/// A file that was uploaded, and found to be what was described.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ImageFile")]
+pub struct Uploaded {
+    /// How large the file is, in bytes.
+    pub size_bytes: u64,
+    /// How large the disk is that it holds, in bytes.
+    pub disk_bytes: u64,
+}
+
 /// A command of an image.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
+    /// Give up the order that is parked: what is left in the store goes when the store is collected.
+    Abandon {},
+    /// Its file is in the store no more.
+    ConfirmRemoval {
+        /// The order's number.
+        number: u64,
+    },
+    /// Its file is in the store, and is what was described.
+    ConfirmUpload {
+        /// Who has uploaded it.
+        by: String,
+        /// What it was found to be.
+        file: Uploaded,
+    },
     /// Say what it is: the whole of it.
     Define(Definition),
-    /// Make no more servers from it.
+    /// The runner gives up until a person decides.
+    Park {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Make no more servers from it. What was uploaded is removed.
     Retire {},
+    /// Go on with the order that is parked.
+    Retry {},
 }
 
 /// A fact about an image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 pub enum Event {
-    /// It is this from now on, and servers may be made from it.
+    /// A parked order was given up.
+    Abandoned {},
+    /// It is this from now on, and servers may be made from it: at once, or when its file is uploaded.
     Defined(Definition),
+    /// The runner gave up until a person decides.
+    Parked {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Its file is to be removed.
+    RemovalOrdered {},
+    /// Its file is in the store no more.
+    Removed {
+        /// The order's number.
+        number: u64,
+    },
     /// No more servers are made from it.
     Retired {},
+    /// A parked order goes on.
+    RetryOrdered {},
+    /// Its file is in the store, and servers may be made from it.
+    Uploaded {
+        /// When.
+        at: DateTime<Utc>,
+        /// Who has uploaded it.
+        by: String,
+        /// What it was found to be.
+        file: Uploaded,
+    },
 }
 
 /// What a server's root disk is made from.
@@ -129,9 +219,36 @@ pub struct Image {
     pub definition: Option<Definition>,
     /// Whether no more servers are made from it.
     pub retired: bool,
+    /// Its file; none while it is not uploaded, and of images that are fetched from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Uploaded>,
+    /// When its file was uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploaded_at: Option<DateTime<Utc>>,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub orders: Orders<Order>,
 }
 
 static VERBS: &[Verb] = &[
+    Verb {
+        name: "abandon",
+        caller: Caller::Person(Role::Operator),
+        creates: false,
+        summary: "Gives up the parked order.",
+    },
+    Verb {
+        name: "confirm-removal",
+        caller: Caller::System,
+        creates: false,
+        summary: "Reports that its file is in the store no more.",
+    },
+    Verb {
+        name: "confirm-upload",
+        caller: Caller::System,
+        creates: false,
+        summary: "Reports that its file is in the store, and is what was described.",
+    },
     Verb {
         name: "define",
         caller: Caller::Person(Role::Operator),
@@ -139,10 +256,22 @@ static VERBS: &[Verb] = &[
         summary: "Describes an image: where hosts fetch it, and what they verify.",
     },
     Verb {
+        name: "park",
+        caller: Caller::System,
+        creates: false,
+        summary: "Reports that an order keeps failing.",
+    },
+    Verb {
         name: "retire",
         caller: Caller::Person(Role::Operator),
         creates: false,
-        summary: "Makes no more servers from it.",
+        summary: "Makes no more servers from it; what was uploaded is removed.",
+    },
+    Verb {
+        name: "retry",
+        caller: Caller::Person(Role::Operator),
+        creates: false,
+        summary: "Goes on with the parked order.",
     },
 ];
 
@@ -181,6 +310,9 @@ impl Definition {
         if !(1..=SIZE_MIB_MAX).contains(&self.size_mib) {
             return Err(no(format!("size_mib: is 1 to {SIZE_MIB_MAX}")));
         }
+        if matches!(self.source, Source::Store(_)) && self.size_mib > UPLOAD_MIB_MAX {
+            return Err(no(format!("size_mib: at most {UPLOAD_MIB_MAX} are uploaded")));
+        }
         if !(1..=DISK_GIB_MAX).contains(&self.min_disk_gib) {
             return Err(no(format!("min_disk_gib: is 1 to {DISK_GIB_MAX}")));
         }
@@ -195,60 +327,168 @@ impl Definition {
     }
 }
 
+impl Image {
+    /// The store that its file lies in, or is to; none of one that is fetched from elsewhere.
+    pub fn store(&self) -> Option<Uuid> {
+        match self.definition.as_ref()?.source {
+            Source::Store(store) => Some(store),
+            Source::Upload | Source::Url(_) => None,
+        }
+    }
+
+    /// What it is, if servers can be made from it.
+    ///
+    /// # Errors
+    /// `invalid-field`: it is retired; `wrong-state`: its file is not uploaded yet.
+    pub fn ensure_usable(&self) -> Result<&Definition, Refusal> {
+        let definition = self.definition.as_ref().filter(|_| !self.retired);
+        let definition = definition.ok_or_else(|| no("image: it is retired".to_owned()))?;
+        if self.store().is_some() && self.file.is_none() {
+            let detail = format!("image {} waits for its file: upload it first", definition.name);
+            return Err(Refusal::new(&codes::WRONG_STATE, detail));
+        }
+        Ok(definition)
+    }
+
+    /// What its file is to be, if it can be uploaded: none when it was.
+    ///
+    /// # Errors
+    /// `not-found`; `wrong-state`: it is retired, or fetched from elsewhere.
+    pub fn ensure_awaiting(&self) -> Result<Option<(&Definition, Uuid)>, Refusal> {
+        let Some(definition) = &self.definition else {
+            return Err(Refusal::new(&codes::NOT_FOUND, "there is no such image"));
+        };
+        if self.retired {
+            return Err(Refusal::wrong_state("an upload", Decider::status(self)));
+        }
+        let Some(store) = self.store() else {
+            let detail = "its file is fetched from elsewhere: define it with a store as its source";
+            return Err(Refusal::new(&codes::WRONG_STATE, detail));
+        };
+        Ok(self.file.is_none().then_some((definition, store)))
+    }
+
+    fn define(&self, new: Definition) -> Result<Vec<Event>, Refusal> {
+        new.check()?;
+        if let Some(known) = &self.definition {
+            if known.sha256 != new.sha256 {
+                return Err(no(format!("sha256: this is {}", known.sha256)));
+            }
+            if known.project != new.project {
+                return Err(no("project: stays as it was first said".to_owned()));
+            }
+            let stored = |one: &Definition| matches!(one.source, Source::Store(_));
+            if known.source != new.source && (stored(known) || stored(&new)) {
+                let detail = "source: what lies in a store stays there, and nothing comes there later";
+                return Err(no(detail.to_owned()));
+            }
+            let disk_bytes = self.file.as_ref().map_or(0, |file| file.disk_bytes);
+            check_disk(&new, disk_bytes)?;
+            self.orders.ensure_free()?;
+        }
+        let same = self.definition.as_ref() == Some(&new) && !self.retired;
+        Ok(if same { vec![] } else { vec![Event::Defined(new)] })
+    }
+
+    fn retire(&self) -> Result<Vec<Event>, Refusal> {
+        if self.definition.is_none() {
+            return Err(Refusal::new(&codes::NOT_FOUND, "there is no such image"));
+        }
+        if self.retired {
+            return Ok(vec![]);
+        }
+        // Also when nothing was uploaded yet: somebody may be at it.
+        let removal = self.store().map(|_| Event::RemovalOrdered {});
+        Ok(std::iter::once(Event::Retired {}).chain(removal).collect())
+    }
+}
+
+/// Whether the smallest disk that an image asks for has room for the one that its file holds.
+///
+/// # Errors
+/// `invalid-field`.
+pub fn check_disk(definition: &Definition, disk_bytes: u64) -> Result<(), Refusal> {
+    let needs = disk_bytes.div_ceil(1 << 30);
+    if needs > definition.min_disk_gib {
+        return Err(no(format!("min_disk_gib: the disk in its file has {needs} GiB")));
+    }
+    Ok(())
+}
+
 impl Decider for Image {
     const KIND: &'static str = "image";
     const PLURAL: &'static str = "images";
     const SUMMARY: &'static str = "What a server's root disk is made from.";
     type Command = Command;
     type Event = Event;
-    type Order = NoOrder;
+    type Order = Order;
 
     fn verbs() -> &'static [Verb] {
         VERBS
     }
 
-    fn decide(&self, command: Command, _: &Stamp) -> Result<Vec<Event>, Refusal> {
-        Ok(match (command, &self.definition) {
-            (Command::Define(new), known) => {
-                new.check()?;
-                if let Some(known) = known {
-                    if known.sha256 != new.sha256 {
-                        let detail = format!("sha256: this is {}", known.sha256);
-                        return Err(no(detail));
-                    }
-                    if known.project != new.project {
-                        return Err(no("project: stays as it was first said".to_owned()));
-                    }
+    fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
+        Ok(match command {
+            Command::Abandon {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::Abandoned {}]
+            }
+            Command::ConfirmRemoval { number } if self.orders.is_out(number) => {
+                vec![Event::Removed { number }]
+            }
+            Command::ConfirmUpload { by, file } => match self.ensure_awaiting()? {
+                Some((definition, _)) => {
+                    check_disk(definition, file.disk_bytes)?;
+                    vec![Event::Uploaded { at: stamp.now, by, file }]
                 }
-                let same = known.as_ref() == Some(&new) && !self.retired;
-                if same { vec![] } else { vec![Event::Defined(new)] }
+                None => vec![],
+            },
+            Command::Define(new) => self.define(new)?,
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
+                vec![Event::Parked { number, reason }]
             }
-            (Command::Retire {}, None) => {
-                return Err(Refusal::new(&codes::NOT_FOUND, "there is no such image"));
+            Command::Retire {} => self.retire()?,
+            Command::Retry {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::RetryOrdered {}]
             }
-            (Command::Retire {}, _) if self.retired => vec![],
-            (Command::Retire {}, _) => vec![Event::Retired {}],
+            // A report about an order that is settled already says nothing new.
+            Command::ConfirmRemoval { .. } | Command::Park { .. } => vec![],
         })
     }
 
     fn evolve(mut self, event: Event) -> Self {
         match event {
-            Event::Defined(definition) => Self { definition: Some(definition), retired: false },
-            Event::Retired {} => {
-                self.retired = true;
-                self
+            Event::Abandoned {} | Event::Removed { .. } => self.orders.settle(),
+            Event::Defined(definition) => {
+                self.definition = Some(definition);
+                self.retired = false;
+            }
+            Event::Parked { reason, .. } => self.orders.park(reason),
+            Event::RemovalOrdered {} => {
+                (self.file, self.uploaded_at) = (None, None);
+                self.orders.issue(Order::Remove {});
+            }
+            Event::Retired {} => self.retired = true,
+            Event::RetryOrdered {} => self.orders.retry(),
+            Event::Uploaded { at, file, .. } => {
+                (self.file, self.uploaded_at) = (Some(file), Some(at));
             }
         }
+        self
     }
 
-    fn order(&self) -> Option<Outstanding<NoOrder>> {
-        None
+    fn order(&self) -> Option<Outstanding<Order>> {
+        self.orders.out.clone()
     }
 
     fn status(&self) -> &'static str {
-        match (&self.definition, self.retired) {
+        match (&self.definition, &self.orders.out) {
             (None, _) => "absent",
-            (_, true) => "retired",
+            (_, Some(Outstanding { parked: Some(_), .. })) => "parked",
+            (_, Some(_)) => "removing",
+            _ if self.retired => "retired",
+            _ if self.store().is_some() && self.file.is_none() => "awaiting",
             _ => "defined",
         }
     }
@@ -258,7 +498,7 @@ impl Decider for Image {
         Facets {
             name: definition.map(|one| one.name.clone()),
             project: definition.and_then(|one| one.project),
-            gone: self.retired,
+            gone: self.retired && self.orders.out.is_none(),
             ..Facets::default()
         }
     }
@@ -270,7 +510,7 @@ impl Decider for Image {
                 let project = one.project.map_or_else(|| "-".to_owned(), |id| id.to_string());
                 Some(format!("image/{project}/{}", one.sha256))
             }
-            Event::Retired {} => None,
+            _ => None,
         };
         events.iter().filter(|_| new).filter_map(of).collect()
     }
@@ -343,6 +583,50 @@ mod tests {
         // A path may hold the sign.
         let fine = url("https://images.example.com/a@b?c=@");
         check(&[], Command::Define(fine.clone()), Ok(&[Event::Defined(fine)]));
+    }
+
+    #[test]
+    fn what_is_uploaded_is_used_when_it_is_there_and_goes_when_it_is_retired() {
+        let store = Uuid::from_u128(7);
+        let one = Definition { source: Source::Store(store), ..definition() };
+        let mut given = vec![Event::Defined(one.clone())];
+        let file = Uploaded { size_bytes: 400 << 20, disk_bytes: 2 << 30 };
+        let by = "ann".to_owned();
+        let at = DateTime::UNIX_EPOCH;
+        let uploaded = Event::Uploaded { at, by: by.clone(), file: file.clone() };
+        let usable = |given: &[Event]| {
+            let state = given.iter().cloned().fold(Image::default(), Decider::evolve);
+            (state.status(), state.ensure_usable().map(drop).map_err(|no| no.code.code))
+        };
+        assert_eq!(usable(&given), ("awaiting", Err("wrong-state")));
+        let large = Uploaded { disk_bytes: (3 << 30) + 1, ..file.clone() };
+        let large = Command::ConfirmUpload { by: by.clone(), file: large };
+        check(&given, large, Err("invalid-field"));
+        let confirm = Command::ConfirmUpload { by, file };
+        check(&given, confirm.clone(), Ok(std::slice::from_ref(&uploaded)));
+        given.push(uploaded.clone());
+        check(&given, confirm.clone(), Ok(&[]));
+        assert_eq!(usable(&given), ("defined", Ok(())));
+        let elsewhere = Definition { source: Source::Upload, ..one.clone() };
+        check(&given, Command::Define(elsewhere), Err("invalid-field"));
+        let small = Definition { min_disk_gib: 1, ..one.clone() };
+        check(&given, Command::Define(small), Err("invalid-field"));
+        let gone = [Event::Retired {}, Event::RemovalOrdered {}];
+        check(&given, Command::Retire {}, Ok(&gone));
+        given.extend(gone);
+        assert_eq!(usable(&given), ("removing", Err("invalid-field")));
+        check(&given, confirm, Err("wrong-state"));
+        check(&given, Command::Define(one.clone()), Err("order-outstanding"));
+        check(&given, Command::ConfirmRemoval { number: 2 }, Ok(&[]));
+        let removed = Event::Removed { number: 1 };
+        check(&given, Command::ConfirmRemoval { number: 1 }, Ok(std::slice::from_ref(&removed)));
+        given.push(removed);
+        assert_eq!(usable(&given), ("retired", Err("invalid-field")));
+        check(&given, Command::Define(one.clone()), Ok(&[Event::Defined(one.clone())]));
+        given.push(Event::Defined(one.clone()));
+        assert_eq!(usable(&given).0, "awaiting", "its file is not there any more");
+        let huge = Definition { size_mib: UPLOAD_MIB_MAX + 1, min_disk_gib: 200, ..one };
+        check(&[], Command::Define(huge), Err("invalid-field"));
     }
 
     #[test]

@@ -140,6 +140,8 @@ codes! {
     UNSUPPORTED = "unsupported" 422 "the provider does not support this";
     /// Change the userdata as the detail says; it runs once, so look at it well.
     USERDATA_INVALID = "userdata-invalid" 422 "the server would not understand this userdata";
+    /// Compare the file with what the image says of it, and correct the one or the other; nothing of the file was kept.
+    WRONG_FILE = "wrong-file" 422 "the file is not what the image says";
     /// Read the resource and choose a command that fits its status.
     WRONG_STATE = "wrong-state" 409 "the resource's status does not allow this";
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
     digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules,
-    holding, id, image_of, invoice, launch, launch_shared, machine, made, new_rate, nic, origin,
+    holding, id, image_of, image_stored, invoice, launch, launch_shared, machine, made, new_rate, nic, origin,
     own_network, place, place_on, placement, plan_results, plan_terms, question, quota, repricing,
     rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host, segment,
     server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken,
@@ -184,7 +184,10 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
         }
         "image" => {
             pool.extend([400, 500, 0].map(|size| ("define", image_of(size))));
+            pool.extend([("define", image_stored()), uploaded(), uploaded()]);
+            pool.extend([1, 2].map(|number| ("confirm-removal", json!({"number": number}))));
             pool.push(("retire", json!({})));
+            park(&mut pool);
         }
         "key-pair" => {
             for key in PUBLIC_KEYS {
@@ -647,9 +650,22 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     pool
 }
 
+/// The file of an image has come.
+fn uploaded() -> (&'static str, Value) {
+    let file = json!({"size_bytes": 400 << 20, "disk_bytes": 2_u64 << 30});
+    ("confirm-upload", json!({"by": "token:ci", "file": file}))
+}
+
 /// Lives that hardly come about by chance: a server's way to another host and its way to other addresses,
 /// whatever becomes of them.
 fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
+    if kind == "image" {
+        let park = ("park", json!({"number": 1, "reason": "no route"}));
+        let begun = [("define", image_stored()), uploaded(), ("retire", json!({})), park];
+        let removed = ("confirm-removal", json!({"number": 1}));
+        let ends = [vec![("retry", json!({})), removed], vec![("abandon", json!({}))]];
+        return ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+    }
     if kind == "disk" {
         let restore = json!({"backup": id(32), "found": restored_from()});
         let made = ("provision", json!({"creation": creation(), "root": true}));

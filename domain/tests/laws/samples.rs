@@ -1147,6 +1147,13 @@ pub(crate) fn image_of(size_mib: u64) -> Value {
     })
 }
 
+/// The same, of a file that is uploaded.
+pub(crate) fn image_stored() -> Value {
+    let mut image = image_of(400);
+    image["source"] = json!({"store": id(9)});
+    image
+}
+
 /// Public keys of nobody.
 pub(crate) const PUBLIC_KEYS: [&str; 2] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI ann",
@@ -1278,8 +1285,18 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         ]),
         host(),
         of::<image::Image>(vec![
+            image::Event::Abandoned {},
             image::Event::Defined(serde_json::from_value(image_of(400)).unwrap()),
+            image::Event::Parked { number: 1, reason: "no route".into() },
+            image::Event::RemovalOrdered {},
+            image::Event::Removed { number: 1 },
             image::Event::Retired {},
+            image::Event::RetryOrdered {},
+            image::Event::Uploaded {
+                at: time(),
+                by: "token:ci".into(),
+                file: image::Uploaded { size_bytes: 400 << 20, disk_bytes: 2 << 30 },
+            },
         ]),
         issuer(),
         of::<key_pair::KeyPair>(vec![

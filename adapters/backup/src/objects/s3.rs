@@ -4,6 +4,8 @@
 //! when it is made again is made again a few times, which harms nothing: each puts the same thing in
 //! the same place. Bodies are signed, so the store takes no other bytes than were sent.
 
+pub mod uploads;
+
 use std::{
     error::Error,
     fmt::{self, Write as _},
@@ -98,6 +100,8 @@ impl<'a> Call<'a> {
 
 struct Answer {
     bytes: u64,
+    /// The store's name for what it has.
+    tag: Option<String>,
     body: Vec<u8>,
 }
 
@@ -277,6 +281,8 @@ impl S3 {
         let status = response.status().as_u16();
         let header = response.headers().get(http::header::CONTENT_LENGTH);
         let bytes = header.and_then(|value| value.to_str().ok()?.parse().ok());
+        let header = response.headers().get(http::header::ETAG);
+        let tag = header.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let mut body = Vec::new();
         if call.method != Method::HEAD {
             while let Some(piece) = response.chunk().await.map_err(broken)? {
@@ -289,7 +295,7 @@ impl S3 {
         }
         if (200..300).contains(&status) {
             let bytes = bytes.unwrap_or(body.len() as u64);
-            return Ok(Some(Answer { bytes, body }));
+            return Ok(Some(Answer { bytes, tag, body }));
         }
         let text = String::from_utf8_lossy(&body);
         let Refused { code, message } = quick_xml::de::from_str(&text).unwrap_or_default();

@@ -592,6 +592,10 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
     let path = format!("/v1/reports/{report}/runs");
     world.send(post(&path, json!({})).token(&admin)).await.problem(403, "out-of-reach");
     walked.insert("/v1/reports/{id}/runs".to_owned());
+    let image = theirs.iter().find(|(kind, _)| *kind == "image").unwrap().1;
+    let path = format!("/v1/images/{image}/file");
+    world.send(post(&path, json!({})).token(&admin)).await.problem(404, "not-found");
+    walked.insert("/v1/images/{id}/file".to_owned());
     let host = theirs.iter().find(|(kind, _)| *kind == "host").unwrap().1;
     for what in ["answer", "join", "sight", "tasks"] {
         let path = format!("/v1/hosts/{host}/agent/{what}");

@@ -24,6 +24,15 @@ const SILENCE: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(super) struct Address(pub(super) String);
 
+/// It did not come.
+#[derive(Debug, thiserror::Error)]
+#[error("{at}")]
+struct Failed {
+    /// The address, as far as its path.
+    at: String,
+    source: reqwest::Error,
+}
+
 #[async_trait]
 impl Source for Address {
     async fn open(&self) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
@@ -33,8 +42,13 @@ impl Source for Address {
         let client = Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build();
         let answer = client.map_err(io::Error::other)?.get(&self.0).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
-        let chunks = answer.map_err(io::Error::other)?.bytes_stream();
-        let chunks = chunks.map(|chunk| chunk.map(Vec::from).map_err(io::Error::other)).boxed();
+        // What comes after the path may open it to whoever reads this.
+        let at = self.0.split('?').next().unwrap_or_default().to_owned();
+        let fault = move |error: reqwest::Error| {
+            io::Error::other(Failed { at: at.clone(), source: error.without_url() })
+        };
+        let chunks = answer.map_err(&fault)?.bytes_stream();
+        let chunks = chunks.map(move |chunk| chunk.map(Vec::from).map_err(&fault)).boxed();
         Ok(Box::new(Body { chunks, chunk: Vec::new(), read: 0 }))
     }
 }

@@ -48,6 +48,9 @@ pub(super) struct SimStore {
     backups: BTreeMap<Uuid, SimBackup>,
     /// Chunks that no backup needs.
     loose: u64,
+    /// The sizes of images' files, in bytes.
+    #[serde(default)]
+    pub(super) images: BTreeMap<Uuid, u64>,
 }
 
 /// What is kept beside what hosts have.
@@ -61,7 +64,7 @@ pub(super) struct Kept {
     snapshots: BTreeMap<Uuid, BTreeMap<Uuid, String>>,
     /// Stores, by their address.
     #[serde(default)]
-    stores: BTreeMap<String, SimStore>,
+    pub(super) stores: BTreeMap<String, SimStore>,
 }
 
 impl Kept {
@@ -131,7 +134,7 @@ impl SimHosts {
     }
 
     /// One step of a store, that may fail or lose its answer once.
-    fn at_store(
+    pub(super) fn at_store(
         &self,
         step: HostStep,
         store: &StoreAccess,

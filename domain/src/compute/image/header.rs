@@ -33,6 +33,9 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
     (b"vhdxfile", "vhdx"),
 ];
 
+/// How the last 512 bytes of a file begin that is a VHD of fixed size: all before it is raw.
+const VHD_FOOTER: &[u8] = b"conectix";
+
 /// Bit of a qcow2's incompatible features: its data is in another file.
 const DATA_FILE: u64 = 1 << 2;
 /// Bits that we know: dirty, corrupt, compression type, extended entries, and the data file.
@@ -45,6 +48,16 @@ pub fn read(bytes: &[u8]) -> Claim {
     }
     let other = BEGINNINGS.iter().find(|(beginning, _)| bytes.starts_with(beginning));
     other.map_or(Claim::Unknown, |(_, name)| Claim::Other(name))
+}
+
+/// What a file is by its last bytes, 512 of them, where its first bytes do not tell.
+pub fn read_end(bytes: &[u8]) -> Option<&'static str> {
+    bytes.starts_with(VHD_FOOTER).then_some("vhd")
+}
+
+/// How large the disk is that a qcow2 holds, in bytes.
+pub fn disk_bytes(bytes: &[u8]) -> Option<u64> {
+    long(bytes, 24).filter(|_| bytes.starts_with(b"QFI\xfb"))
 }
 
 /// Where a qcow2 of ours names its backing file: place and length, in bytes.

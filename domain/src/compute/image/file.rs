@@ -1,0 +1,195 @@
+//! A file as it is uploaded, looked at on its way: whether it is what was described.
+//!
+//! What its first bytes say is known at once, so a file that is not taken is refused before the rest of
+//! it has come. All of it is known at its end. Nothing opens the file for that.
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Definition, Format, Uploaded, check_disk,
+    header::{self, Claim},
+};
+use crate::kernel::{Refusal, codes};
+
+/// How many bytes a sector has: a raw disk is a multiple of it.
+const SECTOR_BYTES: u64 = 512;
+
+/// What came of a file so far.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    definition: Definition,
+    hasher: Sha256,
+    total: u64,
+    /// The first bytes, at most [`header::LENGTH`].
+    begin: Vec<u8>,
+    /// The last bytes, at most [`header::LENGTH`].
+    end: Vec<u8>,
+}
+
+fn no(detail: String) -> Refusal {
+    Refusal::new(&codes::WRONG_FILE, detail)
+}
+
+impl Inspection {
+    /// Begins with a file that is to be this.
+    pub fn new(definition: Definition) -> Self {
+        let (hasher, begin, end) = (Sha256::new(), Vec::new(), Vec::new());
+        Self { definition, hasher, total: 0, begin, end }
+    }
+
+    /// Whether a file of so many bytes can be it.
+    ///
+    /// # Errors
+    /// `wrong-file`: it has another size.
+    pub fn check_size(&self, bytes: u64) -> Result<(), Refusal> {
+        let (is, said) = (bytes.div_ceil(1 << 20), self.definition.size_mib);
+        if is == said {
+            return Ok(());
+        }
+        Err(no(format!("size_mib: the file has {is} MiB, and the image says {said}")))
+    }
+
+    /// More of it.
+    ///
+    /// # Errors
+    /// `wrong-file`: it is too long, or another format than was said or than is taken.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.total += piece.len() as u64;
+        let said = self.definition.size_mib;
+        if self.total > said << 20 {
+            return Err(no(format!("size_mib: the file has more than the {said} MiB that were said")));
+        }
+        let missing = header::LENGTH - self.begin.len();
+        if missing > 0 {
+            self.begin.extend(piece.iter().take(missing));
+            if self.begin.len() == header::LENGTH {
+                self.check_begin()?;
+            }
+        }
+        self.end.extend_from_slice(&piece[piece.len().saturating_sub(header::LENGTH)..]);
+        self.end.drain(..self.end.len().saturating_sub(header::LENGTH));
+        self.hasher.update(piece);
+        Ok(())
+    }
+
+    /// All of it has come: what it is.
+    ///
+    /// # Errors
+    /// `wrong-file`: its size, its format or its digest is another than was said; `invalid-field`: its disk
+    /// is larger than the image says.
+    pub fn finish(self) -> Result<Uploaded, Refusal> {
+        self.check_size(self.total)?;
+        self.check_begin()?;
+        let disk_bytes = match self.definition.format {
+            Format::Qcow2 => header::disk_bytes(&self.begin).unwrap_or(0),
+            Format::Raw => self.total,
+        };
+        if disk_bytes == 0 {
+            return Err(no("the disk in the file is empty".to_owned()));
+        }
+        if self.definition.format == Format::Raw {
+            if let Some(name) = header::read_end(&self.end) {
+                return Err(no(format!("the file is {name}: convert it to qcow2 or raw")));
+            }
+            if !self.total.is_multiple_of(SECTOR_BYTES) {
+                let detail = format!("the file has {} bytes: raw has a multiple of 512", self.total);
+                return Err(no(detail));
+            }
+        }
+        check_disk(&self.definition, disk_bytes)?;
+        let (is, said) = (format!("{:x}", self.hasher.finalize()), &self.definition.sha256);
+        if is != *said {
+            return Err(no(format!("sha256: the file has {is}, and the image says {said}")));
+        }
+        Ok(Uploaded { size_bytes: self.total, disk_bytes })
+    }
+
+    fn check_begin(&self) -> Result<(), Refusal> {
+        let detail = match (header::read(&self.begin), self.definition.format) {
+            (Claim::Qcow2, Format::Qcow2) | (Claim::Unknown, Format::Raw) => return Ok(()),
+            (Claim::Qcow2, Format::Raw) => "format: the file is qcow2".to_owned(),
+            (Claim::Unknown, Format::Qcow2) => "format: the file is no qcow2".to_owned(),
+            (Claim::Unsafe(why), _) => format!("the file is not taken: {why}"),
+            (Claim::Other(name), _) => {
+                format!("the file is {name}: convert it to qcow2 or raw")
+            }
+        };
+        Err(no(detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(bytes: &[u8]) -> Definition {
+        let value = serde_json::json!({
+            "name": "a", "source": "upload", "sha256": format!("{:x}", Sha256::digest(bytes)),
+            "format": "raw", "size_mib": bytes.len().div_ceil(1 << 20), "architecture": "x86_64",
+            "os": "linux", "firmware": "bios", "min_disk_gib": 1,
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn qcow2(bytes: &[u8]) -> Definition {
+        Definition { format: Format::Qcow2, ..raw(bytes) }
+    }
+
+    fn header(backing: u64, disk_bytes: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 4_096];
+        bytes[..4].copy_from_slice(b"QFI\xfb");
+        bytes[7] = 3;
+        bytes[8..16].copy_from_slice(&backing.to_be_bytes());
+        bytes[24..32].copy_from_slice(&disk_bytes.to_be_bytes());
+        bytes
+    }
+
+    /// In pieces of so many bytes; the refusal's words, and how many bytes were taken before it.
+    fn take(definition: Definition, bytes: &[u8], piece: usize) -> Result<Uploaded, String> {
+        let mut inspection = Inspection::new(definition);
+        for piece in bytes.chunks(piece) {
+            inspection.take(piece).map_err(|no| format!("early: {}", no.detail))?;
+        }
+        inspection.finish().map_err(|no| no.detail)
+    }
+
+    #[test]
+    fn a_file_is_taken_that_is_what_was_said() {
+        let disk = vec![7; 3_072];
+        for piece in [1, 7, 511, 512, 513, 4_096] {
+            let made = Uploaded { size_bytes: 3_072, disk_bytes: 3_072 };
+            assert_eq!(take(raw(&disk), &disk, piece), Ok(made));
+            let file = header(0, 1 << 30);
+            let made = Uploaded { size_bytes: 4_096, disk_bytes: 1 << 30 };
+            assert_eq!(take(qcow2(&file), &file, piece), Ok(made));
+        }
+    }
+
+    #[test]
+    fn a_file_that_lies_is_refused_as_soon_as_it_is_known() {
+        let backed = header(0x200, 1 << 30);
+        let fine = header(0, 1 << 30);
+        let vmdk = [b"KDMV".as_slice(), &[0; 1_020]].concat();
+        let vhd = [vec![1; 1_024], [b"conectix".as_slice(), &[0; 504]].concat()].concat();
+        let long = vec![1; (1 << 20) + 512];
+        for (definition, bytes, why) in [
+            (qcow2(&backed), &backed, "early: the file is not taken: it has a backing file"),
+            (raw(&backed), &backed, "early: the file is not taken: it has a backing file"),
+            (raw(&fine), &fine, "early: format: the file is qcow2"),
+            (qcow2(&long), &long, "early: format: the file is no qcow2"),
+            (raw(&vmdk), &vmdk, "early: the file is vmdk: convert it to qcow2 or raw"),
+            (raw(&vhd), &vhd, "the file is vhd: convert it to qcow2 or raw"),
+            (raw(&[1; 700]), &vec![1; 700], "the file has 700 bytes: raw has a multiple of 512"),
+            (raw(&[]), &vec![], "the disk in the file is empty"),
+            (raw(&[1; 512]), &long, "early: size_mib: the file has more than the 1 MiB that were said"),
+            (raw(&long), &vec![1; 512], "size_mib: the file has 1 MiB, and the image says 2"),
+        ] {
+            assert_eq!(take(definition, bytes, 512).unwrap_err(), why);
+        }
+        let other = Definition { sha256: "0a".repeat(32), ..raw(&[1; 512]) };
+        assert!(take(other, &[1; 512], 512).unwrap_err().starts_with("sha256: the file has "));
+        let large = header(0, (1 << 30) + 1);
+        let no = take(qcow2(&large), &large, 512).unwrap_err();
+        assert_eq!(no, "min_disk_gib: the disk in its file has 2 GiB");
+    }
+}

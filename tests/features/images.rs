@@ -1,0 +1,241 @@
+//! Images whose files are uploaded: taken when they are what was described, found by hosts, and gone when
+//! nothing needs them; whatever fails or dies on the way.
+
+use std::{io, sync::Arc};
+
+use adapters_sim::{HostFault, HostStep};
+use commands::images::{Taken, UploadFault};
+use domain::kernel::{Principal, Reach, Role, sha256};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    backups::{URL, detail},
+    hosts::{Mortal, code},
+    world::{World, small},
+};
+
+/// A raw disk.
+fn file(content: u8) -> Vec<u8> {
+    vec![content; 3 << 19]
+}
+
+fn described(store: Uuid, file: &[u8]) -> Value {
+    let digest = sha256(file).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    json!({
+        "name": "debian", "source": {"store": store}, "sha256": digest, "format": "raw",
+        "size_mib": file.len().div_ceil(1 << 20), "architecture": "x86_64", "os": "linux",
+        "firmware": "bios", "min_disk_gib": 1,
+    })
+}
+
+impl World {
+    async fn image(&self, store: Uuid, file: &[u8]) -> Uuid {
+        self.send("image", None, "define", described(store, file)).await.unwrap().id
+    }
+
+    async fn upload(&self, image: Uuid, file: &[u8]) -> Result<Taken, UploadFault> {
+        let pieces: Vec<_> = file.chunks(100_000).map(|piece| Ok(piece.to_vec())).collect();
+        self.upload_pieces(image, pieces).await
+    }
+
+    async fn upload_pieces(
+        &self,
+        image: Uuid,
+        pieces: Vec<io::Result<Vec<u8>>>,
+    ) -> Result<Taken, UploadFault> {
+        let pieces = stream::iter(pieces).boxed();
+        self.ledger.upload_image(&Self::admin(), image, None, pieces).await
+    }
+
+    async fn launch_from(&self, image: Uuid) -> Result<Uuid, commands::submit::SubmitFault> {
+        let body = json!({
+            "name": "web", "spec": {"vcpus": 1, "memory_mib": 64}, "image": image,
+            "disks": [{"size_gib": 1}],
+        });
+        Ok(self.send("server", None, "launch", body).await?.id)
+    }
+}
+
+fn no(result: Result<Taken, UploadFault>) -> String {
+    match result {
+        Err(UploadFault::Refused(refusal)) => format!("{}: {}", refusal.code.code, refusal.detail),
+        Err(UploadFault::CutOff(why)) => format!("cut off: {why}"),
+        Err(UploadFault::Store(fault)) => format!("store: {fault}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_uploaded_used_and_removed_with_its_file() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let disk = file(1);
+    let image = world.image(store, &disk).await;
+    assert_eq!(world.status(image).await, "awaiting");
+    let early = world.launch_from(image).await;
+    assert!(detail(early).contains("upload it first"));
+    let retire = world.send("backup-store", store, "retire", json!({})).await;
+    assert!(detail(retire).contains("lies there; retire it first"));
+
+    let taken = world.upload(image, &disk).await.unwrap();
+    assert_eq!((taken.file.size_bytes, taken.file.disk_bytes), (3 << 19, 3 << 19));
+    world.caught_up().await;
+    assert_eq!(world.status(image).await, "defined");
+    assert_eq!(world.hosts.images(URL), [(image, 3 << 19)]);
+    // Who has uploaded it is in its history.
+    let history = world.history("image", image).await;
+    let data: Value = serde_json::from_slice(history.last().unwrap().data()).unwrap();
+    assert_eq!(data["by"], "token:admin");
+    // Sent again, it is not taken again: nobody looks at what comes.
+    let again = world.upload(image, &[]).await.unwrap();
+    assert!(again.outcome.is_none() && again.file == taken.file);
+
+    // A host gets an address in place of the store, and no keys.
+    let web = world.launch_from(image).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(web).await, "running");
+    world.through("server", web, "rebuild", json!({"stop": true})).await;
+    assert_eq!(world.status(web).await, "running");
+
+    // What an order may still fetch stays until that is through, also while it is parked.
+    world.hosts.break_next(HostStep::Define, HostFault::Rejected("no".into()));
+    let slow = world.launch_from(image).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(slow).await, "parked");
+    world.send("image", image, "retire", json!({})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(image).await, "removing");
+    assert_eq!(world.hosts.images(URL).len(), 1);
+    assert_eq!(code(world.launch_from(image).await), "invalid-field");
+    world.through("server", slow, "retry", json!({})).await;
+    assert_eq!(world.status(slow).await, "running");
+    world.settle().await;
+    assert_eq!((world.status(image).await.as_str(), world.hosts.images(URL)), ("retired", vec![]));
+    let rebuild = world.send("server", web, "rebuild", json!({"stop": true})).await;
+    assert!(detail(rebuild).contains("retired"));
+
+    // The same file may come back.
+    world.send("image", image, "define", described(store, &disk)).await.unwrap();
+    world.upload(image, &disk).await.unwrap();
+    world.caught_up().await;
+    assert_eq!(world.status(image).await, "defined");
+    world.through("image", image, "retire", json!({})).await;
+    world.through("backup-store", store, "retire", json!({})).await;
+    assert_eq!(world.status(store).await, "retired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_image_and_what_is_cut_off_leaves_nothing() {
+    let world = World::empty(small());
+    let store = world.store("vault").await;
+    let disk = file(2);
+    let image = world.image(store, &disk).await;
+    let other = world.upload(image, &file(3)).await;
+    assert!(no(other).starts_with("wrong-file: sha256: the file has "));
+    let short = world.upload(image, &disk[..1 << 20]).await;
+    assert_eq!(no(short), "wrong-file: size_mib: the file has 1 MiB, and the image says 2");
+    let vmdk = world.upload(image, &[b"KDMV".as_slice(), &disk[4..]].concat()).await;
+    assert!(no(vmdk).contains("the file is vmdk: convert it"));
+    let gone = Err(io::Error::other("reset"));
+    let cut = world.upload_pieces(image, vec![Ok(disk[..1_000].to_vec()), gone]).await;
+    assert_eq!(no(cut), "cut off: reset");
+    // Refused by its size before a byte is read.
+    let pieces = stream::pending().boxed();
+    let large = world.ledger.upload_image(&World::admin(), image, Some(9 << 20), pieces).await;
+    assert!(no(large).starts_with("wrong-file: size_mib"));
+    assert_eq!(world.hosts.images(URL), []);
+    assert_eq!(world.status(image).await, "awaiting");
+
+    // Who may not, may not; who does not reach it is told of none.
+    let who = |role, reach| Principal { name: "token:x".into(), role, reach };
+    for (by, says) in [
+        (who(Role::Viewer, Reach::All), "role-too-low"),
+        (who(Role::Admin, Reach::Projects(vec![Uuid::from_u128(9)])), "not-found"),
+    ] {
+        let pieces = stream::iter([Ok(disk.clone())]).boxed();
+        let refused = world.ledger.upload_image(&by, image, None, pieces).await;
+        assert!(no(refused).starts_with(says));
+    }
+    let elsewhere = json!({"source": "upload"});
+    let mut body = described(store, &file(4));
+    body["source"] = elsewhere["source"].clone();
+    let by_hand = world.send("image", None, "define", body).await.unwrap().id;
+    assert!(no(world.upload(by_hand, &file(4)).await).starts_with("wrong-state"));
+    let mut body = described(Uuid::from_u128(77), &file(5));
+    assert!(detail(world.send("image", None, "define", body.clone()).await).contains("no backup-store"));
+    body["size_mib"] = json!(200 << 10);
+    body["min_disk_gib"] = json!(300);
+    assert_eq!(code(world.send("image", None, "define", body).await), "invalid-field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_and_a_removal_that_fail_or_die_anywhere_end_as_if_they_had_not() {
+    let world = World::empty(small());
+    let store = world.store("vault").await;
+    for (round, fault) in [HostFault::Transient, HostFault::AnswerLost].into_iter().enumerate() {
+        let disk = file(10 + round as u8);
+        let image = world.image(store, &disk).await;
+        world.hosts.break_next(HostStep::StoreImage, fault.clone());
+        assert!(no(world.upload(image, &disk).await).starts_with("store: "));
+        assert_eq!(world.status(image).await, "awaiting");
+        // It may be there, and is not recorded: sent again, it is.
+        world.upload(image, &disk).await.unwrap();
+        world.hosts.break_next(HostStep::StoreImageRemoval, fault);
+        let mortal = Arc::new(Mortal::default());
+        world.send("image", image, "retire", json!({})).await.unwrap();
+        world.settle_with(Some(mortal.clone())).await;
+        assert!(mortal.deaths() >= 3, "{}", mortal.deaths());
+        assert_eq!(world.status(image).await, "retired");
+        assert_eq!(world.hosts.images(URL), []);
+    }
+
+    // Retired while its file comes: nothing of it stays.
+    let disk = file(20);
+    let image = world.image(store, &disk).await;
+    let ledger = world.ledger.clone();
+    let (told, half) = tokio::sync::oneshot::channel();
+    let (go, goes) = tokio::sync::oneshot::channel::<()>();
+    let (first, rest) = (disk[..512].to_vec(), disk[512..].to_vec());
+    let pieces = stream::once(async move {
+        told.send(()).unwrap();
+        Ok(first)
+    })
+    .chain(stream::once(async move {
+        goes.await.unwrap();
+        Ok(rest)
+    }));
+    let upload = tokio::spawn(async move {
+        ledger.upload_image(&World::admin(), image, None, pieces.boxed()).await
+    });
+    half.await.unwrap();
+    world.through("image", image, "retire", json!({})).await;
+    assert_eq!(world.status(image).await, "retired");
+    go.send(()).unwrap();
+    assert!(no(upload.await.unwrap()).starts_with("wrong-state"));
+    assert_eq!(world.hosts.images(URL), []);
+
+    // The process died between the two: a collection of the store finds it.
+    let disk = file(21);
+    let image = world.image(store, &disk).await;
+    world.upload(image, &disk).await.unwrap();
+    world.through("image", image, "retire", json!({})).await;
+    world.hosts.leave_image(URL, image);
+    world.hosts.leave_image(URL, Uuid::from_u128(404));
+    world.through("backup-store", store, "collect", json!({})).await;
+    assert_eq!(world.hosts.images(URL), [(Uuid::from_u128(404), 0)], "another's stays");
+
+    // A removal that keeps failing is parked, given up, and the file found by a collection.
+    let disk = file(22);
+    let image = world.image(store, &disk).await;
+    world.upload(image, &disk).await.unwrap();
+    world.hosts.break_next(HostStep::StoreImageRemoval, HostFault::Rejected("denied".into()));
+    world.through("image", image, "retire", json!({})).await;
+    assert_eq!(world.status(image).await, "parked");
+    world.through("image", image, "abandon", json!({})).await;
+    assert_eq!(world.status(image).await, "retired");
+    world.through("backup-store", store, "collect", json!({})).await;
+    assert_eq!(world.hosts.images(URL).len(), 1);
+}
