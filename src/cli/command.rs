@@ -260,8 +260,11 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
 }
 
 /// What may be named in a body by its name as well: field, kind and plural.
-const NAMED: &[(&str, &str, &str)] =
-    &[("account", "cloud-account", "cloud-accounts"), ("project", "project", "projects")];
+const NAMED: &[(&str, &str, &str)] = &[
+    ("account", "cloud-account", "cloud-accounts"),
+    ("image", "image", "images"),
+    ("project", "project", "projects"),
+];
 /// The same in commands of backups, disks and snapshots.
 const NAMED_OF_DISKS: &[(&str, &str, &str)] = &[
     ("backup", "backup", "backups"),

@@ -11,6 +11,7 @@ mod costs;
 mod demo;
 mod first_start;
 mod forecasts;
+mod images;
 mod pulls;
 mod runs;
 mod server;

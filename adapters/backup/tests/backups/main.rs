@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod disks;
+mod images;
 mod interleaved;
 mod memory;
 mod rules;
