@@ -1,10 +1,13 @@
 //! Images whose files are uploaded: taken when they are what was described, found by hosts, and gone when
 //! nothing needs them; whatever fails or dies on the way.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use adapters_sim::{HostFault, HostStep};
-use commands::images::{Taken, UploadFault};
+use commands::{
+    images::{Taken, UploadFault},
+    run_orders::Runner,
+};
 use domain::kernel::{Principal, Reach, Role, sha256};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -106,7 +109,12 @@ async fn an_image_is_uploaded_used_and_removed_with_its_file() {
     world.settle().await;
     assert_eq!(world.status(slow).await, "parked");
     world.send("image", image, "retire", json!({})).await.unwrap();
-    world.settle().await;
+    world.caught_up().await;
+    let runner = Runner::new(world.ledger.clone(), 4);
+    for _ in 0..3 {
+        runner.pass().await.unwrap();
+        world.clock.advance(Duration::from_secs(10));
+    }
     assert_eq!(world.status(image).await, "removing");
     assert_eq!(world.hosts.images(URL).len(), 1);
     assert_eq!(code(world.launch_from(image).await), "invalid-field");
