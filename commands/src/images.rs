@@ -29,9 +29,7 @@ use uuid::Uuid;
 use crate::{
     ledger::{Ledger, LoadFault},
     observe::chain,
-    ports::{
-        Cell, DriverFault, Filter, HostTask, Op, Query, Report, StoreAccess, ViewFault,
-    },
+    ports::{Cell, DriverFault, Filter, HostTask, Op, Query, Report, StoreAccess, ViewFault},
     submit::{Outcome, Submission, SubmitFault},
 };
 
@@ -230,7 +228,8 @@ impl Ledger {
     /// Lets a host fetch what lies in a store: in place of the store it is told an address that is good for
     /// this file, for some hours.
     pub(crate) async fn address_images(&self, task: &mut HostTask) -> Result<(), LoadFault> {
-        let fetches = ["launch", "receive", "rebuild"].iter().any(|one| task.order["type"] == **one);
+        let fetches =
+            ["launch", "receive", "rebuild"].iter().any(|one| task.order["type"] == **one);
         if !fetches {
             return Ok(());
         }

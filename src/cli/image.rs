@@ -49,7 +49,9 @@ pub(super) async fn run(command: Image, connection: &Connection) -> Result<Exit,
     let (id, there) = match known(&client, &file.sha256, project.as_deref()).await? {
         Some((id, Known::Awaiting)) => (id, false),
         Some((id, Known::There)) => (id, true),
-        Some((id, Known::Retired)) => (define(&client, &upload, &file, project, Some(id)).await?, false),
+        Some((id, Known::Retired)) => {
+            (define(&client, &upload, &file, project, Some(id)).await?, false)
+        }
         None => (define(&client, &upload, &file, project, None).await?, false),
     };
     if !there {

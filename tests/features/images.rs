@@ -173,7 +173,9 @@ async fn what_is_no_image_and_what_is_cut_off_leaves_nothing() {
     let by_hand = world.send("image", None, "define", body).await.unwrap().id;
     assert!(no(world.upload(by_hand, &file(4)).await).starts_with("wrong-state"));
     let mut body = described(Uuid::from_u128(77), &file(5));
-    assert!(detail(world.send("image", None, "define", body.clone()).await).contains("no backup-store"));
+    assert!(
+        detail(world.send("image", None, "define", body.clone()).await).contains("no backup-store")
+    );
     body["size_mib"] = json!(200 << 10);
     body["min_disk_gib"] = json!(300);
     assert_eq!(code(world.send("image", None, "define", body).await), "invalid-field");

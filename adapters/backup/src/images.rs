@@ -74,7 +74,9 @@ impl ImageStores for S3Stores {
     ) -> Result<BTreeSet<Uuid>, DriverFault> {
         let s3 = bucket(store)?;
         for upload in s3.uploads(FOLDER).await.map_err(told)? {
-            let age = (DateTime::<Utc>::from(SystemTime::now()) - upload.begun).to_std().unwrap_or_default();
+            let age = (DateTime::<Utc>::from(SystemTime::now()) - upload.begun)
+                .to_std()
+                .unwrap_or_default();
             if age >= begun_before {
                 s3.abort(&upload.key, &upload.id).await.map_err(told)?;
             }

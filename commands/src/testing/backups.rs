@@ -33,12 +33,7 @@ impl ImageStores for NoBackups {
         none()
     }
 
-    fn image_address(
-        &self,
-        _: &StoreAccess,
-        _: Uuid,
-        _: Duration,
-    ) -> Result<String, DriverFault> {
+    fn image_address(&self, _: &StoreAccess, _: Uuid, _: Duration) -> Result<String, DriverFault> {
         none()
     }
 

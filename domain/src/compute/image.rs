@@ -379,7 +379,8 @@ impl Image {
             }
             let stored = |one: &Definition| matches!(one.source, Source::Store(_));
             if known.source != new.source && (stored(known) || stored(&new)) {
-                let detail = "source: what lies in a store stays there, and nothing comes there later";
+                let detail =
+                    "source: what lies in a store stays there, and nothing comes there later";
                 return Err(no(detail.to_owned()));
             }
             let disk_bytes = self.file.as_ref().map_or(0, |file| file.disk_bytes);

@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 use crate::samples::{
     ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
     digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules,
-    holding, id, image_of, image_stored, invoice, launch, launch_shared, machine, made, new_rate, nic, origin,
-    own_network, place, place_on, placement, plan_results, plan_terms, question, quota, repricing,
-    rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host, segment,
-    server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken,
-    terms, time, utilisation, watch,
+    holding, id, image_of, image_stored, invoice, launch, launch_shared, machine, made, new_rate,
+    nic, origin, own_network, place, place_on, placement, plan_results, plan_terms, question,
+    quota, repricing, rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host,
+    segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet,
+    taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {

@@ -42,7 +42,11 @@ fn file(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at % 251) as u8).collect()
 }
 
-async fn put(access: &StoreAccess, file: &[u8], ending: Option<Option<Vec<u8>>>) -> Result<bool, String> {
+async fn put(
+    access: &StoreAccess,
+    file: &[u8],
+    ending: Option<Option<Vec<u8>>>,
+) -> Result<bool, String> {
     let pieces = file.chunks(1 << 20).map(|piece| Some(piece.to_vec())).chain(ending);
     let pieces = stream::iter(pieces).boxed();
     S3Stores.put_image(access, IMAGE, pieces).await.map_err(|fault| fault.to_string())

@@ -70,9 +70,14 @@ impl ImageStores for SimHosts {
         }
         let url = store.place.url();
         // It is put again whatever is there.
-        self.at_store(HostStep::StoreImage, store, |_| false, |world| {
-            world.kept.stores.entry(url).or_default().images.insert(image, bytes);
-        })?;
+        self.at_store(
+            HostStep::StoreImage,
+            store,
+            |_| false,
+            |world| {
+                world.kept.stores.entry(url).or_default().images.insert(image, bytes);
+            },
+        )?;
         Ok(true)
     }
 

@@ -57,7 +57,9 @@ impl Inspection {
         self.total += piece.len() as u64;
         let said = self.definition.size_mib;
         if self.total > said << 20 {
-            return Err(no(format!("size_mib: the file has more than the {said} MiB that were said")));
+            return Err(no(format!(
+                "size_mib: the file has more than the {said} MiB that were said"
+            )));
         }
         let missing = header::LENGTH - self.begin.len();
         if missing > 0 {
@@ -92,7 +94,8 @@ impl Inspection {
                 return Err(no(format!("the file is {name}: convert it to qcow2 or raw")));
             }
             if !self.total.is_multiple_of(SECTOR_BYTES) {
-                let detail = format!("the file has {} bytes: raw has a multiple of 512", self.total);
+                let detail =
+                    format!("the file has {} bytes: raw has a multiple of 512", self.total);
                 return Err(no(detail));
             }
         }
@@ -181,7 +184,11 @@ mod tests {
             (raw(&vhd), &vhd, "the file is vhd: convert it to qcow2 or raw"),
             (raw(&[1; 700]), &vec![1; 700], "the file has 700 bytes: raw has a multiple of 512"),
             (raw(&[]), &vec![], "the disk in the file is empty"),
-            (raw(&[1; 512]), &long, "early: size_mib: the file has more than the 1 MiB that were said"),
+            (
+                raw(&[1; 512]),
+                &long,
+                "early: size_mib: the file has more than the 1 MiB that were said",
+            ),
             (raw(&long), &vec![1; 512], "size_mib: the file has 1 MiB, and the image says 2"),
         ] {
             assert_eq!(take(definition, bytes, 512).unwrap_err(), why);

@@ -85,7 +85,8 @@ impl S3 {
         const ACTION: &str = "CreateMultipartUpload";
         let query = vec![("uploads", String::new())];
         let call = Call { query, ..Call::new(ACTION, Method::POST, key) };
-        let answer = self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such bucket"))?;
+        let answer =
+            self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such bucket"))?;
         let begun: Begun = read(ACTION, "InitiateMultipartUploadResult", &answer.body)?;
         Ok(begun.upload_id)
     }
@@ -104,7 +105,8 @@ impl S3 {
         const ACTION: &str = "UploadPart";
         let query = vec![("partNumber", number.to_string()), ("uploadId", upload.to_owned())];
         let call = Call { query, body: bytes, ..Call::new(ACTION, Method::PUT, key) };
-        let answer = self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such upload"))?;
+        let answer =
+            self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such upload"))?;
         let tag = answer.tag.ok_or_else(|| odd(ACTION, "the part has no tag"))?;
         Ok(Part { number, tag })
     }
@@ -118,12 +120,14 @@ impl S3 {
         let mut body = "<CompleteMultipartUpload>".to_owned();
         for Part { number, tag } in parts {
             let tag = quick_xml::escape::escape(tag.as_str());
-            let _ = write!(body, "<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>");
+            let _ =
+                write!(body, "<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>");
         }
         body.push_str("</CompleteMultipartUpload>");
         let query = vec![("uploadId", upload.to_owned())];
         let call = Call { query, body: body.into(), ..Call::new(ACTION, Method::POST, key) };
-        let answer = self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such upload"))?;
+        let answer =
+            self.call(call).await?.ok_or_else(|| odd(ACTION, "there is no such upload"))?;
         // The store may say only in the body that it could not.
         let said = String::from_utf8_lossy(&answer.body);
         match root(&said) {
@@ -188,7 +192,8 @@ impl S3 {
     /// # Errors
     /// It cannot be signed.
     pub fn address(&self, key: &str, valid: Duration) -> Result<String, Fault> {
-        let cannot = |error: &dyn std::fmt::Display| odd("GetObject", format!("not signed: {error}"));
+        let cannot =
+            |error: &dyn std::fmt::Display| odd("GetObject", format!("not signed: {error}"));
         let url = self.url(&Call::new("GetObject", Method::GET, key));
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
@@ -212,7 +217,8 @@ impl S3 {
         let signable = signable.map_err(|error| cannot(&error))?;
         let (instructions, _) =
             sign(signable, &params).map_err(|error| cannot(&error))?.into_parts();
-        let mut request = http::Request::builder().uri(url).body(()).map_err(|error| cannot(&error))?;
+        let mut request =
+            http::Request::builder().uri(url).body(()).map_err(|error| cannot(&error))?;
         instructions.apply_to_request_http1x(&mut request);
         Ok(request.uri().to_string())
     }
