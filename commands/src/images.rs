@@ -166,7 +166,7 @@ impl Ledger {
         };
         let ended = futures::stream::once(async { None });
         let pieces = pieces.map(Some).chain(ended);
-        let pieces = pieces.map(|piece| step(piece)).take_while(|piece| {
+        let pieces = pieces.map(step).take_while(|piece| {
             let goes_on = piece.is_some();
             async move { goes_on }
         });

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The next piece of a file must have come by then.
-const PIECE_PATIENCE: Duration = Duration::from_secs(60);
+const PIECE_PATIENCE: Duration = Duration::from_mins(1);
 /// How a piece that did not come in time is told.
 const LATE: &str = "no more of the file came in time";
 

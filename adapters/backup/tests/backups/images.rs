@@ -42,12 +42,9 @@ fn file(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at % 251) as u8).collect()
 }
 
-async fn put(
-    access: &StoreAccess,
-    file: &[u8],
-    ending: Option<Option<Vec<u8>>>,
-) -> Result<bool, String> {
-    let pieces = file.chunks(1 << 20).map(|piece| Some(piece.to_vec())).chain(ending);
+async fn put(access: &StoreAccess, file: &[u8], broken: bool) -> Result<bool, String> {
+    let pieces =
+        file.chunks(1 << 20).map(|piece| Some(piece.to_vec())).chain(broken.then_some(None));
     let pieces = stream::iter(pieces).boxed();
     S3Stores.put_image(access, IMAGE, pieces).await.map_err(|fault| fault.to_string())
 }
@@ -71,7 +68,7 @@ async fn a_file_is_put_got_by_an_address_and_removed() {
     let bucket = of(&access);
     for bytes in [512, 16 << 20, LARGE] {
         let file = file(bytes);
-        assert_eq!(put(&access, &file, None).await, Ok(true));
+        assert_eq!(put(&access, &file, false).await, Ok(true));
         assert!(got(&access).await == file, "{bytes}");
         let size = S3Stores.image_size(&access, IMAGE).await.unwrap();
         assert_eq!(size, Some(bytes as u64));
@@ -93,7 +90,7 @@ async fn what_is_broken_off_is_not_there_and_what_died_is_swept() {
     let access = access(&stand_in()).await;
     let bucket = of(&access);
     for bytes in [512, LARGE] {
-        assert_eq!(put(&access, &file(bytes), Some(None)).await, Ok(false), "{bytes}");
+        assert_eq!(put(&access, &file(bytes), true).await, Ok(false), "{bytes}");
         assert_eq!(bucket.uploads("").await.unwrap(), []);
         assert_eq!(bucket.list("").await.unwrap(), []);
     }
@@ -126,7 +123,7 @@ async fn each_call_of_an_upload_fails_once_and_the_file_is_whole_all_the_same() 
             let proxy = Proxy::start(&stand_in()).await.unwrap();
             let access = access(proxy.url()).await;
             proxy.script_nth(nth, fate.clone());
-            let put = put(&access, &wanted, None).await;
+            let put = put(&access, &wanted, false).await;
             assert_eq!(put, Ok(true), "{nth} {fate:?}");
             assert_eq!(proxy.broken(), 1, "{nth} {fate:?}");
             assert!(got(&access).await == wanted, "{nth} {fate:?}");
