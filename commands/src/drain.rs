@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use domain::{
     compute::{
-        drain::{Leaving, drain},
+        disk::Disk,
+        drain::{Leaving, Staying, drain},
         host::Host,
         placement::HostId,
         server::Server,
@@ -73,7 +74,16 @@ impl Ledger {
         let mut servers = Vec::with_capacity(host.holdings.len());
         for server in host.holdings.keys() {
             let server = server.uuid();
-            servers.push((server, self.typed::<Server>(&server.to_string()).await?.1));
+            let state = self.typed::<Server>(&server.to_string()).await?.1;
+            let mut ties = Vec::new();
+            for disk in state.home.iter().flat_map(|home| &home.parts.disks) {
+                if disk.leased {
+                    continue;
+                }
+                let of = self.typed::<Disk>(&disk.id.to_string()).await?.1;
+                ties.extend(self.disk_tie(disk, &of).await?);
+            }
+            servers.push(Staying { id: server, server: state, disks: ties });
         }
         let (fleet, position) = self.fleet_now().await.map_err(|fault| match fault {
             PlaceFault::Refused(refusal) => DrainFault::Refused(refusal),
@@ -82,7 +92,7 @@ impl Ledger {
         // One that came or went between the looks is left out: the next look has it.
         let there = fleet.host(HostId::new(id)).map(|host| host.holdings().clone());
         let there = there.unwrap_or_default();
-        servers.retain(|(server, _)| there.keys().any(|held| held.uuid() == *server));
+        servers.retain(|one| there.keys().any(|held| held.uuid() == one.id));
         let servers = drain(&fleet, HostId::new(id), servers)?;
         Ok(Draining { host, servers, position })
     }

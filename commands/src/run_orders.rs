@@ -47,6 +47,8 @@ pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
 /// How long a lease holds without being renewed: a runner that was killed is followed after this.
 pub const LEASE_TERM: Duration = Duration::from_secs(15);
+/// How soon a runner sees that another order has taken the place of one that may be broken off.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long an account that is paused, denied or not verified yet is left alone, and a backup plan whose
 /// backups are being made.
 const NOT_READY: Duration = Duration::from_secs(2);
@@ -366,10 +368,28 @@ impl Runner {
             }
             self.work(kind, id, &key, &out, loaded.state.as_ref(), chain_of.0).await
         };
-        let work = work.instrument(span);
+        // Apart, and awaited beside what may overtake it.
+        let work = Box::pin(work.instrument(span));
+        let work = async {
+            if !HostTask::is_overtaken(&out.order) {
+                return Some(work.await);
+            }
+            let overtaken = Box::pin(self.overtaken(kind, id, out.number));
+            let (work, overtaken) = (work.fuse(), overtaken.fuse());
+            pin_mut!(work, overtaken);
+            select! {
+                done = work => Some(done),
+                () = overtaken => None,
+            }
+        };
         let Some(done) = self.hold(&lease, work).await? else {
             tracing::warn!(key = %key, "the lease was lost while working; the next holder goes on");
             return Ok(Tried::Passed);
+        };
+        let Some(done) = done else {
+            tracing::info!(key = %key, "another order has taken the place of one that was worked on");
+            leases.finish(&lease).await?;
+            return Ok(Tried::Settled);
         };
         if self.probe.dies(Step::AfterCall, &key) {
             return Ok(Tried::Died);
@@ -415,6 +435,19 @@ impl Runner {
         }
         leases.finish(&lease).await?;
         Ok(Tried::Settled)
+    }
+
+    /// Comes back when an order is not the one that is out any more.
+    async fn overtaken(&self, kind: &'static Kind, id: &str, number: u64) {
+        loop {
+            self.ledger.ports.clock.sleep(LOOK).await;
+            // What cannot be read says nothing.
+            if let Ok(now) = self.ledger.load(kind, id).await
+                && now.state.order().is_none_or(|out| out.number != number)
+            {
+                return;
+            }
+        }
     }
 
     /// The chain that the newest record of a stream belongs to, and that record.

@@ -93,6 +93,7 @@ fn plain(server: u128, vcpus: u32, memory_mib: u64) -> Request {
         memory_mib,
         page_kib: None,
         numa: Numa::Strict,
+        cells_min: 1,
         cells_max: 1,
         pinning: Pinning::Shared,
         devices: Vec::new(),

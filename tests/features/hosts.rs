@@ -3,6 +3,7 @@
 
 pub(crate) mod consoles;
 mod drain;
+mod local_disks;
 mod migrate;
 mod operations;
 mod rebuild;
@@ -288,7 +289,8 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 4, 4_096).await;
     // Those of a way to another host are had in `migrate`.
-    let moves = |step: &HostStep| matches!(step, HostStep::Receive | HostStep::Send);
+    let moves =
+        |step: &HostStep| matches!(step, HostStep::BreakOff | HostStep::Receive | HostStep::Send);
     let steps: Vec<_> = HostStep::ALL.into_iter().filter(|step| !moves(step)).collect();
     for step in steps.iter().copied() {
         world.hosts.break_next(step, HostFault::Transient);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use commands::{desk::Outcome, ports::HostTask};
-use domain::kernel::{OrderKey, StreamId};
+use domain::kernel::OrderKey;
 
 /// Most outcomes that are kept. One that is forgotten costs a look: the order is carried out again,
 /// and its driver finds that it is done.
@@ -16,8 +16,8 @@ pub(crate) struct Tasks {
     busy: BTreeSet<OrderKey>,
     /// Not begun, in the order in which they came.
     waiting: VecDeque<HostTask>,
-    /// Servers that something runs for.
-    running: BTreeSet<StreamId>,
+    /// Those that run.
+    running: BTreeSet<OrderKey>,
     /// Reports that were brought, or could not be, the newest last.
     kept: VecDeque<(OrderKey, Outcome)>,
 }
@@ -41,22 +41,23 @@ impl Tasks {
     }
 
     /// The next order to begin, if there may be so many at once. Those of one server are carried out
-    /// one after the other.
+    /// one after the other, but for one that ends what runs.
     pub(crate) fn begin(&mut self, at_once: usize) -> Option<HostTask> {
         if self.running.len() >= at_once {
             return None;
         }
-        let free = |task: &HostTask| !self.running.contains(&task.key.stream);
+        let runs = |task: &HostTask| self.running.iter().any(|key| key.stream == task.key.stream);
+        let free = |task: &HostTask| task.overtakes() || !runs(task);
         let place = self.waiting.iter().position(free)?;
         let task = self.waiting.remove(place)?;
-        self.running.insert(task.key.stream.clone());
+        self.running.insert(task.key.clone());
         Some(task)
     }
 
     /// An order is through, and its outcome on its way. A report is kept; a fault is not, for it says
     /// nothing of another try.
     pub(crate) fn end(&mut self, key: &OrderKey, outcome: &Outcome) {
-        self.running.remove(&key.stream);
+        self.running.remove(key);
         if matches!(outcome, Outcome::Report { .. }) {
             self.kept.push_back((key.clone(), outcome.clone()));
             if self.kept.len() > KEPT_MAX {

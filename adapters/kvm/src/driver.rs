@@ -36,6 +36,8 @@
 
 mod addresses;
 mod backup;
+mod bitmaps;
+mod carry;
 mod census;
 mod console;
 mod disks;
@@ -51,6 +53,7 @@ mod records;
 mod sighting;
 mod snapshot;
 mod steps;
+mod transfer;
 mod virtualisation;
 mod volumes;
 mod wanted;
@@ -204,7 +207,9 @@ struct Inner {
     records: Records,
     plugs: Plugs,
     virtualisation: OnceCell<Virtualisation>,
-    turns: Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>,
+    turns: Turns,
+    /// Held while libvirt is asked to send a server, whatever becomes of who asked.
+    sending: Turns,
     /// Held as long as this works for the host.
     _alone: std::fs::File,
 }
@@ -237,7 +242,8 @@ impl KvmHost {
             records,
             plugs: Plugs::new(options.place.clone()),
             virtualisation: OnceCell::new_with(options.virtualisation),
-            turns: Mutex::default(),
+            turns: Turns::default(),
+            sending: Turns::default(),
             options,
             _alone: alone,
         };
@@ -378,14 +384,8 @@ impl Inner {
         Ok(self.records.write(server, &Record { number, ..record }).await?)
     }
 
-    async fn turn(&self, server: Uuid) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody holds or waits for are nobody's.
-            turns.retain(|id, turn| *id == server || Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(server).or_default())
-        };
-        turn.lock_owned().await
+    async fn turn(&self, server: Uuid) -> Turn {
+        self.turns.of(server).await
     }
 
     /// One step, with what a test wants to happen around it.
@@ -615,6 +615,7 @@ impl Inner {
             Order::Arrive { start, certain } => {
                 return Box::pin(self.arrive(work, *start, *certain)).await;
             }
+            Order::BreakOff {} => return Box::pin(self.broken_off(work)).await.map(Some),
             Order::ChangeAddresses { nic, found } => {
                 return Box::pin(self.change_addresses(work, *nic, found)).await;
             }
@@ -647,9 +648,10 @@ impl Inner {
             Order::RestoreAddresses { nic, found } => {
                 Box::pin(self.restore_addresses(work, *nic, found)).await
             }
-            Order::Resume {} | Order::TakeBack {} => self.resume(work).await,
+            Order::Resume {} => self.resume(work).await,
             Order::SetPassword { user, .. } => self.set_password(work, user).await,
             Order::Suspend {} => self.suspend(work).await,
+            Order::TakeBack {} => self.take_back(work).await,
             Order::Start {} => {
                 let machine = self.describe(work).await?;
                 self.plug(work).await?;
@@ -658,6 +660,7 @@ impl Inner {
             Order::Stop {} => self.stop(work.server).await,
             Order::Reboot {} => Box::pin(self.reboot(work)).await,
             Order::Arrive { .. }
+            | Order::BreakOff {}
             | Order::ChangeAddresses { .. }
             | Order::Receive {}
             | Order::Remove {}
@@ -691,13 +694,36 @@ impl Inner {
         let (userdata, password) = (task.userdata.as_deref(), task.password.as_deref());
         let (stores, leases) = (&task.stores, &task.leases);
         let work = Work { server, home, number, userdata, password, stores, leases };
-        let _turn = self.turn(server).await;
+        let _turn = match order {
+            Order::BreakOff {} => self.interrupt(server).await?,
+            Order::Send { .. } => self.unless_overtaken(server, number).await?,
+            _ => self.turn(server).await,
+        };
         self.begin(server, number).await?;
         if let Some(report) = self.order(&work, &order).await? {
             return Ok(report);
         }
         let seen = self.seen(server, home).await?;
         Ok(Report { verb: "confirm", body: json!({"number": number, "seen": seen}) })
+    }
+}
+
+/// Holds a server for as long as it is there.
+type Turn = OwnedMutexGuard<()>;
+
+/// Who may do something with a server, one after the other.
+#[derive(Default)]
+struct Turns(Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>);
+
+impl Turns {
+    async fn of(&self, server: Uuid) -> Turn {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody holds or waits for are nobody's.
+            turns.retain(|id, turn| *id == server || Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(server).or_default())
+        };
+        turn.lock_owned().await
     }
 }
 

@@ -344,7 +344,12 @@ impl Connection {
 
     /// Runs a description that is kept for this one time: what is defined under its UUID stays.
     pub async fn run(&self, xml: &str) -> Result<Domain, Fault> {
-        let arguments = Writer::default().text("the domain's XML", xml).uint(0);
+        self.run_as(xml, false).await
+    }
+
+    /// The same; held from its first instruction on where it is to be.
+    pub async fn run_as(&self, xml: &str, paused: bool) -> Result<Domain, Fault> {
+        let arguments = Writer::default().text("the domain's XML", xml).uint(u32::from(paused));
         let answer = self.call(Program::REMOTE, CREATE_XML, arguments).await?;
         Domain::read(&mut Reader::new(&answer))
     }

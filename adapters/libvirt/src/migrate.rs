@@ -16,6 +16,8 @@ use crate::{
 const GET_XML: i32 = 14;
 const GET_JOB_INFO: i32 = 163;
 const PERFORM: i32 = 305;
+/// `VIR_TYPED_PARAM_ULLONG`.
+const ULONG: i32 = 4;
 /// `VIR_TYPED_PARAM_STRING`.
 const TEXT: i32 = 7;
 
@@ -28,6 +30,11 @@ pub struct Destination {
     pub memory: Option<String>,
     /// Its XML there. What the guest sees of it is as here.
     pub xml: String,
+    /// Fastest that it is sent, in MiB/s; as fast as it goes when it is none.
+    pub mib_per_second: Option<u64>,
+    /// Disks that are copied, by what the guest calls them: what is there of them is as large and empty.
+    /// All others are the same there.
+    pub copied: Vec<String>,
 }
 
 impl Connection {
@@ -46,7 +53,7 @@ impl Connection {
         Ok(matches!(Reader::new(&answer).int()?, 1 | 2))
     }
 
-    /// Lets a domain that runs go to another host, whose disks are the same. It is defined there by
+    /// Lets a domain that runs go to another host, whose disks are the same or are copied. It is defined there by
     /// nobody yet, and stays defined here.
     ///
     /// # Errors
@@ -59,21 +66,29 @@ impl Connection {
     ) -> Result<(), Fault> {
         const LIVE: u32 = 1;
         const PEER_TO_PEER: u32 = 2;
+        const NON_SHARED_DISK: u32 = 1 << 6;
         /// That the files are the same is known to who calls; the daemon knows of a few file systems alone.
         const UNSAFE: u32 = 1 << 9;
         const ABORT_ON_ERROR: u32 = 1 << 12;
         /// One that writes faster than can be sent is slowed down.
         const AUTO_CONVERGE: u32 = 1 << 13;
-        let parameters = [("destination_xml", Some(&to.xml)), ("migrate_uri", to.memory.as_ref())];
-        let given = parameters.iter().filter(|(_, value)| value.is_some()).count() as u32;
+        let disks = to.copied.iter().map(|disk| ("migrate_disks", disk));
+        let texts = std::iter::once(("destination_xml", &to.xml));
+        let texts = texts.chain(to.memory.iter().map(|memory| ("migrate_uri", memory)));
+        let texts: Vec<_> = texts.chain(disks).collect();
+        let given = (texts.len() + usize::from(to.mib_per_second.is_some())) as u32;
         let arguments = Writer::default().domain(domain);
         let mut arguments = arguments.optional("the daemon", Some(&to.daemon)).uint(given);
-        for (name, value) in parameters {
-            if let Some(value) = value {
-                arguments = arguments.text("a parameter", name).int(TEXT).text("its value", value);
-            }
+        for (name, value) in texts {
+            arguments = arguments.text("a parameter", name).int(TEXT).text("its value", value);
         }
-        let flags = LIVE | PEER_TO_PEER | UNSAFE | ABORT_ON_ERROR | AUTO_CONVERGE;
+        if let Some(rate) = to.mib_per_second {
+            arguments = arguments.text("a parameter", "bandwidth").int(ULONG).hyper(rate);
+        }
+        let mut flags = LIVE | PEER_TO_PEER | UNSAFE | ABORT_ON_ERROR | AUTO_CONVERGE;
+        if !to.copied.is_empty() {
+            flags |= NON_SHARED_DISK;
+        }
         let arguments = arguments.opaque("the cookie", &[]).uint(flags);
         self.call_within(patience, Program::REMOTE, PERFORM, arguments).await.map(drop)
     }

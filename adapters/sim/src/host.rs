@@ -56,6 +56,8 @@ pub enum HostStep {
     Addresses,
     /// A disk is put into a store of backups.
     BackUp,
+    /// A server's being sent to another is broken off.
+    BreakOff,
     /// The server becomes known to the host.
     Define,
     /// A disk is removed.
@@ -118,9 +120,10 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Addresses,
         Self::BackUp,
+        Self::BreakOff,
         Self::Define,
         Self::Discard,
         Self::Fill,
@@ -158,6 +161,8 @@ impl HostStep {
 pub enum HostFault {
     /// It is done, and the answer is lost.
     AnswerLost,
+    /// Of a server that is sent: it goes on until it is broken off.
+    Endless,
     /// It is not done, and may be later.
     Transient,
     /// It is not done, and never will be.
@@ -256,6 +261,9 @@ struct World {
     disks: BTreeMap<Uuid, BTreeMap<Uuid, (u64, Option<String>)>>,
     /// Files by host, whole paths.
     files: BTreeMap<Uuid, BTreeSet<String>>,
+    /// The orders by which servers' being sent was broken off last.
+    #[serde(default)]
+    broken_off: BTreeMap<Uuid, u64>,
     /// Servers that hosts are ready for.
     #[serde(default)]
     ready: BTreeMap<Uuid, BTreeSet<Uuid>>,
@@ -339,7 +347,7 @@ impl SimHosts {
                 keep(&world)?;
                 Err(DriverFault::Transient(format!("{step:?}: the answer was lost")))
             }
-            Some(HostFault::Transient | HostFault::Unsure { .. }) => {
+            Some(HostFault::Endless | HostFault::Transient | HostFault::Unsure { .. }) => {
                 Err(DriverFault::Transient(format!("{step:?} failed")))
             }
             Some(HostFault::Rejected(why)) => Err(DriverFault::Rejected(why)),
@@ -920,7 +928,11 @@ impl HostDriver for SimHost {
             Order::Start {} => self.start(id, home)?,
             Order::Stop {} => self.stop(id)?,
             Order::Receive {} => return self.receive(id, home, task),
-            Order::Send { .. } => return self.send(id, home, task),
+            Order::BreakOff {} => return self.break_off(id, home, task),
+            Order::Send { .. } => {
+                self.endless(id, number).await;
+                return self.send(id, home, task);
+            }
             Order::Share {} => return self.share(id, home, task),
             Order::TakeBack {} => self.suspend(id, false)?,
             Order::Reboot {} => {

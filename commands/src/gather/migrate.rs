@@ -7,7 +7,7 @@ use domain::{
         disk::Disk,
         host::Host,
         placement::HostId,
-        server::{Server, home::Home},
+        server::{Server, home::Home, parts},
     },
     kernel::{Decider, Refusal, Role, codes},
 };
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{GatherFault, Gathering};
 use crate::{
     fleet::{PlaceFault, Reached},
+    ledger::{Ledger, LoadFault},
     plan::{Looked, Saw},
 };
 
@@ -56,8 +57,33 @@ async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
     Ok(gathering.ledger.typed::<Server>(&gathering.id.to_string()).await?.1)
 }
 
-/// Nothing is being done to its disks, which go with it, and none is in a volume group that is its
-/// host's alone.
+impl Ledger {
+    /// What keeps a disk on its host.
+    pub(crate) async fn disk_tie(
+        &self,
+        disk: &parts::Disk,
+        state: &Disk,
+    ) -> Result<Option<String>, LoadFault> {
+        if let Some(storage) = disk.storage {
+            if !disk.leased
+                && let Reached::Group(_) = self.reached(storage).await?
+            {
+                let why = format!("its disk {} is in a volume group of this host alone", disk.id);
+                return Ok(Some(why));
+            }
+            return Ok(None);
+        }
+        let snapshots = state.home.as_ref().map_or(0, |home| home.snapshots.len());
+        Ok((snapshots > 0).then(|| {
+            format!(
+                "its disk {} has {snapshots} snapshots, which are not copied: delete them first",
+                disk.id
+            )
+        }))
+    }
+}
+
+/// Nothing is being done to its disks, which go with it, and nothing keeps them on its host.
 async fn disks(
     gathering: &mut Gathering<'_>,
     home: &Home,
@@ -67,11 +93,7 @@ async fn disks(
         let id = disk.id.to_string();
         let (revision, state) = gathering.ledger.typed::<Disk>(&id).await?;
         note::<Disk>(gathering, id, revision);
-        if let Some(storage) = disk.storage
-            && !disk.leased
-            && let Reached::Group(_) = gathering.ledger.reached(storage).await?
-        {
-            let detail = format!("its disk {} is in a volume group of this host alone", disk.id);
+        if let Some(detail) = gathering.ledger.disk_tie(disk, &state).await? {
             return Err(Refusal::new(&codes::NOT_MOVABLE, detail).into());
         }
         if let Some(out) = state.order().filter(|_| must_rest) {

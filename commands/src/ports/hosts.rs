@@ -45,6 +45,18 @@ pub struct HostTask {
     pub leases: BTreeMap<Uuid, Lease>,
 }
 
+impl HostTask {
+    /// Whether it ends what its server's host is at, and so is begun beside that.
+    pub fn overtakes(&self) -> bool {
+        self.order["type"] == "break-off"
+    }
+
+    /// Whether another order may take its place while it is carried out.
+    pub fn is_overtaken(order: &Value) -> bool {
+        order["type"] == "send"
+    }
+}
+
 // Neither userdata, which may hold passwords, nor a password, nor a key of a store, nor an address that
 // lets whoever has it fetch an image.
 impl fmt::Debug for HostTask {

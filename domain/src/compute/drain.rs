@@ -58,6 +58,17 @@ pub struct Leaving {
     pub obstacles: Vec<Obstacle>,
 }
 
+/// One server that is on a host.
+#[derive(Clone, Debug)]
+pub struct Staying {
+    /// Which.
+    pub id: Uuid,
+    /// What it is.
+    pub server: Server,
+    /// What keeps its disks there, with what to do.
+    pub disks: Vec<String>,
+}
+
 fn obstacle(code: &'static str, detail: impl Into<String>) -> Obstacle {
     Obstacle { code, detail: detail.into() }
 }
@@ -114,30 +125,34 @@ fn nowhere(unplaced: Unplaced) -> String {
 ///
 /// # Errors
 /// `not-found` when the host is not in the fleet.
-pub fn drain(
-    fleet: &Fleet,
-    host: HostId,
-    servers: Vec<(Uuid, Server)>,
-) -> Result<Vec<Leaving>, Refusal> {
+pub fn drain(fleet: &Fleet, host: HostId, servers: Vec<Staying>) -> Result<Vec<Leaving>, Refusal> {
     let mut fleet = fleet.clone();
     let mut servers: Vec<_> = servers
         .into_iter()
-        .filter_map(|(id, server)| server.home.clone().map(|home| (id, server, home)))
+        .filter_map(|one| one.server.home.clone().map(|home| (one, home)))
         .collect();
-    servers.sort_by_key(|(id, _, home)| {
-        (Reverse(home.spec.memory_mib), Reverse(home.spec.vcpus), *id)
+    servers.sort_by_key(|(one, home)| {
+        (Reverse(home.spec.memory_mib), Reverse(home.spec.vcpus), one.id)
     });
     let mut all = Vec::new();
-    for (id, server, home) in servers {
+    for (Staying { id, server, disks }, home) in servers {
         let seen = server.observation.seen.as_ref();
         let runs = seen.is_some_and(|seen| seen.power != Power::Stopped);
         let mut obstacles = own_obstacles(&server, runs);
+        obstacles.extend(disks.into_iter().map(|why| obstacle("local-disks", why)));
+        obstacles.sort_by_key(|one| one.code);
         let mut to = None;
         if let Some(moving) = &home.moving {
             // Its place is taken there already.
             to = Some(moving.to.host);
         } else {
+            let own = &home.placement.holding;
             match fleet.place(&home.elsewhere(None, runs)) {
+                Ok(placement) if runs && !own.is_seen_as(&placement.holding) => {
+                    let detail = "it would be cut over other cells elsewhere than its guest sees: \
+                                  stop it first";
+                    obstacles.push(obstacle("bound", detail));
+                }
                 Ok(placement) if obstacles.is_empty() => {
                     to = Some(placement.host);
                     fleet.give_back(host, home.placement.holding.server)?;

@@ -145,6 +145,9 @@ pub enum Command {
         server: ServerId,
         /// This host's own id.
         host: HostId,
+        /// Its disks that were on this host alone: they are elsewhere, too.
+        #[serde(default)]
+        disks: BTreeSet<Uuid>,
     },
     /// Say what is wanted of it; the whole of it.
     Configure {
@@ -260,6 +263,9 @@ pub enum Event {
         server: ServerId,
         /// The host's own id.
         host: HostId,
+        /// Its disks that were on this host alone.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        disks: BTreeSet<Uuid>,
     },
     /// This is wanted of it from now on.
     Configured {
@@ -371,6 +377,9 @@ pub struct Host {
     /// hold what they held until that is gone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clearing: BTreeMap<ServerId, HostId>,
+    /// The disks of those that were on this host alone, and are to be removed with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clearing_disks: BTreeMap<ServerId, BTreeSet<Uuid>>,
     /// What is wanted of it.
     #[serde(default)]
     pub orders: Orders<Order>,
@@ -387,6 +396,9 @@ pub enum Order {
         server: ServerId,
         /// On which host.
         host: HostId,
+        /// Its disks that were on this host alone.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        disks: BTreeSet<Uuid>,
     },
 }
 
@@ -552,6 +564,7 @@ impl Host {
     fn cleared(&mut self, server: ServerId) {
         self.orders.settle();
         self.clearing.remove(&server);
+        self.clearing_disks.remove(&server);
         self.holdings.remove(&server);
         self.clear_next();
     }
@@ -559,7 +572,8 @@ impl Host {
     /// One after the other.
     fn clear_next(&mut self) {
         if let (None, Some((server, host))) = (&self.orders.out, self.clearing.first_key_value()) {
-            self.orders.issue(Order::Clear { server: *server, host: *host });
+            let disks = self.clearing_disks.get(server).cloned().unwrap_or_default();
+            self.orders.issue(Order::Clear { server: *server, host: *host, disks });
         }
     }
 
@@ -591,10 +605,10 @@ impl Decider for Host {
                 self.orders.ensure_parked()?;
                 vec![Event::Abandoned {}]
             }
-            Command::Clear { server, host } => {
+            Command::Clear { server, host, disks } => {
                 let is_new =
                     self.holdings.contains_key(&server) && !self.clearing.contains_key(&server);
-                none_if(!is_new, Event::ClearingOrdered { server, host })
+                none_if(!is_new, Event::ClearingOrdered { server, host, disks })
             }
             Command::Configure { settings } => {
                 self.there("configure")?;
@@ -746,14 +760,18 @@ impl Decider for Host {
         match event {
             Event::Abandoned {} => {
                 if let Some(Outstanding { order: Order::Clear { server, .. }, .. }) =
-                    self.orders.out
+                    &self.orders.out
                 {
+                    let server = *server;
                     self.cleared(server);
                 }
             }
             Event::Cleared { server } => self.cleared(server),
-            Event::ClearingOrdered { server, host } => {
+            Event::ClearingOrdered { server, host, disks } => {
                 self.clearing.insert(server, host);
+                if !disks.is_empty() {
+                    self.clearing_disks.insert(server, disks);
+                }
                 self.clear_next();
             }
             Event::Fenced { epoch } => (self.epoch, self.fenced) = (epoch, true),
@@ -814,7 +832,7 @@ impl Decider for Host {
     }
 
     fn on_host(&self) -> Option<OnHost> {
-        let Order::Clear { server, host } = self.orders.out.as_ref()?.order;
+        let Order::Clear { server, host, .. } = &self.orders.out.as_ref()?.order;
         Some(OnHost { host: host.uuid(), server: Some(server.uuid()) })
     }
 

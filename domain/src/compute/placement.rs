@@ -50,7 +50,7 @@ pub use fleet::{
     Fleet, HOW_MANY_MAX, HowMany, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection,
     RunnerUp, Score, Unplaced, Verdict,
 };
-pub use holding::{CellHolding, Holding, Pin};
+pub use holding::{CellHolding, Holding, Pin, SeenCell};
 pub use host::{Host, HostId, ServerId};
 pub use reason::Reason;
 pub use request::{Affinity, DeviceAsk, Fill, Numa, Pinning, Relation, Request};

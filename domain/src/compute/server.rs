@@ -7,6 +7,7 @@
 pub mod addresses;
 pub mod boot;
 pub mod console;
+pub mod elsewhere;
 pub mod home;
 pub mod migrate;
 pub mod nic;
@@ -16,6 +17,7 @@ pub mod password;
 pub mod rebuild;
 pub mod rescue;
 pub mod resize;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +34,7 @@ use migrate::{Landing, MigrationStep};
 use nic::SeenNic;
 pub use order::{CloudOrder, Order};
 use rescue::{Rescue, RescueSystem};
+use transfer::TransferLimits;
 
 use crate::{
     compute::{
@@ -132,7 +135,7 @@ impl Resource for Machine {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// Give up the order that is parked.
+    /// Give up the order that is parked, or break off its way to another host.
     Abandon {},
     /// Give it another interface, also while it runs.
     AddNic {
@@ -241,6 +244,9 @@ pub enum Command {
         /// The host; the best one when left out.
         #[serde(default)]
         to: Option<HostId>,
+        /// How long it may take, and how fast it may be sent.
+        #[serde(default)]
+        limits: TransferLimits,
         /// What it takes there: found out by Skyledger, and of no use to callers.
         #[serde(default)]
         placement: Option<Box<Placement>>,
@@ -423,6 +429,8 @@ pub enum Event {
         /// What is tried, in turn.
         order: Vec<BootDevice>,
     },
+    /// Its being handed over to another host is to be broken off.
+    BreakOffOrdered {},
     /// An order was carried out.
     Confirmed {
         /// The order's number.
@@ -525,6 +533,9 @@ pub enum Event {
         to: Box<Placement>,
         /// Whether it runs meanwhile.
         live: bool,
+        /// How long it may take, and how fast it may be sent.
+        #[serde(default, skip_serializing_if = "TransferLimits::is_unsaid")]
+        limits: TransferLimits,
     },
     /// The host that it goes to is ready.
     MigrationPrepared {
@@ -733,7 +744,10 @@ const fn system(name: &'static str, creates: bool, summary: &'static str) -> Ver
 }
 
 static VERBS: &[Verb] = &[
-    operator("abandon", "Gives up the parked order; the server stays as it is."),
+    operator(
+        "abandon",
+        "Gives up the parked order, or breaks off its way to another host; the server stays as it is.",
+    ),
     operator("add-nic", "Gives a server of ours another interface, also while it runs."),
     system("admit-disk", false, "Has it started with a disk from now on."),
     Verb {
@@ -992,7 +1006,7 @@ impl Decider for Server {
                     News::More => vec![Event::Remeasured { utilisation }],
                 }
             }
-            Command::Migrate { placement, .. } => self.migrate(placement)?,
+            Command::Migrate { limits, placement, .. } => self.migrate(limits, placement)?,
             Command::Notice { number, power } => match self.noticed(number, power) {
                 Some(seen) => {
                     vec![Event::Observed { seen, fields: vec!["power".to_owned()], actor: None }]
@@ -1203,7 +1217,8 @@ impl Decider for Server {
             Event::DiskDismissed { disk } => {
                 self.at_home(|home| home.parts.disks.retain(|known| known.id != disk));
             }
-            Event::Evacuated { .. }
+            Event::BreakOffOrdered {}
+            | Event::Evacuated { .. }
             | Event::MigrationFailed { .. }
             | Event::MigrationOrdered { .. }
             | Event::MigrationPrepared { .. }
@@ -1252,6 +1267,7 @@ impl Decider for Server {
             Some(Outstanding {
                 order:
                     Order::Arrive { .. }
+                    | Order::BreakOff {}
                     | Order::Receive {}
                     | Order::Send { .. }
                     | Order::Share {}

@@ -701,6 +701,7 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
         vec![step(3, sent(true)), there(4)],
         vec![step(3, sent(false)), step(4, json!({"type": "lost", "data": {}})), there(5)],
         vec![step(3, json!({"type": "stays", "data": stays}))],
+        vec![("abandon", json!({})), step(4, json!({"type": "stays", "data": stays}))],
     ];
     let mut lives: Vec<_> =
         ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();

@@ -13,6 +13,7 @@ use domain::{
         server::{
             self, Machine, Power,
             parts::{GroupRules, Nic},
+            transfer::TransferLimits,
         },
         shape, snapshot,
         utilisation::Utilisation,
@@ -210,6 +211,7 @@ fn server() -> Samples {
         },
         E::Assigned { project: Some(id(2)) },
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
+        E::BreakOffOrdered {},
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::ConsoleAllowed {
             console: Console {
@@ -248,7 +250,11 @@ fn server() -> Samples {
             reason: "no route to host".into(),
             seen: machine(Power::Running),
         },
-        E::MigrationOrdered { to: serde_json::from_value(place_on(8)).unwrap(), live: true },
+        E::MigrationOrdered {
+            to: serde_json::from_value(place_on(8)).unwrap(),
+            live: true,
+            limits: TransferLimits { seconds: Some(600), mib_per_second: Some(100) },
+        },
         E::MigrationPrepared {
             number: 1,
             landing: serde_json::from_value(json!({
@@ -688,7 +694,7 @@ fn host() -> Samples {
         E::BecameReachable {},
         E::BecameUnreachable { since: time() },
         E::Cleared { server: Id::new(id(9)) },
-        E::ClearingOrdered { server: Id::new(id(9)), host: Id::new(id(7)) },
+        E::ClearingOrdered { server: Id::new(id(9)), host: Id::new(id(7)), disks: [id(17)].into() },
         E::Configured { settings: settings.clone() },
         E::Disabled {},
         E::DrainStarted {},

@@ -56,7 +56,7 @@ async fn what_can_leave_a_host_is_told_with_where_to_and_what_stays_with_why() {
     assert_eq!(codes(of(middle)), ["no-room"], "the largest took it");
     let told = &of(middle).obstacles[0].detail;
     assert_eq!(told, "no other host has room for it: memory 1");
-    assert_eq!(codes(of(with_disk)), ["local-disks", "order"]);
+    assert_eq!(codes(of(with_disk)), ["order"], "its disk is copied");
     assert_eq!(codes(of(deleted)), ["deleted"]);
     assert_eq!(world.log.head().await.unwrap().position, before, "nothing is ordered by it");
     assert!(world.ledger.draining(other).await.unwrap().servers.is_empty());
@@ -76,7 +76,8 @@ impl World {
     }
 }
 
-/// A host with four servers on shared storage, of which one is stopped, and one with a disk of its own.
+/// A host with four servers on shared storage, of which one is stopped, and one with a disk on it alone that
+/// has a snapshot.
 async fn to_be_drained() -> (World, Uuid, Vec<Uuid>, Uuid) {
     let world = World::empty(small());
     let here = world.peer("kvm-1").await;
@@ -87,6 +88,9 @@ async fn to_be_drained() -> (World, Uuid, Vec<Uuid>, Uuid) {
     }
     world.send("server", servers[3], "stop", json!({})).await.unwrap();
     let local = world.launch("local", 1, 64).await.unwrap();
+    world.settle().await;
+    let disk = world.server(local).await.home.unwrap().parts.disks[0].id;
+    world.snapshot(disk).await.unwrap();
     world.settle().await;
     (world, here, servers, local)
 }
@@ -120,11 +124,14 @@ async fn a_drained_host_sends_away_two_at_a_time_all_that_can_go_and_gets_no_mor
     }
     assert_eq!(world.row(servers[3]).await["status"], "stopped");
     assert_eq!(world.host_of(local).await, here);
-    assert_eq!(world.row(here).await["status"], "draining", "one has its disk here");
-    for verb in ["stop", "delete", "purge"] {
-        world.send("server", local, verb, json!({})).await.unwrap();
-        world.settle().await;
-    }
+    assert_eq!(world.row(here).await["status"], "draining", "one has a snapshot here");
+    let shown = world.ledger.draining(here).await.unwrap();
+    assert_eq!(codes(&shown.servers[0]), ["local-disks"]);
+    let snapshot = world.rows("snapshot").await[0].key.parse().unwrap();
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    assert_eq!(world.drained(&mut drainer).await, 1, "and now it has none");
+    world.settle().await;
+    world.is_only_on(local, there, &[here]).await;
     world.caught_up().await;
     assert_eq!(world.row(here).await["status"], "drained");
     // A host that was drained is as closed as one that is disabled, until it is opened.

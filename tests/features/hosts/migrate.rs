@@ -8,6 +8,7 @@ use domain::{
     compute::host::Host,
     kernel::{Principal, Reach, Role},
 };
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -73,7 +74,7 @@ fn detail(result: Result<commands::submit::Outcome, SubmitFault>) -> String {
 }
 
 /// Two hosts, and a server on the first.
-async fn two_hosts() -> (World, Uuid, Uuid, Uuid) {
+pub(super) async fn two_hosts() -> (World, Uuid, Uuid, Uuid) {
     let world = World::empty(small());
     let here = world.peer("kvm-1").await;
     let id = world.launch_on("web", STORAGE).await.unwrap();
@@ -197,14 +198,60 @@ async fn a_way_that_comes_to_nothing_leaves_it_as_it_was_and_the_other_host_clea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_sent_can_be_broken_off_and_stays_where_it_is() {
+    for fault in [None, Some(HostFault::AnswerLost), Some(HostFault::Transient)] {
+        let (world, here, there, id) = two_hosts().await;
+        let runner = Runner::new(world.ledger.clone(), 8);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(async move { runner.run(stopped.map(drop)).await });
+        world.hosts.break_next(HostStep::Send, HostFault::Endless);
+        if let Some(fault) = &fault {
+            world.hosts.break_next(HostStep::BreakOff, fault.clone());
+        }
+        let limits = json!({"limits": {"mib_per_second": 100}});
+        world.send("server", id, "migrate", limits).await.unwrap();
+        while world.hosts.hit().is_empty() {
+            world.clock.sleep(Duration::from_secs(1)).await;
+        }
+        world.send("server", id, "abandon", json!({})).await.unwrap();
+        while world.server(id).await.orders.out.is_some()
+            || !world.state_of(there).await.clearing.is_empty()
+        {
+            world.clock.sleep(Duration::from_secs(1)).await;
+        }
+        drop(stop);
+        running.await.unwrap();
+        world.is_only_on(id, here, &[there]).await;
+        assert_eq!(world.row(id).await["status"], "running");
+        let told = world.history("server", id).await;
+        let of = |what: &str| {
+            let record = told.iter().find(|record| record.event_type() == what);
+            let record = record.unwrap_or_else(|| panic!("no {what}"));
+            (record.header().actor, String::from_utf8_lossy(record.data()).into_owned())
+        };
+        assert_eq!(of("break-off-ordered").0, World::admin().name);
+        assert!(of("migration-failed").1.contains("it was broken off"), "{fault:?}");
+        // And then it goes, as it did before.
+        world.send("server", id, "migrate", json!({})).await.unwrap();
+        world.settle().await;
+        world.is_only_on(id, there, &[here]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_go_is_refused_with_the_reason_and_nothing_is_taken() {
     let (world, here, there, id) = two_hosts().await;
     let alone = world.host_with("kvm-3", &[]).await;
     let local = world.launch("local", 1, 64).await.unwrap();
     world.settle().await;
+    let disk = world.server(local).await.home.unwrap().parts.disks[0].id;
+    world.snapshot(disk).await.unwrap();
+    world.settle().await;
     let before = world.log.head().await.unwrap().position;
     let held = world.state_of(there).await.holdings;
     let send = async |id: Uuid, body: Value| world.send("server", id, "migrate", body).await;
+    let told = detail(send(local, json!({})).await);
+    assert!(told.contains("1 snapshots, which are not copied"), "{told}");
     assert_eq!(code(send(local, json!({})).await), "not-movable");
     assert_eq!(code(send(id, json!({"to": here})).await), "invalid-field");
     assert_eq!(code(send(id, json!({"to": Uuid::from_u128(7)})).await), "invalid-field");

@@ -85,14 +85,17 @@ async fn a_disk_lies_on_a_storage_that_its_host_reaches_and_nowhere_else() {
     assert!(detail.contains("does not reach"), "{detail}");
     assert_eq!(code(create(id, json!("nfs")).await), "malformed-command");
 
-    // What is on its host alone is in the way of leaving it, and what is shared is not.
+    // A snapshot of what is on its host alone is in the way of leaving it, and what is shared is not.
     let third = world.peer("kvm-3").await;
+    let disks = world.server(id).await.home.unwrap().parts.disks;
+    let local = disks.iter().find(|disk| disk.storage.is_none()).unwrap().id;
+    let snapshot = world.snapshot(local).await.unwrap();
+    world.settle().await;
     let draining = world.ledger.draining(near).await.unwrap();
     let told = &draining.servers[0].obstacles;
     assert_eq!(told.iter().map(|one| one.code).collect::<Vec<_>>(), ["local-disks"]);
-    assert!(told[0].detail.starts_with("1 of its disks"), "{}", told[0].detail);
-    let disks = world.server(id).await.home.unwrap().parts.disks;
-    let local = disks.iter().find(|disk| disk.storage.is_none()).unwrap().id;
+    assert!(told[0].detail.contains("1 snapshots"), "{}", told[0].detail);
+    world.through("snapshot", snapshot, "delete", json!({})).await;
     for verb in ["detach", "delete"] {
         world.send("disk", local, verb, json!({})).await.unwrap();
         world.settle().await;

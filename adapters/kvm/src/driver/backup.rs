@@ -30,7 +30,7 @@ use domain::compute::storage::lease::Lease;
 use uuid::Uuid;
 
 use super::{
-    KvmHost, Step,
+    KvmHost, Step, bitmaps,
     fault::{chain, libvirt},
     find, state, wanted,
 };
@@ -199,6 +199,9 @@ impl KvmHost {
         })?;
         let has_checkpoints = disk.format == Format::Qcow2;
         let known = self.own_checkpoints(of.disk, wire, domain).await?;
+        if has_checkpoints {
+            bitmaps::forget(wire, domain, disk, (&checkpoints(of.disk), &known)).await?;
+        }
         let since = match asked.parent.filter(|_| has_checkpoints) {
             Some(parent) => into.manifest(of.disk, parent, None).await.map_err(store)?.checkpoint,
             None => None,

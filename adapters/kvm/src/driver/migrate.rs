@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use adapters_libvirt::{Connection, Destination, Domain, State};
+use adapters_libvirt::{
+    Connection, Destination, Domain, Fault, State,
+    description::{Description, DiskDevice},
+};
 use commands::ports::{DriverFault, HostTask, Report};
 use domain::compute::{
     host,
@@ -16,22 +19,19 @@ use domain::compute::{
     },
 };
 use serde_json::json;
-use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
     Inner, Step, Work,
     fault::{chain, libvirt},
-    find, power_off, state, undefine, wanted,
+    find, power_off, state,
+    transfer::Left,
+    undefine, wanted,
 };
 use crate::storage::{files, seed};
 
-/// How long a server's memory may take to be sent.
-const SEND_PATIENCE: Duration = Duration::from_hours(1);
-/// Between two looks at something that tells nobody of its end.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// `VIR_DOMAIN_PAUSED_USER`: somebody holds it who does not move it.
-const HELD_BY_USER: i32 = 1;
+/// Why a server stays that was to go while it is stopped.
+pub(super) const RUNS: &str = "it runs, and was to go while it is stopped";
 /// Longest reason, in bytes: what daemons say of each other may be long.
 const REASON_BYTES_MAX: usize = 2_048;
 
@@ -44,22 +44,11 @@ pub struct Reached {
     pub memory: Option<String>,
 }
 
-/// What is here of a server that was to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// It does not run here.
-    Gone,
-    /// It runs here as before.
-    Runs,
-    /// It is held, and may run there.
-    Unsure,
-}
-
-fn report(number: u64, step: &MigrationStep) -> Report {
+pub(super) fn report(number: u64, step: &MigrationStep) -> Report {
     Report { verb: "confirm-migration", body: json!({"number": number, "step": step}) }
 }
 
-fn moving(home: &Home) -> Result<&Moving, DriverFault> {
+pub(super) fn moving(home: &Home) -> Result<&Moving, DriverFault> {
     let moving = home.moving.as_ref();
     moving.ok_or_else(|| DriverFault::Unexpected("a server that goes nowhere".to_owned()))
 }
@@ -73,6 +62,7 @@ impl Inner {
         let work = Work { home: &home, ..*work };
         // What can never run here is said before anything is made.
         self.describe(&work).await?;
+        self.make_room(&work).await?;
         let landing = self.landing(&work).await?;
         self.furnish(&work).await?;
         if moving(work.home)?.live {
@@ -122,46 +112,74 @@ impl Inner {
         work: &Work<'_>,
         landing: &Landing,
     ) -> Result<Report, DriverFault> {
-        let (server, number) = (work.server, work.number);
-        let sent = |certain| Ok(report(number, &MigrationStep::Sent { certain }));
+        let server = work.server;
+        let copies = !work.home.local_disks().is_empty();
+        let Moving { live, limits, .. } = *moving(work.home)?;
+        let patience = Duration::from_secs(limits.seconds(copies).into());
+        if copies && !live {
+            return self.carry(work, landing, patience).await;
+        }
         // One that was begun by an agent that died goes on without it.
-        match self.left(server).await? {
-            Left::Gone => {
-                self.deactivate(server).await?;
-                return sent(true);
-            }
-            Left::Unsure => return sent(false),
-            Left::Runs => {}
+        let left = self.left(server, patience).await?;
+        if let Some(ended) = self.ended(work, left).await? {
+            return Ok(ended);
         }
-        let mut reason = "it runs, and was to go while it is stopped".to_owned();
-        if moving(work.home)?.live {
-            let wire = self.wire.get().await?;
-            let send = async {
-                let Some(domain) = find(&wire, server).await? else { return Ok(None) };
-                let there = self.destination(&wire, &domain, work, landing).await?;
-                Ok(wire.migrate(&domain, &there, SEND_PATIENCE).await.err())
-            };
-            // Whatever is said of it, what is left here tells.
-            if let Some(fault) = self.step(Step::Send, server, send).await? {
-                tracing::warn!(%fault, %server, "a server was not handed over");
-                reason = chain(&fault);
-            }
-            match self.left(server).await? {
-                Left::Gone => {
-                    self.deactivate(server).await?;
-                    return sent(true);
-                }
-                Left::Unsure => return sent(false),
-                Left::Runs => {}
-            }
+        if !live {
+            return self.stays(work, RUNS.to_owned()).await;
         }
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        let seen = self.seen(server, work.home).await?;
-        Ok(report(number, &MigrationStep::Stays { reason, seen }))
+        let wire = self.wire.get().await?;
+        let send = async {
+            let Some(domain) = find(&wire, server).await? else { return Ok(None) };
+            let there = self.destination(&wire, &domain, work, landing).await?;
+            Ok(self.hand_over((server, domain), there, patience).await?.err())
+        };
+        // Whatever is said of it, what is left here tells.
+        let fault = self.step(Step::Send, server, send).await?;
+        let patience = match &fault {
+            // Its time is over.
+            Some(Fault::Late(_)) => Duration::ZERO,
+            _ => patience,
+        };
+        let left = self.left(server, patience).await?;
+        match self.ended(work, left).await? {
+            Some(ended) => Ok(ended),
+            None => self.stays(work, why(server, fault)).await,
+        }
     }
 
-    /// The machine as it is to be on the other host: the same, with its files where they lie there.
-    async fn destination(
+    /// What is said of a server that does not run here as before any more; none of one that does.
+    pub(super) async fn ended(
+        &self,
+        work: &Work<'_>,
+        left: Left,
+    ) -> Result<Option<Report>, DriverFault> {
+        let certain = match left {
+            Left::Runs => return Ok(None),
+            Left::Moved => true,
+            // What was copied of its disks may not be all of it: the other host looks whether it runs.
+            Left::Gone => work.home.local_disks().is_empty(),
+            Left::Unsure => false,
+        };
+        if certain {
+            self.deactivate(work.server).await?;
+        }
+        Ok(Some(report(work.number, &MigrationStep::Sent { certain })))
+    }
+
+    /// It is as it was.
+    pub(super) async fn stays(
+        &self,
+        work: &Work<'_>,
+        mut reason: String,
+    ) -> Result<Report, DriverFault> {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        let seen = self.seen(work.server, work.home).await?;
+        Ok(report(work.number, &MigrationStep::Stays { reason, seen }))
+    }
+
+    /// The machine as it is to be on the other host: the same, with its files where they lie there, and bound
+    /// to what it has there.
+    pub(super) async fn destination(
         &self,
         wire: &Connection,
         domain: &Domain,
@@ -170,6 +188,12 @@ impl Inner {
     ) -> Result<Destination, DriverFault> {
         let layout = self.lies().await?;
         let mut xml = wire.migratable_xml(domain).await.map_err(libvirt)?;
+        let copied = copied(self, work, &xml)?;
+        xml = without_chains(&xml);
+        let Moving { live, limits, to, .. } = moving(work.home)?;
+        if *live {
+            xml = rebound(&xml, &wanted::bindings(&to.holding));
+        }
         // Seeds, sockets and whatever else the host keeps of its servers.
         let mut lies = |here: &str, there: &str| xml = elsewhere(&xml, here, there);
         lies(&format!("{}/", self.options.folder.display()), &format!("{}/", landing.folder));
@@ -183,35 +207,13 @@ impl Inner {
                        how its libvirt is reached";
             DriverFault::Rejected(why.to_owned())
         })?;
-        Ok(Destination { daemon, memory: landing.memory.clone(), xml })
-    }
-
-    /// What is here of a server, once nothing goes on with it any more.
-    async fn left(&self, server: Uuid) -> Result<Left, DriverFault> {
-        let until = Instant::now() + SEND_PATIENCE;
-        loop {
-            let wire = self.wire.get().await?;
-            let Some(domain) = find(&wire, server).await? else { return Ok(Left::Gone) };
-            let (is, reason) = wire.state(&domain).await.map_err(libvirt)?;
-            if !is.is_active() {
-                return Ok(Left::Gone);
-            }
-            let Ok(busy) = wire.has_job(&domain).await else {
-                // It ended while we looked, or the daemon did.
-                sleep(LOOK_AGAIN).await;
-                continue;
-            };
-            match is {
-                _ if busy => {}
-                State::Paused if reason != HELD_BY_USER => return Ok(Left::Unsure),
-                _ => return Ok(Left::Runs),
-            }
-            if Instant::now() > until {
-                let why = "libvirt still works on the server, and does not say when it ends";
-                return Err(DriverFault::Transient(why.to_owned()));
-            }
-            sleep(LOOK_AGAIN).await;
-        }
+        Ok(Destination {
+            daemon,
+            memory: landing.memory.clone(),
+            xml,
+            mib_per_second: limits.mib_per_second.map(u64::from),
+            copied,
+        })
     }
 
     /// Has a server that was sent here, or whose host is dead. Nothing when it is there; the report when
@@ -243,19 +245,27 @@ impl Inner {
         if start {
             self.run(work, &machine).await?;
         } else {
+            self.end_carrier(server).await?;
             self.step(Step::Define, server, self.define(&wire, &machine)).await?;
         }
         Ok(None)
     }
 
-    /// Leaves nothing of a server that is elsewhere now. Its disks are where both hosts reach them.
+    /// Leaves nothing of a server that is elsewhere now. Its disks are where both hosts
+    /// reach them, or were copied, and then these are removed.
     pub(super) async fn clear_server(&self, task: &HostTask) -> Result<Report, DriverFault> {
         let order: host::Order = serde_json::from_value(task.order.clone())
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
-        let host::Order::Clear { server, .. } = order;
+        let host::Order::Clear { server, disks, .. } = order;
         let server = server.uuid();
         let _turn = self.turn(server).await;
-        self.forget(server, |_| async { Ok(()) }).await?;
+        let files = |_| async {
+            for disk in disks {
+                self.storage.delete(disk).await?;
+            }
+            Ok(())
+        };
+        self.forget(server, files).await?;
         let number = task.key.number;
         Ok(Report { verb: "confirm-clearing", body: json!({"number": number}) })
     }
@@ -283,6 +293,68 @@ impl Inner {
     }
 }
 
+/// Why a server was not handed over.
+pub(super) fn why(server: Uuid, fault: Option<Fault>) -> String {
+    match fault {
+        Some(Fault::Late(patience)) => {
+            format!("it was not through within {} seconds", patience.as_secs())
+        }
+        Some(fault) => {
+            tracing::warn!(%fault, %server, "a server was not handed over");
+            chain(&fault)
+        }
+        None => "it was handed over, and runs here".to_owned(),
+    }
+}
+
+/// What a guest calls those of its disks that are on this host alone.
+fn copied(host: &Inner, work: &Work<'_>, xml: &str) -> Result<Vec<String>, DriverFault> {
+    let local = work.home.local_disks();
+    let is = Description::read(xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
+    let is_local = |disk: &DiskDevice| {
+        let id = disk.source.as_ref().and_then(|source| host.disk_of(source));
+        id.is_some_and(|id| local.contains(&id))
+    };
+    Ok(is.disks.into_iter().filter(is_local).map(|disk| disk.target).collect())
+}
+
+/// The XML of a machine without what lies behind its disks' files: on the other host nothing does.
+fn without_chains(xml: &str) -> String {
+    let (mut out, mut left) = (String::with_capacity(xml.len()), xml);
+    while let Some(end) = left.find("</disk>") {
+        let (disk, rest) = left.split_at(end);
+        match disk.find("<backingStore") {
+            None => out.push_str(disk),
+            Some(from) => {
+                const END: &str = "</backingStore>";
+                let to = disk.rfind(END).map(|at| at + END.len());
+                let to = to.or_else(|| disk[from..].find("/>").map(|at| from + at + 2));
+                out.push_str(disk[..from].trim_end());
+                out.push_str(&disk[to.unwrap_or(from)..]);
+            }
+        }
+        let (tag, rest) = rest.split_at("</disk>".len());
+        out.push_str(tag);
+        left = rest;
+    }
+    out + left
+}
+
+/// The XML of a machine that is bound to other CPUs and cells.
+fn rebound(xml: &str, bindings: &str) -> String {
+    let mut xml = xml.to_owned();
+    for section in ["cputune", "numatune"] {
+        let end = format!("</{section}>");
+        if let (Some(from), Some(to)) = (xml.find(&format!("<{section}>")), xml.find(&end)) {
+            xml.replace_range(from..to + end.len(), "");
+        }
+    }
+    if let Some(at) = xml.find("<os") {
+        xml.insert_str(at, bindings);
+    }
+    xml
+}
+
 /// The XML with a file that lies elsewhere, or all files of a folder when that ends with `/`.
 fn elsewhere(xml: &str, here: &str, there: &str) -> String {
     let quoted = |path: &str| {
@@ -296,6 +368,27 @@ fn elsewhere(xml: &str, here: &str, there: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_lies_behind_a_disk_that_was_copied() {
+        let xml = "<devices><disk type='file'><source file='/a'/>\n  <backingStore type='file'>\
+                   <source file='/b'/><backingStore/></backingStore>\n  <target dev='vda'/></disk>\
+                   <disk><backingStore/><target dev='vdb'/></disk><disk/><disk><x/></disk></devices>";
+        let wanted = "<devices><disk type='file'><source file='/a'/>\n  <target dev='vda'/></disk>\
+                      <disk><target dev='vdb'/></disk><disk/><disk><x/></disk></devices>";
+        assert_eq!(without_chains(xml), wanted);
+    }
+
+    #[test]
+    fn a_machine_is_bound_to_what_it_has_there() {
+        let xml = "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='1'/></cputune>\
+                   <numatune><memory mode='strict' nodeset='0'/></numatune><os><type/></os>";
+        let there = "<cputune><vcpupin vcpu='0' cpuset='7'/></cputune>";
+        let wanted =
+            "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='7'/></cputune><os><type/></os>";
+        assert_eq!(rebound(xml, there), wanted);
+        assert_eq!(rebound("<vcpu>2</vcpu><os><type/></os>", ""), "<vcpu>2</vcpu><os><type/></os>");
+    }
 
     #[test]
     fn a_file_lies_elsewhere_and_nothing_else_is_changed() {

@@ -33,11 +33,15 @@ struct Named {
     name: String,
 }
 
-fn unexpected(what: impl ToString) -> DriverFault {
+pub(super) fn unexpected(what: impl ToString) -> DriverFault {
     DriverFault::Unexpected(format!("QEMU's monitor: {}", what.to_string()))
 }
 
-async fn ask(wire: &Connection, domain: &Domain, command: Value) -> Result<Value, DriverFault> {
+pub(super) async fn ask(
+    wire: &Connection,
+    domain: &Domain,
+    command: Value,
+) -> Result<Value, DriverFault> {
     let answer = wire.monitor(domain, &command.to_string()).await.map_err(libvirt)?;
     let mut answer: Value = serde_json::from_str(&answer).map_err(unexpected)?;
     match answer["error"]["desc"].as_str() {

@@ -39,6 +39,8 @@ pub enum Step {
     DeleteSnapshot,
     /// It runs on another host.
     Send,
+    /// Its being sent to another host was broken off.
+    BreakOff,
     /// It is held.
     Suspend,
     /// It goes on.
@@ -75,7 +77,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
@@ -92,6 +94,7 @@ impl Step {
         Self::RollBack,
         Self::DeleteSnapshot,
         Self::Send,
+        Self::BreakOff,
         Self::Suspend,
         Self::Resume,
         Self::Stop,

@@ -13,7 +13,7 @@ use commands::ports::DriverFault;
 use domain::{
     compute::{
         image,
-        placement::{Architecture, Holding},
+        placement::{Architecture, Holding, SeenCell},
         server::{
             boot::BootDevice,
             home::{Home, Spec},
@@ -166,11 +166,8 @@ pub(super) fn description(
     let serial = layout.serial(server).display().to_string();
     machine.serial = Some(serial).filter(|path| path.len() <= SOCKET_BYTES_MAX);
     machine.page_kib = holding.page_kib.map(u64::from);
-    machine.cells = cells(holding);
+    bind(&mut machine, holding);
     grows(&mut machine, &home.spec);
-    machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();
-    // What else the machine does is done on its own CPUs, and disturbs nobody.
-    machine.emulator_pins = holding.cpus.iter().copied().collect();
     let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
     machine.disks = disks.collect::<Result<_, _>>()?;
     machine.disks.push(seed(server, layout));
@@ -201,30 +198,29 @@ fn grows(machine: &mut Description, spec: &Spec) {
     }
 }
 
+/// Its memory is in cells of the host, and it runs on CPUs of its own.
+pub(super) fn bind(machine: &mut Description, holding: &Holding) {
+    machine.cells = cells(holding);
+    machine.pins = holding.pins.iter().map(|pin| (pin.vcpu, vec![pin.cpu])).collect();
+    // What else the machine does is done on its own CPUs, and disturbs nobody.
+    machine.emulator_pins = holding.cpus.iter().copied().collect();
+}
+
+/// What binds a machine of this place, as libvirt's XML.
+pub(super) fn bindings(holding: &Holding) -> String {
+    let mut machine = Description::new("", Uuid::nil(), holding.memory_mib << 10, holding.vcpus);
+    bind(&mut machine, holding);
+    machine.bindings()
+}
+
 /// The cells that the guest sees: those that its memory is bound to.
 fn cells(holding: &Holding) -> Vec<GuestCell> {
-    let mut next = 0;
-    let mut cells: Vec<GuestCell> = Vec::new();
-    for held in &holding.cells {
-        cells.push(GuestCell {
-            vcpus: (next..next + held.vcpus).collect(),
-            memory_kib: held.memory_mib << 10,
-            host_cell: Some(held.cell),
-        });
-        next += held.vcpus;
-    }
-    // Those that run anywhere are seen in one cell after the other: every CPU is in some cell.
-    let count = cells.len().max(1);
-    for (at, vcpu) in (next..holding.vcpus).enumerate() {
-        if let Some(cell) = cells.get_mut(at % count) {
-            cell.vcpus.push(vcpu);
-        }
-    }
-    let bound: u64 = holding.cells.iter().map(|cell| cell.memory_mib).sum();
-    if let Some(last) = cells.last_mut() {
-        last.memory_kib += holding.memory_mib.saturating_sub(bound) << 10;
-    }
-    cells
+    let cell = |seen: SeenCell| GuestCell {
+        vcpus: seen.vcpus,
+        memory_kib: seen.memory_mib << 10,
+        host_cell: Some(seen.cell),
+    };
+    holding.seen_cells().into_iter().map(cell).collect()
 }
 
 pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice, DriverFault> {

@@ -2,7 +2,7 @@
 //! and whatever dies on the way, one runs and one alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use domain::{
     compute::{
         host::Order as HostOrder,
         placement::{HostId, Placement, ServerId},
-        server::{Event, Machine, Power, migrate::MigrationStep},
+        server::{Event, Machine, Power, migrate::MigrationStep, transfer::TransferLimits},
         storage::StorageId,
     },
     kernel::{Decider as _, OrderKey, StreamId},
@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::backup::{asked, stand_in, store};
 use crate::host::{End, Guest, Host, Launch, PATIENCE, Stopper};
+use crate::placed::{allowed, process};
 
 /// Two hosts with one storage, and a server that is on one of them.
 struct Pair {
@@ -35,6 +36,8 @@ struct Pair {
     nas: TempDir,
     data: [TempDir; 2],
     server: Launch,
+    /// How it is sent.
+    limits: TransferLimits,
 }
 
 /// One of the two.
@@ -56,6 +59,11 @@ impl At {
 
 impl Pair {
     async fn of_tests(number: u128) -> Option<Self> {
+        Self::with(number, true).await
+    }
+
+    /// Its disks are on the storage, or on its host alone.
+    async fn with(number: u128, on_storage: bool) -> Option<Self> {
         let host = Host::of_tests().await?;
         let folder = || tempfile::tempdir_in(host.folder().join("disks")).unwrap();
         let (nas, data) = (folder(), [folder(), folder()]);
@@ -66,10 +74,12 @@ impl Pair {
         let server = host.launch_into(data[0].path(), number, &bridge, userdata).with(|home| {
             home["placement"]["host"] = json!(At::First.id());
             for disk in home["parts"]["disks"].as_array_mut().unwrap() {
-                disk["storage"] = json!(storage);
+                if on_storage {
+                    disk["storage"] = json!(storage);
+                }
             }
         });
-        Some(Self { host, nas, data, server })
+        Some(Self { host, nas, data, server, limits: TransferLimits::default() })
     }
 
     fn folder(&self, at: At) -> std::path::PathBuf {
@@ -162,11 +172,20 @@ impl Pair {
     fn order(&mut self, from: At, live: bool) {
         let mut to: Placement = *self.server.state.home.as_ref().unwrap().placement.clone();
         to.host = from.other().id();
-        self.evolve(Event::MigrationOrdered { to: Box::new(to), live });
+        for pin in &mut to.holding.pins {
+            // The machine has two.
+            pin.cpu = 1 - pin.cpu;
+            to.holding.cpus = [pin.cpu].into();
+        }
+        self.evolve(Event::MigrationOrdered { to: Box::new(to), live, limits: self.limits });
     }
 
     fn clear(&self, at: At) -> HostTask {
-        let order = HostOrder::Clear { server: ServerId::new(self.server.id), host: at.id() };
+        let order = HostOrder::Clear {
+            server: ServerId::new(self.server.id),
+            host: at.id(),
+            disks: self.local(),
+        };
         HostTask {
             key: OrderKey { stream: StreamId::new("host", at.id()), number: 1 },
             order: serde_json::to_value(order).unwrap(),
@@ -209,7 +228,27 @@ impl Pair {
         assert_eq!(census.processes, running, "{after}");
         assert_eq!((census.seeds.len(), census.records.len()), (1, 1), "{after}");
         assert_eq!(self.processes(), usize::from(power == Power::Running), "{after}");
-        assert_eq!(std::fs::read_dir(self.nas.path().join("disks")).unwrap().count(), 2, "{after}");
+        let local = self.local().len();
+        assert_eq!((census.disks.len(), self.on_storage()), (local, 2 - local), "{after}");
+    }
+
+    /// Its disks that are on its host alone.
+    fn local(&self) -> BTreeSet<Uuid> {
+        self.server.state.home.as_ref().unwrap().local_disks()
+    }
+
+    /// Disks on the storage.
+    fn on_storage(&self) -> usize {
+        std::fs::read_dir(self.nas.path().join("disks")).map_or(0, Iterator::count)
+    }
+
+    /// The file of one of its local disks on a host.
+    fn file(&self, at: At, disk: usize) -> std::path::PathBuf {
+        let disk = &self.server.state.home.as_ref().unwrap().parts.disks[disk];
+        let folder = self.data[at as usize].path().join("disks");
+        let mut files = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+        let id = disk.id.to_string();
+        files.find(|path| path.display().to_string().contains(&id)).unwrap()
     }
 
     /// QEMUs on the whole machine that have this server, wherever their files are.
@@ -253,7 +292,7 @@ impl Pair {
         self.server.removed(&driver, number).await;
         assert_eq!(driver.census().await.unwrap(), Census::default());
         assert_eq!(self.processes(), 0);
-        assert_eq!(std::fs::read_dir(self.nas.path().join("disks")).unwrap().count(), 0);
+        assert_eq!(self.on_storage(), 0);
     }
 }
 
@@ -364,6 +403,65 @@ async fn machines_and_agents_that_die_while_memory_is_sent_leave_one_that_runs()
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
+
+    // It is broken off, by the agent that sends it and by the next, which dies after that.
+    pair.limits.mib_per_second = Some(1);
+    for is_killed in [false, true] {
+        let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+        pair.order(at, true);
+        let step = pair.carry_out(&there).await;
+        pair.heard(step);
+        let send = pair.task();
+        pair.evolve(Event::BreakOffOrdered {});
+        let break_off = pair.task();
+        let step = if is_killed {
+            tokio::select! {
+                step = here.carry_out(&send) => panic!("it was slow: {step:?}"),
+                () = under_way(&pair) => {}
+            }
+            drop(here);
+            let stopper = Stopper::new(End::Dies, (Step::BreakOff, Side::After));
+            let here = pair.driver_with(at, stopper.clone()).await;
+            tokio::select! {
+                step = here.carry_out(&break_off) => panic!("not reached: {step:?}"),
+                () = stopper.stopped.notified() => {}
+            }
+            drop(here);
+            let here = pair.driver(at).await;
+            let late = here.carry_out(&send).await.unwrap_err();
+            assert!(late.to_string().contains("taken the place"), "{late}");
+            here.carry_out(&break_off).await.unwrap()
+        } else {
+            let broken_off = async {
+                under_way(&pair).await;
+                here.carry_out(&break_off).await.unwrap()
+            };
+            let (sent, step) = tokio::join!(here.carry_out(&send), broken_off);
+            assert_eq!(sent.unwrap().body["step"]["type"], "stays");
+            drop(here);
+            step
+        };
+        let Some(MigrationStep::Stays { reason, seen }) = pair.heard(step) else { panic!() };
+        assert_eq!((reason.as_str(), seen.power), ("it was broken off", Power::Running));
+        pair.cleared(&there, at.other()).await;
+        drop(there);
+        pair.is_only_at(at, Power::Running, "it was broken off").await;
+        pair.guest(at).await.run("true").await;
+    }
+
+    // It is not through in time: it stays.
+    pair.limits.seconds = Some(2);
+    let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+    pair.order(at, true);
+    let step = pair.carry_out(&there).await;
+    pair.heard(step);
+    let step = pair.carry_out(&here).await;
+    let Some(MigrationStep::Stays { reason, .. }) = pair.heard(step) else { panic!() };
+    assert_eq!(reason, "it was not through within 2 seconds");
+    pair.cleared(&there, at.other()).await;
+    drop((here, there));
+    pair.is_only_at(at, Power::Running, "its time was over").await;
+    pair.limits = TransferLimits::default();
 
     // The machine that it goes to is killed: it stays.
     let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
@@ -490,6 +588,13 @@ async fn what_is_kept_of_a_disk_goes_on_where_its_server_is() {
     pair.evolve(Event::StopOrdered {});
     let seen = pair.carry_out(&driver).await;
     pair.heard(seen);
+    // Four backups on three ways, and the file knows of the changes since the last of them alone.
+    let file = pair.nas.path().join("disks").join(format!("{}.qcow2", root.disk));
+    let info =
+        Command::new("qemu-img").args(["info", "--output=json"]).arg(&file).output().unwrap();
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    let bitmaps = info.pointer("/format-specific/data/bitmaps").and_then(Value::as_array);
+    assert_eq!(bitmaps.map(Vec::len), Some(1), "{info}");
     driver.roll_back(root, snapshot).await.unwrap();
     driver.delete_snapshot(root, snapshot).await.unwrap();
     pair.evolve(Event::StartOrdered {});
@@ -507,5 +612,107 @@ async fn what_is_kept_of_a_disk_goes_on_where_its_server_is() {
     pair.heard(seen);
     pair.guest(At::First).await.becomes("cat /state/note", "third").await;
     drop(driver);
+    pair.gone(At::First).await;
+}
+
+/// Whether two disks read as the same, whatever lies behind them.
+fn are_same(one: &std::path::Path, other: &std::path::Path) -> bool {
+    let done = Command::new("qemu-img").arg("compare").args([one, other]).output().unwrap();
+    done.status.success()
+}
+
+#[tokio::test]
+async fn a_server_takes_its_own_disks_along_and_runs_on_the_cpus_that_it_has_there() {
+    let Some(mut pair) = Pair::with(54, false).await else { return };
+    pair.server = pair.server.clone().with(|home| {
+        home["placement"]["holding"]["pins"] = json!([{"vcpu": 0, "cpu": 1}]);
+        home["placement"]["holding"]["cpus"] = json!([1]);
+    });
+    pair.launched().await;
+    let guest = Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    let boot = guest.run("cat /proc/sys/kernel/random/boot_id").await;
+    guest.run("echo memory >/tmp/kept; echo disk >/state/kept; sync").await;
+    assert_eq!(allowed(&process(pair.server.id), "CPU 0/"), "1");
+
+    // While it runs, and is written.
+    pair.goes(At::First, true).await;
+    pair.is_only_at(At::Second, Power::Running, "there").await;
+    assert_eq!(allowed(&process(pair.server.id), "CPU 0/"), "0", "it has another there");
+    let guest = pair.guest(At::Second).await;
+    assert_eq!(guest.run("cat /proc/sys/kernel/random/boot_id").await, boot, "it went on running");
+    assert_eq!(guest.run("cat /tmp/kept /state/kept").await, "memory\ndisk");
+    guest.run("echo there >>/state/kept; sync").await;
+
+    // Its machine is killed while they are copied: what is there is not all of it, and is not started.
+    let (here, there) = (pair.driver(At::Second).await, pair.driver(At::First).await);
+    pair.limits.mib_per_second = Some(1);
+    pair.order(At::Second, true);
+    let step = pair.carry_out(&there).await;
+    pair.heard(step);
+    let killed = async {
+        let began = Instant::now();
+        while pair.processes() < 2 {
+            assert!(began.elapsed() < PATIENCE, "it does not begin");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        pair.kill(At::Second);
+    };
+    let (step, ()) = tokio::join!(pair.carry_out(&here), killed);
+    assert_eq!(pair.heard(step), Some(MigrationStep::Sent { certain: false }));
+    let step = pair.carry_out(&there).await;
+    assert_eq!(pair.heard(step), Some(MigrationStep::Lost {}));
+    let seen = pair.carry_out(&here).await;
+    assert_eq!(pair.heard(seen), None);
+    pair.cleared(&there, At::First).await;
+    drop((here, there));
+    pair.is_only_at(At::Second, Power::Stopped, "its machine was killed").await;
+    pair.limits = TransferLimits::default();
+
+    // Stopped: nothing of it is started by that, and the agent dies before and after.
+    let kept = pair.data[1].path().join("kept");
+    for (at, side) in [(At::Second, Side::Before), (At::First, Side::After)] {
+        std::fs::copy(pair.file(at, 1), &kept).unwrap();
+        let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+        pair.order(at, false);
+        let step = pair.carry_out(&there).await;
+        pair.heard(step);
+        drop(here);
+        let stopper = Stopper::new(End::Dies, (Step::Send, side));
+        let here = pair.driver_with(at, stopper.clone()).await;
+        let task = pair.task();
+        tokio::select! {
+            done = here.carry_out(&task) => panic!("not reached: {done:?}"),
+            () = stopper.stopped.notified() => {}
+        }
+        drop(here);
+        let here = pair.driver(at).await;
+        let step = pair.carry_out(&here).await;
+        let step = pair.heard(step);
+        if side == Side::Before {
+            assert_eq!(step, Some(MigrationStep::Sent { certain: true }), "{step:?}");
+            let seen = pair.carry_out(&there).await;
+            assert_eq!(pair.heard(seen), None);
+            pair.cleared(&here, at).await;
+            drop((here, there));
+            pair.is_only_at(at.other(), Power::Stopped, "stopped").await;
+            assert!(are_same(&kept, &pair.file(at.other(), 1)), "all of it is there");
+        } else {
+            // That all of it was there by then nobody knows.
+            assert!(matches!(step, Some(MigrationStep::Stays { .. })), "{step:?}");
+            pair.cleared(&there, at.other()).await;
+            drop((here, there));
+            pair.is_only_at(at, Power::Stopped, "the agent died after it was sent").await;
+            assert!(are_same(&kept, &pair.file(at, 1)), "it stays");
+        }
+        std::fs::remove_file(&kept).unwrap();
+    }
+    let driver = pair.driver(At::First).await;
+    pair.evolve(Event::StartOrdered {});
+    let seen = pair.carry_out(&driver).await;
+    pair.heard(seen);
+    drop(driver);
+    let guest = pair.guest(At::First).await;
+    guest.becomes("cat /run/seeded", &pair.server.id.to_string()).await;
+    assert_eq!(guest.run("cat /state/kept").await, "disk\nthere");
     pair.gone(At::First).await;
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::host::{Guest, Host};
 
 /// QEMU's process of a server, as the machine sees it.
-fn process(server: Uuid) -> PathBuf {
+pub(crate) fn process(server: Uuid) -> PathBuf {
     let name = format!("guest=sk-{server},");
     let has = |path: &PathBuf| {
         let line = fs::read(path.join("cmdline")).unwrap_or_default();
@@ -21,7 +21,7 @@ fn process(server: Uuid) -> PathBuf {
 }
 
 /// The processors that a thread of a process may run on, by the thread's name.
-fn allowed(process: &std::path::Path, thread: &str) -> String {
+pub(crate) fn allowed(process: &std::path::Path, thread: &str) -> String {
     for task in fs::read_dir(process.join("task")).unwrap().flatten() {
         let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
         if read("comm").trim_end().starts_with(thread) {

@@ -125,6 +125,14 @@ impl Description {
         })
     }
 
+    /// What binds it to CPUs and cells of its host, as elements of a domain's XML; nothing when nothing does.
+    pub fn bindings(&self) -> String {
+        fragment(|xml| {
+            self.pinned(xml)?;
+            self.bound(xml)
+        })
+    }
+
     fn pinned(&self, xml: &mut Xml) -> io::Result<()> {
         if self.pins.is_empty() && self.emulator_pins.is_empty() {
             return Ok(());

@@ -212,13 +212,13 @@ fn memory_in_all(room: &Room, request: &Request) -> Option<Reason> {
     (asked_mib > free_mib).then_some(Reason::Memory { asked_mib, free_mib })
 }
 
-/// The smallest number of cells that hold it. The host as a whole has room.
+/// The smallest number of cells that hold it, and that it may be cut over. The host as a whole has room.
 fn fewest_cells(room: &Room, request: &Request) -> Result<Fit, Reason> {
     let memory = request.units();
     let most = request.cells_max.min(room.cells.len() as u32);
     let most = u32::try_from(memory).map_or(most, |memory| most.min(memory));
     let mut why = None;
-    for parts in 1..=most {
+    for parts in request.cells_min..=most {
         for &threads in thread_counts(request) {
             let cpus = cpu_units(request, threads);
             if cpus < parts || cpus * u32::from(threads) > room.spare_cpus {

@@ -58,6 +58,17 @@ pub struct CellHolding {
     pub pages: u64,
 }
 
+/// A cell as the guest of a placed server sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenCell {
+    /// The host's cell that its memory is bound to.
+    pub cell: u32,
+    /// Its virtual CPUs.
+    pub vcpus: Vec<u32>,
+    /// Its memory.
+    pub memory_mib: u64,
+}
+
 /// One virtual CPU on one logical one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +141,38 @@ impl Holding {
             && self.cpus.is_subset(&other.cpus)
             && self.devices.is_subset(&other.devices)
             && self.devices_with.is_subset(&other.devices_with)
+    }
+
+    /// The cells that its guest sees: those that its memory is bound to.
+    pub fn seen_cells(&self) -> Vec<SeenCell> {
+        let mut next = 0;
+        let mut cells: Vec<SeenCell> = Vec::new();
+        for held in &self.cells {
+            let vcpus = (next..next + held.vcpus).collect();
+            cells.push(SeenCell { cell: held.cell, vcpus, memory_mib: held.memory_mib });
+            next += held.vcpus;
+        }
+        // Those that run anywhere are seen in one cell after the other: every CPU is in some cell.
+        let count = cells.len().max(1);
+        for (at, vcpu) in (next..self.vcpus).enumerate() {
+            if let Some(cell) = cells.get_mut(at % count) {
+                cell.vcpus.push(vcpu);
+            }
+        }
+        let bound: u64 = self.cells.iter().map(|cell| cell.memory_mib).sum();
+        if let Some(last) = cells.last_mut() {
+            last.memory_mib += self.memory_mib.saturating_sub(bound);
+        }
+        cells
+    }
+
+    /// Whether a guest sees the same of this as of another one, whatever the host's cells are.
+    pub fn is_seen_as(&self, other: &Self) -> bool {
+        let (here, there) = (self.seen_cells(), other.seen_cells());
+        here.len() == there.len()
+            && here.iter().zip(&there).all(|(one, other)| {
+                (&one.vcpus, one.memory_mib) == (&other.vcpus, other.memory_mib)
+            })
     }
 
     /// Whether its virtual CPUs share CPUs with others'.

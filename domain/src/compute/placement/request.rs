@@ -35,6 +35,9 @@ pub struct Request {
     /// How it keeps to NUMA cells.
     #[serde(default)]
     pub numa: Numa,
+    /// Least cells it is cut over, 1…64: as many as its guest sees already.
+    #[serde(default = "one")]
+    pub cells_min: u32,
     /// Most cells it may be cut over, 1…64; with 1, its memory crosses no cell.
     #[serde(default = "one")]
     pub cells_max: u32,
@@ -182,6 +185,10 @@ impl Request {
         }
         if !(1..=CELLS_MAX as u32).contains(&self.cells_max) {
             return no(format!("cells_max: {} is not between 1 and {CELLS_MAX}", self.cells_max));
+        }
+        if !(1..=self.cells_max).contains(&self.cells_min) {
+            let (min, max) = (self.cells_min, self.cells_max);
+            return no(format!("cells_min: {min} is not between 1 and {max}"));
         }
         if let Pinning::Manual { cpus } = &self.pinning {
             if cpus.len() != self.vcpus as usize {

@@ -248,6 +248,7 @@ impl Launch {
             memory_mib: spec.memory_mib,
             page_kib: spec.page_kib,
             numa: spec.numa,
+            cells_min: 1,
             cells_max: spec.cells_max,
             pinning: spec.pinning,
             devices: spec.devices,

@@ -4,7 +4,8 @@
 //! ```text
 //!          migrate              prepared            sent                 confirm
 //!  at home ───────► receiving ───────────► sending ──────► arriving ──────────────► at home, there
-//!     ▲                 │ abandon             │ stays         │ lost: only where nobody was sure
+//!     ▲                 │ abandon             │ stays, and   │ lost: only where nobody was sure
+//!     │                 │                     │ broken off    │
 //!     │                 ▼                     ▼               ▼
 //!     └─────────────────┴─────────────────────┴───────── taking back
 //! ```
@@ -13,6 +14,10 @@
 //! it goes to makes itself ready, the one that it is on hands it over, the first takes it. Both hosts keep
 //! its place until it is known to be on one of them; the other is then told to leave nothing of it, in
 //! its own time.
+//!
+//! Disks that are on its host alone are copied, whether it runs or not: the host that it goes to makes empty
+//! ones, which are filled while it is sent. Those that it had are removed when the other host has said that
+//! it is there.
 //!
 //! Where its disks are volumes that hosts share, and it runs, a step comes before these: *sharing*, by its own
 //! host, whose lock on them keeps every other from having them.
@@ -30,15 +35,16 @@ use uuid::Uuid;
 
 use super::{
     Event, Machine, Order, Power, Server,
-    home::{Home, Launch},
+    elsewhere::{OTHER_CELLS, Tie},
+    home::Home,
+    transfer::TransferLimits,
 };
 use crate::{
-    compute::placement::{HostId, Placement, Request},
+    compute::placement::{HostId, Placement},
     kernel::{Companion, Decider, Outstanding, Refusal, codes},
 };
 
-/// What a host reaches that takes servers while they run.
-pub const LIVE: &str = "live-migration";
+pub use super::elsewhere::LIVE;
 
 /// Where it lies and is reached on the host that it goes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +73,9 @@ pub struct Moving {
     pub to: Box<Placement>,
     /// Whether it runs meanwhile.
     pub live: bool,
+    /// How long it may take, and how fast it may be sent.
+    #[serde(default, skip_serializing_if = "TransferLimits::is_unsaid")]
+    pub limits: TransferLimits,
 }
 
 /// What became of a step of its way.
@@ -97,51 +106,19 @@ pub enum MigrationStep {
 }
 
 impl Home {
-    /// What is asked of every other host for it, as it was when it was launched; of one alone where that
-    /// is named.
-    pub fn elsewhere(&self, to: Option<HostId>, live: bool) -> Request {
-        let mut launch = Launch::of(&self.name, self.spec.clone());
-        launch.wishes = self.wishes.clone();
-        launch.wishes.except.insert(self.placement.host);
-        launch.wishes.labels.extend(self.parts.reaches());
-        if live {
-            launch.wishes.labels.insert(LIVE.to_owned());
-        }
-        if let Some(to) = to {
-            launch.wishes.only = [to].into();
-            launch.wishes.except = [self.placement.host].into();
-        }
-        launch.request(self.placement.holding.server)
-    }
-
-    /// What keeps it on its host, whatever others have room for: a word for programs, and what to do.
-    pub fn tied(&self, live: bool) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        let holding = &self.placement.holding;
-        let disks = self.parts.disks.iter().filter(|disk| disk.storage.is_none()).count();
-        if disks > 0 {
-            found.push(("local-disks", format!("{disks} of its disks are on this host alone")));
-        }
-        let devices = holding.devices.len();
-        if live && devices > 0 {
-            let detail = format!("it has {devices} devices of this host for itself: stop it first");
-            found.push(("devices", detail));
-        }
-        if live && !(holding.cells.is_empty() && holding.pins.is_empty()) {
-            let detail = "it is bound to cells or CPUs of this host: stop it first";
-            found.push(("bound", detail.to_owned()));
-        }
-        if live && self.may_have_grown {
-            let detail =
-                "some of a size that was given up may have been added to it: stop it first";
-            found.push(("may-have-grown", detail.to_owned()));
-        }
-        found
-    }
-
     fn tell(&self, host: HostId, verb: &'static str) -> Companion {
         let body = json!({"server": self.placement.holding.server, "host": host});
         Companion { kind: "host", id: host.uuid(), verb, body }
+    }
+
+    /// A host that it is not on has nothing of it, and not its disks either.
+    fn clear(&self, host: HostId) -> Companion {
+        let mut clear = self.tell(host, "clear");
+        let disks = self.local_disks();
+        if !disks.is_empty() {
+            clear.body["disks"] = json!(disks);
+        }
+        clear
     }
 
     /// Volumes that several hosts reach are told who may have them active.
@@ -179,7 +156,7 @@ impl Server {
             Power::Stopped => false,
             _ => return Err(Refusal::wrong_state("migrate", self.status())),
         };
-        untied(home, live)?;
+        untied(home.tied(live))?;
         Ok(live)
     }
 
@@ -192,7 +169,7 @@ impl Server {
         let Some(seen) = self.observation.seen.as_ref().filter(|_| !self.is_deleted()) else {
             return Err(Refusal::wrong_state("evacuate", self.status()));
         };
-        untied(home, false)?;
+        untied(home.stranded())?;
         match self.orders.out.as_ref().map(|out| &out.order) {
             None | Some(Order::SetPassword { .. } | Order::TakeBack {}) => {
                 Ok(seen.power == Power::Running)
@@ -203,10 +180,19 @@ impl Server {
         }
     }
 
-    pub(super) fn migrate(&self, to: Option<Box<Placement>>) -> Result<Vec<Event>, Refusal> {
+    pub(super) fn migrate(
+        &self,
+        limits: TransferLimits,
+        to: Option<Box<Placement>>,
+    ) -> Result<Vec<Event>, Refusal> {
         let live = self.movable()?;
+        limits.check()?;
         let to = self.checked(to)?;
-        Ok(vec![Event::MigrationOrdered { to, live }])
+        let home = self.ours("migrate")?;
+        if live && !home.placement.holding.is_seen_as(&to.holding) {
+            return Err(Refusal::new(&codes::NOT_MOVABLE, OTHER_CELLS));
+        }
+        Ok(vec![Event::MigrationOrdered { to, live, limits }])
     }
 
     pub(super) fn evacuate(
@@ -248,12 +234,13 @@ impl Server {
             (Some(Order::Share {}), MigrationStep::Shared {}) => {
                 vec![Event::MigrationShared { number }]
             }
-            (Some(Order::Send { .. }), MigrationStep::Sent { certain }) => {
+            (Some(Order::BreakOff {} | Order::Send { .. }), MigrationStep::Sent { certain }) => {
                 vec![Event::MigrationSent { number, certain }]
             }
-            (Some(Order::Send { .. }), MigrationStep::Stays { reason, seen }) => {
-                vec![Event::MigrationFailed { number, reason, seen }]
-            }
+            (
+                Some(Order::BreakOff {} | Order::Send { .. }),
+                MigrationStep::Stays { reason, seen },
+            ) => vec![Event::MigrationFailed { number, reason, seen }],
             (Some(Order::Arrive { certain: false, .. }), MigrationStep::Lost {}) => {
                 vec![Event::MigrationReturned { number }]
             }
@@ -264,7 +251,10 @@ impl Server {
     /// Whether what is out is reported step by step.
     pub(super) fn is_on_its_way(&self) -> bool {
         let order = self.orders.out.as_ref().map(|out| &out.order);
-        matches!(order, Some(Order::Receive {} | Order::Send { .. } | Order::Share {}))
+        matches!(
+            order,
+            Some(Order::BreakOff {} | Order::Receive {} | Order::Send { .. } | Order::Share {})
+        )
     }
 
     /// Its disks stay as they are while it is on its way, or comes back from a host that is dead.
@@ -285,15 +275,19 @@ impl Server {
     /// # Errors
     /// `wrong-state`: it may run in two places if this is given up.
     pub(super) fn gives_up(&self) -> Result<Option<Vec<Event>>, Refusal> {
-        let Some(Outstanding { order, number, .. }) = &self.orders.out else { return Ok(None) };
+        let Some(Outstanding { order, number, parked }) = &self.orders.out else {
+            return Ok(None);
+        };
         match order {
             // Nothing was done to it, so it need not have failed either.
             Order::Receive {} | Order::Share {} => Ok(Some(vec![Event::Abandoned {}])),
             // What its host has done of it nobody knows: the other one looks.
-            Order::Send { .. } => {
-                self.orders.ensure_parked()?;
+            Order::BreakOff {} | Order::Send { .. } if parked.is_some() => {
                 Ok(Some(vec![Event::MigrationSent { number: *number, certain: false }]))
             }
+            // It is being sent: its host is told to stop, and says what came of it.
+            Order::Send { .. } => Ok(Some(vec![Event::BreakOffOrdered {}])),
+            Order::BreakOff {} => Ok(Some(vec![])),
             Order::Arrive { certain: false, .. } => {
                 self.orders.ensure_parked()?;
                 let detail = "whether it runs on the host that it goes to is not known: retry";
@@ -309,7 +303,7 @@ impl Server {
         let out = self.orders.out.as_ref().map(|out| &out.order);
         let moving = home.moving.as_ref();
         match (event, out, moving) {
-            (Event::MigrationOrdered { to, live }, ..) => {
+            (Event::MigrationOrdered { to, live, .. }, ..) => {
                 let leases = home.lease("share-lease", to.host).filter(|_| *live);
                 std::iter::once(reserve(to)).chain(leases).collect()
             }
@@ -325,7 +319,7 @@ impl Server {
                 Some(moving),
             )
             | (Event::Confirmed { .. }, Some(Order::TakeBack {}), Some(moving)) => {
-                let clear = home.tell(moving.to.host, "clear");
+                let clear = home.clear(moving.to.host);
                 std::iter::once(clear).chain(home.lease("end-lease", moving.to.host)).collect()
             }
             (
@@ -333,12 +327,18 @@ impl Server {
                 Some(Order::Arrive { .. }),
                 Some(moving),
             ) => {
-                let clear = home.tell(moving.from.host, "clear");
+                // What it had on its own host is there until it is known to be on the other.
+                let is_there = matches!(event, Event::Confirmed { .. });
+                let clear = if is_there {
+                    home.clear(moving.from.host)
+                } else {
+                    home.tell(moving.from.host, "clear")
+                };
                 std::iter::once(clear).chain(home.disks_go(moving.to.host)).collect()
             }
             (Event::Evacuated { to, .. }, ..) => {
                 let from = home.placement.host;
-                let there = moving.map(|moving| home.tell(moving.to.host, "clear"));
+                let there = moving.map(|moving| home.clear(moving.to.host));
                 [reserve(to), home.tell(from, "fence"), home.tell(from, "clear")]
                     .into_iter()
                     .chain(there)
@@ -352,6 +352,7 @@ impl Server {
     /// The state after a fact of its way.
     pub(super) fn moved(&mut self, event: Event) {
         match event {
+            Event::BreakOffOrdered {} => self.orders.issue(Order::BreakOff {}),
             Event::Evacuated { to, start } => {
                 self.at_home(|home| {
                     home.placement = to;
@@ -366,11 +367,11 @@ impl Server {
                 self.orders.settle();
                 self.see(seen);
             }
-            Event::MigrationOrdered { to, live } => {
+            Event::MigrationOrdered { to, live, limits } => {
                 let mut shares = false;
                 self.at_home(|home| {
                     shares = live && home.parts.disks.iter().any(|disk| disk.leased);
-                    home.moving = Some(Moving { from: home.placement.clone(), to, live });
+                    home.moving = Some(Moving { from: home.placement.clone(), to, live, limits });
                 });
                 self.orders.issue(if shares { Order::Share {} } else { Order::Receive {} });
             }
@@ -401,8 +402,7 @@ impl Server {
     }
 }
 
-fn untied(home: &Home, live: bool) -> Result<(), Refusal> {
-    let tied = home.tied(live);
+fn untied(tied: Vec<Tie>) -> Result<(), Refusal> {
     if tied.is_empty() {
         return Ok(());
     }

@@ -29,6 +29,8 @@ pub enum Order {
         /// Whether it is known not to run elsewhere. Where it is not, it is only looked for.
         certain: bool,
     },
+    /// Break off its being handed over, if that is not done by now.
+    BreakOff {},
     /// Let the guest have other addresses, or have what it had where it cannot.
     ChangeAddresses {
         /// Of which interface.

@@ -44,7 +44,11 @@ fn decide(given: &[Event], when: Command) -> Result<Vec<Event>, Refusal> {
 }
 
 fn migrate(host: u128) -> Command {
-    Command::Migrate { to: None, placement: serde_json::from_value(place(host)).unwrap() }
+    Command::Migrate {
+        to: None,
+        limits: TransferLimits::default(),
+        placement: serde_json::from_value(place(host)).unwrap(),
+    }
 }
 
 fn step(number: u64, step: MigrationStep) -> Command {
@@ -141,11 +145,56 @@ fn a_way_that_is_given_up_leaves_it_where_it_is_known_to_be() {
     assert_eq!(told(&given_up), [(id(2), "clear")]);
     assert_eq!(where_to(&given_up), Some(id(1)));
     let sending = live(ordered, vec![step(2, prepared())]);
-    assert!(decide(&sending, Command::Abandon {}).is_err(), "it is being worked on");
     let parked = vec![Command::Park { number: 3, reason: "x".into() }, Command::Abandon {}];
     let looked_for = live(sending, parked);
     let order = fold(&looked_for).orders.out.unwrap().order;
     assert_eq!(order, Order::Arrive { start: false, certain: false });
+}
+
+#[test]
+fn what_is_being_sent_is_broken_off_by_its_own_host_which_says_what_came_of_it() {
+    let sending = live(at_home("running"), vec![migrate(2), step(2, prepared())]);
+    let broken = live(sending.clone(), vec![Command::Abandon {}]);
+    assert_eq!((where_to(&broken), told(&broken)), (Some(id(1)), vec![]));
+    let state = fold(&broken);
+    assert_eq!(
+        (state.status(), state.orders.out.unwrap().order),
+        ("migrating", Order::BreakOff {})
+    );
+    assert_eq!(decide(&broken, Command::Abandon {}).unwrap(), [], "once is enough");
+    // What was said of the order before is not news.
+    let stays = || MigrationStep::Stays { reason: "it was".into(), seen: machine("running") };
+    for late in [stays(), MigrationStep::Sent { certain: true }] {
+        assert_eq!(decide(&broken, step(3, late)).unwrap(), []);
+    }
+    let stayed = live(broken.clone(), vec![step(4, stays())]);
+    assert_eq!(told(&stayed), [(id(2), "clear")]);
+    assert_eq!((fold(&stayed).status(), where_to(&stayed)), ("running", Some(id(1))));
+    // It was through by then.
+    let gone = live(broken.clone(), vec![step(4, MigrationStep::Sent { certain: true })]);
+    let order = fold(&gone).orders.out.unwrap().order;
+    assert_eq!(order, Order::Arrive { start: true, certain: true });
+    // Its host does not say: the other one looks.
+    let parked = vec![Command::Park { number: 4, reason: "x".into() }, Command::Abandon {}];
+    let order = fold(&live(broken, parked)).orders.out.unwrap().order;
+    assert_eq!(order, Order::Arrive { start: true, certain: false });
+}
+
+#[test]
+fn limits_of_a_way_are_kept_with_it() {
+    let limited = |seconds, mib_per_second| Command::Migrate {
+        to: None,
+        limits: TransferLimits { seconds, mib_per_second },
+        placement: serde_json::from_value(place(2)).unwrap(),
+    };
+    let code = |when| decide(&at_home("running"), when).unwrap_err().code.code;
+    assert_eq!(code(limited(Some(9), None)), "invalid-field");
+    assert_eq!(code(limited(None, Some(0))), "invalid-field");
+    let ordered = live(at_home("running"), vec![limited(Some(60), Some(5))]);
+    let limits = fold(&ordered).home.unwrap().moving.unwrap().limits;
+    assert_eq!((limits.seconds(false), limits.mib_per_second), (60, Some(5)));
+    assert_eq!(TransferLimits::default().seconds(false), 3_600);
+    assert_eq!(TransferLimits::default().seconds(true), 86_400);
 }
 
 #[test]
@@ -164,7 +213,7 @@ fn what_keeps_a_server_on_its_host_is_said() {
     };
     let disks = json!([{"id": id(3), "size_gib": 1, "format": "raw"}]);
     let local = change("/parts/disks", disks);
-    assert_eq!(code(&local, migrate(2)), "not-movable");
+    assert!(decide(&local, migrate(2)).is_ok(), "it is copied");
     let down = |host_is_down| Command::Evacuate {
         to: None,
         host_is_down,
