@@ -24,6 +24,7 @@
 //! <folder>/seeds/<server id>.img   what a server reads at its first boot
 //! <folder>/consoles/<server id> what its serial line is reached by: a socket
 //! <folder>/servers, bridges        what is written down: see `records`
+//! <folder>/responder.lock, .log    of what tells servers their addresses: see `responder`
 //! <folder>/backups              where disks are offered while they are backed up
 //! <folder>/uploads/<sha-256>       an image that was brought by hand
 //! ```
@@ -50,6 +51,7 @@ mod operations;
 mod plug;
 mod rebuild;
 mod records;
+mod responder;
 mod sighting;
 mod snapshot;
 mod steps;
@@ -63,7 +65,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::TryLockError,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -98,12 +100,14 @@ use uuid::Uuid;
 pub use backup::Of;
 pub use census::Census;
 pub use migrate::Reached;
+pub use responder::respond;
 pub use steps::{Hook, NoHook, Side, Step};
 
 use self::{
     fault::libvirt,
     plug::Plugs,
     records::{Record, Records, Restart, names},
+    responder::Responder,
     wanted::Layout,
     wire::Wire,
 };
@@ -122,6 +126,9 @@ use crate::{
 
 /// How often a guest is asked again to stop: one that still starts does not hear it.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether servers are still told their addresses.
+const KEEP_RESPONDER: Duration = Duration::from_secs(2);
 
 /// How a host is worked for.
 #[derive(Clone)]
@@ -147,6 +154,9 @@ pub struct Options {
     pub volume_groups: VolumeGroups,
     /// How other hosts reach it, where it takes servers that run there.
     pub reached: Option<Reached>,
+    /// What is run to tell servers their addresses, in words: a process that calls [`respond`]. This program's
+    /// own `responder` when it is empty.
+    pub responder: Vec<String>,
     /// How long a guest may take to stop before its power is taken away.
     pub stop_patience: Duration,
     /// For tests: asked at every step.
@@ -167,6 +177,7 @@ impl Options {
             storages: Vec::new(),
             volume_groups: VolumeGroups::default(),
             reached: None,
+            responder: Vec::new(),
             stop_patience: Duration::from_secs(90),
             hook: Arc::new(NoHook),
         }
@@ -240,14 +251,19 @@ impl KvmHost {
             groups: options.volume_groups.clone(),
             images,
             records,
-            plugs: Plugs::new(options.place.clone()),
+            plugs: Plugs::new(
+                options.place.clone(),
+                Responder::new(&folder, responder(&options)?, options.place.clone()),
+            ),
             virtualisation: OnceCell::new_with(options.virtualisation),
             turns: Turns::default(),
             sending: Turns::default(),
             options,
             _alone: alone,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        tokio::spawn(keep_responder(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// What carries orders out, for an agent that has joined in this epoch.
@@ -326,6 +342,7 @@ impl KvmHost {
             guarded: inner.plugs.guarded().await?,
             counted: inner.plugs.counted().await?.into_keys().collect(),
             bridges: set(inner.records.bridges().await?),
+            responder: inner.plugs.responder().is_there(),
         })
     }
 
@@ -416,8 +433,7 @@ impl Inner {
 
     /// Its bridges and its rules are there.
     async fn plug(&self, work: &Work<'_>) -> Result<(), DriverFault> {
-        let parts = &work.home.parts;
-        let ports = wanted::ports(parts.nics.iter(), &parts.groups);
+        let ports = wanted::ports(work.home.parts.nics.iter(), work.home);
         let plug = self.plugs.plug(&self.records, work.server, ports);
         self.step(Step::Network, work.server, plug).await
     }
@@ -762,6 +778,28 @@ impl HostDriver for Joined {
         console: ConsoleKind,
     ) -> Result<Pipe, DriverFault> {
         self.host.inner.console(server, console).await
+    }
+}
+
+/// What is run to tell servers their addresses.
+fn responder(options: &Options) -> Result<Vec<String>, DriverFault> {
+    if !options.responder.is_empty() {
+        return Ok(options.responder.clone());
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| DriverFault::Transient(format!("this program's own file: {error}")))?;
+    let words = [program.display().to_string(), "responder".to_owned(), "--data".to_owned()];
+    Ok([&words[..], &[options.folder.display().to_string()]].concat())
+}
+
+/// As long as somebody works for the host, what tells servers their addresses is begun again when it is gone.
+async fn keep_responder(host: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(KEEP_RESPONDER).await;
+        let Some(inner) = host.upgrade() else { return };
+        if let Err(fault) = inner.plugs.responder().keep(&inner.records).await {
+            tracing::warn!(%fault, "servers are not told their addresses");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! In each module what is wanted becomes text or arguments by a function without side effects; one
 //! more function runs them and reads back what the kernel then says. All of it can be run twice.
 
+pub mod dhcp;
 pub mod firewall;
 pub mod quota;
 pub mod rates;

@@ -98,6 +98,24 @@ impl Tool {
             .join(" ")
     }
 
+    /// Begins it and leaves it alone: it goes on when this process has ended. What it says on standard error
+    /// goes into this file.
+    ///
+    /// # Errors
+    /// [`ToolFault::Start`].
+    pub fn leave(&self, said: std::fs::File) -> Result<(), ToolFault> {
+        let start = |source| ToolFault::Start { tool: self.program.clone(), source };
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            // What ends this process by its terminal does not end that one.
+            .process_group(0)
+            .spawn();
+        child.map(drop).map_err(start)
+    }
+
     /// Runs it, and gives what it wrote to standard output.
     ///
     /// # Errors

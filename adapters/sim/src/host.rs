@@ -237,6 +237,7 @@ impl SimNic {
             traffic: nic.quota.map(|_| traffic),
             security_groups: nic.security_groups.clone(),
             rules: rules.as_ref().map(|rules| rules.len() as u64),
+            told: nic.lease_s.is_some(),
         };
         let addresses = nic.addresses.clone();
         let inside = before.map_or_else(|| addresses.clone(), |known| known.inside.clone());

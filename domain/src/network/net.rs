@@ -39,6 +39,11 @@ const DOMAIN_CHARS_MAX: usize = 253;
 const LABEL_CHARS_MAX: usize = 63;
 /// Longest note, in characters.
 const NOTE_CHARS_MAX: usize = 255;
+/// How long an address that was told may be good for, in seconds: long enough to be asked for again, and a
+/// year.
+const LEASES_S: std::ops::RangeInclusive<u32> = 120..=31_536_000;
+/// When nobody says: a day.
+const LEASE_S: u32 = 86_400;
 
 /// A network of our own, as it is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +75,9 @@ pub struct Definition {
     /// Whether addresses are told by DHCP and router advertisements; otherwise by cloud-init alone.
     #[serde(default)]
     pub dhcp: bool,
+    /// How long an address that was told is good for, in seconds, 120 to 31,536,000; a day when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u32>,
 }
 
 /// What of a network of our own is to be different; what is left out stays.
@@ -95,6 +103,9 @@ pub struct Change {
     /// Whether addresses are told by DHCP and router advertisements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+    /// How long an address that was told is good for, in seconds, 120 to 31,536,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u32>,
 }
 
 /// A command of a network.
@@ -291,6 +302,9 @@ pub struct Own {
     pub domain: String,
     /// Whether addresses are told by DHCP and router advertisements.
     pub dhcp: bool,
+    /// How long an address that was told is good for, in seconds.
+    #[serde(default = "lease_s")]
+    pub lease_s: u32,
     /// What reserved addresses are for, where somebody said.
     pub notes: Vec<Note>,
     /// Its addresses.
@@ -364,6 +378,17 @@ fn check_names(servers: &[IpAddr], domain: &str) -> Result<(), Refusal> {
     Err(no("domain: is a DNS name in lower case, without a full stop at its end"))
 }
 
+fn lease_s() -> u32 {
+    LEASE_S
+}
+
+fn check_lease(seconds: Option<u32>) -> Result<(), Refusal> {
+    if seconds.is_none_or(|seconds| LEASES_S.contains(&seconds)) {
+        return Ok(());
+    }
+    Err(no(format!("lease_s: is {} to {}", LEASES_S.start(), LEASES_S.end())))
+}
+
 fn overlap(one: &Range, other: &Range) -> bool {
     one.first <= other.last && other.first <= one.last
 }
@@ -372,6 +397,7 @@ impl Definition {
     fn check(&self) -> Result<(), Refusal> {
         check_name(&self.name)?;
         check_names(&self.dns_servers, &self.domain)?;
+        check_lease(self.lease_s)?;
         Addresses::new(self.v4.clone(), self.v6.clone())?;
         if self.id.is_none() {
             return Err(no("id: is the server's to fill in"));
@@ -382,7 +408,18 @@ impl Definition {
 
 impl Own {
     fn of(definition: Definition) -> Option<Self> {
-        let Definition { id, name, segment, v4, v6, dns_servers, domain, dhcp, .. } = definition;
+        let Definition {
+            id,
+            name,
+            segment,
+            v4,
+            v6,
+            dns_servers,
+            domain,
+            dhcp,
+            lease_s,
+            project: _,
+        } = definition;
         Some(Self {
             id: id?,
             name,
@@ -390,6 +427,7 @@ impl Own {
             dns_servers,
             domain,
             dhcp,
+            lease_s: lease_s.unwrap_or(LEASE_S),
             notes: Vec::new(),
             addresses: Addresses::new(v4, v6).ok()?,
             macs: Macs::default(),
@@ -406,6 +444,8 @@ impl Own {
         change.dns_servers.take_if(|servers| *servers == self.dns_servers);
         change.domain.take_if(|domain| *domain == self.domain);
         change.dhcp.take_if(|dhcp| *dhcp == self.dhcp);
+        change.lease_s.take_if(|seconds| *seconds == self.lease_s);
+        check_lease(change.lease_s)?;
         if let Some(name) = &change.name {
             check_name(name)?;
         }
@@ -416,11 +456,12 @@ impl Own {
     }
 
     fn change(&mut self, change: Change) {
-        let Change { name, v4, v6, dns_servers, domain, dhcp } = change;
+        let Change { name, v4, v6, dns_servers, domain, dhcp, lease_s } = change;
         self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
         self.dns_servers = dns_servers.unwrap_or_else(|| std::mem::take(&mut self.dns_servers));
         self.domain = domain.unwrap_or_else(|| std::mem::take(&mut self.domain));
         self.dhcp = dhcp.unwrap_or(self.dhcp);
+        self.lease_s = lease_s.unwrap_or(self.lease_s);
         if let Ok(addresses) = self.addresses.clone().with(v4, v6) {
             self.addresses = addresses;
         }

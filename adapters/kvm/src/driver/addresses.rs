@@ -146,12 +146,11 @@ impl Inner {
         id: Uuid,
         addresses: &[IpNet],
     ) -> Result<(), DriverFault> {
-        let parts = &work.home.parts;
-        let mut nics = parts.nics.clone();
+        let mut nics = work.home.parts.nics.clone();
         for nic in nics.iter_mut().filter(|nic| nic.id == id) {
             nic.addresses = addresses.to_vec();
         }
-        let ports = wanted::ports(nics.iter(), &parts.groups);
+        let ports = wanted::ports(nics.iter(), work.home);
         self.plugs.plug(&self.records, work.server, ports).await
     }
 

@@ -29,6 +29,8 @@ pub struct Census {
     pub counted: BTreeSet<String>,
     /// Bridges that were made for servers.
     pub bridges: BTreeSet<String>,
+    /// Whether something tells servers their addresses.
+    pub responder: bool,
 }
 
 /// The servers that have a process with files in this folder, by libvirt's name. Another host on the

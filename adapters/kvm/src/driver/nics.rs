@@ -45,7 +45,7 @@ impl Inner {
         {
             self.step(Step::NicUnplug, server, unplug(&wire, &domain, of, nic)).await?;
         }
-        let ports = wanted::ports(parts.nics_after(order), &parts.groups);
+        let ports = wanted::ports(parts.nics_after(order), work.home);
         let plug_in = self.plugs.plug(&self.records, server, ports.clone());
         self.step(Step::Network, server, plug_in).await?;
         if let Order::AddNic { nic } = order
@@ -58,8 +58,7 @@ impl Inner {
 
     /// The interfaces of a machine that was just started have their limits.
     pub(super) async fn limit_new(&self, work: &Work<'_>) -> Result<(), DriverFault> {
-        let parts = &work.home.parts;
-        let ports = limited(&wanted::ports(parts.nics.iter(), &parts.groups));
+        let ports = limited(&wanted::ports(work.home.parts.nics.iter(), work.home));
         if ports.is_empty() {
             return Ok(());
         }
@@ -104,6 +103,7 @@ impl Inner {
                 traffic: counted.get(&port.tap).map(|(_, traffic)| *traffic),
                 security_groups: port.groups.clone(),
                 rules: port.rules.as_ref().map(|rules| rules.len() as u64),
+                told: port.told.is_some() && self.plugs.responder().is_there(),
             });
         }
         Ok(seen)

@@ -20,7 +20,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::records::{Port, Record, Records};
+use super::{
+    records::{Port, Record, Records},
+    responder::Responder,
+};
 use crate::network::{
     Interface, NetworkFault, Place,
     firewall::{self, Firewall},
@@ -33,13 +36,19 @@ use crate::network::{
 #[derive(Debug)]
 pub(super) struct Plugs {
     place: Place,
+    responder: Responder,
     /// One change at a time: each looks at all servers.
     turn: Mutex<()>,
 }
 
 impl Plugs {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, turn: Mutex::new(()) }
+    pub(super) fn new(place: Place, responder: Responder) -> Self {
+        Self { place, responder, turn: Mutex::new(()) }
+    }
+
+    /// What tells servers their addresses.
+    pub(super) fn responder(&self) -> &Responder {
+        &self.responder
     }
 
     /// A server may be plugged in from now on.
@@ -81,6 +90,7 @@ impl Plugs {
             if any_gone {
                 self.remove_bridges(records, &all).await?;
             }
+            self.responder.settle(records).await?;
         }
         self.count(&record.ports).await
     }
@@ -188,12 +198,13 @@ impl Plugs {
         left.remove(&server);
         self.load(&left).await?;
         self.remove_bridges(records, &left).await?;
-        Ok(records.remove(server).await?)
+        records.remove(server).await?;
+        self.responder.settle(records).await
     }
 
     /// What is written down, enforced again: the kernel forgets it when the host restarts.
-    pub(super) async fn guard(&self, records: &Records) -> Result<(), DriverFault> {
-        let records = records.all().await?;
+    pub(super) async fn guard(&self, kept: &Records) -> Result<(), DriverFault> {
+        let records = kept.all().await?;
         // A host without servers need not have the tools either.
         if records.values().all(|record| record.ports.is_empty()) {
             return Ok(());
@@ -205,7 +216,7 @@ impl Plugs {
             self.count(&record.ports).await?;
             self.limit(&limited(&record.ports)).await?;
         }
-        Ok(())
+        self.responder.settle(kept).await
     }
 
     async fn load(&self, records: &BTreeMap<Uuid, Record>) -> Result<(), DriverFault> {
@@ -323,6 +334,7 @@ fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
             // Of its subnet a server may use its own address.
             addresses: port.addresses.iter().map(|net| net.addr().into()).collect(),
             rules: port.rules.clone(),
+            told: port.told.is_some(),
         };
         firewall.nics.insert(port.tap.parse()?, nic);
         if port.rules.is_some() {
@@ -379,6 +391,7 @@ mod tests {
             traffic: Traffic::default(),
             groups: BTreeSet::new(),
             rules,
+            told: None,
         }
     }
 

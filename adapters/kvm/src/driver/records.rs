@@ -26,7 +26,7 @@ use tokio::fs;
 use uuid::Uuid;
 
 use crate::{
-    network::uplink::Uplink,
+    network::{dhcp::Told, uplink::Uplink},
     storage::{StorageFault, files},
 };
 
@@ -90,6 +90,9 @@ pub(super) struct Port {
     /// All their rules; none when nothing is kept from it but spoofing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rules: Option<BTreeSet<Rule>>,
+    /// What it is told when it asks; none when nobody answers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) told: Option<Told>,
 }
 
 /// A restart that was begun.
@@ -109,13 +112,23 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Those of a host whose folders are there.
+    pub(super) fn at(folder: &Path) -> Self {
+        Self { servers: folder.join("servers"), bridges: folder.join("bridges") }
+    }
+
     /// Makes the folders that are not there.
     pub(super) async fn open(folder: &Path) -> Result<Self, StorageFault> {
-        let own = Self { servers: folder.join("servers"), bridges: folder.join("bridges") };
+        let own = Self::at(folder);
         for folder in [&own.servers, &own.bridges] {
             fs::create_dir_all(folder).await.map_err(StorageFault::file("cannot make", folder))?;
         }
         Ok(own)
+    }
+
+    /// The folder of servers: it has changed whenever something else is written down of one.
+    pub(super) fn servers(&self) -> &Path {
+        &self.servers
     }
 
     fn path(&self, server: Uuid) -> PathBuf {

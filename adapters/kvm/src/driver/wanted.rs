@@ -17,7 +17,7 @@ use domain::{
         server::{
             boot::BootDevice,
             home::{Home, Spec},
-            parts::{Disk, GroupRules, Nic},
+            parts::{Disk, Nic, hostname},
         },
         storage::StorageId,
         userdata::{Userdata, nocloud::Documents},
@@ -27,7 +27,10 @@ use domain::{
 use uuid::Uuid;
 
 use super::records::Port;
-use crate::{network::uplink, storage::qemu_img};
+use crate::{
+    network::{dhcp::Told, uplink},
+    storage::qemu_img,
+};
 
 /// PCI slots that are kept free, so that disks and interfaces can be added while a server runs.
 const SPARE_SLOTS: u32 = 8;
@@ -289,7 +292,8 @@ fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
 }
 
 /// Its interfaces, as the host is to have them.
-pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules) -> Vec<Port> {
+pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home) -> Vec<Port> {
+    let hostname = hostname(&home.name, home.placement.holding.server.uuid());
     let port = |nic: &Nic| {
         let (bridge, uplink) = uplink::of(nic.segment, &nic.bridge, nic.medium);
         Port {
@@ -304,10 +308,25 @@ pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, groups: &GroupRules
             resets: nic.resets,
             traffic: Traffic::default(),
             groups: nic.security_groups.clone(),
-            rules: nic.rules(groups),
+            rules: nic.rules(&home.parts.groups),
+            told: told(nic, &hostname),
         }
     };
     nics.map(port).collect()
+}
+
+/// What it is told when it asks; none when nobody answers it.
+fn told(nic: &Nic, hostname: &str) -> Option<Told> {
+    Some(Told {
+        mac: nic.mac,
+        addresses: nic.addresses.clone(),
+        gateways: nic.gateways.clone(),
+        dns_servers: nic.dns_servers.clone(),
+        domain: nic.domain.clone(),
+        hostname: hostname.to_owned(),
+        mtu: nic.mtu,
+        lease_s: nic.lease_s?,
+    })
 }
 
 /// What it reads at its first boot.

@@ -9,7 +9,8 @@
 //! move traffic. What no rule allows is denied, in both directions, as
 //! [`SecurityGroup`](domain::network::security_group::SecurityGroup) says; replies to what was
 //! allowed pass, and what IP cannot do without (ARP, neighbour discovery, DHCP as a client, messages
-//! of packets that are too big) needs no rule. Servers never answer DHCP or advertise routers.
+//! of packets that are too big) needs no rule. Servers never answer DHCP or advertise routers. What a server
+//! asks that is told its addresses ([`super::dhcp`]) comes to its host alone, and nobody else answers it.
 //! Frames that are neither IP nor ARP are dropped. Of several rules that match, the one of the highest
 //! priority counts (none is 0), and among equals a deny.
 //!
@@ -65,6 +66,9 @@ pub struct Nic {
     pub addresses: BTreeSet<IpNet>,
     /// The rules of all its security groups. None: nothing but spoofing is kept from it.
     pub rules: Option<BTreeSet<Rule>>,
+    /// Whether its host tells it its addresses: what it asks comes to its host and to nobody else, and
+    /// nobody else answers.
+    pub told: bool,
 }
 
 /// How connections are known.
@@ -118,6 +122,12 @@ impl Firewall {
         chains.push(base("leave", "prerouting priority 100", "iifname vmap @leaving"));
         chains.push(base("enter", "forward priority 100", "oifname vmap @entering"));
         chains.push(base("enter-from-host", "output priority 100", "oifname vmap @entering"));
+        let told: Vec<String> =
+            self.nics.iter().filter(|(_, nic)| nic.told).map(|(tap, _)| tap.to_string()).collect();
+        if !told.is_empty() {
+            let (name, hook) = ("told".to_owned(), Some("forward priority 90"));
+            chains.push(Chain { name, hook, rules: rules::told() });
+        }
         let sets = self.sets()?;
         for (tap, nic) in &self.nics {
             chains.extend(rules::chains(tap, nic, &sets, conntrack)?);
@@ -130,6 +140,10 @@ impl Firewall {
                 "\tset {name} {{\n\t\ttype {kind}\n\t\tflags interval\n\t\tauto-merge{}\n\t}}",
                 listed(elements)
             );
+        }
+        if !told.is_empty() {
+            let listed = listed(&told.iter().map(|tap| format!("\"{tap}\"")).collect::<Vec<_>>());
+            let _ = writeln!(body, "\tset asking {{\n\t\ttype ifname{listed}\n\t}}");
         }
         for (map, chain) in [("sources", "source"), ("leaving", "leave"), ("entering", "enter")] {
             let guarded = |nic: &Nic| chain == "source" || nic.rules.is_some();

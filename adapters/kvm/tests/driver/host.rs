@@ -116,6 +116,7 @@ impl Host {
             place: self.place(),
             root: self.folder.join("own"),
             virtualisation: Some(Virtualisation::Emulated),
+            responder: crate::dhcp::responder(self.data.path()),
             stop_patience: self.stop_patience,
             ..Options::new(self.data.path())
         }

@@ -7,6 +7,7 @@
 mod addresses;
 mod backup;
 mod console;
+mod dhcp;
 mod disks;
 mod host;
 mod kept;

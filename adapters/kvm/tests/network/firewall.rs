@@ -63,6 +63,7 @@ fn nic(mac: &str, addresses: &[&str], of: &serde_json::Value) -> Nic {
         mac: mac.parse().unwrap(),
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
         rules: Some(rules(of)),
+        told: false,
     }
 }
 

@@ -27,9 +27,14 @@ fn firewall() -> Firewall {
             {"direction": "ingress", "action": "deny", "protocol": "udp", "ports": "53",
              "peer": {"cidr": "2001:db8:1::/48"}},
         ]))),
+        told: true,
     };
-    let bare =
-        Nic { mac: "52:54:00:00:00:0b".parse().unwrap(), addresses: BTreeSet::new(), rules: None };
+    let bare = Nic {
+        mac: "52:54:00:00:00:0b".parse().unwrap(),
+        addresses: BTreeSet::new(),
+        rules: None,
+        told: false,
+    };
     let web = ["10.0.0.20/32", "10.0.0.21/32", "2001:db8::20/128"].map(|net| net.parse().unwrap());
     Firewall {
         bridges: BTreeMap::from([("br0".parse().unwrap(), 7)]),

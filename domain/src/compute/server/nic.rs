@@ -87,6 +87,9 @@ pub struct SeenNic {
     /// How many rules those are; none when nothing is kept from it but spoofing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<u64>,
+    /// Whether its host answers when it asks for its addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 fn no(detail: String) -> Refusal {

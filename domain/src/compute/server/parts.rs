@@ -189,6 +189,10 @@ pub struct Nic {
     /// The DNS domain; none when empty.
     #[serde(default)]
     pub domain: String,
+    /// How long its addresses are good for when its host tells them by DHCP, in seconds; none when its seed
+    /// has them and nobody tells them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u32>,
     /// How fast it may send and be sent to.
     #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
     pub bandwidth: Bandwidth,
@@ -401,17 +405,7 @@ impl Parts {
         name: &str,
         userdata: Option<&Userdata>,
     ) -> Result<Documents, Refusal> {
-        let interface = |nic: &Nic| Interface {
-            mac: nic.mac,
-            addresses: nic.addresses.clone(),
-            gateways: nic.gateways.clone(),
-            dhcp4: false,
-            dhcp6: false,
-            nameservers: nic.dns_servers.clone(),
-            search: (!nic.domain.is_empty()).then(|| nic.domain.clone()).into_iter().collect(),
-            mtu: Some(nic.mtu),
-        };
-        let interfaces: Vec<_> = self.nics.iter().map(interface).collect();
+        let interfaces: Vec<_> = self.nics.iter().map(Nic::interface).collect();
         documents(&FirstBoot {
             instance: &server.to_string(),
             hostname: &hostname(name, server),
@@ -509,6 +503,37 @@ pub fn hostname(name: &str, server: Uuid) -> String {
     out.to_owned()
 }
 
+impl Nic {
+    /// How a system sets it up at its boot: by what its seed says, or by asking its host.
+    fn interface(&self) -> Interface {
+        let search = (!self.domain.is_empty()).then(|| self.domain.clone());
+        let is_static = Interface {
+            mac: self.mac,
+            addresses: self.addresses.clone(),
+            gateways: self.gateways.clone(),
+            dhcp4: false,
+            dhcp6: false,
+            nameservers: self.dns_servers.clone(),
+            search: search.into_iter().collect(),
+            mtu: Some(self.mtu),
+        };
+        if self.lease_s.is_none() {
+            return is_static;
+        }
+        let has = |v4: bool| self.addresses.iter().any(|net| net.addr().is_ipv4() == v4);
+        Interface {
+            addresses: Vec::new(),
+            // DHCPv6 names no router, and a host of ours is none.
+            gateways: self.gateways.iter().filter(|gateway| gateway.is_ipv6()).copied().collect(),
+            dhcp4: has(true),
+            dhcp6: has(false),
+            nameservers: Vec::new(),
+            search: Vec::new(),
+            ..is_static
+        }
+    }
+}
+
 impl NicAsk {
     /// The interface with this id that is asked for: its addresses are what the network would give it now.
     ///
@@ -557,6 +582,7 @@ impl NicAsk {
             gateways: Vec::new(),
             dns_servers: own.dns_servers.clone(),
             domain: own.domain.clone(),
+            lease_s: own.dhcp.then_some(own.lease_s),
             bandwidth: self.bandwidth,
             quota: self.quota,
             resets: 0,

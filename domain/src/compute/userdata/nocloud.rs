@@ -298,7 +298,8 @@ fn check_interface(interface: &Interface) -> Result<(), (&'static str, String)> 
         if interface.gateways[..at].iter().any(same) {
             return no("it is the second of its family");
         }
-        if !interface.addresses.iter().any(|address| same(&address.addr())) {
+        let asks = if gateway.is_ipv4() { interface.dhcp4 } else { interface.dhcp6 };
+        if !asks && !interface.addresses.iter().any(|address| same(&address.addr())) {
             return no("the interface has no address of its family");
         }
         if interface.addresses.iter().any(|address| address.addr() == *gateway) {

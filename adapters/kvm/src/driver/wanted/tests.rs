@@ -133,7 +133,7 @@ fn a_server_is_plugged_into_a_bridge_of_ours_where_its_segment_is_carried_by_som
     let of = |medium: Value| {
         let home = home(|launch| launch["parts"]["nics"][0]["medium"] = medium.clone());
         let described = machine(&home).unwrap().nics[0].bridge.clone();
-        let port = ports(home.parts.nics.iter(), &home.parts.groups).remove(0);
+        let port = ports(home.parts.nics.iter(), &home).remove(0);
         assert_eq!(port.bridge, described, "what the machine has is what is guarded");
         (described, port.uplink.map(|uplink| uplink.on))
     };

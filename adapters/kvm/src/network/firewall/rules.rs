@@ -18,6 +18,20 @@ use super::{Chain, Conntrack, Interface, MARK, NetworkFault, Nic};
 /// group (130…132, 143), and packets that are too big (2).
 const ICMPV6_BOTH: &str = "icmpv6 type { 2, 130, 131, 132, 135, 136, 143 } accept";
 
+/// What is asked of DHCP.
+const ASKS: [&str; 2] =
+    ["meta protocol ip udp sport 68 udp dport 67", "meta protocol ip6 udp sport 546 udp dport 547"];
+/// And what answers.
+const ANSWERS: [&str; 2] =
+    ["meta protocol ip udp sport 67 udp dport 68", "meta protocol ip6 udp sport 547 udp dport 546"];
+
+/// What is asked of their host goes no further, and who is not their host does not answer.
+pub(super) fn told() -> Vec<String> {
+    let ask = ASKS.map(|asks| format!("iifname @asking {asks} drop"));
+    let answer = ANSWERS.map(|answers| format!("oifname @asking {answers} drop"));
+    [ask, answer].concat()
+}
+
 /// The sets of what a rule calls by id.
 pub(super) struct Peers {
     /// Name, type and elements, for IPv4 and IPv6.
@@ -110,8 +124,13 @@ fn source(nic: &Nic) -> Vec<String> {
         format!("arp saddr ip != {{ {} }} drop", arp.join(", ")),
         // Servers never answer DHCP.
         "meta protocol ip udp sport 67 drop".to_owned(),
-        "ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept".to_owned(),
     ];
+    if nic.told {
+        // To everybody: so it comes to the host, whomever it was to, and past no other port.
+        lines.extend(ASKS.map(|asks| format!("{asks} ether daddr set ff:ff:ff:ff:ff:ff")));
+        lines.push("icmpv6 type 133 ether daddr set ff:ff:ff:ff:ff:ff".to_owned());
+    }
+    lines.push("ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept".to_owned());
     lines.push(if v4.is_empty() {
         "meta protocol ip drop".to_owned()
     } else {
