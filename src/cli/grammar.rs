@@ -244,6 +244,9 @@ pub(crate) enum Command {
     },
     /// Delete the counterpart and end the mapping
     Retire(Target),
+    /// Tell servers of this host their addresses when they ask: its agent runs it
+    #[command(hide = true)]
+    Responder(ResponderOptions),
     /// Go on with an order that is parked
     Retry(Target),
     /// Run a server
@@ -1297,6 +1300,13 @@ pub(crate) struct AgentOptions {
     /// How log lines are written [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ResponderOptions {
+    /// Where everything of this host's servers lies
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) data: PathBuf,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -10,6 +10,7 @@ mod grammar;
 mod image;
 mod pull;
 mod query;
+mod responder;
 mod run;
 mod serve;
 mod subject;
@@ -115,6 +116,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Command::Agent(agent) => agent::run(agent, &cli.connection),
+        Command::Responder(options) => responder::run(&options),
         Command::Serve(serve) => serve::run(serve),
         Command::Demo(demo) => runtime()?.block_on(crate::demo::run(demo)),
         other => runtime()?.block_on(serve_client(other, cli.connection)),

@@ -35,7 +35,7 @@ const ASK: &str = "cat >/run/told.sh <<'END'\n\
     END\n\
     chmod +x /run/told.sh; rm -f /run/told\n\
     ip addr flush dev eth0 scope global\n\
-    udhcpc -i eth0 -n -q -f -t 5 -T 1 -O mtu -s /run/told.sh >/dev/null 2>&1; cat /run/told";
+    udhcpc -i eth0 -n -q -f -t 3 -T 1 -O mtu -s /run/told.sh >/dev/null 2>&1; cat /run/told";
 
 #[tokio::test]
 async fn a_server_is_told_its_addresses_whoever_is_there_and_nothing_is_left_of_it() {
