@@ -16,14 +16,6 @@ async fn who_responds() {
     respond(Path::new(&folder)).await.unwrap();
 }
 
-/// What a driver of this host runs for it.
-pub(crate) fn responder(folder: &Path) -> Vec<String> {
-    let folder = format!("SKYLEDGER_TEST_RESPONDER={}", folder.display());
-    let program = std::env::current_exe().unwrap().display().to_string();
-    let words = ["--exact", "dhcp::who_responds", "--ignored"].map(str::to_owned);
-    [&["env".to_owned(), folder, program][..], &words].concat()
-}
-
 fn told(server: Launch) -> Launch {
     server.with(|home| home["parts"]["nics"][0]["lease_s"] = json!(3_600))
 }
@@ -65,7 +57,8 @@ async fn a_server_is_told_its_addresses_whoever_is_there_and_nothing_is_left_of_
     guest.becomes("ip -6 route show dev eth0 | grep -c '^2001:db8:9::/64'", "1").await;
     assert_eq!(guest.run("ip -6 addr show dev eth0 scope global").await, "");
     // With another hardware address it is nobody.
-    let other = "ip link set eth0 down; ip link set eth0 address 52:54:00:00:01:ff; ip link set eth0 up\n";
+    let other =
+        "ip link set eth0 down; ip link set eth0 address 52:54:00:00:01:ff; ip link set eth0 up\n";
     guest.begin(&format!("({other}{ASK}) >/run/other 2>&1; echo done >>/run/other")).await;
     guest.becomes("tail -n1 /run/other", "done").await;
     assert_eq!(guest.run("cat /run/told 2>/dev/null || true").await, "");

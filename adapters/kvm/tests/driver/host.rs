@@ -116,7 +116,7 @@ impl Host {
             place: self.place(),
             root: self.folder.join("own"),
             virtualisation: Some(Virtualisation::Emulated),
-            responder: crate::dhcp::responder(self.data.path()),
+            responder: responder(self.data.path()),
             stop_patience: self.stop_patience,
             ..Options::new(self.data.path())
         }
@@ -250,6 +250,14 @@ impl Host {
         let state = Server::default().evolve(serde_json::from_value(event).unwrap());
         Launch { id, state, userdata: userdata.to_owned() }
     }
+}
+
+/// What a driver runs to tell servers of this host their addresses: a test that is none.
+fn responder(folder: &Path) -> Vec<String> {
+    let folder = format!("SKYLEDGER_TEST_RESPONDER={}", folder.display());
+    let program = std::env::current_exe().unwrap().display().to_string();
+    let words = ["--exact", "dhcp::who_responds", "--ignored"].map(str::to_owned);
+    [&["env".to_owned(), folder, program][..], &words].concat()
 }
 
 impl Drop for Host {

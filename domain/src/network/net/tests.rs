@@ -22,6 +22,7 @@ fn definition(v4: Option<&str>, v6: Option<&str>) -> Definition {
         dns_servers: vec![address("10.0.0.2")],
         domain: "blue.example.com".into(),
         dhcp: true,
+        lease_s: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn a_network_has_subnets_of_the_right_family_and_names_that_read() {
         definition(None, Some("2001:db8::/47")),
         Definition { id: None, ..definition(Some("10.0.0.0/24"), None) },
         Definition { domain: "-a.example".into(), ..definition(Some("10.0.0.0/24"), None) },
+        Definition { lease_s: Some(119), ..definition(Some("10.0.0.0/24"), None) },
         Definition { domain: "a.".into(), ..definition(Some("10.0.0.0/24"), None) },
         Definition {
             dns_servers: addresses(&["224.0.0.1"]),

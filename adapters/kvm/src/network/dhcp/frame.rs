@@ -64,7 +64,8 @@ pub fn read(frame: &[u8]) -> Option<([u8; 6], Asked<'_>)> {
     if kind == IPV4 {
         let first = *packet.first()?;
         let (version, header) = (first >> 4, usize::from(first & 0x0f) * 4);
-        let whole = two(packet, 6)? & 0x3fff == 0;
+        // Neither does more follow, nor is it from a later place.
+        let whole = two(packet, 6)? << 2 == 0;
         if version != 4 || header < 20 || !whole || *packet.get(9)? != UDP {
             return None;
         }

@@ -110,6 +110,24 @@ fn interfaces_get_addresses_of_each_family_and_none_twice() {
 }
 
 #[test]
+fn what_a_host_tells_by_dhcp_is_not_in_the_seed() {
+    let mut network = network(Some("10.0.0.0/29"), Some("2001:db8::/64"));
+    let change = json!({"dhcp": true, "lease_s": 600});
+    network = network.evolve(net::Event::Changed(serde_json::from_value(change).unwrap()));
+    let found = Found { networks: vec![(network, segment())], ..Found::default() };
+    let parts = work_out(json!({"nics": [{"network": Uuid::from_u128(7)}]}), found).unwrap();
+    assert_eq!(parts.nics[0].lease_s, Some(600));
+    let seed = parts.seed(SERVER, "web", None).unwrap();
+    let config: Value = serde_json::from_str(&seed.network_config).unwrap();
+    let nic = &config["ethernets"]["nic0"];
+    assert_eq!((&nic["dhcp4"], &nic["dhcp6"]), (&json!(true), &json!(true)));
+    assert_eq!((&nic["addresses"], &nic["nameservers"]), (&Value::Null, &Value::Null));
+    // The only route is that of IPv6, which nobody tells.
+    let route = json!([{"to": "::/0", "via": "2001:db8::1", "metric": 100, "on-link": true}]);
+    assert_eq!(nic["routes"], route);
+}
+
+#[test]
 fn what_a_network_cannot_give_is_refused_with_its_interface() {
     let ask = |more: Value| {
         let mut nic = json!({"network": Uuid::from_u128(7)});
