@@ -254,9 +254,9 @@ impl Host {
 
 /// What a driver runs to tell servers of this host their addresses: a test that is none.
 fn responder(folder: &Path) -> Vec<String> {
-    let folder = format!("SKYLEDGER_TEST_RESPONDER={}", folder.display());
+    let folder = format!("SKYLEDGER_RESPONDS_FOR={}", folder.display());
     let program = std::env::current_exe().unwrap().display().to_string();
-    let words = ["--exact", "dhcp::who_responds", "--ignored"].map(str::to_owned);
+    let words = ["--exact", "dhcp::who_responds"].map(str::to_owned);
     [&["env".to_owned(), folder, program][..], &words].concat()
 }
 
