@@ -124,7 +124,12 @@ fn request(server: u128, dice: &mut Dice) -> Request {
             let (kind, model) =
                 dice.pick(&[("gpu", Some("10de:1eb8")), ("gpu", None), ("nic", None)]);
             let (kind, model) = (kind.to_owned(), model.map(str::to_owned));
-            request.devices.push(DeviceAsk { kind, model, count: 1 + dice.roll(2) as u32 });
+            request.devices.push(DeviceAsk {
+                kind,
+                model,
+                count: 1 + dice.roll(2) as u32,
+                function: None,
+            });
         }
         9 => request.affinities.push(Affinity {
             group: Uuid::from_u128(u128::from(dice.roll(50))),
@@ -217,7 +222,8 @@ fn equal_cells(size: Size) {
         })
         .collect();
     let fleet = Fleet::new([Host::new(facts, []).expect("a host")]);
-    let ask = |kind| DeviceAsk { kind: format!("kind-{kind}"), model: None, count: 1 };
+    let ask =
+        |kind| DeviceAsk { kind: format!("kind-{kind}"), model: None, count: 1, function: None };
     let six_devices = Request { devices: (0..6).map(ask).collect(), ..plain(1, 4, 8_192) };
     let six_cells = Request { cells_max: 8, ..plain(1, 36, 6 * (184 << 10)) };
     let both = Request { devices: (0..6).map(ask).collect(), ..six_cells.clone() };

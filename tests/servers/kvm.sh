@@ -3,6 +3,9 @@
 #
 #   tests/servers/kvm.sh start CACHE_DIR [NAME]   starts it if it is not running, prints its folder
 #   tests/servers/kvm.sh stop  CACHE_DIR [NAME]   stops it, and all that it runs
+#   tests/servers/kvm.sh guest CACHE_DIR [KERNEL [DRIVER …]]
+#                                                 makes the guest alone, of this Debian kernel and with
+#                                                 these drivers besides, and prints where its image is
 #
 # Each NAME is a host of its own, beside the one without; the guest is the same.
 #
@@ -25,7 +28,7 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
@@ -52,6 +55,7 @@ unpack() { # PACKAGE INTO
     rm -rf "$2.deb"
 }
 
+linux=linux-image-cloud-amd64
 drivers='virtio_pci virtio_blk virtio_net virtio_console button evdev vfat nls_cp437 nls_ascii'
 
 # What the guest does: mounts, drivers, its agent, what its seed says, a line on the console, and then
@@ -199,8 +203,8 @@ make_guest() {
     command -v apt-get >/dev/null || cannot "the guest is made of Debian packages, and there is no apt-get"
     apt-get -qq update >&2 || true
     local package version root=$guest/root kernel=$guest/linux box=$guest/busybox agent=$guest/agent
-    package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
-    [ -n "$package" ] || cannot "no Debian package linux-image-cloud-amd64 to be had"
+    package=$(apt-cache depends "$linux" 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
+    [ -n "$package" ] || cannot "no Debian package $linux to be had"
     version=${package#linux-image-}
     unpack "$package" "$kernel"
     unpack busybox-static "$box"
@@ -444,6 +448,12 @@ stop() {
 case $verb in
 start) start ;;
 stop) stop ;;
+guest)
+    linux=${3:-$linux}
+    drivers+=" ${*:4}"
+    make_guest
+    echo "$guest/image"
+    ;;
 host) host "$3" 1 ;;
 peer) host "$3" 2 ;;
 *) usage ;;

@@ -41,6 +41,7 @@ mod bitmaps;
 mod carry;
 mod census;
 mod console;
+mod devices;
 mod disks;
 mod fault;
 mod fetch;
@@ -277,7 +278,9 @@ impl KvmHost {
     /// libvirt cannot be reached, or the kernel's files do not read.
     pub async fn sighting(&self) -> Result<HostSighting, DriverFault> {
         let inner = &self.inner;
-        let observed = sighting::observe(inner.options.kept.clone(), &inner.options.place).await?;
+        let mut kept = inner.options.kept.clone();
+        kept.made.extend(inner.made_devices().await?);
+        let observed = sighting::observe(kept, &inner.options.place).await?;
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
         let mut labels = inner.options.labels.clone();
@@ -442,6 +445,7 @@ impl Inner {
     async fn run(&self, work: &Work<'_>, machine: &Description) -> Result<(), DriverFault> {
         let server = work.server;
         self.activate(work).await?;
+        self.prepare_devices(work).await?;
         let wire = self.wire.get().await?;
         let domain = self.step(Step::Define, server, self.define(&wire, machine)).await?;
         self.step(Step::Start, server, start(&wire, &domain)).await?;
@@ -622,6 +626,7 @@ impl Inner {
         let disks = disks.map(|disk| disk.to_string()).collect();
         let mut seen = machine(home, &is, state, &record, disks);
         seen.nics = self.seen_nics(&is, state, server, record).await?;
+        seen.functions = self.seen_functions(home).await?;
         Ok(seen)
     }
 
@@ -918,6 +923,7 @@ fn machine(
         security_groups: Vec::new(),
         disks,
         nics: Vec::new(),
+        functions: BTreeMap::new(),
         tags: home.tags.clone(),
     }
 }

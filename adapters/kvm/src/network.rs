@@ -37,7 +37,11 @@ pub enum NetworkFault {
 }
 
 impl NetworkFault {
-    fn differs(what: impl Into<String>, wanted: impl fmt::Debug, seen: impl fmt::Debug) -> Self {
+    pub(crate) fn differs(
+        what: impl Into<String>,
+        wanted: impl fmt::Debug,
+        seen: impl fmt::Debug,
+    ) -> Self {
         let (wanted, seen) = (format!("{wanted:?}"), format!("{seen:?}"));
         Self::Differs { what: what.into(), wanted, seen }
     }

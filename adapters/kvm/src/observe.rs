@@ -5,6 +5,7 @@
 //! [`Tree`], so that a test's host is a folder.
 
 pub mod devices;
+pub mod mediated;
 pub mod topology;
 pub mod tree;
 

@@ -352,7 +352,7 @@ fn the_host_keeps_what_it_lives_on() {
 fn vgpus_and_usb_devices_are_devices_of_their_own() {
     let host = Fixture::new();
     let gpu = host.pci("0000:3b:00.0", "0x030200", "10de:1eb8", 0, Some(31));
-    for (profile, left) in [("nvidia-222", "15"), ("nvidia-230", "0")] {
+    for (profile, left) in [("nvidia-222", "2"), ("nvidia-230", "0")] {
         let at = format!("{gpu}/mdev_supported_types/{profile}");
         host.file(&format!("{at}/name"), "GRID T4-1B");
         host.file(&format!("{at}/description"), "num_heads=4, framebuffer=1024M");
@@ -381,7 +381,7 @@ fn vgpus_and_usb_devices_are_devices_of_their_own() {
     host.file("proc/self/mountinfo", "30 1 8:16 / /mnt rw - vfat /dev/sdb rw");
     let found = devices::read(&host.tree()).unwrap();
     let profiles = &found.pci["0000:3b:00.0"].profiles;
-    assert_eq!(profiles["nvidia-222"].left, 15);
+    assert_eq!(profiles["nvidia-222"].left, 2);
     assert_eq!(profiles["nvidia-222"].description, "num_heads=4, framebuffer=1024M");
     assert_eq!(profiles["nvidia-230"].left, 0);
     assert_eq!((found.usb["1-1.2"].bus, found.usb["1-1.2"].number), (1, 12));
@@ -396,10 +396,64 @@ fn vgpus_and_usb_devices_are_devices_of_their_own() {
         ("0000:00:14.0", "usb-controller", "8086:a12f", Reserved),
         ("0000:3b:00.0", "gpu", "10de:1eb8", Reserved),
         (id, "mdev", "10de:1eb8/nvidia-222", Free),
+        ("mdev:0000:3b:00.0/nvidia-222/0", "mdev", "10de:1eb8/nvidia-222", Free),
+        ("mdev:0000:3b:00.0/nvidia-222/1", "mdev", "10de:1eb8/nvidia-222", Free),
         ("usb:1-1.2", "usb", "0529:0001", Free),
         ("usb:1-1.3", "usb", "0781:5583", Reserved),
     ];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn mediated_devices_that_can_be_made_are_devices_before_they_are_there() {
+    let host = Fixture::new();
+    // A driver of no bus, as the kernel's own samples are.
+    let card = "sys/devices/virtual/mtty/mtty";
+    host.link("sys/class/mdev_bus/mtty", card);
+    for (profile, left) in [("mtty-1", "3"), ("mtty-2", "0")] {
+        host.file(&format!("{card}/mdev_supported_types/{profile}/available_instances"), left);
+    }
+    let ids = |kept: &Kept| {
+        let devices = host.devices(kept);
+        devices.values().map(|it| (it.id.clone(), it.availability)).collect::<Vec<_>>()
+    };
+    let slot = |number: u32| format!("mdev:mtty/mtty-1/{number}");
+    assert_eq!(ids(&Kept::default()), [0, 1, 2].map(|number| (slot(number), Free)));
+    // One that was made keeps its number, and is not listed a second time.
+    let uuid = "83b8f4f2-509f-882f-bc1e-e6bfe0fa1001";
+    host.link(&format!("{card}/{uuid}/mdev_type"), &format!("{card}/mdev_supported_types/mtty-1"));
+    host.link(&format!("sys/bus/mdev/devices/{uuid}"), &format!("{card}/{uuid}"));
+    host.file(&format!("{card}/mdev_supported_types/mtty-1/available_instances"), "1");
+    let made = Kept { made: [(uuid.to_owned(), slot(2))].into(), ..Kept::default() };
+    assert_eq!(ids(&made), [0, 2].map(|number| (slot(number), Free)));
+    // Somebody else's is a device of its own.
+    let foreign = ids(&Kept::default());
+    assert_eq!(foreign, [(uuid.to_owned(), Free), (slot(0), Free)]);
+    // After a restart of the host it is not there, and what can be made is its server's first.
+    fs::remove_dir_all(host.0.path().join("sys/bus/mdev")).unwrap();
+    assert_eq!(ids(&made), [(slot(2), Free)]);
+}
+
+#[test]
+fn an_id_of_a_mediated_device_names_no_file_elsewhere() {
+    let read = adapters_kvm::observe::mediated::Slot::read;
+    for id in ["mdev:0000:3b:00.0/nvidia-222/0", "mdev:mtty/mtty-1/12"] {
+        assert_eq!(read(id).unwrap().id(), id);
+    }
+    for id in [
+        "0000:3b:00.0",
+        "usb:1-1",
+        "mdev:",
+        "mdev:a/b",
+        "mdev:a/b/c",
+        "mdev:../b/0",
+        "mdev:a/../0",
+        "mdev:a/b/0/c",
+        "mdev:/b/0",
+        "mdev:a b/c/0",
+    ] {
+        assert_eq!(read(id), None, "{id}");
+    }
 }
 
 #[test]

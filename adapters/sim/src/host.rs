@@ -740,6 +740,7 @@ impl SimHost {
             security_groups: Vec::new(),
             disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
             nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
+            functions: home.placement.holding.functions.clone(),
             tags: home.tags.clone(),
         })
     }

@@ -244,6 +244,7 @@ impl Population {
             security_groups: vec![at.id("security-group", group_of(&share, index))],
             disks,
             nics: Vec::new(),
+            functions: BTreeMap::new(),
             tags: Self::tags(dice, team, environment),
         }
     }

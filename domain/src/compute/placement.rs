@@ -38,6 +38,7 @@ mod cells;
 mod facts;
 mod fit;
 mod fleet;
+mod function;
 mod holding;
 mod host;
 mod reason;
@@ -50,6 +51,7 @@ pub use fleet::{
     Fleet, HOW_MANY_MAX, HowMany, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection,
     RunnerUp, Score, Unplaced, Verdict,
 };
+pub use function::VirtualFunction;
 pub use holding::{CellHolding, Holding, Pin, SeenCell};
 pub use host::{Host, HostId, ServerId};
 pub use reason::Reason;

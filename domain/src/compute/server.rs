@@ -38,7 +38,7 @@ use transfer::TransferLimits;
 
 use crate::{
     compute::{
-        placement::{HostId, Placement},
+        placement::{HostId, Placement, VirtualFunction},
         utilisation::{News, Utilisation, Utilisations},
     },
     kernel::{
@@ -104,6 +104,9 @@ pub struct Machine {
     /// What its host says of the interfaces of one of our own, in the guest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<SeenNic>,
+    /// What its host reads back of the virtual functions of one of our own, by their addresses there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, VirtualFunction>,
     /// The provider's tags, without Skyledger's own (`skyledger:…`).
     #[serde(default)]
     pub tags: BTreeMap<String, String>,

@@ -79,6 +79,7 @@ pub(crate) fn machine(power: Power) -> Machine {
         security_groups: vec!["sg-1".into()],
         disks: vec!["vol-1".into()],
         nics: Vec::new(),
+        functions: BTreeMap::new(),
         tags: tags(),
     }
 }

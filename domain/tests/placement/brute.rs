@@ -494,6 +494,7 @@ fn plain(request: &Request) -> Holding {
         pins: Vec::new(),
         cpus: BTreeSet::new(),
         devices: BTreeSet::new(),
+        functions: BTreeMap::new(),
         devices_with: BTreeSet::new(),
         groups: BTreeSet::new(),
     }

@@ -63,7 +63,7 @@ pub(crate) fn device(id: &str, kind: &str, model: &str, cell: Option<u32>) -> De
 }
 
 pub(crate) fn ask(kind: &str, model: Option<&str>, count: u32) -> DeviceAsk {
-    DeviceAsk { kind: kind.to_owned(), model: model.map(str::to_owned), count }
+    DeviceAsk { kind: kind.to_owned(), model: model.map(str::to_owned), count, function: None }
 }
 
 pub(crate) fn request(server: u128, vcpus: u32, memory_mib: u64) -> Request {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     compute::placement::{
-        Affinity, Architecture, Availability, Cell, Core, Device, Fill, Fleet, Holding, Host,
-        HostFacts, Numa, Pinning, Placement, Reason, Relation, Request, Unplaced,
+        Affinity, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, Fleet, Holding,
+        Host, HostFacts, Numa, Pinning, Placement, Reason, Relation, Request, Unplaced,
+        VirtualFunction,
     },
     kernel::Refusal,
 };
@@ -193,6 +194,29 @@ fn an_iommu_group_goes_to_one_server() {
     assert_eq!(reasons(&fleet, &asked(2, 1)), none);
     fleet.give_back(host_id(1), server_id(1)).unwrap();
     assert_eq!(placed(&fleet, &asked(2, 2)).holding.devices.len(), 2, "both are free again");
+}
+
+#[test]
+fn what_a_virtual_function_is_set_to_is_part_of_what_its_server_takes() {
+    let mut host = two_cells(1);
+    let of = |id, kind| device(id, kind, "8086:10ca", Some(0));
+    host.devices = vec![of("a0", "vf"), of("a1", "vf"), of("a2", "nic")];
+    let fleet = fleet([host]);
+    let set = |vlan| VirtualFunction { vlan: Some(vlan), ..VirtualFunction::default() };
+    let function = |vlan| DeviceAsk { function: Some(set(vlan)), ..ask("vf", None, 1) };
+    let both = Request { devices: vec![function(7), function(8)], ..request(1, 1, 512) };
+    let holding = placed(&fleet, &both).holding;
+    let vlans: Vec<_> = holding.functions.values().map(|it| it.vlan).collect();
+    assert_eq!(vlans, [Some(7), Some(8)]);
+    assert_eq!(holding.functions.keys().collect::<Vec<_>>(), ["a0", "a1"]);
+    let macs: BTreeSet<_> = holding.functions.values().filter_map(|it| it.mac).collect();
+    assert_eq!(macs.len(), 2, "each has an address of its own");
+    assert_eq!(placed(&fleet, &both).holding, holding);
+    let plain = Request { devices: vec![ask("vf", None, 1)], ..request(1, 1, 512) };
+    assert!(placed(&fleet, &plain).holding.functions.is_empty());
+    let wrong = DeviceAsk { function: Some(set(7)), ..ask("nic", None, 1) };
+    let wrong = Request { devices: vec![wrong], ..request(1, 1, 512) };
+    assert_eq!(wrong.check().unwrap_err().code.code, "invalid-field");
 }
 
 #[test]

@@ -188,6 +188,7 @@ impl Instance {
             security_groups: groups.into_iter().cloned().collect(),
             disks: disks.into_iter().cloned().collect(),
             nics: Vec::new(),
+            functions: BTreeMap::new(),
             tags,
         })
     }

@@ -289,6 +289,7 @@ impl Inner {
         };
         self.step(Step::Clear, server, clear).await?;
         self.deactivate(server).await?;
+        self.release_devices(server).await?;
         self.step(Step::Unplug, server, self.plugs.unplug(&self.records, server)).await
     }
 }

@@ -51,6 +51,9 @@ pub(super) struct Record {
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,
+    /// Devices of the host that were made or set for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) devices: BTreeSet<String>,
     /// Volumes that others reach as well and that may be active for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,

@@ -15,6 +15,8 @@ pub enum Step {
     Seed,
     /// Its bridges are there, and nothing passes them that may not.
     Network,
+    /// Its devices of the host are as they are to be.
+    Devices,
     /// libvirt knows the server.
     Define,
     /// It runs.
@@ -82,6 +84,7 @@ impl Step {
         Self::Disks,
         Self::Seed,
         Self::Network,
+        Self::Devices,
         Self::Define,
         Self::Start,
         Self::Note,

@@ -29,6 +29,7 @@ use uuid::Uuid;
 use super::records::Port;
 use crate::{
     network::{dhcp::Told, uplink},
+    observe::mediated::{self, Slot},
     storage::qemu_img,
 };
 
@@ -182,7 +183,7 @@ pub(super) fn description(
     if let Some(first) = machine.nics.first_mut() {
         first.boot = home.boot_place(BootDevice::Network);
     }
-    let devices = holding.devices.iter().map(|id| device(id, usb));
+    let devices = holding.devices.iter().map(|id| device(server, id, usb));
     machine.devices = devices.collect::<Result<_, _>>()?;
     let used = machine.disks.len() + machine.nics.len() + machine.devices.len();
     machine.spare_slots = used as u32 + OWN_SLOTS + SPARE_SLOTS;
@@ -283,7 +284,10 @@ pub(super) fn nic(nic: &Nic) -> description::Nic {
     }
 }
 
-fn device(id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
+fn device(server: Uuid, id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
+    if Slot::read(id).is_some() {
+        return Ok(HostDevice::Mediated(mediated::uuid(server, id)));
+    }
     if let Some(place) = id.strip_prefix("usb:") {
         let found = usb.get(place).map(|(bus, number)| HostDevice::Usb(*bus, *number));
         return found.ok_or_else(|| DriverFault::Rejected(format!("device {id} is not there")));

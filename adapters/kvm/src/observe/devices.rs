@@ -2,19 +2,20 @@
 //!
 //! The host keeps for itself what it lives on: the card that it shows its console on, controllers
 //! of disks that are mounted, swapped to or part of something (LVM, RAID), interfaces that have an
-//! address or are part of something (a bridge, a bond), a device whose virtual functions or mediated
-//! devices are in use in its place, and what an operator says ([`Kept`]). Bridges and the machine's
+//! address or are part of something (a bridge, a bond), a device that virtual functions or mediated
+//! devices are given in place of ([`mediated`]), and what an operator says ([`Kept`]). Bridges and the machine's
 //! own parts are never listed, and without an IOMMU no PCI device is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::compute::placement::{Availability, Cell, Device};
 
-use super::{ObserveFault, Tree};
+use super::{ObserveFault, Tree, mediated};
 
 const PCI: &str = "sys/bus/pci/devices";
 const USB: &str = "sys/bus/usb/devices";
 const MDEV: &str = "sys/bus/mdev/devices";
+const PARTED: &str = "sys/class/mdev_bus";
 
 /// What the host keeps for itself, as far as the kernel's files do not say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Kept {
     pub interfaces: BTreeSet<String>,
     /// Devices that an operator keeps, by [`Device::id`].
     pub devices: BTreeSet<String>,
+    /// Mediated devices that were made for servers, by UUID: the [`Device::id`] of each.
+    pub made: BTreeMap<String, String>,
 }
 
 /// What the kernel says.
@@ -34,6 +37,8 @@ pub struct Devices {
     pub usb: BTreeMap<String, Usb>,
     /// By UUID.
     pub mediated: BTreeMap<String, Mediated>,
+    /// What is parted into mediated devices and is no PCI device, by the driver's name of it: the kinds.
+    pub parted: BTreeMap<String, BTreeMap<String, Profile>>,
     /// Parts of the paths of what is in use by the host: addresses and places.
     pub in_use: BTreeSet<String>,
 }
@@ -138,8 +143,30 @@ pub fn read(tree: &Tree) -> Result<Devices, ObserveFault> {
             devices.mediated.insert(id, Mediated { parent, profile, iommu_group });
         }
     }
+    for parent in tree.names(PARTED)? {
+        if !devices.pci.contains_key(&parent) {
+            devices
+                .parted
+                .insert(parent.clone(), read_profiles(tree, &format!("{PARTED}/{parent}"))?);
+        }
+    }
     devices.in_use = in_use(tree)?;
     Ok(devices)
+}
+
+/// The kinds of mediated devices that something can be parted into.
+fn read_profiles(tree: &Tree, at: &str) -> Result<BTreeMap<String, Profile>, ObserveFault> {
+    let mut profiles = BTreeMap::new();
+    for kind in tree.names(&format!("{at}/mdev_supported_types"))? {
+        let folder = format!("{at}/mdev_supported_types/{kind}");
+        let profile = Profile {
+            name: tree.text(&format!("{folder}/name"))?.unwrap_or_default(),
+            description: tree.text(&format!("{folder}/description"))?.unwrap_or_default(),
+            left: tree.number(&format!("{folder}/available_instances"))?.unwrap_or(0),
+        };
+        profiles.insert(kind, profile);
+    }
+    Ok(profiles)
 }
 
 fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
@@ -152,16 +179,6 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         let link = |number| tree.link(&format!("{at}/virtfn{number}"));
         functions = Some(Functions { most, made, addresses: (0..made).filter_map(link).collect() });
     }
-    let mut profiles = BTreeMap::new();
-    for kind in tree.names(&format!("{at}/mdev_supported_types"))? {
-        let folder = format!("{at}/mdev_supported_types/{kind}");
-        let profile = Profile {
-            name: tree.text(&format!("{folder}/name"))?.unwrap_or_default(),
-            description: tree.text(&format!("{folder}/description"))?.unwrap_or_default(),
-            left: tree.number(&format!("{folder}/available_instances"))?.unwrap_or(0),
-        };
-        profiles.insert(kind, profile);
-    }
     Ok(Pci {
         class: hexadecimal("class")?,
         model: format!("{:04x}:{:04x}", hexadecimal("vendor")?, hexadecimal("device")?),
@@ -173,7 +190,7 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         functions,
         physical: tree.link(&format!("{at}/physfn")),
         interfaces: tree.names(&format!("{at}/net"))?,
-        profiles,
+        profiles: read_profiles(tree, at)?,
     })
 }
 
@@ -292,7 +309,11 @@ impl Devices {
                 availability: reserved(self.is_kept(address, pci, kept)),
             });
         }
+        devices.extend(mediated::placeable(self, kept));
         for (id, mediated) in &self.mediated {
+            if kept.made.contains_key(id) {
+                continue;
+            }
             let parent = self.pci.get(&mediated.parent);
             let model = parent.map_or("", |pci| pci.model.as_str());
             devices.push(Device {
@@ -331,6 +352,7 @@ impl Devices {
             || kept.devices.contains(address)
             || pci.interfaces.iter().any(|interface| kept.interfaces.contains(interface))
             || pci.functions.as_ref().is_some_and(|functions| functions.made > 0)
+            || !pci.profiles.is_empty()
             || self.mediated.values().any(|mediated| mediated.parent == address)
     }
 }

@@ -304,6 +304,10 @@ fn give_devices(host: &Host, request: &Request, places: &[usize], holding: &mut 
                 if let Some(found) = found {
                     let device = &facts.devices[order.remove(found)];
                     holding.devices.insert(device.id.clone());
+                    if let Some(function) = ask.function {
+                        let function = function.of(request.server, holding.functions.len());
+                        holding.functions.insert(device.id.clone(), function);
+                    }
                     groups.extend(device.iommu_group);
                 }
             }

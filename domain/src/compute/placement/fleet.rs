@@ -375,6 +375,7 @@ impl Fleet {
         // already, and it has its drivers for these.
         let holding = &mut placement.holding;
         (holding.devices, holding.devices_with) = (held.devices, held.devices_with);
+        holding.functions = held.functions;
         Ok(placement)
     }
 

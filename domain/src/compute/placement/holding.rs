@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{host::ServerId, request::Request};
+use super::{function::VirtualFunction, host::ServerId, request::Request};
 use crate::kernel::{Refusal, codes};
 
 /// What a placed server takes of its host: recorded when it is placed, given back exactly.
@@ -35,6 +35,9 @@ pub struct Holding {
     /// The devices it asked for, sorted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub devices: BTreeSet<String>,
+    /// What virtual functions among its devices are set to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, VirtualFunction>,
     /// Devices nobody else gets because they are of the same IOMMU groups.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub devices_with: BTreeSet<String>,
@@ -91,6 +94,7 @@ impl Holding {
             pins: Vec::new(),
             cpus: BTreeSet::new(),
             devices: BTreeSet::new(),
+            functions: BTreeMap::new(),
             devices_with: BTreeSet::new(),
             groups: BTreeSet::new(),
         }
@@ -206,6 +210,9 @@ impl Holding {
         let pinned: BTreeSet<_> = self.pins.iter().map(|pin| pin.cpu).collect();
         let numbers = self.pins.iter().map(|pin| pin.vcpu).eq(0..self.vcpus);
         let each = self.pins.is_empty() || (numbers && pinned.len() == self.pins.len());
+        if self.functions.keys().any(|device| !self.devices.contains(device)) {
+            return no("functions: are devices of it");
+        }
         if !each || !pinned.is_subset(&self.cpus) || pinned.is_empty() != self.cpus.is_empty() {
             return no("pins: each virtual CPU has one of the CPUs, in turn");
         }

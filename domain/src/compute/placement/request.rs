@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     facts::{Architecture, CELLS_MAX, CPUS_MAX, MEMORY_MIB_MAX},
+    function::VirtualFunction,
     host::{HostId, ServerId},
 };
 use crate::kernel::{Refusal, codes};
@@ -118,6 +119,10 @@ pub struct DeviceAsk {
     /// How many, at least 1.
     #[serde(default = "one")]
     pub count: u32,
+    /// What virtual functions are set to (kind `vf`); as their card has them when it is left out, untagged
+    /// and unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<VirtualFunction>,
 }
 
 /// Who a server is to be with, or not.
@@ -212,6 +217,14 @@ impl Request {
         let devices = self.devices.iter().fold(0_u64, |sum, ask| sum + u64::from(ask.count));
         if self.devices.iter().any(|ask| ask.count == 0) || devices > DEVICES_ASKED_MAX.into() {
             return no(format!("devices: counts from 1, together at most {DEVICES_ASKED_MAX}"));
+        }
+        let mut macs = BTreeSet::new();
+        for ask in &self.devices {
+            let Some(function) = ask.function else { continue };
+            function.check(&ask.kind, ask.count)?;
+            if function.mac.is_some_and(|mac| !macs.insert(mac)) {
+                return no("devices: function: two have one hardware address".to_owned());
+            }
         }
         Ok(())
     }

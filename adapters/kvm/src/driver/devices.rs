@@ -1,0 +1,275 @@
+//! Devices of the host that must be made or set before a server gets them: virtual functions of network cards,
+//! and mediated devices.
+//!
+//! A function is set on its card, by the card's interface and the function's number: hardware address, VLAN,
+//! rate. What the card has already is left alone, and what was set is read back. A mediated device is made by
+//! its driver when its server is started, under a UUID that follows from both, so that it is found again after
+//! a restart of the host. What was made or set is written down first, and goes with the server.
+
+use std::collections::BTreeMap;
+
+use commands::ports::DriverFault;
+use domain::compute::{placement::VirtualFunction, server::home::Home};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Inner, Step, Work};
+use crate::{
+    network::{Interface, NetworkFault},
+    observe::{
+        Tree,
+        devices::{self, Devices},
+        mediated::{self, Slot},
+    },
+    storage::StorageFault,
+};
+
+/// Where a virtual function is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seat {
+    /// The interface of its card.
+    card: Interface,
+    /// Its number there.
+    number: u32,
+}
+
+/// Where a virtual function is set; none for what is none, or whose card has no interface.
+fn seat(devices: &Devices, address: &str) -> Option<Seat> {
+    let card = devices.pci.get(devices.pci.get(address)?.physical.as_ref()?)?;
+    let addresses = &card.functions.as_ref()?.addresses;
+    let number = addresses.iter().position(|known| known == address)?;
+    let card = card.interfaces.first()?.parse().ok()?;
+    Some(Seat { card, number: u32::try_from(number).ok()? })
+}
+
+/// What a card says of one of its functions (`ip -j link show`); none when it has no such function.
+fn read_function(links: &[Value], number: u32) -> Option<VirtualFunction> {
+    let all = links.first()?["vfinfo_list"].as_array()?;
+    let one = all.iter().find(|one| one["vf"] == number)?;
+    // Names have changed between releases of iproute2.
+    let mac = one["address"].as_str().or(one["mac"].as_str());
+    let vlan = one["vlan_list"][0]["vlan"].as_u64().or(one["vlan"].as_u64());
+    let rate = one["rate"]["max_tx"].as_u64().or(one["tx_rate"].as_u64());
+    let some = |number: Option<u64>| number.filter(|number| *number > 0);
+    Some(VirtualFunction {
+        // All zeros when none was set.
+        mac: mac.and_then(|mac| mac.parse().ok()),
+        vlan: some(vlan).and_then(|vlan| vlan.try_into().ok()),
+        egress_mbit_s: some(rate).and_then(|rate| rate.try_into().ok()),
+    })
+}
+
+/// What must be said of a function, in words behind `ip link set dev CARD vf NUMBER`: only what differs, for
+/// not every card can do all of it. A hardware address that is not asked for stays what it is.
+fn differences(wanted: VirtualFunction, is: VirtualFunction) -> Vec<[String; 2]> {
+    let mut words = Vec::new();
+    if let Some(mac) = wanted.mac.filter(|mac| is.mac != Some(*mac)) {
+        words.push(["mac".to_owned(), mac.to_string()]);
+    }
+    if wanted.vlan != is.vlan {
+        words.push(["vlan".to_owned(), wanted.vlan.unwrap_or(0).to_string()]);
+    }
+    if wanted.egress_mbit_s != is.egress_mbit_s {
+        words.push(["max_tx_rate".to_owned(), wanted.egress_mbit_s.unwrap_or(0).to_string()]);
+    }
+    words
+}
+
+impl Inner {
+    /// A server's devices are there and set, before it is started.
+    pub(super) async fn prepare_devices(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let holding = &work.home.placement.holding;
+        if holding.devices.is_empty() {
+            return Ok(());
+        }
+        let prepare = async {
+            let found = look().await?;
+            let seats: BTreeMap<&String, Seat> =
+                holding.devices.iter().filter_map(|id| Some((id, seat(&found, id)?))).collect();
+            let slots = holding.devices.iter().filter(|id| Slot::read(id).is_some());
+            let mut record = self.records.read(work.server).await?.unwrap_or_default();
+            record.devices = slots.chain(seats.keys().copied()).cloned().collect();
+            // First, so that it is taken away again when the server is.
+            self.records.write(work.server, &record).await?;
+            for id in &holding.devices {
+                if let Some(slot) = Slot::read(id) {
+                    make(work.server, id, &slot, &found).await?;
+                }
+            }
+            for (id, seat) in &seats {
+                let wanted = holding.functions.get(*id).copied().unwrap_or_default();
+                self.set_function(seat, wanted).await?;
+            }
+            match holding.functions.keys().find(|id| !seats.contains_key(*id)) {
+                None => Ok(()),
+                Some(id) => Err(DriverFault::Rejected(format!(
+                    "device {id} is not there, or its card has no interface that it is set by"
+                ))),
+            }
+        };
+        self.step(Step::Devices, work.server, prepare).await
+    }
+
+    async fn set_function(&self, seat: &Seat, wanted: VirtualFunction) -> Result<(), DriverFault> {
+        let is = self.function(seat).await?;
+        let (card, number) = (seat.card.as_str(), seat.number.to_string());
+        for [what, value] in differences(wanted, is) {
+            let words = ["link", "set", "dev", card, "vf", &number, &what, &value];
+            let done = self.options.place.tool("ip", words).run().await;
+            done.map_err(NetworkFault::from)?;
+        }
+        let is = self.function(seat).await?;
+        if differences(wanted, is).is_empty() {
+            return Ok(());
+        }
+        let what = format!("function {number} of {card}");
+        Err(NetworkFault::differs(what, wanted, is).into())
+    }
+
+    async fn function(&self, seat: &Seat) -> Result<VirtualFunction, DriverFault> {
+        let (card, number) = (seat.card.as_str(), seat.number);
+        let show = ["-d", "-j", "link", "show", "dev", card];
+        let links: Vec<Value> = self.options.place.json("ip", &show).await?;
+        read_function(&links, number).ok_or_else(|| {
+            DriverFault::Rejected(format!("{card} has no virtual function {number}"))
+        })
+    }
+
+    /// What cards say of the virtual functions that are set for a server.
+    pub(super) async fn seen_functions(
+        &self,
+        home: &Home,
+    ) -> Result<BTreeMap<String, VirtualFunction>, DriverFault> {
+        let functions = &home.placement.holding.functions;
+        let mut seen = BTreeMap::new();
+        if functions.is_empty() {
+            return Ok(seen);
+        }
+        let found = look().await?;
+        for id in functions.keys() {
+            if let Some(seat) = seat(&found, id) {
+                seen.insert(id.clone(), self.function(&seat).await?);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// What was made for a server is gone, and what was set is as it was.
+    pub(super) async fn release_devices(&self, server: Uuid) -> Result<(), DriverFault> {
+        let Some(mut record) = self.records.read(server).await? else { return Ok(()) };
+        if record.devices.is_empty() {
+            return Ok(());
+        }
+        let found = look().await?;
+        for id in std::mem::take(&mut record.devices) {
+            if Slot::read(&id).is_some() {
+                let uuid = mediated::uuid(server, &id).to_string();
+                if found.mediated.contains_key(&uuid) {
+                    write(&format!("/sys/bus/mdev/devices/{uuid}/remove"), "1").await?;
+                }
+            } else if let Some(seat) = seat(&found, &id) {
+                self.set_function(&seat, VirtualFunction::default()).await?;
+                // Not every card takes it back; the next server that has it says its own.
+                let (card, number) = (seat.card.as_str(), seat.number.to_string());
+                let words = ["link", "set", "dev", card, "vf", &number, "mac", "00:00:00:00:00:00"];
+                if let Err(fault) = self.options.place.tool("ip", words).run().await {
+                    tracing::debug!(%fault, device = id, "its hardware address stays");
+                }
+            }
+        }
+        Ok(self.records.write(server, &record).await?)
+    }
+
+    /// The mediated devices that were made for servers, by UUID: the id of each.
+    pub(super) async fn made_devices(&self) -> Result<BTreeMap<String, String>, DriverFault> {
+        let records = self.records.all().await?;
+        let made = records.iter().flat_map(|(server, record)| {
+            let slots = record.devices.iter().filter(|id| Slot::read(id).is_some());
+            slots.map(|id| (mediated::uuid(*server, id).to_string(), id.clone()))
+        });
+        Ok(made.collect())
+    }
+}
+
+/// What devices the kernel knows.
+async fn look() -> Result<Devices, DriverFault> {
+    let read = tokio::task::spawn_blocking(|| devices::read(&Tree::at("/"))).await;
+    Ok(read.map_err(|error| DriverFault::Unexpected(error.to_string()))??)
+}
+
+/// Makes a mediated device, unless it is there.
+async fn make(server: Uuid, id: &str, slot: &Slot, found: &Devices) -> Result<(), DriverFault> {
+    let uuid = mediated::uuid(server, id).to_string();
+    if let Some(there) = found.mediated.get(&uuid) {
+        if there.profile == slot.profile && there.parent == slot.parent {
+            return Ok(());
+        }
+        let (parent, profile) = (&there.parent, &there.profile);
+        return Err(DriverFault::Rejected(format!("{uuid} is a {profile} of {parent}")));
+    }
+    write(&format!("/{}/create", slot.folder()), &uuid).await?;
+    // The driver says no by a fault, but what counts is that it is there.
+    let made = look().await?;
+    let is = made.mediated.get(&uuid).map(|made| made.profile.as_str());
+    if is == Some(slot.profile.as_str()) {
+        return Ok(());
+    }
+    Err(DriverFault::Unexpected(format!("{id} was made, and {uuid} is {is:?}")))
+}
+
+async fn write(path: &str, text: &str) -> Result<(), DriverFault> {
+    let written = tokio::fs::write(path, text).await;
+    written.map_err(|error| {
+        let fault = StorageFault::file("cannot write", std::path::Path::new(path))(error);
+        DriverFault::Rejected(format!(
+            "{fault}: no instance may be left, or another profile is used"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_function_is_told_only_what_differs() {
+        let mac = |text: &str| Some(text.parse().unwrap());
+        let wanted = VirtualFunction {
+            mac: mac("52:54:00:00:00:01"),
+            vlan: Some(7),
+            egress_mbit_s: Some(100),
+        };
+        let none = VirtualFunction::default();
+        let lines = |wanted, is| {
+            differences(wanted, is).into_iter().map(|words| words.join(" ")).collect::<Vec<_>>()
+        };
+        let all = ["mac 52:54:00:00:00:01", "vlan 7", "max_tx_rate 100"];
+        assert_eq!(lines(wanted, none), all);
+        assert!(lines(wanted, wanted).is_empty());
+        // What somebody else had of it is taken back, but for its address: not every card takes none.
+        assert_eq!(lines(none, wanted), ["vlan 0", "max_tx_rate 0"]);
+        assert!(lines(none, VirtualFunction { mac: wanted.mac, ..none }).is_empty());
+    }
+
+    #[test]
+    fn a_card_says_of_its_functions_what_they_are_set_to() {
+        let links = [json!({"ifname": "eth1", "vfinfo_list": [
+            {"vf": 0, "link_type": "ether", "address": "00:00:00:00:00:00", "spoofchk": true,
+             "vlan_list": [{"vlan": 0}], "rate": {"max_tx": 0, "min_tx": 0}},
+            {"vf": 1, "address": "52:54:00:00:00:01", "vlan_list": [{"vlan": 7, "protocol": "802.1Q"}],
+             "rate": {"max_tx": 100, "min_tx": 0}},
+            {"vf": 2, "mac": "52:54:00:00:00:02", "vlan": 9, "tx_rate": 50},
+        ]})];
+        assert_eq!(read_function(&links, 0), Some(VirtualFunction::default()));
+        let set = |mac: &str, vlan, rate| VirtualFunction {
+            mac: Some(mac.parse().unwrap()),
+            vlan: Some(vlan),
+            egress_mbit_s: Some(rate),
+        };
+        assert_eq!(read_function(&links, 1), Some(set("52:54:00:00:00:01", 7, 100)));
+        assert_eq!(read_function(&links, 2), Some(set("52:54:00:00:00:02", 9, 50)));
+        assert_eq!(read_function(&links, 3), None);
+    }
+}

@@ -1,0 +1,224 @@
+"""Devices of a host: cells, IOMMU groups, virtual functions, mediated devices and USB, given to a server."""
+
+import json
+
+from hosts import Failed, Host, NotTried, until
+
+MAC, VLAN, RATE = "52:54:00:77:00:01", 77, 100
+
+
+def expect(what, is_so, seen):
+    """Raises with what was seen where it is not so."""
+    if not is_so:
+        raise Failed(f"{what}; seen: {json.dumps(seen)[-600:]}")
+    return seen
+
+
+def check(checks, server, hosts, cache, scratch):
+    """All of it, on one host."""
+    host = Host(cache, scratch, server.program, 1)
+    hosts.append(host)
+    host.start()
+    if checks.that("a whole Debian comes up", lambda: host.up() or True) is None:
+        return
+    card = {}
+
+    def functions():
+        found = host.run(
+            "for pci in /sys/bus/pci/devices/*/sriov_totalvfs; do dir=${pci%/*}; echo 2 >$dir/sriov_numvfs; "
+            "echo ${dir##*/} $(ls $dir/net); done; udevadm settle"
+        ).split()
+        card["address"], card["name"] = found[0], found[1]
+        return expect("a card with functions", len(found) == 2, found)
+
+    checks.that("its card makes two virtual functions", functions)
+
+    def ready():
+        server.json("create", "host", "--set", f"name={host.name}")
+        host.begin_agent(server)
+        return server.awaited("host", host.name, "ready")
+
+    row = checks.that("its agent joins, and the host is ready", ready)
+    if row is None:
+        print(host.run("tail -n 20 /var/log/skyledger-agent", check=False)[1])
+        return
+
+    def seen():
+        return server.json("get", "host", host.name)["state"]["seen"]
+
+    def cells():
+        all_cells = seen()["cells"]
+        pages = [cell["pages"] for cell in all_cells]
+        expect("two cells, each with a core", [len(cell["cores"]) for cell in all_cells] == [1, 1], all_cells)
+        return expect("64 huge pages in each", all(one[0]["count"] == 64 for one in pages), pages)
+
+    checks.that("two cells with cores and huge pages", cells)
+
+    def of(kind):
+        return [device for device in seen()["devices"] if device["kind"] == kind]
+
+    def functions_seen():
+        found = of("vf")
+        expect("two that are free", [one["availability"] for one in found] == ["free"] * 2, found)
+        groups = {one["iommu_group"] for one in found}
+        expect("each in an IOMMU group of its own", len(groups) == 2 and None not in groups, found)
+        whole = [one for one in of("nic") if one["id"] == card["address"]]
+        return expect("the card itself is the host's", whole and whole[0]["availability"] == "reserved", whole)
+
+    checks.that("virtual functions are devices, the card is kept", functions_seen)
+
+    def mediated_seen():
+        if host.run("lsmod | grep -c ^mtty", check=False)[0] != 0:
+            raise NotTried("no sample of mediated devices was built")
+        found = [one for one in of("mdev") if one["model"] == "mtty/mtty-1"]
+        left = int(host.run("cat /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/available_instances"))
+        return expect("as many as the driver has left", len(found) == left > 1, [len(found), left])
+
+    instances = checks.that("mediated devices that can be made are devices", mediated_seen)
+
+    def usb_seen():
+        return expect("a mouse", any(one["model"] == "0627:0001" for one in of("usb")), of("usb"))
+
+    has_usb = checks.that("a USB device is a device", usb_seen)
+
+    digest, size_mib = host.bring_guest()
+    image = server.json("create", "image", body={
+        "name": "tiny", "source": "upload", "sha256": digest, "format": "raw", "size_mib": size_mib,
+        "architecture": "x86_64", "os": "linux", "firmware": "bios", "min_disk_gib": 1,
+    })["id"]
+    asks = [{"kind": "vf", "function": {"mac": MAC, "vlan": VLAN, "egress_mbit_s": RATE}}]
+    if instances is not None:
+        asks.append({"kind": "mdev", "model": "mtty/mtty-1"})
+    if has_usb is not None:
+        asks.append({"kind": "usb", "model": "0627:0001"})
+
+    def launched():
+        row = server.json("create", "server", body={
+            "name": "pass", "image": image, "disks": [{"size_gib": 1}],
+            "spec": {
+                "vcpus": 1, "memory_mib": 96, "page_kib": 2048, "numa": "strict",
+                "pinning": {"type": "cores", "data": {}}, "devices": asks,
+            },
+        })
+        server.awaited("server", "pass", "running")
+        return row["id"]
+
+    server_id = checks.that("a server with devices, huge pages and a core of its own is launched", launched)
+    if server_id is None:
+        print(host.run("tail -n 30 /var/log/skyledger-agent", check=False)[1])
+        return
+    domain = f"sk-{server_id}"
+
+    def held():
+        return server.json("get", "server", "pass")["state"]["home"]["placement"]["holding"]
+
+    def function_set():
+        said = json.loads(host.run(f"ip -d -j link show dev {card['name']}"))[0]["vfinfo_list"]
+        one = [vf for vf in said if vf.get("address", vf.get("mac")) == MAC]
+        expect("one function with that address", len(one) == 1, said)
+        vlan = one[0].get("vlan_list", [{}])[0].get("vlan")
+        expect("its VLAN and rate", (vlan, one[0]["rate"]["max_tx"]) == (VLAN, RATE), one)
+        read_back = server.json("get", "server", "pass")["state"]["observation"]["seen"]["functions"]
+        wanted = {"mac": MAC, "vlan": VLAN, "egress_mbit_s": RATE}
+        return expect("what the host read back", list(read_back.values()) == [wanted], read_back)
+
+    checks.that("the card has the function's address, VLAN and rate, and the ledger says so", function_set)
+
+    def function():
+        return [device for device in held()["devices"] if device.count(":") == 2 and "mdev" not in device][0]
+
+    def bound():
+        driver = host.run(f"basename $(readlink /sys/bus/pci/devices/{function()}/driver)")
+        return expect("vfio-pci has it", driver == "vfio-pci", driver)
+
+    checks.that("the function is bound to vfio-pci", bound)
+
+    def cell_of():
+        holding = held()
+        cell, cpu = holding["cells"][0]["cell"], holding["pins"][0]["cpu"]
+        pid = host.run("pgrep -f qemu-system.*sk- | head -n 1")
+        maps = host.run(f"grep -m1 huge /proc/{pid}/numa_maps")
+        pages = [word for word in maps.split() if word.startswith("N")]
+        expect("48 huge pages of its cell", f"N{cell}=48" in maps, maps)
+        affinity = host.run(
+            f"for task in /proc/{pid}/task/*; do grep -q '^CPU 0/' $task/comm && "
+            "grep Cpus_allowed_list $task/status; done"
+        ).split()[-1]
+        expect("its virtual CPU on that CPU", affinity == str(cpu), [affinity, cpu])
+        return pages
+
+    checks.that("its memory is huge pages of its cell, its CPU is pinned", cell_of)
+
+    def made():
+        if instances is None:
+            raise NotTried("no sample of mediated devices was built")
+        count = int(host.run("ls /sys/bus/mdev/devices | wc -l"))
+        left = int(host.run("cat /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/available_instances"))
+        return expect("one made, one fewer left", (count, left) == (1, len(instances_before) - 1), [count, left])
+
+    instances_before = [one for one in of("mdev") if one["model"] == "mtty/mtty-1"]
+    checks.that("the mediated device was made for it", made)
+
+    def never_twice():
+        code, out, err = server.run("create", "server", body={
+            "name": "second", "spec": {"vcpus": 1, "memory_mib": 96, "devices": [{"kind": "vf", "count": 2}]},
+            "disks": [{"size_gib": 1}],
+        })
+        return expect("refused: no-room", code == 3 and "no-room" in out + err, [code, out + err])
+
+    checks.that("a second server that wants both functions is refused", never_twice)
+
+    def inside():
+        devices = host.in_guest(
+            domain, "cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/device /sys/class/net/*/address"
+        )
+        expect("a function of the card (8086:10ca)", "0x10ca" in devices, devices)
+        return devices
+
+    guest = checks.that("the guest has the function on its PCI bus", inside)
+    if guest is not None:
+        checks.that("the guest's driver reads the address that was set", lambda: expect("that address", MAC in guest, guest))
+        checks.that("the guest has the mediated device (4348:3253)", lambda: (
+            expect("a card with serial ports", "0x4348" in guest, guest)
+        ))
+        checks.that("the guest has the USB device", lambda: expect(
+            "a mouse", "0627" in (seen_usb := host.in_guest(domain, "cat /sys/bus/usb/devices/*/idVendor")), seen_usb
+        ))
+
+    def stopped():
+        code, out, err = server.run("do", "server", "stop", "pass")
+        expect("ordered", code == 0, out + err)
+        server.awaited("server", "pass", "stopped")
+        driver = host.run(f"basename $(readlink /sys/bus/pci/devices/{function()}/driver)")
+        return expect("the host's driver has it again", driver == "igbvf", driver)
+
+    checks.that("stopped, the function goes back to the host's driver", stopped)
+
+    def again():
+        code, out, err = server.run("do", "server", "start", "pass")
+        expect("ordered", code == 0, out + err)
+        return server.awaited("server", "pass", "running")
+
+    checks.that("it is started again with what it had", again)
+
+    def removed():
+        for words in (["delete", "pass", "--set", "stop=true"], ["purge", "pass"]):
+            # The removal waits until the stop is through.
+            until(words[0], lambda words=words: server.run("do", "server", *words)[0] == 0)
+        until("it is gone", lambda: host.run("virsh -q list --all --name") == "")
+        left = host.run("ls /sys/bus/mdev/devices; ls /var/lib/skyledger-agent/servers /var/lib/skyledger-agent/disks")
+        expect("nothing of it", "sk-" not in left and ".qcow2" not in left and "-" not in left.split("/var")[0], left)
+        said = json.loads(host.run(f"ip -d -j link show dev {card['name']}"))[0]["vfinfo_list"]
+        clean = all(vf["rate"]["max_tx"] == 0 and vf.get("vlan_list", [{}])[0].get("vlan", 0) == 0 for vf in said)
+        return expect("functions as they were", clean, said)
+
+    checks.that("removed, nothing of it is left and the function is as it was", removed)
+
+    def given_again():
+        row = server.json("create", "server", "--dry-run", body={
+            "name": "second", "spec": {"vcpus": 1, "memory_mib": 96, "devices": [{"kind": "vf", "count": 2}]},
+            "disks": [{"size_gib": 1}],
+        })
+        return expect("a plan", row, row)
+
+    checks.that("both functions may be given again", given_again)

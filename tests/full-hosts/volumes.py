@@ -1,0 +1,207 @@
+"""A volume group that two hosts share, locked by lvmlockd with sanlock: who may have a volume, and when it changes
+hands; and what an 802.1Q interface of the host carries."""
+
+import json
+import os
+import time
+import uuid
+
+from hosts import Failed, Host, until
+
+GROUP, LUN = "san", "/dev/disk/by-id/virtio-SANLUN1"
+# sanlock gives a dead host's leases to others after that, with its own time-outs and a slow machine.
+DEAD = 600
+
+
+def expect(what, is_so, seen):
+    """Raises with what was seen where it is not so."""
+    if not is_so:
+        raise Failed(f"{what}; seen: {str(seen)[-600:]}")
+    return seen
+
+
+def check(checks, server, hosts, cache, scratch):
+    """All of it, on two hosts."""
+    for host in hosts:
+        host.kill()
+    hosts.clear()
+    san = os.path.join(scratch, "san.raw")
+    with open(san, "wb") as file:
+        file.truncate(3 << 30)
+    for number in (1, 2):
+        hosts.append(Host(cache, os.path.join(scratch, "pair"), server.program, number, san, server.port + 1))
+    one, two = hosts
+    one.start()
+    time.sleep(2)
+    two.start()
+    if checks.that("two whole Debians come up with one LUN", lambda: (one.up(), two.up())) is None:
+        return
+    storage = str(uuid.uuid4())
+
+    def group():
+        # Some of it is refused until udev has seen what went before.
+        def locked(host):
+            code, said = host.run(f"vgchange --lockstart {GROUP} && vgs {GROUP}", check=False)
+            return expect("locks begin", code == 0, said)
+        one.run(f"udevadm settle; pvcreate -y {LUN} && vgcreate --shared {GROUP} {LUN}", 600)
+        until("locks begin", lambda: locked(one), 300, 5.0)
+        one.run(f"vgchange --addtag skyledger-storage={storage} {GROUP}")
+        return until("locks begin", lambda: locked(two), 300, 5.0)
+
+    if checks.that("vgcreate --shared, and both lock it", group) is None:
+        return
+
+    def ready():
+        rows = []
+        for host in hosts:
+            if server.run("get", "host", host.name)[0] != 0:
+                server.json("create", "host", "--set", f"name={host.name}")
+            address = f"10.99.0.{host.number}"
+            host.begin_agent(
+                server, f"--volume-group {GROUP}", f"--migration-uri qemu+tcp://{address}/system",
+                f"--migration-address tcp://{address}",
+            )
+        for host in hosts:
+            row = until(
+                "its group is seen",
+                lambda host=host: (seen := server.json("get", "host", host.name))["status"] == "ready"
+                and storage in (seen["state"]["seen"].get("volume_groups") or {}) and seen,
+            )
+            rows.append(row["state"]["seen"]["volume_groups"][storage])
+        return expect("locked by sanlock", all(row["lock"] == "sanlock" for row in rows), rows)
+
+    if checks.that("agents join, and both say that sanlock locks the group", ready) is None:
+        print(one.run("tail -n 20 /var/log/skyledger-agent", check=False)[1])
+        return
+
+    two.bring_guest()
+    digest, size_mib = one.bring_guest()
+    image = server.json("create", "image", body={
+        "name": "tiny-shared", "source": "upload", "sha256": digest, "format": "raw", "size_mib": size_mib,
+        "architecture": "x86_64", "os": "linux", "firmware": "bios", "min_disk_gib": 1,
+    })["id"]
+    ids = {host.name: server.json("get", "host", host.name)["id"] for host in hosts}
+
+    def launched():
+        row = server.json("create", "server", body={
+            "name": "roam", "image": image, "spec": {"vcpus": 1, "memory_mib": 96},
+            "disks": [{"size_gib": 1, "format": "raw", "storage": storage}],
+            "wishes": {"only": [ids[one.name]]},
+        })
+        server.awaited("server", "roam", "running")
+        return row["id"]
+
+    server_id = checks.that("a server with its root disk in the group is launched on the first", launched)
+    if server_id is None:
+        print(one.run("tail -n 30 /var/log/skyledger-agent", check=False)[1])
+        return
+    disk = server.json("get", "server", "roam")["state"]["home"]["parts"]["disks"][0]["id"]
+    volume = f"{GROUP}/sk-{disk}"
+
+    def is_active(host):
+        return host.run(f"lvs --noheadings -o lv_active {volume}", check=False)[1].strip()
+
+    def exclusive():
+        expect("active on the first", is_active(one).startswith("active"), is_active(one))
+        code, said = two.run(f"lvchange -aey {volume}", check=False)
+        expect("the second is refused by LVM", code != 0 and "locked by other host" in said, said)
+        leases = server.json("get", "disk", disk)["state"]
+        return expect("the lease is the first host's", ids[one.name] in json.dumps(leases), leases)
+
+    checks.that("its volume is active there alone, and LVM refuses it to the second", exclusive)
+
+    def grown():
+        def order():
+            code, out, err = server.run("do", "disk", "grow", disk, "--set", "size_gib=2")
+            return expect("ordered", code == 0, out + err)
+        order()
+        def size():
+            return one.run(f"blockdev --getsize64 /dev/{volume}") == str(2 << 30)
+        until("it is larger", size, 300)
+        said = one.run(f"virsh -q domblkinfo sk-{server_id} vda | head -n 1").split()[-1]
+        return expect("QEMU knows", said == str(2 << 30), said)
+
+    checks.that("a volume grows while its server runs", grown)
+
+    def move(what, to, status):
+        def done():
+            code, out, err = server.run("do", "server", "migrate", "roam", "--set", f"to={ids[to.name]}")
+            expect("ordered", code == 0, out + err)
+            row = server.awaited("server", "roam", status, 1200)
+            host = row["state"]["home"]["placement"]["host"]
+            expect("it is there", host == ids[to.name], host)
+            active = [is_active(one).startswith("active"), is_active(two).startswith("active")]
+            wanted = [host is to and status == "running" for host in hosts]
+            expect("its volume is active where it runs, and nowhere else", active == wanted, active)
+            return True
+        moved = checks.that(what, done)
+        if moved is None:
+            for host in hosts:
+                print(host.run("tail -n 12 /var/log/skyledger-agent", check=False)[1])
+        return moved
+
+    def order(verb, status):
+        code, out, err = server.run("do", "server", verb, "roam")
+        expect("ordered", code == 0, out + err)
+        return server.awaited("server", "roam", status)
+
+    move("it goes live to the second, by a lock that both share meanwhile", two, "running")
+    checks.that("it stops", lambda: order("stop", "stopped"))
+    move("stopped, it goes back to the first", one, "stopped")
+    checks.that("it starts there", lambda: order("start", "running"))
+
+    def dead():
+        one.kill()
+        began = time.monotonic()
+        def away():
+            return server.json("get", "host", one.name)["state"].get("unreachable")
+        until("the host is not heard", lambda: "unreachable" in json.dumps(
+            server.json("get", "host", one.name)["state"]) and (away() or True), 400, 5.0)
+        def evacuated():
+            code, out, err = server.run("do", "server", "evacuate", "roam", "--set", "host_is_down=true")
+            return expect("ordered", code == 0, out + err)
+        until("evacuate", evacuated, 400, 5.0)
+        ends = time.monotonic() + DEAD
+        while time.monotonic() < ends:
+            row = server.json("get", "server", "roam")
+            if row["status"] == "running" and not row.get("order"):
+                break
+            if (row.get("order") or {}).get("parked"):
+                # sanlock still waits for the dead one.
+                server.run("do", "server", "retry", "roam")
+            time.sleep(5)
+        else:
+            raise Failed(f"not had back: {json.dumps(row.get('order'))[-500:]}")
+        expect("active on the second", is_active(two).startswith("active"), is_active(two))
+        return f"{time.monotonic() - began:.0f} s"
+
+    after = checks.that("the first dies; the second has its server back when sanlock lets go", dead)
+    if after:
+        print(f"           after {after}", flush=True)
+    checks.that("a segment of a VLAN has an 802.1Q interface on the host", lambda: vlan(server, two))
+
+
+def vlan(server, host):
+    """A server on a VLAN of a bridge that the operator made."""
+    host.run(
+        "ip link add br0 type bridge; ip link set wire master br0; ip link set br0 up; ip address del "
+        "10.99.0.2/24 dev wire; ip address add 10.99.0.2/24 dev br0"
+    )
+    segment = server.json("create", "segment", body={
+        "name": "blue", "medium": {"vlan": {"id": 7}}, "bridge": "br0",
+    })["id"]
+    network = server.json("create", "network", body={
+        "name": "web", "segment": segment, "v4": {"net": "10.7.0.0/24"},
+    })["id"]
+    server.json("create", "server", body={
+        "name": "tagged", "spec": {"vcpus": 1, "memory_mib": 64}, "disks": [{"size_gib": 1}],
+        "nics": [{"network": network}],
+        "wishes": {"only": [server.json("get", "host", host.name)["id"]]},
+    })
+    server.awaited("server", "tagged", "running")
+    links = json.loads(host.run("ip -d -j link show type vlan"))
+    expect("VLAN 7 of br0", [(one["link"], one["linkinfo"]["info_data"]["id"]) for one in links] == [("br0", 7)], links)
+    code, out, err = server.run("do", "server", "delete", "tagged", "--set", "stop=true")
+    expect("ordered", code == 0, out + err)
+    until("purge", lambda: server.run("do", "server", "purge", "tagged")[0] == 0)
+    return until("it is gone", lambda: json.loads(host.run("ip -d -j link show type vlan")) == [])
