@@ -132,10 +132,11 @@ make_mediated() {
 
 # What finds the disk and starts it.
 make_initramfs() {
-    [ ! -s "$cache/initramfs" ] || [ "$cache/initramfs" -ot "$cache/kernel.stamp" ] || return 0
+    [ ! -s "$cache/initramfs" ] || [ "$cache/initramfs" -ot "$cache/kernel.stamp" ] ||
+        [ "$cache/initramfs" -ot "$here/root.sh" ] || return 0
     local folder=$cache/initramfs.part modules=lib/modules/$version driver file
     rm -rf "$folder"
-    mkdir -p "$folder"/{bin,dev,proc,root,sys,lib/modules}
+    mkdir -p "$folder"/{bin,dev,new,proc,sys,lib/modules}
     cp "$cache/busybox" "$folder/bin/busybox"
     for driver in virtio_pci virtio_blk ext4 crc32c_generic; do
         awk -v driver="/$driver.ko" 'index($1, driver ":") {gsub(":", ""); print; exit}' "$kernel/$modules/modules.dep"
@@ -153,14 +154,14 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 for driver in crc32c_generic virtio_pci virtio_blk ext4; do modprobe "$driver"; done
-until mount -t ext4 /dev/vda /root; do sleep 0.1; done
-mkdir -p /root/run/kit
+until mount -t ext4 /dev/vda /new; do sleep 0.1; done
+mkdir -p /new/run/kit
 # What this run brings along: an archive in place of a file system.
-tar -x -f /dev/vdb -C /root/run/kit || exec sh
-mount --move /dev /root/dev
-mount --move /proc /root/proc
-mount --move /sys /root/sys
-exec switch_root /root /run/kit/init
+tar -x -f /dev/vdb -C /new/run/kit || exec sh
+mount --move /dev /new/dev
+mount --move /proc /new/proc
+mount --move /sys /new/sys
+exec switch_root /new /run/kit/init
 INIT
     chmod +x "$folder/init"
     (cd "$folder" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$cache/initramfs"
@@ -168,9 +169,11 @@ INIT
 }
 
 make_guest() {
-    [ ! -s "$cache/guest" ] || [ "$cache/guest" -ot "$here/../servers/kvm.sh" ] || return 0
-    cp --sparse=always "$("$here/../servers/kvm.sh" guest "$cache" linux-image-amd64 igbvf)" "$cache/guest"
+    local drivers=(igbvf xhci_pci ehci_pci uhci_hcd)
+    [ "$(cat "$cache/guest.stamp" 2>/dev/null)" != "$recipe ${drivers[*]}" ] || return 0
+    cp --sparse=always "$("$here/../servers/kvm.sh" guest "$cache" linux-image-amd64 "${drivers[@]}")" "$cache/guest"
     rm -rf "$cache/kvm"
+    printf %s "$recipe ${drivers[*]}" >"$cache/guest.stamp"
 }
 
 [ "$(id -u)" = 0 ] || cannot "a root file system is made by root"
@@ -182,5 +185,5 @@ kernel= version=
 make_kernel
 make_root
 make_initramfs
-[ "${FULL_HOSTS_NO_GUEST:-}" ] || make_guest
+make_guest
 echo "$cache"

@@ -43,7 +43,7 @@ def check(checks, server, hosts, cache, scratch):
         def locked(host):
             code, said = host.run(f"vgchange --lockstart {GROUP} && vgs {GROUP}", check=False)
             return expect("locks begin", code == 0, said)
-        one.run(f"udevadm settle; pvcreate -y {LUN} && vgcreate --shared {GROUP} {LUN}", 600)
+        one.run(f"udevadm settle; vgcreate -y --shared {GROUP} {LUN}", 600)
         until("locks begin", lambda: locked(one), 300, 5.0)
         one.run(f"vgchange --addtag skyledger-storage={storage} {GROUP}")
         return until("locks begin", lambda: locked(two), 300, 5.0)

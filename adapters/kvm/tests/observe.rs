@@ -337,6 +337,7 @@ fn the_host_keeps_what_it_lives_on() {
     let kept = Kept {
         interfaces: BTreeSet::from(["eth1".to_owned()]),
         devices: BTreeSet::from(["0000:09:00.0".to_owned()]),
+        ..Kept::default()
     };
     let devices = host.devices(&kept);
     let free: Vec<_> = devices
