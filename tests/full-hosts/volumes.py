@@ -118,6 +118,7 @@ def check(checks, server, hosts, cache, scratch):
         def size():
             return one.run(f"blockdev --getsize64 /dev/{volume}") == str(2 << 30)
         until("it is larger", size, 300)
+        until("the order is through", lambda: not server.json("get", "disk", disk).get("order"), 300)
         said = one.run(f"virsh -q domblkinfo sk-{server_id} vda | head -n 1").split()[-1]
         return expect("QEMU knows", said == str(2 << 30), said)
 

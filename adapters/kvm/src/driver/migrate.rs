@@ -173,7 +173,7 @@ impl Inner {
         mut reason: String,
     ) -> Result<Report, DriverFault> {
         reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        let seen = self.seen(work.server, work.home).await?;
+        let seen = Box::new(self.seen(work.server, work.home).await?);
         Ok(report(work.number, &MigrationStep::Stays { reason, seen }))
     }
 

@@ -162,7 +162,7 @@ impl Pair {
             MigrationStep::Sent { certain } => Event::MigrationSent { number, certain },
             MigrationStep::Shared {} => Event::MigrationShared { number },
             MigrationStep::Stays { reason, seen } => {
-                Event::MigrationFailed { number, reason, seen }
+                Event::MigrationFailed { number, reason, seen: *seen }
             }
         });
         Some(step)

@@ -99,7 +99,7 @@ impl SimHost {
             );
             if let Err(DriverFault::Rejected(reason)) = sent {
                 let seen = self.seen(id, home)?;
-                return report(MigrationStep::Stays { reason, seen });
+                return report(MigrationStep::Stays { reason, seen: Box::new(seen) });
             }
             sent?;
         }

@@ -101,7 +101,7 @@ pub enum MigrationStep {
         /// Why.
         reason: String,
         /// What is there.
-        seen: Machine,
+        seen: Box<Machine>,
     },
 }
 
@@ -240,7 +240,7 @@ impl Server {
             (
                 Some(Order::BreakOff {} | Order::Send { .. }),
                 MigrationStep::Stays { reason, seen },
-            ) => vec![Event::MigrationFailed { number, reason, seen }],
+            ) => vec![Event::MigrationFailed { number, reason, seen: *seen }],
             (Some(Order::Arrive { certain: false, .. }), MigrationStep::Lost {}) => {
                 vec![Event::MigrationReturned { number }]
             }

@@ -104,7 +104,7 @@ fn each_step_is_of_the_host_that_it_concerns_and_both_keep_its_place_until_it_is
 #[test]
 fn one_that_stays_is_free_at_once_and_the_other_host_is_cleared() {
     let sending = live(at_home("running"), vec![migrate(2), step(2, prepared())]);
-    let stays = MigrationStep::Stays { reason: "no".into(), seen: machine("running") };
+    let stays = MigrationStep::Stays { reason: "no".into(), seen: Box::new(machine("running")) };
     let failed = live(sending, vec![step(3, stays)]);
     assert_eq!(told(&failed), [(id(2), "clear")]);
     let state = fold(&failed);
