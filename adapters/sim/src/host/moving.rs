@@ -68,7 +68,7 @@ impl SimHost {
         let moving = home.moving.as_ref().ok_or_else(unexpected)?;
         if self.is_broken_off(id, number) {
             let reason = "it was broken off".to_owned();
-            return report(MigrationStep::Stays { reason, seen: self.seen(id, home)? });
+            return report(MigrationStep::Stays { reason, seen: Box::new(self.seen(id, home)?) });
         }
         let to = moving.to.host.uuid();
         let local = home.local_disks();
@@ -150,7 +150,7 @@ impl SimHost {
             MigrationStep::Sent { certain: true }
         } else {
             let reason = "it was broken off".to_owned();
-            MigrationStep::Stays { reason, seen: self.seen(id, home)? }
+            MigrationStep::Stays { reason, seen: Box::new(self.seen(id, home)?) }
         };
         Ok(step_report(number, &step))
     }

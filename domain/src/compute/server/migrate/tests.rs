@@ -163,7 +163,8 @@ fn what_is_being_sent_is_broken_off_by_its_own_host_which_says_what_came_of_it()
     );
     assert_eq!(decide(&broken, Command::Abandon {}).unwrap(), [], "once is enough");
     // What was said of the order before is not news.
-    let stays = || MigrationStep::Stays { reason: "it was".into(), seen: machine("running") };
+    let stays =
+        || MigrationStep::Stays { reason: "it was".into(), seen: Box::new(machine("running")) };
     for late in [stays(), MigrationStep::Sent { certain: true }] {
         assert_eq!(decide(&broken, step(3, late)).unwrap(), []);
     }
