@@ -79,7 +79,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Image,
         Self::Disks,
         Self::Seed,
