@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Largest head and body of a call that the proxy takes.
-const CALL_BYTES_MAX: usize = 4 << 20;
+const CALL_BYTES_MAX: usize = 32 << 20;
 
 /// One call that came in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
