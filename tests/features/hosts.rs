@@ -288,10 +288,16 @@ async fn every_order_survives_a_death_at_each_step() {
 async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 4, 4_096).await;
-    // Those of a way to another host are had in `migrate`.
-    let moves =
-        |step: &HostStep| matches!(step, HostStep::BreakOff | HostStep::Receive | HostStep::Send);
-    let steps: Vec<_> = HostStep::ALL.into_iter().filter(|step| !moves(step)).collect();
+    // Those of a way to another host are had in `migrate`, those of images in a store in `images`.
+    let elsewhere = [
+        HostStep::BreakOff,
+        HostStep::Receive,
+        HostStep::Send,
+        HostStep::StoreImage,
+        HostStep::StoreImageRemoval,
+    ];
+    let steps: Vec<_> =
+        HostStep::ALL.into_iter().filter(|step| !elsewhere.contains(step)).collect();
     for step in steps.iter().copied() {
         world.hosts.break_next(step, HostFault::Transient);
         world.hosts.break_next(step, HostFault::AnswerLost);
