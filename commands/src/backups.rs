@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     compute::{
         backup::{self, Backup, Found},
+        backup_set::{self, BackupSet},
         backup_store::{self, BackupStore, Import},
     },
     kernel::{Decider, Outstanding, State},
@@ -60,6 +61,14 @@ impl Ledger {
             let Some(store) = stores.get(&backup.store) else { return Ok(None) };
             return Ok(Some(self.work_backup(id, out.number, &order, &backup, store).await));
         }
+        if kind == BackupSet::KIND {
+            let order: backup_set::Order =
+                serde_json::from_value(out.order.clone()).map_err(missing)?;
+            let (_, set) = self.typed::<BackupSet>(id).await?;
+            let stores = self.stores_of(state).await?;
+            let Some(store) = stores.get(&set.store) else { return Ok(None) };
+            return Ok(Some(self.work_backup_set(out.number, &order, &set, store).await));
+        }
         if kind == BackupStore::KIND {
             let order: backup_store::Order =
                 serde_json::from_value(out.order.clone()).map_err(missing)?;
@@ -92,6 +101,26 @@ impl Ledger {
             }
             backup::Order::GiveUp {} | backup::Order::Take {} => {
                 Err(DriverFault::Unexpected("an order of the disk's host".to_owned()))
+            }
+        }
+    }
+
+    async fn work_backup_set(
+        &self,
+        number: u64,
+        order: &backup_set::Order,
+        set: &BackupSet,
+        store: &StoreAccess,
+    ) -> Result<Report, DriverFault> {
+        match order {
+            backup_set::Order::Remove {} => {
+                for one in set.members() {
+                    self.ports.backups.forget(store, one.disk, one.backup).await?;
+                }
+                Ok(Report { verb: "confirm-removal", body: json!({"number": number}) })
+            }
+            backup_set::Order::GiveUp {} | backup_set::Order::Take {} => {
+                Err(DriverFault::Unexpected("an order of the server's host".to_owned()))
             }
         }
     }
@@ -172,7 +201,7 @@ impl Ledger {
                 Err(fault) => return Err(fault),
             };
             let (parent, taken_at, made) = (there.parent, there.taken_at, there.made);
-            let found = Found { store, project, disk, parent, taken_at, made };
+            let found = Found { name: None, store, project, disk, parent, taken_at, made };
             let find = Submission::new(Self::system("runner"), kind, id, "find", json!(found));
             match self.submit(find).await {
                 Ok(_) => sum.new += 1,

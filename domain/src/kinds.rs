@@ -3,8 +3,9 @@
 use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        backup::Backup, backup_plan::BackupPlan, backup_store::BackupStore, disk::Disk, host::Host,
-        image::Image, key_pair::KeyPair, server::Server, shape::Shape, snapshot::Snapshot,
+        backup::Backup, backup_plan::BackupPlan, backup_set::BackupSet, backup_store::BackupStore,
+        disk::Disk, host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
+        snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
@@ -28,6 +29,7 @@ pub static KINDS: &[Kind] = &[
     kind::<AnomalyRule>(),
     kind::<Backup>(),
     kind::<BackupPlan>(),
+    kind::<BackupSet>(),
     kind::<BackupStore>(),
     kind::<Bill>(),
     kind::<BillSource>(),

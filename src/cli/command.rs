@@ -187,7 +187,7 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
     };
     let mut body = order.body;
     name_by_id(&client, &mut body, NAMED).await?;
-    if ["backup", "disk", "snapshot"].contains(&kind.name) {
+    if ["backup", "backup-set", "disk", "snapshot"].contains(&kind.name) {
         name_by_id(&client, &mut body, NAMED_OF_DISKS).await?;
     }
     let plan = (kind.name == "backup-plan").then(|| body.get_mut("terms")).flatten();
@@ -262,6 +262,7 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
 /// What may be named in a body by its name as well: field, kind and plural.
 const NAMED: &[(&str, &str, &str)] = &[
     ("account", "cloud-account", "cloud-accounts"),
+    ("backup_set", "backup-set", "backup-sets"),
     ("image", "image", "images"),
     ("project", "project", "projects"),
 ];

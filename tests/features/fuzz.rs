@@ -150,6 +150,8 @@ impl Server {
         let body = json!({"name": "nightly", "terms": terms});
         self.send("backup-plans", "", "define", body).await;
         self.send("snapshots", "", "create", json!({"name": "before", "disk": disk})).await;
+        let body = json!({"name": "monday", "server": server["id"], "store": store});
+        self.send("backup-sets", "", "create", body).await;
     }
 
     /// Makes something of every kind.

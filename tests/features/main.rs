@@ -8,6 +8,7 @@ mod amortise;
 mod anomalies;
 mod aws;
 mod backup_plans;
+mod backup_sets;
 mod backups;
 mod between;
 mod bill_exports;

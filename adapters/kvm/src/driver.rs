@@ -37,6 +37,7 @@
 
 mod addresses;
 mod backup;
+mod backup_set;
 mod bitmaps;
 mod carry;
 mod census;
@@ -79,6 +80,7 @@ use commands::ports::{DriverFault, HostDriver, HostTask, Pipe, Report};
 use domain::{
     compute::{
         backup::Backup,
+        backup_set::BackupSet,
         disk::Disk,
         host::{Host, HostSighting},
         image,
@@ -355,7 +357,8 @@ impl KvmHost {
     /// # Errors
     /// The host's tools'.
     pub async fn guard(&self) -> Result<(), DriverFault> {
-        self.inner.plugs.guard(&self.inner.records).await
+        self.inner.plugs.guard(&self.inner.records).await?;
+        self.thaw_all().await
     }
 
     /// Carries out one order of a server.
@@ -365,6 +368,7 @@ impl KvmHost {
     pub async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         match task.key.stream.kind.as_str() {
             Backup::KIND => Box::pin(self.carry_out_of_backup(task)).await,
+            BackupSet::KIND => Box::pin(self.carry_out_of_backup_set(task)).await,
             Disk::KIND if task.order["type"] == "restore" => Box::pin(self.restore(task)).await,
             Snapshot::KIND => Box::pin(self.carry_out_of_snapshot(task)).await,
             _ => self.inner.carry_out(task).await,

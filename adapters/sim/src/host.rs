@@ -2,6 +2,7 @@
 //! of which may fail or lose its answer once.
 
 mod addresses;
+mod backup_set;
 mod images;
 mod kept;
 mod moving;
@@ -20,6 +21,7 @@ use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Pipe,
 use domain::{
     compute::{
         backup::Backup,
+        backup_set::BackupSet,
         disk::{self, Disk, Limits},
         host::{Host, HostSighting},
         placement::{Architecture, Cell, Core},
@@ -843,6 +845,7 @@ impl HostDriver for SimHost {
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
         match task.key.stream.kind.as_str() {
             Backup::KIND => return self.carry_out_of_backup(task),
+            BackupSet::KIND => return self.carry_out_of_backup_set(task),
             Disk::KIND => return self.carry_out_of_disk(task),
             Snapshot::KIND => return self.carry_out_of_snapshot(task),
             _ => {}

@@ -4,6 +4,7 @@
 use domain::{
     compute::{
         backup::{Backup, Creation, Source},
+        backup_set::BackupSet,
         backup_store::BackupStore,
         disk::{self, Disk, Home},
         image::{Format, Image},
@@ -74,6 +75,17 @@ pub(super) async fn empty(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let here = |row: &&Row| row.body["state"]["definition"]["source"]["store"] == store.as_str();
     if let Some(image) = images.iter().find(here) {
         let detail = format!("image {} lies there; retire it first", image.key);
+        return Err(Refusal::new(&codes::IN_USE, detail).into());
+    }
+    // One that is being made has no backups yet.
+    let query = Query::all().with("kind", BackupSet::KIND).with("gone", false);
+    let (sets, _) = ledger.rows(query).await.map_err(|fault| unseen(&fault))?;
+    let here = |row: &&Row| {
+        let state = &row.body["state"];
+        state["store"] == store.as_str() && state["taken"].is_null()
+    };
+    if let Some(set) = sets.iter().find(here) {
+        let detail = format!("backup set {} is being made there", set.key);
         return Err(Refusal::new(&codes::IN_USE, detail).into());
     }
     match rows.iter().find(|row| row.body["state"]["store"] == store.as_str()) {

@@ -5,6 +5,7 @@ mod account;
 mod addresses;
 mod backup;
 mod backup_plan;
+mod backup_set;
 mod bill_source;
 mod console;
 mod disk;
@@ -67,6 +68,9 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("backup", "create") => backup::create(gathering).await?,
         ("backup-plan", "define") => backup_plan::find(gathering).await?,
         ("backup-plan", "retire") => {}
+        ("backup-set", "abandon") => backup_set::lost(gathering).await?,
+        ("backup-set", "create") => backup_set::create(gathering).await?,
+        ("backup-set", "delete") => backup_set::delete(gathering).await?,
         ("backup-store", "create" | "update-credential") => backup::seal(gathering).await?,
         ("backup-store", "retire") => backup::empty(gathering).await?,
         ("bill-source", "define") => bill_source::seal(gathering).await?,
@@ -87,6 +91,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "follow-groups") => nic::follow(gathering).await?,
         ("server", "launch") => {
             project::check(gathering).await?;
+            backup_set::launch(gathering).await?;
             launch::find(gathering).await?;
             return placement::place(gathering).await;
         }

@@ -112,6 +112,9 @@ pub struct Creation {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BackupFound")]
 pub struct Found {
+    /// What it is called, 1…100 characters; after when it was ordered when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The backup store.
     pub store: Uuid,
     /// Whose it is from now on; none is the estate's.
@@ -533,8 +536,11 @@ impl Decider for Backup {
                 self.orders.issue(Order::Take {});
             }
             Event::Found(found) => {
+                let name = found.name.unwrap_or_else(|| {
+                    format!("found-{}", found.taken_at.format("%Y-%m-%dT%H:%M:%SZ"))
+                });
                 self = Self {
-                    name: format!("found-{}", found.taken_at.format("%Y-%m-%dT%H:%M:%SZ")),
+                    name,
                     project: found.project,
                     store: found.store,
                     disk: found.disk,

@@ -95,6 +95,21 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let verbs = ["pause", "resume", "retire", "run", "run", "run-due"];
             pool.extend(verbs.map(|verb| (verb, json!({}))));
         }
+        "backup-set" => {
+            pool.push(("create", set_creation()));
+            let mut other = set_creation();
+            other["name"] = json!("");
+            pool.push(("create", other));
+            for n in numbers.clone().take(4) {
+                pool.push(set_taken(n));
+                pool.push(("confirm-given-up", json!({"number": n})));
+                pool.push(("confirm-removal", json!({"number": n})));
+            }
+            pool.push(("abandon", json!({"host_lost": true})));
+            pool.push(("delete", json!({"found": [id(31)]})));
+            pool.push(("delete", json!({})));
+            park(&mut pool);
+        }
         "backup-store" => {
             park(&mut pool);
             let place = backup_place();
@@ -650,6 +665,23 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
     pool
 }
 
+/// What a set of backups is ordered with.
+fn set_creation() -> Value {
+    json!({
+        "name": "monday", "server": id(7), "store": id(9),
+        "found": {
+            "id": id(30), "project": id(2), "host": id(8),
+            "members": [{"disk": id(14), "disk_name": "web-0", "backup": id(31)}],
+        },
+    })
+}
+
+/// A set is there.
+fn set_taken(number: u64) -> (&'static str, Value) {
+    let taken = json!({"quiesced": true, "made": {id(14).to_string(): made()}});
+    ("confirm", json!({"number": number, "taken": taken}))
+}
+
 /// The file of an image has come.
 fn uploaded() -> (&'static str, Value) {
     let file = json!({"size_bytes": 400 << 20, "disk_bytes": 2_u64 << 30});
@@ -659,6 +691,20 @@ fn uploaded() -> (&'static str, Value) {
 /// Lives that hardly come about by chance: a server's way to another host and its way to other addresses,
 /// whatever becomes of them.
 fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
+    if kind == "backup-set" {
+        let park = |number: u64| ("park", json!({"number": number, "reason": "no route"}));
+        let begun = [("create", set_creation()), park(1)];
+        let abandon = ("abandon", json!({}));
+        let ends = [
+            vec![("retry", json!({})), set_taken(1), ("delete", json!({"found": [id(31)]}))],
+            vec![
+                abandon.clone(),
+                ("confirm-given-up", json!({"number": 2})),
+                ("confirm-removal", json!({"number": 3})),
+            ],
+        ];
+        return ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+    }
     if kind == "image" {
         let park = ("park", json!({"number": 1, "reason": "no route"}));
         let begun = [("define", image_stored()), uploaded(), ("retire", json!({})), park];

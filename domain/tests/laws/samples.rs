@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     cloud::{Region, Vpc, Zone},
     compute::{
-        backup as kept, backup_plan, backup_store,
+        backup as kept, backup_plan, backup_set, backup_store,
         disk::{self as block, DiskState, SeenDisk},
         host, image, key_pair,
         placement::HostId,
@@ -470,6 +470,30 @@ fn plan() -> Samples {
             results: serde_json::from_value(plan_results()).unwrap(),
         },
         E::RunOrdered { due: time(), at: time(), missed: 2 },
+    ])
+}
+
+fn set() -> Samples {
+    use backup_set::Event as E;
+    let creation = json!({
+        "name": "monday", "server": id(7), "store": id(9),
+        "found": {
+            "id": id(30), "project": id(2), "host": id(8),
+            "members": [{"disk": id(14), "disk_name": "web-0", "backup": id(31)}],
+        },
+    });
+    let taken = json!({"quiesced": true, "made": {id(14).to_string(): made()}});
+    of::<backup_set::BackupSet>(vec![
+        E::Abandoned {},
+        E::CreationOrdered { creation: serde_json::from_value(creation).unwrap(), at: time() },
+        E::Deleted { backups: [id(31)].into() },
+        E::GiveUpOrdered {},
+        E::GivenUp { number: 2 },
+        E::Parked { number: 1, reason: "no answer in time".into() },
+        E::RemovalOrdered {},
+        E::Removed { number: 3 },
+        E::RetryOrdered {},
+        E::Taken { number: 1, at: time(), taken: serde_json::from_value(taken).unwrap() },
     ])
 }
 
@@ -1262,6 +1286,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         anomaly_rule(),
         backup(),
         plan(),
+        set(),
         store(),
         bill(),
         bill_source(),

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use ::commands::ports::EventLog;
+use ::commands::ports::{Append, EventLog, Expected, NewEvent, StreamAppend};
 use adapters_http::{
     openapi,
     routes::{ROUTES, Scope, Verb},
 };
 use axum::body::Body;
 use domain::{
-    kernel::{Caller, Kind, Reach, Role, Verb as Command},
+    kernel::{Caller, Kind, Reach, Role, StreamId, Verb as Command, canonical_value},
     kinds::KINDS,
 };
 use http::Request;
@@ -148,6 +148,16 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
         "taken_at": "2026-01-01T00:00:00Z", "made": made,
     });
     all.push(("backup", world.system("backup", None, "find", body).await.id));
+    let member = json!({"disk": of("the disk"), "disk_name": "a", "backup": of("backup")});
+    let found = json!({
+        "id": of("set"), "project": project, "host": of("host"), "members": [member],
+    });
+    let creation = json!({
+        "name": format!("{name}-set"), "server": of("server"), "store": store, "found": found,
+    });
+    let data = json!({"creation": creation, "at": "2026-01-01T00:00:00Z"});
+    happened(world, ("backup-set", of("set")), project, "creation-ordered", &data).await;
+    all.push(("backup-set", of("set")));
     // Of a disk of the estate: what is seen of disks is counted.
     let disk = of("disk");
     let found = json!({"id": disk, "host": of("host")});
@@ -179,6 +189,31 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let finish = json!({"number": 2, "started_at": "2026-01-01T00:00:00Z", "scopes": scopes});
     world.system("cloud-account", Some(account), "finish-sync", finish).await;
     (project, all)
+}
+
+/// Something is there that nothing of the world stands for.
+async fn happened(
+    world: &World,
+    (kind, id): (&str, Uuid),
+    project: Uuid,
+    event_type: &str,
+    data: &Value,
+) {
+    let (event_type, data) = (event_type.to_owned(), canonical_value(data));
+    let append = Append {
+        actor: "system:test".into(),
+        command_id: id,
+        correlation_id: id,
+        causation_id: None,
+        request: None,
+        streams: vec![StreamAppend {
+            stream: StreamId::new(kind, id),
+            expected: Expected::NoStream,
+            project: Some(project),
+            events: vec![NewEvent { event_type, schema_version: 1, data }],
+        }],
+    };
+    world.log.append(append).await.unwrap();
 }
 
 /// An image of the estate.
@@ -475,6 +510,7 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ),
         ("/v1/clusters", json!({"name": "edge"})),
         ("/v1/backups", json!({"name": "new", "disk": their_disk, "store": their_disk})),
+        ("/v1/backup-sets", json!({"name": "new", "server": their_server, "store": their_disk})),
         (
             "/v1/backup-plans",
             json!({

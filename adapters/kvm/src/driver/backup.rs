@@ -59,7 +59,7 @@ fn checkpoints(disk: Uuid) -> String {
     format!("sk-{disk}-")
 }
 
-fn store(fault: Fault) -> DriverFault {
+pub(super) fn store(fault: Fault) -> DriverFault {
     match fault {
         Fault::Missing { .. } => DriverFault::Rejected(chain(&fault)),
         fault => port::driver_fault(&fault),
@@ -68,7 +68,7 @@ fn store(fault: Fault) -> DriverFault {
 
 impl KvmHost {
     /// Where a disk is offered for a backup. Short, for a socket's path may not be long.
-    fn socket(&self, backup: Uuid) -> PathBuf {
+    pub(super) fn socket(&self, backup: Uuid) -> PathBuf {
         self.inner.options.folder.join("backups").join(format!("{backup}.nbd"))
     }
 
@@ -123,7 +123,7 @@ impl KvmHost {
         taken
     }
 
-    async fn back_up_stopped(
+    pub(super) async fn back_up_stopped(
         &self,
         of: Of,
         asked: &Asked,
@@ -164,7 +164,7 @@ impl KvmHost {
     }
 
     /// Ends what a backup of this id has begun.
-    async fn end(
+    pub(super) async fn end(
         &self,
         backup: Uuid,
         wire: &Connection,
@@ -256,7 +256,7 @@ impl KvmHost {
         self.clear(backup).await
     }
 
-    async fn clear(&self, backup: Uuid) -> Result<(), DriverFault> {
+    pub(super) async fn clear(&self, backup: Uuid) -> Result<(), DriverFault> {
         let socket = self.socket(backup);
         for file in [socket.with_extension("scratch"), socket] {
             files::remove(&file).await?;
@@ -265,7 +265,7 @@ impl KvmHost {
     }
 
     /// The disks of a machine that runs: what the guest calls each, and its file.
-    async fn targets(
+    pub(super) async fn targets(
         &self,
         wire: &Connection,
         domain: &Domain,
@@ -386,7 +386,7 @@ struct Begun {
     checkpoint: Option<String>,
 }
 
-async fn read(
+pub(super) async fn read(
     socket: &Path,
     export: &str,
     bitmap: Option<&str>,

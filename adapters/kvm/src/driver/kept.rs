@@ -33,17 +33,17 @@ use crate::storage::{
 /// The stores that came along with an order.
 pub(super) type Stores = BTreeMap<Uuid, StoreAccess>;
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
     let unexpected = |fault: serde_json::Error| DriverFault::Unexpected(fault.to_string());
     serde_json::from_value(value.clone()).map_err(unexpected)
 }
 
-fn id_of(task: &HostTask) -> Result<Uuid, DriverFault> {
+pub(super) fn id_of(task: &HostTask) -> Result<Uuid, DriverFault> {
     let id = task.key.stream.id.parse();
     id.map_err(|_| DriverFault::Unexpected(format!("the id of {}", task.key)))
 }
 
-fn store(stores: &Stores, id: Uuid) -> Result<adapters_backup::Store, DriverFault> {
+pub(super) fn store(stores: &Stores, id: Uuid) -> Result<adapters_backup::Store, DriverFault> {
     let access = stores.get(&id).ok_or_else(|| {
         DriverFault::Unexpected(format!("backup store {id} did not come along with the order"))
     })?;

@@ -48,6 +48,9 @@ pub(super) struct Record {
     /// Snapshots that disks were taken back to, with the number of the order that was done by last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) rolled_back: BTreeMap<Uuid, u64>,
+    /// Whether its guest may have been told to stand still, and not to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) frozen: bool,
     /// The last restart that was begun.
     #[serde(default)]
     pub(super) restart: Option<Restart>,

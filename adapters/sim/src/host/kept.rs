@@ -45,7 +45,7 @@ pub struct SimBackup {
 /// A store in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SimStore {
-    backups: BTreeMap<Uuid, SimBackup>,
+    pub(super) backups: BTreeMap<Uuid, SimBackup>,
     /// Chunks that no backup needs.
     loose: u64,
     /// The sizes of images' files, in bytes.
@@ -68,11 +68,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    fn content(&self, disk: Uuid) -> String {
+    pub(super) fn content(&self, disk: Uuid) -> String {
         self.contents.get(&disk).cloned().unwrap_or_default()
     }
 
-    fn stored(&self, store: &StoreAccess, backup: Uuid) -> Option<&SimBackup> {
+    pub(super) fn stored(&self, store: &StoreAccess, backup: Uuid) -> Option<&SimBackup> {
         self.stores.get(&store.place.url())?.backups.get(&backup)
     }
 
@@ -88,7 +88,7 @@ impl Kept {
 }
 
 impl SimBackup {
-    fn made(&self) -> Made {
+    pub(super) fn made(&self) -> Made {
         let digest = sha256(format!("{} {}", self.size_gib, self.content).as_bytes());
         let bytes = self.content.len() as u64;
         Made {
@@ -148,12 +148,12 @@ impl SimHosts {
     }
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
     let unexpected = |fault: serde_json::Error| DriverFault::Unexpected(fault.to_string());
     serde_json::from_value(value.clone()).map_err(unexpected)
 }
 
-fn access(task: &HostTask, store: Uuid) -> Result<&StoreAccess, DriverFault> {
+pub(super) fn access(task: &HostTask, store: Uuid) -> Result<&StoreAccess, DriverFault> {
     let missing = || DriverFault::Unexpected(format!("backup store {store} did not come along"));
     task.stores.get(&store).ok_or_else(missing)
 }

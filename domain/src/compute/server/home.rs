@@ -148,6 +148,10 @@ pub struct Launch {
     /// What it is started by; as the image says when left out, and BIOS when that says nothing.
     #[serde(default)]
     pub firmware: Option<Firmware>,
+    /// The backup set that its disks are made from, by id: in their order, each as large as it was. `disks`
+    /// and `image` are left out then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_set: Option<Uuid>,
     /// Its disks, at most 26; with an image the first is made from it, and with none named it has one
     /// as large as the image needs.
     #[serde(default)]
@@ -229,6 +233,7 @@ impl Launch {
             protected: false,
             image: None,
             firmware: None,
+            backup_set: None,
             disks: Vec::new(),
             nics: Vec::new(),
             key_pairs: Vec::new(),

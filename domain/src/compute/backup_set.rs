@@ -1,0 +1,625 @@
+//! A set of backups: all disks of a server of ours, as they were at one moment.
+//!
+//! ```text
+//!          create             confirm             delete
+//!  absent ───────► taking ─────────────► available ──────► gone
+//!                    │ abandon                              ▲
+//!                    ▼                confirm-given-up      │ confirm-removal
+//!                giving up ─────────────────► removing ─────┘
+//! ```
+//!
+//! It is one order of the server's host, which holds all disks still at once, reads them, and reports when
+//! all are in the store: there is all of a set or nothing. From then on each disk has a backup like any
+//! other ([`super::backup`]), which is verified, restored and deleted by itself; the set says which of them
+//! belong together, and a server is launched from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    backup::{Backup, Found, Made},
+    disk::Disk,
+    placement::HostId,
+    server::home::PROVIDER,
+};
+use crate::{
+    kernel::{
+        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
+        Verb, codes,
+    },
+    tenancy::check_name,
+};
+
+/// What a set can wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "BackupSetOrder")]
+pub enum Order {
+    /// Leave nothing on the host of what was begun.
+    GiveUp {},
+    /// Leave nothing of it in the store but chunks, which a collection finds.
+    Remove {},
+    /// Read all disks as they are at one moment, and put what is new into the store.
+    Take {},
+}
+
+/// A disk of a set, and the backup that it has there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "BackupSetMember")]
+pub struct Member {
+    /// The disk.
+    pub disk: Uuid,
+    /// What the disk was called.
+    pub disk_name: String,
+    /// Its backup.
+    pub backup: Uuid,
+}
+
+/// Where its server was, and whose, when it was ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "BackupSetSource")]
+pub struct Source {
+    /// The set's own id.
+    pub id: Uuid,
+    /// Whose it is; none is the estate's.
+    #[serde(default)]
+    pub project: Option<Uuid>,
+    /// The server's host.
+    pub host: HostId,
+    /// Its disks in their order, the one that it starts from first.
+    pub members: Vec<Member>,
+}
+
+/// What a set is ordered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "BackupSetCreation")]
+pub struct Creation {
+    /// What it is called, 1…100 characters.
+    pub name: String,
+    /// The server, one of ours.
+    pub server: Uuid,
+    /// The backup store.
+    pub store: Uuid,
+    /// Filled in by Skyledger.
+    #[serde(default)]
+    pub found: Option<Source>,
+}
+
+/// What lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "BackupSetTaken")]
+pub struct Taken {
+    /// Whether the guest had written everything out and stood still at that moment. Where it had not, the
+    /// disks are what a power cut would have left.
+    pub quiesced: bool,
+    /// What lies there of each disk.
+    pub made: BTreeMap<Uuid, Made>,
+}
+
+/// A command of a set.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "BackupSetCommand")]
+pub enum Command {
+    /// Give up the order that is parked, or that a host has which does not have the server any more.
+    Abandon {
+        /// Filled in by Skyledger: whether the host does not have the server any more.
+        #[serde(default)]
+        host_lost: bool,
+    },
+    /// The host has taken it.
+    Confirm {
+        /// The order's number.
+        number: u64,
+        /// What lies in the store.
+        taken: Taken,
+    },
+    /// Nothing is left on the host of what was begun.
+    ConfirmGivenUp {
+        /// The order's number.
+        number: u64,
+    },
+    /// It is in the store no more.
+    ConfirmRemoval {
+        /// The order's number.
+        number: u64,
+    },
+    /// Back all disks of a server up.
+    Create(Creation),
+    /// Delete the backups of the set that are there.
+    Delete {
+        /// Filled in by Skyledger: those that are there.
+        #[serde(default)]
+        found: Option<BTreeSet<Uuid>>,
+    },
+    /// The runner gives up until a person decides.
+    Park {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Go on with the order that is parked.
+    Retry {},
+}
+
+/// A fact about a set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+#[schemars(rename = "BackupSetEvent")]
+pub enum Event {
+    /// A parked order was given up.
+    Abandoned {},
+    /// All disks of a server are to be backed up.
+    CreationOrdered {
+        /// How.
+        creation: Creation,
+        /// When: what the backups are called by in time.
+        at: DateTime<Utc>,
+    },
+    /// Its backups are to be deleted.
+    Deleted {
+        /// Those that were there.
+        backups: BTreeSet<Uuid>,
+    },
+    /// What was begun is to leave nothing on the host.
+    GiveUpOrdered {},
+    /// Nothing is left on the host of what was begun.
+    GivenUp {
+        /// The order's number.
+        number: u64,
+    },
+    /// The runner gave up until a person decides.
+    Parked {
+        /// The order's number.
+        number: u64,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// What was begun is to leave the store.
+    RemovalOrdered {},
+    /// It is in the store no more.
+    Removed {
+        /// The order's number.
+        number: u64,
+    },
+    /// A parked order goes on.
+    RetryOrdered {},
+    /// It is there.
+    Taken {
+        /// The order's number.
+        number: u64,
+        /// When it was through.
+        at: DateTime<Utc>,
+        /// What lies in the store.
+        taken: Taken,
+    },
+}
+
+/// A set of backups.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackupSet {
+    /// Its name; empty while it does not exist.
+    pub name: String,
+    /// Whose it is; none is the estate's.
+    pub project: Option<Uuid>,
+    /// Where it lies.
+    pub store: Uuid,
+    /// The server.
+    pub server: Uuid,
+    /// When it was ordered.
+    pub taken_at: DateTime<Utc>,
+    /// Where its server was, and the backups of its disks.
+    #[serde(default)]
+    pub source: Option<Source>,
+    /// What lies in the store; none before it was taken.
+    #[serde(default)]
+    pub taken: Option<Taken>,
+    /// Whether the disks wait for it.
+    #[serde(default)]
+    pub holds: bool,
+    /// Whether it is removed.
+    #[serde(default)]
+    pub removed: bool,
+    /// What is wanted of it.
+    pub orders: Orders<Order>,
+}
+
+const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
+}
+
+const fn system(name: &'static str, summary: &'static str) -> Verb {
+    Verb { name, caller: Caller::System, creates: false, summary }
+}
+
+static VERBS: &[Verb] = &[
+    operator("abandon", false, "Gives up the parked order; what was begun is removed."),
+    system("confirm", "Reports that the host has taken it."),
+    system("confirm-given-up", "Reports that nothing of it is left on the host."),
+    system("confirm-removal", "Reports that it is in the store no more."),
+    operator("create", true, "Backs all disks of a server up as they are at one moment."),
+    operator("delete", false, "Deletes its backups for good."),
+    system("park", "Reports that an order keeps failing."),
+    operator("retry", false, "Goes on with the parked order."),
+];
+
+impl BackupSet {
+    /// Whether it exists.
+    pub fn exists(&self) -> bool {
+        !self.name.is_empty()
+    }
+
+    /// The disks and their backups, in the order that the server had them.
+    pub fn members(&self) -> &[Member] {
+        self.source.as_ref().map_or(&[], |source| &source.members)
+    }
+
+    /// The disks and their backups, if a server can be made from them.
+    ///
+    /// # Errors
+    /// `not-found`, `wrong-state`: it is not whole, or was deleted.
+    pub fn ensure_whole(&self) -> Result<&[Member], Refusal> {
+        if !self.exists() {
+            return Err(Refusal::new(&codes::NOT_FOUND, "there is no such backup set"));
+        }
+        if self.taken.is_none() || self.removed {
+            let detail = format!("backup set {} is {}", self.name, Decider::status(self));
+            return Err(Refusal::new(&codes::WRONG_STATE, detail));
+        }
+        Ok(self.members())
+    }
+
+    fn order_is(&self, order: &Order) -> bool {
+        self.orders.out.as_ref().is_some_and(|out| out.order == *order)
+    }
+
+    /// Whether the order that is out has this number and is this one.
+    fn is_out(&self, number: u64, order: &Order) -> bool {
+        self.orders.is_out(number) && self.order_is(order)
+    }
+
+    fn abandon(&self, host_lost: bool) -> Result<Vec<Event>, Refusal> {
+        if host_lost && self.on_host().is_some() {
+            // The host that could clear up after it is dead.
+            return Ok(vec![Event::Abandoned {}, Event::RemovalOrdered {}]);
+        }
+        self.orders.ensure_parked()?;
+        Ok(match self.orders.out.as_ref().map(|out| &out.order) {
+            Some(Order::Take {}) => vec![Event::Abandoned {}, Event::GiveUpOrdered {}],
+            Some(Order::GiveUp {}) => vec![Event::Abandoned {}, Event::RemovalOrdered {}],
+            // What it has left in the store costs room, and a collection names it.
+            Some(Order::Remove {}) | None => {
+                vec![Event::Abandoned {}, Event::Removed { number: self.orders.issued }]
+            }
+        })
+    }
+
+    fn delete(&self, found: Option<BTreeSet<Uuid>>) -> Result<Vec<Event>, Refusal> {
+        if !self.exists() {
+            return Err(Refusal::new(&codes::NOT_FOUND, "there is no such backup set"));
+        }
+        if self.removed {
+            return Err(Refusal::wrong_state("delete", Decider::status(self)));
+        }
+        self.orders.ensure_free()?;
+        let backups = found.ok_or_else(|| {
+            Refusal::new(&codes::INVALID_FIELD, "found: nobody looked which are there")
+        })?;
+        Ok(vec![Event::Deleted { backups }])
+    }
+
+    fn confirm(&self, number: u64, at: DateTime<Utc>, taken: Taken) -> Result<Vec<Event>, Refusal> {
+        let wanted: BTreeSet<Uuid> = self.members().iter().map(|one| one.disk).collect();
+        if !taken.made.keys().eq(wanted.iter()) {
+            let detail = "taken.made: has each disk of the set, and no other";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        Ok(vec![Event::Taken { number, at, taken }])
+    }
+
+    /// What the disks are told while it is taken.
+    fn tell(&self, verb: &'static str) -> Vec<Companion> {
+        self.source.as_ref().map_or_else(Vec::new, |source| tell(source, verb))
+    }
+
+    /// The backups that there are from now on.
+    fn found(&self, taken: &Taken) -> Vec<Companion> {
+        let of = |member: &Member| {
+            let made = taken.made.get(&member.disk)?.clone();
+            let found = Found {
+                name: Some(cut(&format!("{} {}", self.name, member.disk_name))),
+                store: self.store,
+                project: self.project,
+                disk: member.disk,
+                parent: None,
+                taken_at: self.taken_at,
+                made,
+            };
+            let body = json!(found);
+            Some(Companion { kind: Backup::KIND, id: member.backup, verb: "find", body })
+        };
+        self.members().iter().filter_map(of).collect()
+    }
+}
+
+/// As long as a name may be.
+fn cut(name: &str) -> String {
+    name.chars().take(100).collect::<String>().trim_end().to_owned()
+}
+
+fn tell(source: &Source, verb: &'static str) -> Vec<Companion> {
+    let body = json!({"by": source.id});
+    let one =
+        |member: &Member| Companion { kind: Disk::KIND, id: member.disk, verb, body: body.clone() };
+    source.members.iter().map(one).collect()
+}
+
+impl Decider for BackupSet {
+    const KIND: &'static str = "backup-set";
+    const PLURAL: &'static str = "backup-sets";
+    const SUMMARY: &'static str = "Backups of all disks of a server at one moment.";
+    type Command = Command;
+    type Event = Event;
+    type Order = Order;
+
+    fn verbs() -> &'static [Verb] {
+        VERBS
+    }
+
+    fn decide(&self, command: Command, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
+        let at = stamp.now;
+        Ok(match command {
+            Command::Abandon { host_lost } => self.abandon(host_lost)?,
+            Command::Confirm { number, taken } if self.is_out(number, &Order::Take {}) => {
+                self.confirm(number, at, taken)?
+            }
+            Command::ConfirmGivenUp { number } if self.is_out(number, &Order::GiveUp {}) => {
+                vec![Event::GivenUp { number }, Event::RemovalOrdered {}]
+            }
+            Command::ConfirmRemoval { number } if self.is_out(number, &Order::Remove {}) => {
+                vec![Event::Removed { number }]
+            }
+            Command::Create(_) if self.exists() => {
+                return Err(Refusal::new(&codes::ALREADY_EXISTS, "the backup set exists"));
+            }
+            Command::Create(creation) => {
+                check_name(&creation.name)?;
+                let found = creation.found.as_ref();
+                if found.is_none_or(|found| found.members.is_empty()) {
+                    let detail = "server: has no disk that could be backed up";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                vec![Event::CreationOrdered { creation, at }]
+            }
+            Command::Delete { found } => self.delete(found)?,
+            Command::Park { number, reason } if self.orders.is_worked_on(number) => {
+                vec![Event::Parked { number, reason }]
+            }
+            Command::Retry {} => {
+                self.orders.ensure_parked()?;
+                vec![Event::RetryOrdered {}]
+            }
+            // A report about an order that is settled already says nothing new.
+            Command::Confirm { .. }
+            | Command::ConfirmGivenUp { .. }
+            | Command::ConfirmRemoval { .. }
+            | Command::Park { .. } => vec![],
+        })
+    }
+
+    fn evolve(mut self, event: Event) -> Self {
+        match event {
+            Event::Abandoned {} => self.orders.settle(),
+            Event::CreationOrdered { creation, at } => {
+                self = Self {
+                    name: creation.name,
+                    project: creation.found.as_ref().and_then(|found| found.project),
+                    store: creation.store,
+                    server: creation.server,
+                    taken_at: at,
+                    source: creation.found,
+                    holds: true,
+                    ..Self::default()
+                };
+                self.orders.issue(Order::Take {});
+            }
+            Event::Deleted { .. } => self.removed = true,
+            Event::GiveUpOrdered {} => self.orders.issue(Order::GiveUp {}),
+            Event::GivenUp { .. } => {
+                self.holds = false;
+                self.orders.settle();
+            }
+            Event::Parked { reason, .. } => self.orders.park(reason),
+            Event::RemovalOrdered {} => self.orders.issue(Order::Remove {}),
+            Event::Removed { .. } => {
+                self.holds = false;
+                self.removed = true;
+                self.orders.settle();
+            }
+            Event::RetryOrdered {} => self.orders.retry(),
+            Event::Taken { taken, .. } => {
+                self.holds = false;
+                self.taken = Some(taken);
+                self.orders.settle();
+            }
+        }
+        self
+    }
+
+    fn order(&self) -> Option<Outstanding<Order>> {
+        self.orders.out.clone()
+    }
+
+    fn status(&self) -> &'static str {
+        match &self.orders.out {
+            _ if !self.exists() => "absent",
+            _ if self.removed => "gone",
+            Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::GiveUp {}, .. }) => "giving-up",
+            Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
+            Some(Outstanding { order: Order::Take {}, .. }) => "taking",
+            None => "available",
+        }
+    }
+
+    fn facets(&self) -> Facets {
+        Facets {
+            name: Some(self.name.clone()),
+            project: self.project,
+            provider: Some(PROVIDER.to_owned()),
+            parent: Some(self.server.to_string()),
+            gone: self.removed,
+            ..Facets::default()
+        }
+    }
+
+    fn on_host(&self) -> Option<OnHost> {
+        let on_host = self.order_is(&Order::Take {}) || self.order_is(&Order::GiveUp {});
+        let source = self.source.as_ref().filter(|_| on_host)?;
+        Some(OnHost { host: source.host.uuid(), server: Some(self.server) })
+    }
+
+    fn stores(&self) -> Vec<Uuid> {
+        if self.exists() { vec![self.store] } else { Vec::new() }
+    }
+
+    fn companions(&self, events: &[Event]) -> Vec<Companion> {
+        let of = |event: &Event| match event {
+            Event::CreationOrdered { creation, .. } => {
+                let found = creation.found.as_ref();
+                found.map_or_else(Vec::new, |found| tell(found, "begin-use"))
+            }
+            Event::Deleted { backups } => {
+                let one = |id: &Uuid| Companion {
+                    kind: Backup::KIND,
+                    id: *id,
+                    verb: "delete",
+                    body: json!({}),
+                };
+                backups.iter().map(one).collect()
+            }
+            Event::Taken { taken, .. } => {
+                self.tell("end-use").into_iter().chain(self.found(taken)).collect()
+            }
+            Event::GivenUp { .. } | Event::Removed { .. } if self.holds => self.tell("end-use"),
+            _ => Vec::new(),
+        };
+        events.iter().flat_map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(digest: &str) -> Made {
+        Made {
+            digest: digest.repeat(32),
+            size_bytes: 1 << 30,
+            read_bytes: 1 << 20,
+            sent_bytes: 1 << 19,
+            stored_bytes: 1 << 19,
+            chunks: 1,
+        }
+    }
+
+    fn creation() -> Creation {
+        let member = |at: u128| Member {
+            disk: Uuid::from_u128(at),
+            disk_name: format!("web-{at}"),
+            backup: Uuid::from_u128(100 + at),
+        };
+        Creation {
+            name: "monday".into(),
+            server: Uuid::from_u128(7),
+            store: Uuid::from_u128(9),
+            found: Some(Source {
+                id: Uuid::from_u128(50),
+                project: None,
+                host: serde_json::from_value(json!(Uuid::from_u128(8))).unwrap(),
+                members: vec![member(1), member(2)],
+            }),
+        }
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() }
+    }
+
+    /// The events' types, and whom else they tell what.
+    fn said(
+        state: &mut BackupSet,
+        command: Command,
+    ) -> Result<(Vec<String>, Vec<String>), &'static str> {
+        let events = state.decide(command, &stamp()).map_err(|no| no.code.code)?;
+        let told = state.companions(&events);
+        let told = told.iter().map(|one| format!("{} {}", one.verb, one.id.as_u128())).collect();
+        let types = events.iter().map(|event| {
+            let value = serde_json::to_value(event).unwrap();
+            value["type"].as_str().unwrap().to_owned()
+        });
+        let types = types.collect();
+        *state = events.into_iter().fold(state.clone(), Decider::evolve);
+        Ok((types, told))
+    }
+
+    fn texts(all: &[&str]) -> Vec<String> {
+        all.iter().map(|one| (*one).to_owned()).collect()
+    }
+
+    #[test]
+    fn all_disks_wait_and_then_each_has_its_backup() {
+        let mut set = BackupSet::default();
+        let begun = said(&mut set, Command::Create(creation())).unwrap();
+        assert_eq!(begun, (texts(&["creation-ordered"]), texts(&["begin-use 1", "begin-use 2"])));
+        assert_eq!((set.status(), set.ensure_whole().is_err()), ("taking", true));
+        let of = |all: &[(u128, &str)]| Taken {
+            quiesced: true,
+            made: all.iter().map(|(at, one)| (Uuid::from_u128(*at), made(one))).collect(),
+        };
+        let half = Command::Confirm { number: 1, taken: of(&[(1, "0a")]) };
+        assert_eq!(said(&mut set, half).unwrap_err(), "invalid-field");
+        let all = Command::Confirm { number: 1, taken: of(&[(1, "0a"), (2, "0b")]) };
+        let (events, told) = said(&mut set, all.clone()).unwrap();
+        assert_eq!(events, texts(&["taken"]));
+        assert_eq!(told, texts(&["end-use 1", "end-use 2", "find 101", "find 102"]));
+        assert_eq!((set.status(), set.ensure_whole().unwrap().len()), ("available", 2));
+        assert_eq!(said(&mut set, all).unwrap(), (vec![], vec![]), "twice is once");
+        let delete = Command::Delete { found: Some([Uuid::from_u128(102)].into()) };
+        let gone = said(&mut set, delete).unwrap();
+        assert_eq!(gone, (texts(&["deleted"]), texts(&["delete 102"])));
+        assert_eq!(set.status(), "gone");
+    }
+
+    #[test]
+    fn what_is_given_up_lets_the_disks_go_once() {
+        let mut set = BackupSet::default();
+        said(&mut set, Command::Create(creation())).unwrap();
+        let park = |number| Command::Park { number, reason: "no".into() };
+        said(&mut set, park(1)).unwrap();
+        let abandon = Command::Abandon { host_lost: false };
+        let given = said(&mut set, abandon).unwrap().0;
+        assert_eq!(given, texts(&["abandoned", "give-up-ordered"]));
+        let (events, told) = said(&mut set, Command::ConfirmGivenUp { number: 2 }).unwrap();
+        assert_eq!(events, texts(&["given-up", "removal-ordered"]));
+        assert_eq!(told, texts(&["end-use 1", "end-use 2"]));
+        let removed = said(&mut set, Command::ConfirmRemoval { number: 3 }).unwrap();
+        assert_eq!(removed, (texts(&["removed"]), vec![]));
+        // A host that is dead is not asked.
+        let mut set = BackupSet::default();
+        said(&mut set, Command::Create(creation())).unwrap();
+        said(&mut set, Command::Abandon { host_lost: true }).unwrap();
+        let (_, told) = said(&mut set, Command::ConfirmRemoval { number: 2 }).unwrap();
+        assert_eq!(told, texts(&["end-use 1", "end-use 2"]));
+    }
+}
