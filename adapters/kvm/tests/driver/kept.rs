@@ -22,9 +22,9 @@ use uuid::Uuid;
 
 use crate::host::{End, Guest, Host, Launch};
 
-const STORE: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_5706);
+pub(crate) const STORE: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_5706);
 
-async fn access() -> StoreAccess {
+pub(crate) async fn access() -> StoreAccess {
     let aws = std::env::var("SKYLEDGER_TEST_AWS").expect("run the tests with ./test");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let bucket = format!("kept-{now}");
@@ -46,14 +46,14 @@ async fn access() -> StoreAccess {
 }
 
 /// A stream's state after these facts, and the order that is out then.
-struct Stream<D> {
-    id: Uuid,
+pub(crate) struct Stream<D> {
+    pub(crate) id: Uuid,
     state: D,
     store: StoreAccess,
 }
 
 impl<D: Decider> Stream<D> {
-    fn of(id: u128, store: &StoreAccess, event: &str, data: Value) -> Self {
+    pub(crate) fn of(id: u128, store: &StoreAccess, event: &str, data: Value) -> Self {
         let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + id);
         Self { id, state: D::default(), store: store.clone() }.then(event, data)
     }
@@ -64,7 +64,7 @@ impl<D: Decider> Stream<D> {
         self
     }
 
-    fn task(&self, server: &Launch) -> HostTask {
+    pub(crate) fn task(&self, server: &Launch) -> HostTask {
         let out = self.state.order().unwrap();
         HostTask {
             key: OrderKey { stream: StreamId::new(D::KIND, self.id), number: out.number },
@@ -79,7 +79,7 @@ impl<D: Decider> Stream<D> {
     }
 
     /// Carries its order out, twice, and gives what the second report says.
-    async fn done(&self, driver: &KvmHost, server: &Launch) -> Report {
+    pub(crate) async fn done(&self, driver: &KvmHost, server: &Launch) -> Report {
         let task = self.task(server);
         let first = driver.carry_out(&task).await.unwrap();
         let second = driver.carry_out(&task).await.unwrap();
@@ -111,7 +111,7 @@ fn made(report: &Report) -> Made {
 }
 
 /// A disk for a server, made from something.
-fn copy(
+pub(crate) fn copy(
     id: u128,
     store: &StoreAccess,
     of: (&Launch, u64, &str),
@@ -135,7 +135,7 @@ fn files(host: &Host, id: Uuid) -> PathBuf {
 }
 
 /// Every byte of two disks that nothing uses is the same; what one has more reads as zeroes.
-fn same(host: &Host, one: Uuid, other: Uuid) {
+pub(crate) fn same(host: &Host, one: Uuid, other: Uuid) {
     let compared = Command::new("qemu-img")
         .arg("compare")
         .args([files(host, one), files(host, other)])

@@ -20,6 +20,7 @@ mod operations;
 mod placed;
 mod rebuild;
 mod segments;
+mod sets;
 mod snapshot;
 mod steps;
 mod storage;
