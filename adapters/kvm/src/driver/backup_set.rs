@@ -47,7 +47,7 @@ struct Set<'a> {
     id: Uuid,
     server: Uuid,
     members: &'a [Member],
-    taken_at: chrono::DateTime<chrono::Utc>,
+    state: &'a BackupSet,
     into: Store,
 }
 
@@ -58,7 +58,7 @@ impl Set<'_> {
             disk: member.disk,
             parent: None,
             checkpoint: Some(moment.to_owned()),
-            taken_at: self.taken_at,
+            taken_at: self.state.taken_at,
             chunk_bytes: chunk::BYTES_USUAL,
         }
     }
@@ -108,7 +108,7 @@ impl KvmHost {
             id: id_of(task)?,
             server: state.server,
             members: state.members(),
-            taken_at: state.taken_at,
+            state: &state,
             into: store_of(&task.stores, state.store)?,
         };
         match order {
@@ -160,7 +160,8 @@ impl KvmHost {
         let mut read = Ok(());
         for (member, target) in set.members.iter().zip(&targets) {
             let asked = set.asked(member, &moment);
-            read = read_offer(&self.socket(set.id), target, None, &asked, &set.into).await.map(drop);
+            read =
+                read_offer(&self.socket(set.id), target, None, &asked, &set.into).await.map(drop);
             if read.is_err() {
                 break;
             }
@@ -273,7 +274,8 @@ impl KvmHost {
         while ask(wire, domain, "guest-fsfreeze-thaw", AGENT_PATIENCE).await.is_none() {
             tries += 1;
             if tries == THAWS {
-                let why = format!("{} stands still and does not go on: its agent is silent", domain.name);
+                let why =
+                    format!("{} stands still and does not go on: its agent is silent", domain.name);
                 return Err(DriverFault::Transient(why));
             }
         }
@@ -321,7 +323,9 @@ async fn ask(
 ) -> Option<serde_json::Value> {
     let command = json!({"execute": what}).to_string();
     match wire.agent(domain, &command, patience).await {
-        Ok(said) => Some(said.and_then(|said| serde_json::from_str(&said).ok()).unwrap_or_default()),
+        Ok(said) => {
+            Some(said.and_then(|said| serde_json::from_str(&said).ok()).unwrap_or_default())
+        }
         Err(fault) => {
             tracing::debug!(%fault, domain = domain.name, what, "a guest's agent was asked in vain");
             None

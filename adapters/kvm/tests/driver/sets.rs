@@ -61,7 +61,9 @@ async fn two_disks_that_are_written_in_turn_are_backed_up_and_restored_as_of_one
     // The agent of the host dies before libvirt has begun and after it has, with the guest held still: the
     // next one lets it go on before it does anything else.
     let monday = set(0x40, &store, &web);
-    for (end, side) in [(End::Dies, Side::Before), (End::Dies, Side::After), (End::Fails, Side::After)] {
+    for (end, side) in
+        [(End::Dies, Side::Before), (End::Dies, Side::After), (End::Fails, Side::After)]
+    {
         drop(driver);
         host.cut(end, (Step::Offer, side), &monday.task(&web)).await;
         driver = host.driver().await;
