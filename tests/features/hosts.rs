@@ -1,6 +1,7 @@
 //! Servers on hosts of our own: placed, made, and taken away again, whatever fails on the way. What
 //! hosts really have is counted, and is what the log says.
 
+mod carriers;
 pub(crate) mod consoles;
 mod drain;
 mod local_disks;

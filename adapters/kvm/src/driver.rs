@@ -115,7 +115,7 @@ use self::{
     wire::Wire,
 };
 use crate::{
-    network::{Interface, Place, rates},
+    network::{Interface, Place, rates, uplink},
     observe::{self, Tree, devices::Kept},
     storage::{
         StorageFault,
@@ -292,7 +292,9 @@ impl KvmHost {
         let groups = inner.groups.there().await?;
         storages.extend(groups.keys());
         let volume_groups = groups.into_iter().map(|(id, group)| (id, group.facts())).collect();
-        Ok(HostSighting { storages, volume_groups, ..seen })
+        let own = inner.records.bridges().await?;
+        let carriers = uplink::carriers(&inner.options.place, &own).await?;
+        Ok(HostSighting { storages, volume_groups, carriers: Some(carriers), ..seen })
     }
 
     /// Wakes when a server may have changed by itself, and when what happened may have been missed.

@@ -434,6 +434,7 @@ impl SimHosts {
             devices: Vec::new(),
             storages: BTreeSet::new(),
             volume_groups: BTreeMap::new(),
+            carriers: None,
         }
     }
 }

@@ -19,6 +19,7 @@ mod operation;
 mod placement;
 mod project;
 mod rebuild;
+mod segment;
 mod token;
 
 pub(crate) use mapping::{has_region, look_at_account};
@@ -84,6 +85,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),
         ("security-group", "retire") => nic::unused(gathering).await?,
+        ("segment", "change" | "define") => segment::alone(gathering).await?,
         ("server", "add-nic") => nic::add(gathering).await?,
         ("server", "change-addresses") => addresses::find(gathering).await?,
         ("server", "change-nic") => nic::change(gathering).await?,

@@ -38,6 +38,7 @@ use crate::{
         Caller, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
         fields,
     },
+    network::carrier::{self, CARRIERS_MAX},
     tenancy::check_name,
 };
 
@@ -124,12 +125,21 @@ pub struct HostSighting {
     /// Those of them that are volume groups.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volume_groups: BTreeMap<StorageId, VolumeGroup>,
+    /// What segments may be carried by there: `bridge/br0` for VLANs of a bridge, `ovs/switch` for a bridge of
+    /// Open vSwitch. None of an agent that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carriers: Option<BTreeSet<String>>,
 }
 
 impl HostSighting {
     /// What servers may ask their host to reach.
     fn reaches(&self) -> BTreeSet<String> {
-        &self.labels | &storage::labels(self.storages.iter().copied().map(Some))
+        let carriers: BTreeSet<String> = match &self.carriers {
+            Some(carriers) => carriers.iter().map(|one| carrier::label(one)).collect(),
+            None => [carrier::ANY.to_owned()].into(),
+        };
+        let storages = storage::labels(self.storages.iter().copied().map(Some));
+        &(&self.labels | &storages) | &carriers
     }
 }
 
@@ -516,6 +526,9 @@ impl Host {
         }
         if seen.storages.len() > STORAGES_MAX {
             return no(format!("storages: at most {STORAGES_MAX}"));
+        }
+        if seen.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
+            return no(format!("carriers: at most {CARRIERS_MAX}"));
         }
         if let Some(id) = seen.volume_groups.keys().find(|id| !seen.storages.contains(id)) {
             return no(format!("volume_groups: {id} is not among the storages"));

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod bandwidth;
+pub mod carrier;
 pub mod mac;
 pub mod net;
 pub mod quota;

@@ -227,6 +227,41 @@ impl Segment {
         Ok(())
     }
 
+    /// How hosts carry it after a command, where that says something about it.
+    pub fn carried_after(&self, command: &Command) -> Option<(Medium, String)> {
+        match command {
+            Command::Define { medium, bridge, .. } => Some((*medium, bridge.clone())),
+            Command::Change { medium, bridge, .. } if medium.is_some() || bridge.is_some() => {
+                let bridge = bridge.as_ref().unwrap_or(&self.bridge);
+                Some(((*medium).or(self.medium)?, bridge.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// That another segment can be carried so beside this one: a VLAN of a bridge is one segment's. A bridge
+    /// without VLANs may be named by several, which are one network then.
+    ///
+    /// # Errors
+    /// `in-use`, with this segment.
+    pub fn check_alone(&self, id: Uuid, medium: Medium, bridge: &str) -> Result<(), Refusal> {
+        let same = self.medium == Some(medium) && self.bridge == bridge && !self.retired;
+        let what = match medium {
+            Medium::Vlan { id } => format!("VLAN {id}"),
+            Medium::Ovs { vlan: Some(id) } => format!("VLAN {id}"),
+            Medium::Ovs { vlan: None } => "what is untagged".to_owned(),
+            Medium::Bridge => return Ok(()),
+        };
+        if !same {
+            return Ok(());
+        }
+        let name = &self.name;
+        let detail = format!(
+            "medium: {what} of {bridge} is the segment {name} ({id}): put networks on that"
+        );
+        Err(Refusal::new(&codes::IN_USE, detail))
+    }
+
     fn has_v6(&self) -> bool {
         self.networks.values().flatten().any(|net| matches!(net, IpNet::V6(_)))
     }
@@ -430,6 +465,34 @@ mod tests {
             check(&[], define(Medium::Bridge, "br0", mtu), Err("invalid-field"));
         }
         check(&[defined(1_500)], define(Medium::Bridge, "br0", 68), Err("already-exists"));
+    }
+
+    #[test]
+    fn a_vlan_of_a_bridge_is_one_segment_s() {
+        let id = Uuid::from_u128(9);
+        let state =
+            |events: &[Event]| events.iter().cloned().fold(Segment::default(), Decider::evolve);
+        let known = state(&[defined(1_500)]);
+        let no = known.check_alone(id, Medium::Vlan { id: 7 }, "br0").unwrap_err();
+        assert_eq!(no.code.code, "in-use");
+        assert!(no.detail.contains("blue") && no.detail.contains(&id.to_string()), "{no:?}");
+        for (medium, bridge) in [
+            (Medium::Vlan { id: 8 }, "br0"),
+            (Medium::Vlan { id: 7 }, "br1"),
+            (Medium::Ovs { vlan: Some(7) }, "br0"),
+            (Medium::Bridge, "br0"),
+        ] {
+            known.check_alone(id, medium, bridge).unwrap();
+        }
+        let retired = state(&[defined(1_500), Event::Retired {}]);
+        retired.check_alone(id, Medium::Vlan { id: 7 }, "br0").unwrap();
+        let to = |medium, bridge: Option<&str>| {
+            let bridge = bridge.map(str::to_owned);
+            known.carried_after(&Command::Change { name: None, mtu: None, medium, bridge })
+        };
+        assert_eq!(to(None, None), None);
+        assert_eq!(to(None, Some("br1")), Some((Medium::Vlan { id: 7 }, "br1".to_owned())));
+        assert_eq!(to(Some(Medium::Bridge), None), Some((Medium::Bridge, "br0".to_owned())));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) async fn sighting(
         devices: observed.devices,
         storages: BTreeSet::new(),
         volume_groups: BTreeMap::new(),
+        carriers: None,
     })
 }
 

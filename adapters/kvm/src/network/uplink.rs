@@ -11,7 +11,12 @@
 //! hosts: a port of Open vSwitch that is an interface of the host, or a VLAN of the bridge that has the
 //! wire. Names follow from the segment's id; that of our bridge says how it is joined.
 
-use domain::network::segment::Medium;
+use std::collections::BTreeSet;
+
+use domain::network::{
+    carrier::{self, CARRIERS_MAX},
+    segment::Medium,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -103,6 +108,30 @@ async fn run(place: &Place, steps: Vec<Vec<String>>) -> Result<(), NetworkFault>
         place.tool(program, arguments.iter().map(String::as_str)).run().await?;
     }
     Ok(())
+}
+
+/// What may carry segments on this host: its bridges but those that were made for servers, and those of Open
+/// vSwitch. At most as many as a host may say, the first by name.
+///
+/// # Errors
+/// A tool's.
+pub async fn carriers(place: &Place, made: &[String]) -> Result<BTreeSet<String>, NetworkFault> {
+    let shown = ["-j", "link", "show", "type", "bridge"];
+    let links: Vec<Value> = place.json("ip", &shown).await?;
+    let bridges = links.iter().filter_map(|link| link["ifname"].as_str());
+    let bridges = bridges.filter(|name| !made.iter().any(|made| made == name));
+    let mut found: BTreeSet<String> = bridges.map(carrier::of_bridge).collect();
+    match place.tool("ovs-vsctl", [OVS_PATIENCE, "list-br"]).run().await {
+        Ok(said) => {
+            let said = String::from_utf8_lossy(&said);
+            found.extend(said.lines().filter(|name| !name.is_empty()).map(carrier::of_switch));
+        }
+        // It is not installed.
+        Err(ToolFault::Start { .. }) => {}
+        // It does not run, and carries nothing as long.
+        Err(fault) => tracing::warn!(%fault, "Open vSwitch does not say its bridges"),
+    }
+    Ok(found.into_iter().take(CARRIERS_MAX).collect())
 }
 
 async fn link(place: &Place, name: &str) -> Result<Option<Value>, NetworkFault> {

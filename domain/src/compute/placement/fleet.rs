@@ -16,7 +16,10 @@ use super::{
     reason::Reason,
     request::{Affinity, Fill, Relation, Request},
 };
-use crate::kernel::{Id, Refusal, codes};
+use crate::{
+    kernel::{Id, Refusal, codes},
+    network::carrier,
+};
 
 /// Most rejections that are listed, so that a placement fits an event; all are counted.
 pub const REJECTIONS_MAX: usize = 5_000;
@@ -490,8 +493,14 @@ impl Looked<'_> {
                 })
             },
             &|| {
-                let missing = request.labels.iter().find(|label| !facts.labels.contains(*label));
-                missing.map(|label| Reason::Label { missing: label.clone() })
+                let missing = request.labels.iter().filter(|label| !facts.labels.contains(*label));
+                let mut whys = missing.map(|label| match carrier::named(label) {
+                    // One that has not said what it has may have it.
+                    Some(_) if facts.labels.contains(carrier::ANY) => None,
+                    Some(missing) => Some(Reason::Carrier { missing }),
+                    None => Some(Reason::Label { missing: label.clone() }),
+                });
+                whys.find_map(|why| why)
             },
             &|| self.members.iter().find_map(|members| hard(members, at)),
         ];

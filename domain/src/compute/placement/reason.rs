@@ -32,6 +32,11 @@ pub enum Reason {
         /// The host's.
         has: Architecture,
     },
+    /// It has no bridge that carries a segment of the server.
+    Carrier {
+        /// Which.
+        missing: String,
+    },
     /// No set of cells of the allowed size holds the parts.
     Cells {
         /// Into how many parts it was cut, the most that are allowed and possible.
@@ -197,6 +202,7 @@ impl Reason {
             Self::AlreadyHere => "already-here",
             Self::Apart { .. } => "apart",
             Self::Architecture { .. } => "architecture",
+            Self::Carrier { .. } => "carrier",
             Self::Cells { .. } => "cells",
             Self::CellMemory { .. } => "cell-memory",
             Self::CellPages { .. } => "cell-pages",
@@ -234,6 +240,9 @@ impl fmt::Display for Reason {
                 write!(f, "{here} of group {group} are here, which is to be kept apart")
             }
             Self::Architecture { asked, has } => write!(f, "{has:?} is not {asked:?}"),
+            Self::Carrier { missing } => {
+                write!(f, "it has no {missing}, which carries a segment of the server")
+            }
             Self::Cells { cells, asked, fitting, cpus, memory_mib, .. } => write!(
                 f,
                 "in {cells} parts, {asked} of at least {cpus} CPUs and {memory_mib} MiB, which \

@@ -246,6 +246,8 @@ impl Launch {
     /// What is asked of the fleet.
     pub fn request(&self, server: ServerId) -> Request {
         let (spec, wishes) = (self.spec.clone(), self.wishes.clone());
+        let carriers = self.parts.as_deref().map_or_else(BTreeSet::new, Parts::carriers);
+        let storages = storage::labels(self.disks.iter().map(|ask| ask.storage));
         Request {
             server,
             architecture: spec.architecture,
@@ -259,7 +261,7 @@ impl Launch {
             devices: spec.devices,
             tags_required: wishes.tags_required,
             tags_forbidden: wishes.tags_forbidden,
-            labels: &wishes.labels | &storage::labels(self.disks.iter().map(|ask| ask.storage)),
+            labels: &(&wishes.labels | &storages) | &carriers,
             affinities: wishes.affinities,
             only: wishes.only,
             except: wishes.except,

@@ -32,6 +32,7 @@ use crate::{
     network::{
         addresses::{Family, Want},
         bandwidth::Bandwidth,
+        carrier,
         mac::Mac,
         net::{self, Network},
         quota::Quota,
@@ -449,7 +450,14 @@ impl Parts {
 
     /// What a host must reach to have it.
     pub(super) fn reaches(&self) -> BTreeSet<String> {
-        storage::labels(self.disks.iter().map(|disk| disk.storage))
+        let storages = storage::labels(self.disks.iter().map(|disk| disk.storage));
+        &storages | &self.carriers()
+    }
+
+    /// What must carry its segments on a host that is to have it.
+    pub(super) fn carriers(&self) -> BTreeSet<String> {
+        let carried = self.nics.iter().filter_map(|nic| carrier::of(nic.medium, &nic.bridge));
+        carried.map(|one| carrier::label(&one)).collect()
     }
 
     /// What each of its disks is told.
