@@ -5,6 +5,7 @@
 //! - [`run_orders`]: the one runner: states with an order → driver → command.
 //! - [`observe`]: the one observer: sightings → commands.
 //! - [`gather`]: what must be known before a command can be decided.
+//! - [`adoption`]: machines of hosts that are no servers of ours.
 //! - [`allocate`]: whose costs are, by rules.
 //! - [`amortise`]: what was paid in advance, as lines of the days it is for.
 //! - [`anomalies`]: looks at costs by the rules that watch them.
@@ -33,6 +34,7 @@
 //! - [`watch`]: what those who watch costs have in common.
 #![warn(missing_docs)]
 
+pub mod adoption;
 pub mod allocate;
 pub mod amortise;
 pub mod anomalies;

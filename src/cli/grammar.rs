@@ -214,6 +214,14 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  skyledger kpis --month 2026-10 --tag-keys env,team\n  \
         skyledger kpis --month 2026-10 --driver orders --quantity 120000 --rules costs")]
     Kpis(Kpis),
+    /// Machines of a host that are no servers of ours, and what is in the way of adopting each
+    #[command(
+        after_help = "Nothing is adopted by it. Obstacles: architecture, bound, devices, differs, disk, \
+        name, nic, not-defined, too-many.\n\nExamples:\n  skyledger machines kvm-1\n  \
+        skyledger do host adopt kvm-1 --set machine=4b1d… --set digest=9f2c…\n  \
+        skyledger do server release db"
+    )]
+    Machines(Machines),
     /// Everything mapped one to one, with its drift
     Mappings(List),
     /// Let the present drift stand, with a reason
@@ -679,6 +687,14 @@ pub(crate) struct Kpis {
     pub(crate) rules: Option<String>,
     #[command(flatten)]
     pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Machines {
+    /// The host, by id or name
+    pub(crate) host: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }

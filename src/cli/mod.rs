@@ -154,6 +154,7 @@ async fn serve_client(
         Command::History(history) => query::history(history, &connection).await,
         Command::Hints(hints) => watch::hints(&hints, &connection).await,
         Command::Kpis(kpis) => watch::kpis(&kpis, &connection).await,
+        Command::Machines(machines) => query::machines(&machines, &connection).await,
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
         Command::Report { command } => watch::report(command, &connection).await,

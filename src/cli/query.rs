@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    grammar::{At, Describe, Diff, Drain, Events, Get, History, List, Why},
+    grammar::{At, Describe, Diff, Drain, Events, Get, History, List, Machines, Why},
     subject::Subject,
 };
 use crate::connection::Connection;
@@ -249,6 +249,22 @@ pub(super) fn pairs(value: &Value, names: &[&str]) -> String {
         })
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+pub(super) async fn machines(
+    machines: &Machines,
+    connection: &Connection,
+) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let id = resolve(&client, "host", "hosts", &machines.host, None).await?;
+    let answer = client.get(&format!("/v1/hosts/{id}/machines"), &[]).await?.body;
+    let out = &mut std::io::stdout().lock();
+    if machines.output.output.is_for_people() {
+        hosts::machines(out, &answer, Style::stdout())?;
+    } else {
+        format::document(out, machines.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
 }
 
 pub(super) async fn drain(drain: &Drain, connection: &Connection) -> Result<Exit, Failure> {

@@ -1,6 +1,7 @@
 //! Servers on hosts of our own: placed, made, and taken away again, whatever fails on the way. What
 //! hosts really have is counted, and is what the log says.
 
+mod adopt;
 mod carriers;
 pub(crate) mod consoles;
 mod drain;
@@ -289,10 +290,13 @@ async fn every_order_survives_a_death_at_each_step() {
 async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 4, 4_096).await;
-    // Those of a way to another host are had in `migrate`, those of images in a store in `images`.
+    // Those of a way to another host are had in `migrate`, those of images in a store in `images`, those
+    // of adoptions in `adopt`.
     let elsewhere = [
+        HostStep::Adopt,
         HostStep::BreakOff,
         HostStep::Receive,
+        HostStep::Release,
         HostStep::Send,
         HostStep::StoreImage,
         HostStep::StoreImageRemoval,

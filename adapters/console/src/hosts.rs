@@ -12,6 +12,42 @@ use crate::{
     style::Style,
 };
 
+/// The machines of a host that are no servers of ours, and what is in the way of adopting each.
+///
+/// # Errors
+/// What the output says.
+pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let all = items(answer, "items");
+    let name = style.bold(text(answer, "name"));
+    if all.is_empty() {
+        return writeln!(out, "{name} has said of no machine that is not a server of ours");
+    }
+    let mut table = bare(style);
+    let headings = ["machine", "name", "power", "vcpus", "memory", "digest", "what is in the way"];
+    table.set_header(headings.map(heading));
+    for one in all {
+        let is = &one["adoption"]["machine"];
+        let obstacles = items(one, "obstacles").iter();
+        let mut lines: Vec<String> = obstacles
+            .map(|one| format!("{}: {}", text(one, "code"), text(one, "detail")))
+            .collect();
+        lines.extend(items(one, "notes").iter().map(|note| format!("note: {}", plain(note))));
+        table.add_row(vec![
+            Cell::new(text(one, "machine")),
+            Cell::new(text(is, "name")),
+            Cell::new(text(is, "power")),
+            right(plain(&is["vcpus"])),
+            right(format!("{} MiB", plain(&is["memory_mib"]))),
+            Cell::new(text(is, "digest")),
+            Cell::new(if lines.is_empty() { "–".to_owned() } else { lines.join("\n") }),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}")?;
+    let counts = [plain(&answer["adoptable"]), plain(&answer["others"])];
+    writeln!(out, "{name}: {} can be adopted, {} cannot", counts[0], counts[1])
+}
+
 /// Which servers of a host can go elsewhere, and what is in the way of the others.
 ///
 /// # Errors
@@ -54,6 +90,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_machine_is_on_a_line_with_all_that_is_in_the_way_and_all_that_is_to_be_known() {
+        let machine = json!({
+            "name": "db", "power": "running", "vcpus": 2, "memory_mib": 512, "digest": "9f2c",
+        });
+        let answer = json!({
+            "name": "kvm-1", "adoptable": 0, "others": 1,
+            "items": [{
+                "machine": "4b1d", "adoption": {"machine": machine}, "notes": ["it is full"],
+                "obstacles": [{"code": "nic", "detail": "no network"}],
+            }],
+        });
+        let mut out = Vec::new();
+        machines(&mut out, &answer, Style::PLAIN).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for part in ["4b1d", "db", "512 MiB", "9f2c", "nic: no network", "note: it is full"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(text.ends_with("kvm-1: 0 can be adopted, 1 cannot\n"), "{text}");
+        let mut out = Vec::new();
+        machines(&mut out, &json!({"name": "kvm-1", "items": []}), Style::PLAIN).unwrap();
+        assert!(String::from_utf8(out).unwrap().starts_with("kvm-1 has said of no machine"));
+    }
 
     #[test]
     fn what_goes_and_what_stays_is_on_a_line_each_with_where_to_or_why() {

@@ -1,4 +1,5 @@
-//! Hosts of our own: what becomes of the servers of one that is to have none.
+//! Hosts of our own: what becomes of the servers of one that is to have none, and what one has that is no
+//! server of ours.
 
 use ::commands::drain::DrainFault;
 use axum::http::StatusCode;
@@ -17,6 +18,22 @@ impl From<DrainFault> for Problem {
             DrainFault::Load(fault) => fault.into(),
         }
     }
+}
+
+/// The machines of a host that are no servers of ours, and what is in the way of adopting each.
+pub(crate) async fn machines(call: Call) -> Answer {
+    let id = call.id()?;
+    let foreign = call.service.ledger.foreign(id).await?;
+    let free = foreign.machines.iter().filter(|one| one.obstacles.is_empty()).count();
+    let body = json!({
+        "host": id,
+        "name": foreign.host.name,
+        "adoptable": free,
+        "others": foreign.machines.len() - free,
+        "items": foreign.machines,
+        "position": foreign.position,
+    });
+    Ok(at_position(answer(StatusCode::OK, &body), foreign.position))
 }
 
 /// Which of a host's servers can go elsewhere and where to, and what is in the way of the others.

@@ -36,6 +36,7 @@
 //! another: which one was to stop is written down before it is.
 
 mod addresses;
+mod adopted;
 mod backup;
 mod backup_set;
 mod bitmaps;
@@ -46,6 +47,7 @@ mod devices;
 mod disks;
 mod fault;
 mod fetch;
+mod foreign;
 mod kept;
 mod migrate;
 mod nics;
@@ -293,8 +295,9 @@ impl KvmHost {
         storages.extend(groups.keys());
         let volume_groups = groups.into_iter().map(|(id, group)| (id, group.facts())).collect();
         let own = inner.records.bridges().await?;
-        let carriers = uplink::carriers(&inner.options.place, &own).await?;
-        Ok(HostSighting { storages, volume_groups, carriers: Some(carriers), ..seen })
+        let carriers = Some(uplink::carriers(&inner.options.place, &own).await?);
+        let machines = inner.foreign().await?;
+        Ok(HostSighting { storages, volume_groups, carriers, machines, ..seen })
     }
 
     /// Wakes when a server may have changed by itself, and when what happened may have been missed.
@@ -390,10 +393,15 @@ impl Inner {
 
     /// Whether servers run, as libvirt says.
     async fn powers(&self) -> Result<BTreeMap<Uuid, Power>, DriverFault> {
+        let adopted = self.records.adopted().await?;
         let wire = self.wire.get().await?;
         let mut powers = BTreeMap::new();
         for domain in wire.domains().await.map_err(libvirt)? {
-            let Some(server) = wanted::server_of(&domain.name, domain.uuid) else { continue };
+            let known = adopted.contains(&domain.uuid).then_some(domain.uuid);
+            let Some(server) = known.or_else(|| wanted::server_of(&domain.name, domain.uuid))
+            else {
+                continue;
+            };
             match wire.state(&domain).await {
                 Ok((state, _)) => drop(powers.insert(server, power(state))),
                 // It went while we looked.
@@ -583,9 +591,22 @@ impl Inner {
         self.step(Step::Stop, server, stop).await
     }
 
+    /// Makes a server that was here before run, as its state says.
+    async fn start(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        if work.home.adopted.is_some() {
+            return self.start_adopted(work).await;
+        }
+        let machine = self.describe(work).await?;
+        self.plug(work).await?;
+        self.run(work, &machine).await
+    }
+
     async fn reboot(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let (server, number) = (work.server, work.number);
-        let machine = self.describe(work).await?;
+        if work.home.adopted.is_none() {
+            // Looked at before anything is stopped.
+            self.describe(work).await?;
+        }
         let wire = self.wire.get().await?;
         let runs = find(&wire, server).await?.and_then(|domain| domain.id);
         let mut record = self.records.read(server).await?.unwrap_or_default();
@@ -603,13 +624,14 @@ impl Inner {
         if runs.is_some() && runs == restart.machine {
             self.stop(server).await?;
         }
-        self.plug(work).await?;
-        self.run(work, &machine).await
+        self.start(work).await
     }
 
     async fn remove(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let disks = |_| async {
-            for disk in &work.home.parts.disks {
+            // What lay here before its server was ours is left where it lies.
+            let disks = work.home.parts.disks.iter().filter(|disk| disk.in_place.is_none());
+            for disk in disks {
                 let lease = work.leases.get(&disk.id).copied();
                 self.storage_of(disk.storage).await?.on(lease).delete(disk.id).await?;
             }
@@ -629,8 +651,9 @@ impl Inner {
         let is = Description::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         let record = self.records.read(server).await?.unwrap_or_default();
         let disks = is.disks.iter().filter_map(|disk| self.disk_of(disk.source.as_ref()?));
-        let disks = disks.map(|disk| disk.to_string()).collect();
-        let mut seen = machine(home, &is, state, &record, disks);
+        let disks = disks.map(|disk| disk.to_string()).chain(adopted::in_place(home, &is));
+        let mut seen = machine(home, &is, state, &record, disks.collect());
+        adopted::as_found(home, &record, &mut seen);
         seen.nics = self.seen_nics(&is, state, server, record).await?;
         seen.functions = self.seen_functions(home).await?;
         Ok(seen)
@@ -647,6 +670,7 @@ impl Inner {
                 return Box::pin(self.change_addresses(work, *nic, found)).await;
             }
             Order::Receive {} => return Box::pin(self.receive(work)).await.map(Some),
+            Order::Release {} => return Box::pin(self.release(work)).await.map(Some),
             Order::Send { landing } => return Box::pin(self.send(work, landing)).await.map(Some),
             Order::Share {} => return Box::pin(self.share(work)).await.map(Some),
             Order::Remove {} => {
@@ -662,6 +686,7 @@ impl Inner {
     /// Carries out an order after which the server is there.
     async fn change(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
         match order {
+            Order::Adopt { digest } => Box::pin(self.adopt(work, digest)).await,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 Box::pin(self.change_nics(work, order)).await
             }
@@ -679,17 +704,14 @@ impl Inner {
             Order::SetPassword { user, .. } => self.set_password(work, user).await,
             Order::Suspend {} => self.suspend(work).await,
             Order::TakeBack {} => self.take_back(work).await,
-            Order::Start {} => {
-                let machine = self.describe(work).await?;
-                self.plug(work).await?;
-                self.run(work, &machine).await
-            }
+            Order::Start {} => Box::pin(self.start(work)).await,
             Order::Stop {} => self.stop(work.server).await,
             Order::Reboot {} => Box::pin(self.reboot(work)).await,
             Order::Arrive { .. }
             | Order::BreakOff {}
             | Order::ChangeAddresses { .. }
             | Order::Receive {}
+            | Order::Release {}
             | Order::Remove {}
             | Order::Send { .. }
             | Order::Share {}

@@ -3,7 +3,8 @@
 //!
 //! The map: [`Connection`] is one socket on which any number of calls wait at once, each with a
 //! deadline; `xdr` and `message` are the wire (RFC 4506, and libvirt's frames around it); `domain`
-//! and `host` have a method for each procedure that is used, `backup` those of backups; [`description`] is what a domain is
+//! and `host` have a method for each procedure that is used, `backup` those of backups and
+//! `inventory` those of domains that somebody else defined; [`description`] is what a domain is
 //! defined by, to and from XML. libvirt calls its protocol its own
 //! affair, and has never given a procedure another number: what is said here is checked against a
 //! real daemon, with `virsh` as the second opinion.
@@ -17,6 +18,7 @@ pub mod description;
 mod domain;
 mod fault;
 mod host;
+mod inventory;
 mod message;
 mod migrate;
 mod xdr;

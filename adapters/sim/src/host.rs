@@ -3,6 +3,7 @@
 
 mod addresses;
 mod backup_set;
+mod foreign;
 mod images;
 mod kept;
 mod moving;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use commands::ports::{DriverFault, HostDriver, HostTask, Hosts, LocalHost, Pipe, Report};
 use domain::{
     compute::{
+        adoption::ForeignMachine,
         backup::Backup,
         backup_set::BackupSet,
         disk::{self, Disk, Limits},
@@ -46,7 +48,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::{kept::Kept, volumes::Volumes};
+use self::{foreign::Foreign, kept::Kept, volumes::Volumes};
 use crate::{file, host_console};
 
 pub use self::kept::{SimBackup, WRONG_KEY};
@@ -56,6 +58,8 @@ pub use self::kept::{SimBackup, WRONG_KEY};
 pub enum HostStep {
     /// Addresses inside it are set.
     Addresses,
+    /// A machine of somebody's is a server.
+    Adopt,
     /// A disk is put into a store of backups.
     BackUp,
     /// A server's being sent to another is broken off.
@@ -78,6 +82,8 @@ pub enum HostStep {
     Rebuild,
     /// It is ready for a server that comes from another.
     Receive,
+    /// A server is somebody's machine again.
+    Release,
     /// It runs a small system in memory.
     Rescue,
     /// It restarts.
@@ -122,8 +128,9 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Addresses,
+        Self::Adopt,
         Self::BackUp,
         Self::BreakOff,
         Self::Define,
@@ -135,6 +142,7 @@ impl HostStep {
         Self::Plug,
         Self::Rebuild,
         Self::Receive,
+        Self::Release,
         Self::Rescue,
         Self::Reset,
         Self::Resize,
@@ -202,6 +210,9 @@ pub struct SimServer {
     pub rescued: bool,
     /// Passwords that were set inside what it runs, by user.
     pub passwords: BTreeMap<String, String>,
+    /// What it was before it was adopted, where it was.
+    #[serde(default)]
+    pub machine: Option<ForeignMachine>,
     /// The order that last restarted it.
     reset_by: Option<String>,
     /// The order that last had its root disk made again.
@@ -248,6 +259,26 @@ impl SimNic {
 }
 
 impl SimServer {
+    /// One that has nothing and does nothing.
+    fn blank() -> Self {
+        Self {
+            running: false,
+            boots: 0,
+            vcpus: 0,
+            memory_mib: 0,
+            pins: BTreeSet::new(),
+            disks: BTreeMap::new(),
+            nics: Vec::new(),
+            seed: Vec::new(),
+            suspended: false,
+            rescued: false,
+            passwords: BTreeMap::new(),
+            machine: None,
+            reset_by: None,
+            rebuilt_by: None,
+        }
+    }
+
     fn size(&mut self, home: &Home) {
         self.vcpus = home.spec.vcpus;
         self.memory_mib = home.spec.memory_mib;
@@ -274,6 +305,8 @@ struct World {
     kept: Kept,
     #[serde(default)]
     volumes: Volumes,
+    #[serde(default)]
+    foreign: Foreign,
     #[serde(skip)]
     epochs: BTreeMap<Uuid, u64>,
     #[serde(skip)]
@@ -435,6 +468,7 @@ impl SimHosts {
             storages: BTreeSet::new(),
             volume_groups: BTreeMap::new(),
             carriers: None,
+            machines: BTreeMap::new(),
         }
     }
 }
@@ -460,7 +494,8 @@ impl LocalHost for SimLocal {
     }
 
     async fn sight(&self) -> Result<HostSighting, DriverFault> {
-        Ok(self.sighting.clone())
+        let machines = self.hosts.machines(self.host);
+        Ok(HostSighting { machines, ..self.sighting.clone() })
     }
 
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
@@ -625,7 +660,8 @@ impl SimHost {
     }
 
     fn discard(&self, parts: &Parts) -> Result<(), DriverFault> {
-        for disk in &parts.disks {
+        // What lay here before its server was ours is left.
+        for disk in parts.disks.iter().filter(|disk| disk.in_place.is_none()) {
             let place = self.place_of(disk.storage);
             let there = |world: &World| {
                 world.disks.get(&place).is_some_and(|disks| disks.contains_key(&disk.id))
@@ -705,19 +741,9 @@ impl SimHost {
         let seed = home.seed(userdata.as_ref()).map_err(refused)?;
         let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
         let mut server = SimServer {
-            running: false,
-            boots: 0,
-            vcpus: 0,
-            memory_mib: 0,
-            pins: BTreeSet::new(),
-            disks: BTreeMap::new(),
             nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
             seed: seed.files().into_iter().map(file).collect(),
-            suspended: false,
-            rescued: false,
-            passwords: BTreeMap::new(),
-            reset_by: None,
-            rebuilt_by: None,
+            ..SimServer::blank()
         };
         server.size(home);
         Ok(server)
@@ -875,6 +901,7 @@ impl HostDriver for SimHost {
             self.activate(id, home, task)?;
         }
         match order {
+            Order::Adopt { digest } => self.adopt(id, home, &digest)?,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 let nics = |server: &SimServer| {
                     of_nics(home.parts.nics_after(&order), &home.parts.groups, &server.nics)
@@ -939,6 +966,7 @@ impl HostDriver for SimHost {
                 self.endless(id, number).await;
                 return self.send(id, home, task);
             }
+            Order::Release {} => return self.release(id, number),
             Order::Share {} => return self.share(id, home, task),
             Order::TakeBack {} => self.suspend(id, false)?,
             Order::Reboot {} => {

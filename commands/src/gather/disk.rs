@@ -91,7 +91,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         // What does not read is refused by the decider, with what is wrong.
         Ok(None) | Err(_) => None,
     };
-    let place = disk::Place { id: gathering.id, project, host, leased, source };
+    let place = disk::Place { id: gathering.id, project, host, leased, source, in_place: None };
     gathering.body["found"] = json!(place);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod addresses;
+mod adoption;
 mod backup;
 mod backup_plan;
 mod backup_set;
@@ -81,6 +82,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("disk", "attach") => disk::attach(gathering).await?,
         ("disk", "create") => disk::create(gathering).await?,
         ("disk", "restore") => backup::restore(gathering).await?,
+        ("host", "adopt") => adoption::look(gathering).await?,
         ("image", "define") => image::store(gathering).await?,
         ("network", "define") => network::place(gathering).await?,
         ("network", "give") => network::draw(gathering),

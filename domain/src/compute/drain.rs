@@ -28,8 +28,8 @@ pub enum Way {
 /// What is in the way of a server's going elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Obstacle {
-    /// One word for programs: `bound`, `deleted`, `devices`, `local-disks`, `may-have-grown`,
-    /// `moving`, `no-room`, `order`, `rescued`.
+    /// One word for programs: `adopted`, `bound`, `deleted`, `devices`, `local-disks`,
+    /// `may-have-grown`, `moving`, `no-room`, `order`, `rescued`.
     pub code: &'static str,
     /// What it is, and what to do.
     pub detail: String,

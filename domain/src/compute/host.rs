@@ -26,17 +26,18 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    adoption::{Adopt, Adoption, ForeignMachine, MACHINES_MAX},
     placement::{
         self, AgentState, Architecture, Availability, Cell, Device, Holding, HostFacts, HostId,
         ServerId,
     },
-    server::rescue::RescueSystem,
+    server::{adopted, rescue::RescueSystem},
     storage::{self, STORAGES_MAX, StorageId, VolumeGroup},
 };
 use crate::{
     kernel::{
-        Caller, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
-        fields,
+        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
+        Verb, codes, fields,
     },
     network::carrier::{self, CARRIERS_MAX},
     tenancy::check_name,
@@ -129,6 +130,9 @@ pub struct HostSighting {
     /// Open vSwitch. None of an agent that does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carriers: Option<BTreeSet<String>>,
+    /// Machines that are no servers of ours, by UUID; the first 1,000.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub machines: BTreeMap<Uuid, ForeignMachine>,
 }
 
 impl HostSighting {
@@ -149,6 +153,8 @@ impl HostSighting {
 pub enum Command {
     /// Give up the order that is parked: what is left of a server is a person's to remove.
     Abandon {},
+    /// Have a machine that is there as a server of ours, as it is.
+    Adopt(Adopt),
     /// A server is elsewhere now: nothing of it is to be left here.
     Clear {
         /// Which.
@@ -255,6 +261,11 @@ pub enum Command {
 pub enum Event {
     /// A parked order was given up.
     Abandoned {},
+    /// A machine that is there is a server of ours from now on.
+    Adopted {
+        /// What the server is.
+        adoption: Box<Adoption>,
+    },
     /// Its agent is heard again.
     BecameReachable {},
     /// Its agent is not heard any more.
@@ -425,6 +436,7 @@ static VERBS: &[Verb] = &[
         "abandon",
         "Gives up the parked order: what is left of a server is a person's to remove.",
     ),
+    admin("adopt", "Has a machine that is there as a server of ours, as it is, without a restart."),
     system("clear", "Has nothing left here of a server that is elsewhere."),
     admin("configure", "Says what is wanted of it: tags, over-commit, what it keeps for itself."),
     system("confirm-clearing", "Reports that nothing of a server is left here."),
@@ -530,6 +542,9 @@ impl Host {
         if seen.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
             return no(format!("carriers: at most {CARRIERS_MAX}"));
         }
+        if seen.machines.len() > MACHINES_MAX {
+            return no(format!("machines: at most {MACHINES_MAX}"));
+        }
         if let Some(id) = seen.volume_groups.keys().find(|id| !seen.storages.contains(id)) {
             return no(format!("volume_groups: {id} is not among the storages"));
         }
@@ -617,6 +632,10 @@ impl Decider for Host {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
                 vec![Event::Abandoned {}]
+            }
+            Command::Adopt(ask) => {
+                self.there("adopt")?;
+                vec![Event::Adopted { adoption: self.adopts(ask)? }]
             }
             Command::Clear { server, host, disks } => {
                 let is_new =
@@ -779,6 +798,10 @@ impl Decider for Host {
                     self.cleared(server);
                 }
             }
+            Event::Adopted { adoption } => {
+                let holding = adoption.placement.holding;
+                self.holdings.insert(holding.server, holding);
+            }
             Event::Cleared { server } => self.cleared(server),
             Event::ClearingOrdered { server, host, disks } => {
                 self.clearing.insert(server, host);
@@ -847,6 +870,14 @@ impl Decider for Host {
     fn on_host(&self) -> Option<OnHost> {
         let Order::Clear { server, host, .. } = &self.orders.out.as_ref()?.order;
         Some(OnHost { host: host.uuid(), server: Some(server.uuid()) })
+    }
+
+    fn companions(&self, events: &[Event]) -> Vec<Companion> {
+        let of = |event: &Event| match event {
+            Event::Adopted { adoption } => Some(adopted::tell(adoption)),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
     }
 
     fn claims(&self, events: &[Event]) -> Vec<String> {

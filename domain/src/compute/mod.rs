@@ -1,5 +1,6 @@
 //! Machines, where they go, their disks, what they are made from, and what they do at their first boot.
 
+pub mod adoption;
 pub mod backup;
 pub mod backup_plan;
 pub mod backup_set;

@@ -5,6 +5,7 @@
 //! own has besides is in [`home`].
 
 pub mod addresses;
+pub mod adopted;
 pub mod boot;
 pub mod console;
 pub mod elsewhere;
@@ -38,6 +39,7 @@ use transfer::TransferLimits;
 
 use crate::{
     compute::{
+        adoption::Adoption,
         placement::{HostId, Placement, VirtualFunction},
         utilisation::{News, Utilisation, Utilisations},
     },
@@ -154,6 +156,11 @@ pub enum Command {
         host: HostId,
         /// The disk.
         disk: parts::Disk,
+    },
+    /// Its host has it as ours from now on.
+    Adopt {
+        /// What it is.
+        adoption: Box<Adoption>,
     },
     /// Give it to a project.
     Assign {
@@ -316,6 +323,8 @@ pub enum Command {
         #[serde(default)]
         found: Option<Box<parts::Image>>,
     },
+    /// Have it ours no more: it was adopted, and does what it does. Its addresses are free for others then.
+    Release {},
     /// Take an interface from it, also while it runs; its addresses are free then.
     RemoveNic {
         /// Which, by its id.
@@ -421,6 +430,11 @@ pub enum Event {
         reason: String,
         /// What is there.
         seen: Machine,
+    },
+    /// It was somebody's machine, and is ours.
+    Adopted {
+        /// What it is.
+        adoption: Box<Adoption>,
     },
     /// It was given to a project.
     Assigned {
@@ -641,6 +655,8 @@ pub enum Event {
         /// What it is now.
         seen: Machine,
     },
+    /// It is to be ours no more, and to do what it does.
+    ReleaseOrdered {},
     /// More became known of how much of it was used on a day; this takes the place of what was known.
     Remeasured {
         /// The day, and what is known of it.
@@ -753,6 +769,7 @@ static VERBS: &[Verb] = &[
     ),
     operator("add-nic", "Gives a server of ours another interface, also while it runs."),
     system("admit-disk", false, "Has it started with a disk from now on."),
+    system("adopt", true, "Its host has it as ours from now on."),
     Verb {
         name: "assign",
         caller: Caller::Person(Role::Admin),
@@ -795,6 +812,12 @@ static VERBS: &[Verb] = &[
     operator("read-nics", "Has its host say what its interfaces have used by now."),
     operator("reboot", "Restarts a running server."),
     operator("rebuild", "Makes a server's root disk from an image again."),
+    Verb {
+        name: "release",
+        caller: Caller::Person(Role::Admin),
+        creates: false,
+        summary: "Has a server that was adopted ours no more; it does what it does.",
+    },
     operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     operator("rename", "Calls a server of ours something else."),
     operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
@@ -827,6 +850,9 @@ impl Server {
             return Err(Refusal::wrong_state(verb, self.status()));
         }
         self.orders.ensure_free()?;
+        if let Some(home) = &self.home {
+            home.can(verb, seen.power)?;
+        }
         if self.rescued().is_some() && verb != "stop" {
             let detail = format!("{verb} is not possible while it is rescued: leave-rescue first");
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
@@ -851,7 +877,8 @@ impl Server {
 
     /// Whether the order that is out has this number and removes it.
     fn is_removed_by(&self, number: u64) -> bool {
-        let removes = |out: &Outstanding<Order>| out.order == Order::Remove {};
+        let removes =
+            |out: &Outstanding<Order>| matches!(out.order, Order::Release {} | Order::Remove {});
         self.orders.is_out(number) && self.orders.out.as_ref().is_some_and(removes)
     }
 
@@ -935,6 +962,7 @@ impl Decider for Server {
                 };
                 if known == Some(&disk) { vec![] } else { vec![Event::DiskAdmitted { disk }] }
             }
+            Command::Adopt { adoption } => self.adopt(adoption)?,
             Command::DismissDisk { disk } => {
                 let has = self.home.iter().flat_map(|home| &home.parts.disks);
                 let has = has.into_iter().any(|known| known.id == disk);
@@ -1033,7 +1061,7 @@ impl Decider for Server {
             Command::Purge {} if self.home.is_some() && self.observation.seen.is_none() => {
                 self.ours("purge")?;
                 self.orders.ensure_free()?;
-                vec![Event::RemovalOrdered {}]
+                vec![self.given_up()]
             }
             Command::Purge {} => {
                 self.binned("purge")?;
@@ -1044,6 +1072,7 @@ impl Decider for Server {
                 Power::Running => vec![Event::RebootOrdered {}],
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
             },
+            Command::Release {} => self.release()?,
             Command::RemoveNic { nic } => self.remove_nic(nic)?,
             Command::Rebuild { image: _, stop, found } => self.rebuild(stop, found)?,
             Command::Rename { name } => {
@@ -1135,10 +1164,19 @@ impl Decider for Server {
                 self.orders.settle();
                 self.see(seen);
             }
+            Event::Adopted { adoption } => {
+                self.observation.project = adoption.project;
+                self.observation.seen = None;
+                let digest = adoption.machine.digest.clone();
+                self.home = Some(Home::adopted(*adoption));
+                self.orders.issue(Order::Adopt { digest });
+            }
             Event::Assigned { project } => self.observation.project = project,
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::Confirmed { seen, .. } => {
-                match self.orders.out.take().map(|out| out.order) {
+                let order = self.orders.out.take().map(|out| out.order);
+                self.started(order.as_ref());
+                match order {
                     Some(Order::ChangeAddresses { nic, found }) => {
                         self.at_home(|home| home.parts.readdress(nic, found));
                     }
@@ -1192,6 +1230,7 @@ impl Decider for Server {
                 self.orders.issue(Order::SetPassword { user, password });
             }
             Event::Protected {} => self.at_home(|home| home.protected = true),
+            Event::ReleaseOrdered {} => self.orders.issue(Order::Release {}),
             Event::RemovalOrdered {} => self.orders.issue(Order::Remove {}),
             Event::Removed { .. } => {
                 self.orders.settle();
@@ -1263,6 +1302,7 @@ impl Decider for Server {
         match &self.orders.out {
             Some(Outstanding { parked: Some(_), .. }) => "parked",
             Some(Outstanding { order: Order::AddNic { .. }, .. }) => "adding-nic",
+            Some(Outstanding { order: Order::Adopt { .. }, .. }) => "adopting",
             Some(Outstanding { order: Order::ChangeAddresses { .. }, .. }) => "changing-addresses",
             Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
@@ -1277,6 +1317,7 @@ impl Decider for Server {
                     | Order::TakeBack {},
                 ..
             }) => "migrating",
+            Some(Outstanding { order: Order::Release {}, .. }) => "releasing",
             Some(Outstanding { order: Order::RemoveNic { .. }, .. }) => "removing-nic",
             Some(Outstanding { order: Order::Rescue { .. }, .. }) => "rescuing",
             Some(Outstanding { order: Order::Resize { .. }, .. }) => "resizing",
@@ -1328,7 +1369,11 @@ impl Decider for Server {
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
-        let launching = self.orders.out.as_ref().is_some_and(|out| out.order == Order::Launch {});
+        let launching = self
+            .orders
+            .out
+            .as_ref()
+            .is_some_and(|out| matches!(out.order, Order::Adopt { .. } | Order::Launch {}));
         let of = |event: &Event| {
             let kept = self.kept_after(event).zip(self.home.as_ref());
             let kept = kept.map(|(holding, home)| home.keep(&holding));
@@ -1337,7 +1382,8 @@ impl Decider for Server {
             let made = made.flat_map(|home| home.parts.tell_disks("made-with-server"));
             let of_home = Home::companions(event, self.home.as_ref()).into_iter();
             let of_home = of_home.chain(kept).chain(made).chain(self.nic_companion(event));
-            of_home.chain(self.address_companion(event)).chain(self.moves(event))
+            let of_home = of_home.chain(self.address_companion(event)).chain(self.moves(event));
+            of_home.chain(Self::adoption_companions(event))
         };
         events.iter().flat_map(of).collect()
     }

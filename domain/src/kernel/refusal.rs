@@ -93,6 +93,8 @@ codes! {
     IN_USE = "in-use" 409 "something still uses this";
     /// Change the field named in the detail.
     INVALID_FIELD = "invalid-field" 422 "a field breaks a rule";
+    /// Look at the host's machines again, and adopt it as it is now.
+    MACHINE_CHANGED = "machine-changed" 409 "the machine is not as it was looked at";
     /// Compare the body with the schema of the command in `/openapi.json`.
     MALFORMED_COMMAND = "malformed-command" 400 "the body does not read as this command";
     /// Release an address, widen the network's ranges, or use another network.
@@ -106,6 +108,8 @@ codes! {
     NO_RESCUE_SYSTEM = "no-rescue-system" 409 "its host has no rescue system for it";
     /// Ask for less, free some of what is named in the detail, or add a host.
     NO_ROOM = "no-room" 409 "no host has room for this";
+    /// See to what is named in the detail, or look at the host's machines for all that is in the way.
+    NOT_ADOPTABLE = "not-adoptable" 422 "something is in the way of having the machine as a server";
     /// Check the id; add `at` if it was there at another time.
     NOT_FOUND = "not-found" 404 "there is no such resource";
     /// See to what is named in the detail: disks that lie on one host alone keep a server there.

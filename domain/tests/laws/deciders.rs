@@ -17,13 +17,13 @@ use proptest::{
 use serde_json::{Value, json};
 
 use crate::samples::{
-    ALL, PUBLIC_KEYS, allowance, backup_creation, backup_place, bandwidth, cost_rules, creation,
-    digest, equipment, exchange_rate, finding, found_addresses, found_backup, group, group_rules,
-    holding, id, image_of, image_stored, invoice, launch, launch_shared, machine, made, new_rate,
-    nic, origin, own_network, place, place_on, placement, plan_results, plan_terms, question,
-    quota, repricing, rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host,
-    segment, server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet,
-    taken, terms, time, utilisation, watch,
+    ALL, PUBLIC_KEYS, adoption, allowance, backup_creation, backup_place, bandwidth, cost_rules,
+    creation, digest, equipment, exchange_rate, finding, foreign_machine, found_addresses,
+    found_backup, group, group_rules, holding, id, image_of, image_stored, invoice, launch,
+    launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement,
+    plan_results, plan_terms, question, quota, repricing, rescue_system, restored_from, run,
+    seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings,
+    snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -513,6 +513,12 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
                     pool.push(("resize", json!({"holding": holding})));
                 }
             }
+            let mut seen = seen_of_host(8_192);
+            seen["machines"] = json!({(id(9).to_string()): foreign_machine()});
+            pool.push(("sight", json!({"epoch": 1, "seen": seen})));
+            for _ in 0..2 {
+                pool.push(("adopt", json!({"machine": id(9), "found": adoption()})));
+            }
             for (epoch, memory) in [(1, 8_192), (1, 3_000), (2, 8_192)] {
                 let seen = seen_of_host(memory);
                 pool.push(("sight", json!({"epoch": epoch, "seen": seen})));
@@ -534,6 +540,8 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let verbs = ["purge", "start", "stop", "reboot", "delete", "undelete", "protect"];
             pool.extend(verbs.map(|verb| (verb, json!({}))));
             pool.extend([("unprotect", json!({})), ("launch", launch())]);
+            pool.push(("adopt", json!({"adoption": adoption()})));
+            pool.push(("release", json!({})));
             for size in [1, 2] {
                 let disk = json!({"id": id(17), "size_gib": size, "format": "qcow2"});
                 pool.push(("admit-disk", json!({"host": id(7), "disk": disk})));
@@ -727,6 +735,16 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
         );
         return lives;
     }
+    if kind == "host" {
+        let mut seen = seen_of_host(8_192);
+        seen["machines"] = json!({(id(9).to_string()): foreign_machine()});
+        return vec![vec![
+            ("enrol", json!({"name": "kvm-1"})),
+            ("join", json!({"epoch": 1, "agent": "skyledger"})),
+            ("sight", json!({"epoch": 1, "seen": seen})),
+            ("adopt", json!({"machine": id(9), "found": adoption()})),
+        ]];
+    }
     if kind != "server" {
         return Vec::new();
     }
@@ -767,6 +785,32 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
         vec![park(2), ("abandon", json!({})), park(3), ("abandon", json!({})), there(4)],
     ];
     lives.extend(ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()));
+    // Somebody's machine is a server, is given back, and is one once more; or is not what was looked at.
+    let adopted = ("adopt", json!({"adoption": adoption()}));
+    let release = ("release", json!({}));
+    let gone = |number: u64| ("confirm-removal", json!({"number": number}));
+    lives.push(vec![
+        adopted.clone(),
+        there(1),
+        ("reboot", json!({})),
+        there(2),
+        release.clone(),
+        gone(3),
+        adopted.clone(),
+        there(4),
+        release,
+        gone(5),
+    ]);
+    lives.push(vec![adopted, park(1), ("abandon", json!({})), gone(2)]);
+    let held = json!({"number": 2, "seen": machine(Power::Suspended)});
+    lives.push(vec![
+        ("launch", launch()),
+        there(1),
+        ("suspend", json!({})),
+        ("confirm", held),
+        ("resume", json!({})),
+        there(3),
+    ]);
     lives
 }
 

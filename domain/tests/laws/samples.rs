@@ -210,6 +210,7 @@ fn server() -> Samples {
             reason: "the guest agent does not answer".into(),
             seen: machine(Power::Running),
         },
+        E::Adopted { adoption: serde_json::from_value(adoption()).unwrap() },
         E::Assigned { project: Some(id(2)) },
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
         E::BreakOffOrdered {},
@@ -290,6 +291,7 @@ fn server() -> Samples {
         E::Reappeared { seen: machine(Power::Running) },
         E::RebootOrdered {},
         E::RebuildOrdered { image: Box::new(server_image()), start: true },
+        E::ReleaseOrdered {},
         E::Remeasured { utilisation: utilisation(1, 288) },
         E::RemovalOrdered {},
         E::Removed { number: 3 },
@@ -691,6 +693,35 @@ pub(crate) fn launch_shared() -> Value {
     launch
 }
 
+/// A machine of somebody's that a host has.
+pub(crate) fn foreign_machine() -> Value {
+    json!({
+        "name": "shop-db", "power": "running", "persistent": true, "architecture": "x86_64",
+        "board": "pc-i440fx-10.0", "firmware": "bios", "vcpus": 2, "memory_mib": 2048,
+        "disks": [{
+            "target": "vda", "device": "disk", "bus": "virtio", "path": "/srv/db.qcow2",
+            "format": "qcow2", "size_bytes": 8_589_934_592_u64,
+        }],
+        "nics": [{
+            "mac": "52:54:00:00:00:09", "bridge": "br0", "model": "e1000", "addresses": ["10.0.0.9"],
+        }],
+        "screen": true, "agent": true, "digest": "0a0b0c",
+    })
+}
+
+/// What it is as a server.
+pub(crate) fn adoption() -> Value {
+    let mut parts = launch()["parts"].clone();
+    parts["image"] = Value::Null;
+    parts["keys"] = json!([]);
+    parts["disks"][0]["from_image"] = json!(false);
+    parts["disks"][0]["in_place"] = json!("/srv/db.qcow2");
+    json!({
+        "name": "db", "project": id(2), "machine": foreign_machine(), "placement": placement(2, 2_048),
+        "parts": parts, "overfill": "2048 MiB of memory asked for, 1024 are free",
+    })
+}
+
 /// What a server takes of its host.
 pub(crate) fn holding(server: u128) -> Value {
     json!({"server": id(server), "vcpus": 2, "memory_mib": 2048})
@@ -716,6 +747,7 @@ fn host() -> Samples {
     .unwrap();
     of::<host::Host>(vec![
         E::Abandoned {},
+        E::Adopted { adoption: serde_json::from_value(adoption()).unwrap() },
         E::BecameReachable {},
         E::BecameUnreachable { since: time() },
         E::Cleared { server: Id::new(id(9)) },

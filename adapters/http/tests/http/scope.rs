@@ -344,7 +344,7 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
             if path.ends_with("/console?") || path.ends_with("/console") {
                 // Opened with a ticket and no token, and only as a WebSocket.
                 assert_eq!(reply.status, 426, "{path}: {}", reply.text);
-            } else if ["/answer", "/runs", "/agent", "/leaving"]
+            } else if ["/answer", "/runs", "/agent", "/machines", "/leaving"]
                 .iter()
                 .any(|part| path.contains(part))
             {

@@ -204,6 +204,7 @@ impl Inner {
             storage: home.storage,
             leased: home.leases.is_some(),
             source: None,
+            in_place: home.in_place.clone(),
         };
         let layout = self.lies().await?;
         Ok(DiskDevice { target, boot: None, ..wanted::disk(0, &part, &layout)? })

@@ -67,6 +67,9 @@ impl Inner {
         size: (u32, u64),
         placement: &Placement,
     ) -> Result<(), DriverFault> {
+        if work.home.adopted.is_some() {
+            return self.resize_adopted(work, size).await;
+        }
         let mut home: Home = work.home.clone();
         (home.spec.vcpus, home.spec.memory_mib) = size;
         *home.placement = placement.clone();

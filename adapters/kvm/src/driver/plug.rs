@@ -202,6 +202,31 @@ impl Plugs {
         self.responder.settle(records).await
     }
 
+    /// A server is not ours any more, and stays plugged in: nothing of what was set for it is left, and nothing
+    /// is written down of it.
+    pub(super) async fn let_go(&self, records: &Records, server: Uuid) -> Result<(), DriverFault> {
+        let _turn = self.turn.lock().await;
+        let Some(record) = records.read(server).await? else { return Ok(()) };
+        if !record.ports.is_empty() {
+            let links = self.links().await?;
+            for port in &record.ports {
+                let tap: Interface = port.tap.parse()?;
+                if links.contains_key(&port.tap) && !port.bandwidth.is_unlimited() {
+                    rates::set(&self.place, &tap, Rates::default()).await?;
+                }
+                self.delete_links(&links, &[rates::through(&tap)]).await?;
+                if port.quota.is_some() {
+                    quota::remove(&self.place, &tap).await?;
+                }
+            }
+            let mut left = records.all().await?;
+            left.remove(&server);
+            self.load(&left).await?;
+            self.remove_bridges(records, &left).await?;
+        }
+        Ok(records.remove(server).await?)
+    }
+
     /// What is written down, enforced again: the kernel forgets it when the host restarts.
     pub(super) async fn guard(&self, kept: &Records) -> Result<(), DriverFault> {
         let records = kept.all().await?;

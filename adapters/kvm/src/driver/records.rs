@@ -57,6 +57,9 @@ pub(super) struct Record {
     /// Devices of the host that were made or set for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) devices: BTreeSet<String>,
+    /// Whether it was somebody's machine, and is ours without having been made here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) adopted: bool,
     /// Volumes that others reach as well and that may be active for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,
@@ -177,6 +180,12 @@ impl Records {
             }
         }
         Ok(records)
+    }
+
+    /// The servers that were somebody's machines.
+    pub(super) async fn adopted(&self) -> Result<BTreeSet<Uuid>, StorageFault> {
+        let all = self.all().await?.into_iter();
+        Ok(all.filter(|(_, record)| record.adopted).map(|(server, _)| server).collect())
     }
 
     /// Notes that a bridge is about to be made.

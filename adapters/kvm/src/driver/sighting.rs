@@ -44,6 +44,7 @@ pub(super) async fn sighting(
         storages: BTreeSet::new(),
         volume_groups: BTreeMap::new(),
         carriers: None,
+        machines: BTreeMap::new(),
     })
 }
 

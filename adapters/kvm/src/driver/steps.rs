@@ -7,6 +7,10 @@ use uuid::Uuid;
 /// A step that changes something on a host. Each is looked at first, and can be run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
+    /// It is written down that a machine is ours.
+    Adopt,
+    /// Nothing is written down of a server that was adopted, and nothing is set for it.
+    Release,
     /// The image of the root disk is in the cache.
     Image,
     /// The disks are there.
@@ -79,7 +83,9 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
+        Self::Adopt,
+        Self::Release,
         Self::Image,
         Self::Disks,
         Self::Seed,

@@ -303,6 +303,11 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
+    /// A server that was made in another way.
+    pub(crate) fn of(id: Uuid, state: Server) -> Self {
+        Self { id, state, userdata: String::new() }
+    }
+
     /// The same, with something else in what is the log's of it.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         let mut state = serde_json::to_value(&self.state).unwrap();

@@ -5,7 +5,9 @@
 //! pure function of it, and [`Description::read`] takes from a domain's XML, ours or somebody
 //! else's, what both know.
 
+mod amend;
 mod consoles;
+mod found;
 mod owner;
 mod read;
 mod write;
@@ -14,7 +16,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+pub use amend::Amendment;
 pub use consoles::{Consoles, Screen};
+pub use found::{Found, FoundDisk, FoundNic};
 pub use owner::Owner;
 
 use crate::Limits;

@@ -139,6 +139,9 @@ pub struct Place {
     /// What it is made from; none when it is made empty, or with its server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// The file or device of its host that it is, where it was there before its server was ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
@@ -444,6 +447,10 @@ pub struct Home {
     /// What it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// The file or device of its host that it is, where it was there before its server was ours: it is left
+    /// there and as it is, whatever becomes of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<String>,
     /// What its host said last.
     #[serde(default)]
     pub actual: Option<Actual>,
@@ -557,6 +564,7 @@ impl Home {
             storage: creation.storage,
             leases: place.leased.then(|| Leases::granted(place.host)),
             source: place.source,
+            in_place: place.in_place,
             actual: None,
             made: false,
             removed: false,
@@ -585,6 +593,7 @@ impl Home {
             storage: self.storage,
             leased: self.leases.is_some(),
             source: self.source.clone(),
+            in_place: self.in_place.clone(),
         }
     }
 
@@ -623,6 +632,10 @@ impl Disk {
         home.orders.ensure_free()?;
         if !home.made {
             return Err(Refusal::wrong_state(verb, self.status()));
+        }
+        if let Some(path) = &home.in_place {
+            let detail = format!("{verb}: its server was adopted, and it is left as it is: {path}");
+            return Err(Refusal::new(&codes::UNSUPPORTED, detail));
         }
         Ok(home)
     }

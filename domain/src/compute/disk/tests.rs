@@ -10,7 +10,7 @@ const SERVER: Uuid = Uuid::from_u128(2);
 
 fn creation() -> Creation {
     let host = HostId::new(Uuid::from_u128(3));
-    let found = Place { id: ID, project: None, host, leased: false, source: None };
+    let found = Place { id: ID, project: None, host, leased: false, source: None, in_place: None };
     Creation {
         name: "data".into(),
         server: SERVER,

@@ -181,6 +181,15 @@ impl Host {
         self.room = Room::new(&self.facts, &self.used, devices);
     }
 
+    /// What of it is not there or not free; none when there is room.
+    ///
+    /// # Errors
+    /// `invalid-field`: its parts do not go together.
+    pub fn lacks(&self, holding: &Holding) -> Result<Option<Reason>, Refusal> {
+        holding.check()?;
+        Ok(self.shortage(holding))
+    }
+
     /// What of it is not there or not free.
     pub(super) fn shortage(&self, holding: &Holding) -> Option<Reason> {
         self.cpu_shortage(holding)

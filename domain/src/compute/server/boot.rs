@@ -33,6 +33,7 @@ impl Server {
         if self.is_deleted() {
             return Err(Refusal::wrong_state("set-boot-order", self.status()));
         }
+        home.can("set-boot-order", super::Power::Stopped)?;
         let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, detail));
         if order.is_empty() {
             return no("order: names at least one of disk and network");

@@ -54,6 +54,10 @@ impl Home {
     /// What keeps it on its host, whatever others have room for.
     pub fn tied(&self, live: bool) -> Vec<Tie> {
         let mut found = Vec::new();
+        if self.adopted.is_some() {
+            let detail = "it was adopted: its definition and its disks are on this host alone";
+            found.push(("adopted", detail.to_owned()));
+        }
         let devices = self.placement.holding.devices.len();
         if live && devices > 0 {
             let detail = format!("it has {devices} devices of this host for itself: stop it first");

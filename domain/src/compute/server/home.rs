@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::{
     Event,
+    adopted::Adopted,
     boot::BootDevice,
     console::Console,
     migrate::Moving,
@@ -216,6 +217,9 @@ pub struct Home {
     /// host keeps that for it until it stops.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_have_grown: bool,
+    /// What it has of its time as somebody's machine, where it was adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// Whether nothing of it is left on any host.
     #[serde(default)]
     pub removed: bool,
@@ -322,6 +326,7 @@ impl Home {
             rescue: None,
             moving: None,
             may_have_grown: false,
+            adopted: None,
             removed: false,
         })
     }

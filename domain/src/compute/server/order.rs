@@ -22,6 +22,11 @@ pub enum Order {
         /// Which.
         nic: Uuid,
     },
+    /// Have it as ours: it is there, and stays as it is.
+    Adopt {
+        /// Names the definition that was looked at.
+        digest: String,
+    },
     /// Be there: it was sent here, or its host is dead.
     Arrive {
         /// Whether it runs afterwards.
@@ -58,6 +63,8 @@ pub enum Order {
     },
     /// Make ready for it: it comes from another host.
     Receive {},
+    /// Have it as ours no more: it stays as it is.
+    Release {},
     /// Leave nothing of it on its host.
     Remove {},
     /// Take this interface from it.

@@ -153,6 +153,9 @@ pub struct Disk {
     /// What else it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<disk::Source>,
+    /// The file or device of its host that it is, where it was there before its server was ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
@@ -251,7 +254,7 @@ pub struct Found {
 }
 
 /// An id that follows from a server's: which of what, counted from 0.
-pub(super) fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
+pub(in crate::compute) fn part_id(server: Uuid, what: &str, at: usize) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&sha256(format!("{server}/{what}/{at}").as_bytes())[..16]);
     // A version that says that the bits are our own affair (RFC 9562 §5.8).
@@ -360,6 +363,7 @@ impl Parts {
                 storage: ask.storage,
                 leased: false,
                 source: source.map(|(source, _)| source.clone()),
+                in_place: None,
             });
         }
         Ok(disks)
@@ -440,6 +444,7 @@ impl Parts {
                     host,
                     leased: disk.leased,
                     source: disk.source.clone(),
+                    in_place: disk.in_place.clone(),
                 }),
             };
             let body = json!({"creation": creation, "root": at == 0});

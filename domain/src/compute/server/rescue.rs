@@ -141,6 +141,8 @@ impl Server {
     pub(super) fn abandoned(&self) -> Vec<Event> {
         let rescue = self.home.as_ref().and_then(|home| home.rescue.as_ref());
         let next = match self.orders.out.as_ref().map(|out| &out.order) {
+            // What was looked at is not what is there, or is not there: nothing was done to it.
+            Some(Order::Adopt { .. }) => Some(Event::ReleaseOrdered {}),
             // Half of it may be there: its addresses are free once it is not.
             Some(Order::AddNic { nic }) => Some(Event::NicRemovalOrdered { nic: *nic }),
             // The guest may have either by now.
