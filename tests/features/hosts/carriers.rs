@@ -28,6 +28,7 @@ impl World {
 }
 
 async fn segment(world: &World, medium: Value, bridge: &str) -> Result<Uuid, SubmitFault> {
+    world.caught_up().await;
     let body = json!({"name": "blue", "medium": medium, "bridge": bridge});
     Ok(world.send("segment", None, "define", body).await?.id)
 }
@@ -69,6 +70,7 @@ async fn a_vlan_of_a_bridge_is_one_segment_s_and_which_is_said() {
     assert!(format!("{refused:?}").contains(&blue.to_string()), "{refused:?}");
     assert_eq!(code(refused), "in-use");
     let red = segment(&world, vlan(8), "br0").await.unwrap();
+    world.caught_up().await;
     let moved = world.send("segment", red, "change", json!({"medium": vlan(7)})).await;
     assert_eq!(code(moved), "in-use");
     world.send("segment", blue, "change", json!({"bridge": "br0", "mtu": 9_000})).await.unwrap();
@@ -77,5 +79,6 @@ async fn a_vlan_of_a_bridge_is_one_segment_s_and_which_is_said() {
         segment(&world, json!("bridge"), "br0").await.unwrap();
     }
     world.send("segment", blue, "retire", json!({})).await.unwrap();
+    world.caught_up().await;
     world.send("segment", red, "change", json!({"medium": vlan(7)})).await.unwrap();
 }
