@@ -102,11 +102,9 @@ pub(super) async fn lost(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
 
 /// The disks of a new server, in place of the set that it is launched from.
 pub(super) async fn launch(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
-    let id = match serde_json::from_value::<Option<Uuid>>(gathering.body["backup_set"].clone()) {
-        Ok(Some(id)) => id,
-        // What does not read is refused by the decider, with what is wrong.
-        Ok(None) | Err(_) => return Ok(()),
-    };
+    // What does not read is refused by the decider, with what is wrong.
+    let said = serde_json::from_value::<Option<Uuid>>(gathering.body["backup_set"].clone());
+    let Ok(Some(id)) = said else { return Ok(()) };
     let disks = gathering.body["disks"].as_array().map_or(0, Vec::len);
     if disks > 0 || !gathering.body["image"].is_null() {
         return Err(no("backup_set: says which disks there are; leave disks and image out"));
