@@ -163,7 +163,7 @@ impl Host {
     }
 
     pub(crate) async fn driver_with(&self, hook: Arc<dyn Hook>) -> KvmHost {
-        KvmHost::open(Options { hook, ..self.options() }).await.unwrap()
+        open(Options { hook, ..self.options() }).await
     }
 
     /// What servers are rescued with: the guest of the tests, with a program that takes passwords.
@@ -258,6 +258,22 @@ fn responder(folder: &Path) -> Vec<String> {
     let program = std::env::current_exe().unwrap().display().to_string();
     let words = ["--exact", "dhcp::who_responds"].map(str::to_owned);
     [&["env".to_owned(), folder, program][..], &words].concat()
+}
+
+/// A driver whose predecessor is gone. A tool that another test begins at this moment has all files of this
+/// process open until it is that tool, and with them the predecessor's lock.
+pub(crate) async fn open(options: Options) -> KvmHost {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match KvmHost::open(options.clone()).await {
+            Err(DriverFault::Transient(why))
+                if why.contains("another agent works") && Instant::now() < until =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 impl Drop for Host {

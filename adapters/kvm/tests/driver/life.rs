@@ -10,7 +10,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::host::{Guest, Host, PATIENCE, seen};
+use crate::host::{Guest, Host, PATIENCE, open, seen};
 
 const USERDATA: &str = "#!/bin/sh\necho once >>/state/userdata\n";
 
@@ -187,7 +187,7 @@ async fn what_can_never_run_says_why_and_leaves_nothing() {
 async fn a_host_says_what_it_is_and_whether_its_processor_runs_guests() {
     let Some(host) = Host::of_tests().await else { return };
     let options = adapters_kvm::driver::Options { virtualisation: None, ..host.options() };
-    let driver = adapters_kvm::driver::KvmHost::open(options).await.unwrap();
+    let driver = open(options).await;
     let sighting = driver.sighting().await.unwrap();
     assert!(sighting.virtualisation.starts_with("qemu "), "{}", sighting.virtualisation);
     let ends = ["kvm", "emulated"].iter().any(|how| sighting.virtualisation.ends_with(how));

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::backup::{asked, stand_in, store};
-use crate::host::{End, Guest, Host, Launch, PATIENCE, Stopper};
+use crate::host::{End, Guest, Host, Launch, PATIENCE, Stopper, open};
 use crate::placed::{allowed, process};
 
 /// Two hosts with one storage, and a server that is on one of them.
@@ -103,7 +103,7 @@ impl Pair {
             ..self.host.options()
         };
         options.libvirt.socket = folder.join("socket");
-        KvmHost::open(options).await.unwrap()
+        open(options).await
     }
 
     async fn driver(&self, at: At) -> KvmHost {

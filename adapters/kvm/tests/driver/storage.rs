@@ -1,6 +1,6 @@
 //! Disks on a storage that other hosts reach as well.
 
-use adapters_kvm::driver::{Census, KvmHost, Options};
+use adapters_kvm::driver::{Census, Options};
 use commands::ports::DriverFault;
 use domain::compute::{
     server::{Order, Power},
@@ -8,7 +8,7 @@ use domain::compute::{
 };
 use serde_json::json;
 
-use crate::host::{Guest, Host};
+use crate::host::{Guest, Host, open};
 
 #[tokio::test]
 async fn disks_lie_on_a_storage_while_it_is_there_and_nothing_is_made_where_it_is_not() {
@@ -17,7 +17,7 @@ async fn disks_lie_on_a_storage_while_it_is_there_and_nothing_is_made_where_it_i
     let root = host.data.path().join("nas");
     std::fs::create_dir(&root).unwrap();
     let options = || Options { storages: vec![root.clone()], ..host.options() };
-    let driver = KvmHost::open(options()).await.unwrap();
+    let driver = open(options()).await;
     let server = host.launch(40, "lab", "#!/bin/sh\n").with(|home| {
         for disk in home["parts"]["disks"].as_array_mut().unwrap() {
             disk["storage"] = json!(storage);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    host::{Guest, Host, Launch},
+    host::{Guest, Host, Launch, open},
     lab::Volumes,
 };
 
@@ -57,7 +57,7 @@ async fn a_guest_has_volumes_as_its_disks_from_its_start_to_its_end() {
     let Some(volumes) = Volumes::of_tests(8 * GIB).await else { return };
     let storage = Volumes::storage();
     let options = || Options { volume_groups: volumes.groups(), ..host.options() };
-    let driver = KvmHost::open(options()).await.unwrap();
+    let driver = open(options()).await;
     let seen = driver.sighting().await.unwrap();
     assert_eq!(seen.storages, [storage].into());
     let group = &seen.volume_groups[&storage];
