@@ -250,11 +250,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Report,
     },
-    /// Delete the counterpart and end the mapping
-    Retire(Target),
     /// Tell servers of this host their addresses when they ask: its agent runs it
     #[command(hide = true)]
     Responder(ResponderOptions),
+    /// Delete the counterpart and end the mapping
+    Retire(Target),
     /// Go on with an order that is parked
     Retry(Target),
     /// Run a server
