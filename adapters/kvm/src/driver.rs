@@ -896,12 +896,17 @@ async fn ask_to_stop(wire: &Connection, domain: &Domain) -> Result<(), DriverFau
     Ok(())
 }
 
+/// Ends it. One that was only run is forgotten when it ends, and may do so by itself at any moment.
 async fn power_off(wire: &Connection, domain: &Domain) -> Result<(), DriverFault> {
-    if !state(wire, domain).await?.is_active() {
-        return Ok(());
-    }
-    match wire.destroy(domain).await {
-        Err(fault) if !fault.is(Code::OPERATION_INVALID) => Err(libvirt(fault)),
+    let ended = match wire.state(domain).await {
+        Ok((state, _)) if !state.is_active() => return Ok(()),
+        Ok(_) => wire.destroy(domain).await,
+        Err(fault) => Err(fault),
+    };
+    match ended {
+        Err(fault) if !fault.is(Code::OPERATION_INVALID) && !fault.is(Code::NO_DOMAIN) => {
+            Err(libvirt(fault))
+        }
         _ => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, OnceCell, mpsc, oneshot},
     task::AbortHandle,
     time::timeout,
 };
@@ -95,6 +95,8 @@ pub struct Connection {
     serial: AtomicU32,
     patience: Duration,
     reading: AbortHandle,
+    /// Set once the daemon has checked a description.
+    pub(crate) has_schema: OnceCell<()>,
 }
 
 /// What happens to domains, as the daemon tells it.
@@ -143,6 +145,7 @@ impl Connection {
             serial: AtomicU32::new(0),
             patience: options.patience,
             reading: reading.abort_handle(),
+            has_schema: OnceCell::new(),
         };
         let kinds = connection.call(Program::REMOTE, AUTH_LIST, Writer::default()).await?;
         let kinds = Reader::new(&kinds).list(Reader::int)?;
