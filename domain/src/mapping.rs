@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     compute::server::home::PROVIDER,
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
     observation::{Evidence, Origin},
 };
 
@@ -427,36 +427,24 @@ impl<S: Spec> Default for Mapped<S> {
     }
 }
 
-const fn person(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    person("abandon", false, "Gives up the parked order; what is in the cloud stays as it is."),
-    person("accept", false, "Takes what is seen as what is wanted: ends the drift here."),
-    person("adopt", false, "Takes over a discovered counterpart, wanted as it is seen."),
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Gives it to another project.",
-    },
-    system("confirm-applied", false, "Reports that an order was applied."),
-    system("confirm-deleted", false, "Reports that the counterpart was deleted."),
-    person("declare", true, "Says what is wanted; the counterpart is created or changed."),
-    system("link", false, "Reports the counterpart that was created."),
-    person("mute", false, "Lets the present drift stand, with a reason."),
-    system("observe", true, "Reports what was seen in the cloud."),
-    system("park", false, "Reports that an order keeps failing."),
-    person("reapply", false, "Makes the counterpart what is wanted: ends the drift there."),
-    person("retire", false, "Deletes the counterpart and ends the mapping."),
-    person("retry", false, "Goes on with the parked order."),
-    person("unmute", false, "Shows a muted drift again."),
-    system("vanish", false, "Reports that the counterpart is not there any more."),
+    Verb::operator("abandon", "Gives up the parked order; what is in the cloud stays as it is."),
+    Verb::operator("accept", "Takes what is seen as what is wanted: ends the drift here."),
+    Verb::operator("adopt", "Takes over a discovered counterpart, wanted as it is seen."),
+    Verb::admin("assign", "Gives it to another project."),
+    Verb::system("confirm-applied", "Reports that an order was applied."),
+    Verb::system("confirm-deleted", "Reports that the counterpart was deleted."),
+    Verb::operator("declare", "Says what is wanted; the counterpart is created or changed.")
+        .creating(),
+    Verb::system("link", "Reports the counterpart that was created."),
+    Verb::operator("mute", "Lets the present drift stand, with a reason."),
+    Verb::system("observe", "Reports what was seen in the cloud.").creating(),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("reapply", "Makes the counterpart what is wanted: ends the drift there."),
+    Verb::operator("retire", "Deletes the counterpart and ends the mapping."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::operator("unmute", "Shows a muted drift again."),
+    Verb::system("vanish", "Reports that the counterpart is not there any more."),
 ];
 
 impl<S: Spec> Mapped<S> {

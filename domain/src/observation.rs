@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use uuid::Uuid;
 
-use crate::kernel::{
-    Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes, fields,
-};
+use crate::kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes, fields};
 
 /// Where a counterpart is: the account that sees it, the region, and the provider's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -264,24 +262,9 @@ pub enum Event<R> {
 
 /// The verbs that every observed kind has.
 pub static VERBS: &[Verb] = &[
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Gives it to another project.",
-    },
-    Verb {
-        name: "observe",
-        caller: Caller::System,
-        creates: true,
-        summary: "Reports what was seen in the cloud.",
-    },
-    Verb {
-        name: "vanish",
-        caller: Caller::System,
-        creates: false,
-        summary: "Reports that it is not in the cloud any more.",
-    },
+    Verb::admin("assign", "Gives it to another project."),
+    Verb::system("observe", "Reports what was seen in the cloud.").creating(),
+    Verb::system("vanish", "Reports that it is not in the cloud any more."),
 ];
 
 /// Nothing can be ordered of what is only seen.

@@ -25,8 +25,7 @@ use uuid::Uuid;
 use super::{disk::Disk, placement::HostId, server::home::PROVIDER};
 use crate::{
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
     },
     tenancy::check_name,
 };
@@ -319,34 +318,22 @@ pub struct Backup {
     pub orders: Orders<Order>,
 }
 
-const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", false, "Gives up the parked order; a backup that was begun is removed."),
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Gives it to another project; the plan that made it deletes it no more.",
-    },
-    system("begin-use", false, "Says that something is made from it, or on it."),
-    system("confirm", false, "Reports that the host has taken it."),
-    system("confirm-given-up", false, "Reports that nothing of it is left on the host."),
-    system("confirm-removal", false, "Reports that it is in the store no more."),
-    system("confirm-verified", false, "Reports that all of it was read."),
-    operator("create", true, "Backs a disk of ours up, also while its server runs."),
-    operator("delete", false, "Removes it for good."),
-    system("end-use", false, "Says that what needed it is through."),
-    system("find", true, "Says that it lies in a store, where another installation has made it."),
-    system("park", false, "Reports that an order keeps failing."),
-    operator("retry", false, "Goes on with the parked order."),
-    operator("verify", false, "Reads all of it, and compares it with its digests."),
+    Verb::operator("abandon", "Gives up the parked order; a backup that was begun is removed."),
+    Verb::admin("assign", "Gives it to another project; the plan that made it deletes it no more."),
+    Verb::system("begin-use", "Says that something is made from it, or on it."),
+    Verb::system("confirm", "Reports that the host has taken it."),
+    Verb::system("confirm-given-up", "Reports that nothing of it is left on the host."),
+    Verb::system("confirm-removal", "Reports that it is in the store no more."),
+    Verb::system("confirm-verified", "Reports that all of it was read."),
+    Verb::operator("create", "Backs a disk of ours up, also while its server runs.").creating(),
+    Verb::operator("delete", "Removes it for good."),
+    Verb::system("end-use", "Says that what needed it is through."),
+    Verb::system("find", "Says that it lies in a store, where another installation has made it.")
+        .creating(),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::operator("verify", "Reads all of it, and compares it with its digests."),
 ];
 
 impl Creation {
@@ -374,7 +361,7 @@ impl Backup {
         if !self.exists() {
             return Err(Refusal::new(&codes::NOT_FOUND, "there is no such backup"));
         }
-        let going = self.removed || self.order_is(&Order::Remove {});
+        let going = self.removed || self.orders.has_out(&Order::Remove {});
         match &self.made {
             Some(made) if !going && self.damaged.is_none() => Ok(made),
             _ => {
@@ -382,15 +369,6 @@ impl Backup {
                 Err(Refusal::new(&codes::WRONG_STATE, detail))
             }
         }
-    }
-
-    fn order_is(&self, order: &Order) -> bool {
-        self.orders.out.as_ref().is_some_and(|out| out.order == *order)
-    }
-
-    /// Whether the order that is out has this number and is this one.
-    fn is_out(&self, number: u64, order: &Order) -> bool {
-        self.orders.is_out(number) && self.order_is(order)
     }
 
     /// One that is there and that nothing is ordered of.
@@ -461,17 +439,21 @@ impl Decider for Backup {
                 self.ensure_whole()?;
                 vec![Event::UseBegun { by }]
             }
-            Command::Confirm { number, made } if self.is_out(number, &Order::Take {}) => {
+            Command::Confirm { number, made } if self.orders.is_out_as(number, &Order::Take {}) => {
                 vec![Event::Taken { number, at, made }]
             }
-            Command::ConfirmGivenUp { number } if self.is_out(number, &Order::GiveUp {}) => {
+            Command::ConfirmGivenUp { number }
+                if self.orders.is_out_as(number, &Order::GiveUp {}) =>
+            {
                 vec![Event::GivenUp { number }, Event::RemovalOrdered {}]
             }
-            Command::ConfirmRemoval { number } if self.is_out(number, &Order::Remove {}) => {
+            Command::ConfirmRemoval { number }
+                if self.orders.is_out_as(number, &Order::Remove {}) =>
+            {
                 vec![Event::Removed {}]
             }
             Command::ConfirmVerified { number, damaged }
-                if self.is_out(number, &Order::Verify {}) =>
+                if self.orders.is_out_as(number, &Order::Verify {}) =>
             {
                 vec![Event::Verified { number, at, damaged }]
             }
@@ -610,7 +592,8 @@ impl Decider for Backup {
     }
 
     fn on_host(&self) -> Option<OnHost> {
-        let on_host = self.order_is(&Order::Take {}) || self.order_is(&Order::GiveUp {});
+        let on_host =
+            self.orders.has_out(&Order::Take {}) || self.orders.has_out(&Order::GiveUp {});
         let source = self.source.as_ref().filter(|_| on_host)?;
         Some(OnHost { host: source.host.uuid(), server: source.server })
     }

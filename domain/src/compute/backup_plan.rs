@@ -32,7 +32,7 @@ pub use retention::Keep;
 pub use schedule::Times;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
     tenancy::check_name,
 };
 
@@ -277,25 +277,18 @@ pub struct BackupPlan {
     pub orders: Orders<Order>,
 }
 
-const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", false, "Gives up the run that is parked."),
-    operator("define", true, "Says which disks are backed up, when, and which backups stay."),
-    system("finish-run", "Reports what a run came to."),
-    system("park", "Reports that a run keeps failing."),
-    operator("pause", false, "Makes no backups until resume."),
-    operator("resume", false, "Makes backups again."),
-    operator("retire", false, "Makes no backups any more; those that were made stay."),
-    operator("retry", false, "Goes on with the run that is parked."),
-    operator("run", false, "Makes backups now, and deletes those that no rule keeps."),
-    system("run-due", "Makes backups if it is time."),
+    Verb::operator("abandon", "Gives up the run that is parked."),
+    Verb::operator("define", "Says which disks are backed up, when, and which backups stay.")
+        .creating(),
+    Verb::system("finish-run", "Reports what a run came to."),
+    Verb::system("park", "Reports that a run keeps failing."),
+    Verb::operator("pause", "Makes no backups until resume."),
+    Verb::operator("resume", "Makes backups again."),
+    Verb::operator("retire", "Makes no backups any more; those that were made stay."),
+    Verb::operator("retry", "Goes on with the run that is parked."),
+    Verb::operator("run", "Makes backups now, and deletes those that no rule keeps."),
+    Verb::system("run-due", "Makes backups if it is time."),
 ];
 
 impl BackupPlan {

@@ -29,8 +29,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
     },
     tenancy::check_name,
 };
@@ -234,23 +233,16 @@ pub struct BackupSet {
     pub orders: Orders<Order>,
 }
 
-const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", false, "Gives up the parked order; what was begun is removed."),
-    system("confirm", "Reports that the host has taken it."),
-    system("confirm-given-up", "Reports that nothing of it is left on the host."),
-    system("confirm-removal", "Reports that it is in the store no more."),
-    operator("create", true, "Backs all disks of a server up as they are at one moment."),
-    operator("delete", false, "Deletes its backups for good."),
-    system("park", "Reports that an order keeps failing."),
-    operator("retry", false, "Goes on with the parked order."),
+    Verb::operator("abandon", "Gives up the parked order; what was begun is removed."),
+    Verb::system("confirm", "Reports that the host has taken it."),
+    Verb::system("confirm-given-up", "Reports that nothing of it is left on the host."),
+    Verb::system("confirm-removal", "Reports that it is in the store no more."),
+    Verb::operator("create", "Backs all disks of a server up as they are at one moment.")
+        .creating(),
+    Verb::operator("delete", "Deletes its backups for good."),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("retry", "Goes on with the parked order."),
 ];
 
 impl BackupSet {
@@ -277,15 +269,6 @@ impl BackupSet {
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
         }
         Ok(self.members())
-    }
-
-    fn order_is(&self, order: &Order) -> bool {
-        self.orders.out.as_ref().is_some_and(|out| out.order == *order)
-    }
-
-    /// Whether the order that is out has this number and is this one.
-    fn is_out(&self, number: u64, order: &Order) -> bool {
-        self.orders.is_out(number) && self.order_is(order)
     }
 
     fn abandon(&self, host_lost: bool) -> Result<Vec<Event>, Refusal> {
@@ -380,13 +363,19 @@ impl Decider for BackupSet {
         let at = stamp.now;
         Ok(match command {
             Command::Abandon { host_lost } => self.abandon(host_lost)?,
-            Command::Confirm { number, taken } if self.is_out(number, &Order::Take {}) => {
+            Command::Confirm { number, taken }
+                if self.orders.is_out_as(number, &Order::Take {}) =>
+            {
                 self.confirm(number, at, taken)?
             }
-            Command::ConfirmGivenUp { number } if self.is_out(number, &Order::GiveUp {}) => {
+            Command::ConfirmGivenUp { number }
+                if self.orders.is_out_as(number, &Order::GiveUp {}) =>
+            {
                 vec![Event::GivenUp { number }, Event::RemovalOrdered {}]
             }
-            Command::ConfirmRemoval { number } if self.is_out(number, &Order::Remove {}) => {
+            Command::ConfirmRemoval { number }
+                if self.orders.is_out_as(number, &Order::Remove {}) =>
+            {
                 vec![Event::Removed { number }]
             }
             Command::Create(_) if self.exists() => {
@@ -484,7 +473,8 @@ impl Decider for BackupSet {
     }
 
     fn on_host(&self) -> Option<OnHost> {
-        let on_host = self.order_is(&Order::Take {}) || self.order_is(&Order::GiveUp {});
+        let on_host =
+            self.orders.has_out(&Order::Take {}) || self.orders.has_out(&Order::GiveUp {});
         let source = self.source.as_ref().filter(|_| on_host)?;
         Some(OnHost { host: source.host.uuid(), server: Some(self.server) })
     }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
     tenancy::check_name,
 };
 
@@ -344,28 +344,20 @@ pub struct BackupStore {
     pub orders: Orders<Order>,
 }
 
-const fn person(role: Role, name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(role), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    person(Role::Admin, "abandon", false, "Gives up the parked order."),
-    person(Role::Operator, "collect", false, "Removes the chunks that no backup needs any more."),
-    system("confirm", "Reports that it can be used."),
-    system("confirm-collection", "Reports what a collection came to."),
-    system("confirm-import", "Reports what an import came to."),
-    person(Role::Admin, "create", true, "Says where backups lie, and who may use that place."),
-    person(Role::Admin, "import", false, "Finds backups that another installation has left there."),
-    system("park", "Reports that an order keeps failing."),
-    system("refuse", "Reports that it cannot be used."),
-    person(Role::Admin, "retire", false, "Makes no backups there any more; there are none left."),
-    person(Role::Admin, "retry", false, "Goes on with the parked order."),
-    person(Role::Admin, "update-credential", false, "Uses another access key, once it works."),
-    person(Role::Operator, "verify", false, "Finds out whether it can be used."),
+    Verb::admin("abandon", "Gives up the parked order."),
+    Verb::operator("collect", "Removes the chunks that no backup needs any more."),
+    Verb::system("confirm", "Reports that it can be used."),
+    Verb::system("confirm-collection", "Reports what a collection came to."),
+    Verb::system("confirm-import", "Reports what an import came to."),
+    Verb::admin("create", "Says where backups lie, and who may use that place.").creating(),
+    Verb::admin("import", "Finds backups that another installation has left there."),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::system("refuse", "Reports that it cannot be used."),
+    Verb::admin("retire", "Makes no backups there any more; there are none left."),
+    Verb::admin("retry", "Goes on with the parked order."),
+    Verb::admin("update-credential", "Uses another access key, once it works."),
+    Verb::operator("verify", "Finds out whether it can be used."),
 ];
 
 impl BackupStore {

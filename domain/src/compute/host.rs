@@ -36,8 +36,8 @@ use super::{
 };
 use crate::{
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes, fields,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
+        fields,
     },
     network::carrier::{self, CARRIERS_MAX},
     tenancy::check_name,
@@ -423,40 +423,38 @@ pub enum Order {
     },
 }
 
-const fn admin(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates: false, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    admin(
+    Verb::admin(
         "abandon",
         "Gives up the parked order: what is left of a server is a person's to remove.",
     ),
-    admin("adopt", "Has a machine that is there as a server of ours, as it is, without a restart."),
-    system("clear", "Has nothing left here of a server that is elsewhere."),
-    admin("configure", "Says what is wanted of it: tags, over-commit, what it keeps for itself."),
-    system("confirm-clearing", "Reports that nothing of a server is left here."),
-    admin("disable", "Gives it no new servers; those it has stay. Ends a drain."),
-    admin("drain", "Gives it no new servers, and lets those it has go elsewhere."),
-    admin("enable", "Gives it servers again. Ends a drain."),
-    Verb { creates: true, ..admin("enrol", "Makes a host known, before its agent joins.") },
-    admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
-    system("fence", "Takes it to be dead: its agent's epoch is over."),
-    system("join", "An agent begins to work for it; the one before is fenced off."),
-    admin("leave-maintenance", "Says that it is not being worked on any more."),
-    system("mark-reachable", "Reports that its agent is heard again."),
-    system("mark-unreachable", "Reports that its agent has not been heard for a while."),
-    system("park", "Reports that an order keeps failing."),
-    system("release", "Gives back what a server took."),
-    system("reserve", "Takes what a server was placed on."),
-    system("resize", "Takes something else for a server that is here."),
-    admin("retire", "Takes it out of the estate; it must have no server."),
-    admin("retry", "Goes on with the parked order."),
-    system("sight", "Reports what its agent sees of it."),
+    Verb::admin(
+        "adopt",
+        "Has a machine that is there as a server of ours, as it is, without a restart.",
+    ),
+    Verb::system("clear", "Has nothing left here of a server that is elsewhere."),
+    Verb::admin(
+        "configure",
+        "Says what is wanted of it: tags, over-commit, what it keeps for itself.",
+    ),
+    Verb::system("confirm-clearing", "Reports that nothing of a server is left here."),
+    Verb::admin("disable", "Gives it no new servers; those it has stay. Ends a drain."),
+    Verb::admin("drain", "Gives it no new servers, and lets those it has go elsewhere."),
+    Verb::admin("enable", "Gives it servers again. Ends a drain."),
+    Verb::admin("enrol", "Makes a host known, before its agent joins.").creating(),
+    Verb::admin("enter-maintenance", "Says that it is being worked on: it gets no servers."),
+    Verb::system("fence", "Takes it to be dead: its agent's epoch is over."),
+    Verb::system("join", "An agent begins to work for it; the one before is fenced off."),
+    Verb::admin("leave-maintenance", "Says that it is not being worked on any more."),
+    Verb::system("mark-reachable", "Reports that its agent is heard again."),
+    Verb::system("mark-unreachable", "Reports that its agent has not been heard for a while."),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::system("release", "Gives back what a server took."),
+    Verb::system("reserve", "Takes what a server was placed on."),
+    Verb::system("resize", "Takes something else for a server that is here."),
+    Verb::admin("retire", "Takes it out of the estate; it must have no server."),
+    Verb::admin("retry", "Goes on with the parked order."),
+    Verb::system("sight", "Reports what its agent sees of it."),
 ];
 
 impl Host {

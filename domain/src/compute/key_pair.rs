@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
     tenancy::check_name,
 };
@@ -71,18 +71,8 @@ pub struct KeyPair {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Operator),
-        creates: true,
-        summary: "Makes a public key known, for logging in to new servers.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Puts it on no more servers; those that have it keep it.",
-    },
+    Verb::operator("define", "Makes a public key known, for logging in to new servers.").creating(),
+    Verb::operator("retire", "Puts it on no more servers; those that have it keep it."),
 ];
 
 impl Decider for KeyPair {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     finops::amount::Amount,
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -85,12 +85,8 @@ pub struct Shape {
     pub equipment: Equipment,
 }
 
-static VERBS: &[Verb] = &[Verb {
-    name: "define",
-    caller: Caller::Person(Role::Admin),
-    creates: true,
-    summary: "Says what a server of this shape has, from now on.",
-}];
+static VERBS: &[Verb] =
+    &[Verb::admin("define", "Says what a server of this shape has, from now on.").creating()];
 
 impl Decider for Shape {
     const KIND: &'static str = "shape";

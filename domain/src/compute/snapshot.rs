@@ -23,8 +23,7 @@ use uuid::Uuid;
 use super::{disk::Disk, placement::HostId, server::home::PROVIDER};
 use crate::{
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
     },
     tenancy::check_name,
 };
@@ -203,25 +202,18 @@ pub struct Snapshot {
     pub orders: Orders<Order>,
 }
 
-const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", false, "Gives up the parked order; what was begun is taken back."),
-    system("assign-with-disk", "Says that its disk was given to a project, and it with it."),
-    system("confirm", "Reports that an order was carried out."),
-    system("confirm-removal", "Reports that nothing of it is left."),
-    operator("create", true, "Takes a snapshot of a disk of ours, also while its server runs."),
-    operator("delete", false, "Removes it for good, also while the disk's server runs."),
-    system("go-with-disk", "Says that its disk was removed, and it with it."),
-    system("park", "Reports that an order keeps failing."),
-    operator("retry", false, "Goes on with the parked order."),
-    operator("roll-back", false, "Makes the disk what it was; its server is stopped."),
+    Verb::operator("abandon", "Gives up the parked order; what was begun is taken back."),
+    Verb::system("assign-with-disk", "Says that its disk was given to a project, and it with it."),
+    Verb::system("confirm", "Reports that an order was carried out."),
+    Verb::system("confirm-removal", "Reports that nothing of it is left."),
+    Verb::operator("create", "Takes a snapshot of a disk of ours, also while its server runs.")
+        .creating(),
+    Verb::operator("delete", "Removes it for good, also while the disk's server runs."),
+    Verb::system("go-with-disk", "Says that its disk was removed, and it with it."),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::operator("roll-back", "Makes the disk what it was; its server is stopped."),
 ];
 
 fn looked(found: Option<Place>) -> Result<Place, Refusal> {
@@ -248,11 +240,6 @@ impl Snapshot {
             return Err(Refusal::wrong_state(verb, Decider::status(self)));
         }
         Ok(())
-    }
-
-    fn is_out(&self, number: u64, removes: bool) -> bool {
-        let out = self.orders.out.as_ref().filter(|out| out.number == number);
-        out.is_some_and(|out| (out.order == Order::Remove {}) == removes)
     }
 
     fn tell(&self, verb: &'static str) -> Vec<Companion> {
@@ -309,11 +296,15 @@ impl Decider for Snapshot {
                 let changes = place.is_some_and(|place| place.project != project);
                 if changes { vec![Event::Assigned { project }] } else { vec![] }
             }
-            Command::Confirm { number } if self.is_out(number, false) => {
+            Command::Confirm { number }
+                if self.orders.is_out(number) && !self.orders.has_out(&Order::Remove {}) =>
+            {
                 let back = self.orders.out.as_ref().is_some_and(|out| out.order != Order::Take {});
                 vec![if back { Event::RolledBack { number } } else { Event::Taken { number } }]
             }
-            Command::ConfirmRemoval { number } if self.is_out(number, true) => {
+            Command::ConfirmRemoval { number }
+                if self.orders.is_out_as(number, &Order::Remove {}) =>
+            {
                 vec![Event::Removed {}]
             }
             // A report about an order that is settled already says nothing new.

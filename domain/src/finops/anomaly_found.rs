@@ -22,9 +22,7 @@ use super::{
     anomaly::{Period, Range},
 };
 use crate::{
-    kernel::{
-        Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, canonical_bytes, codes,
-    },
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, canonical_bytes, codes},
     observation::NoOrder,
 };
 
@@ -182,36 +180,18 @@ pub struct Anomaly {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "acknowledge",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Says that somebody looks into it.",
-    },
-    Verb {
-        name: "clear",
-        caller: Caller::System,
-        creates: false,
-        summary: "Ends what is not so any more; sent by the server after it has looked at the bills.",
-    },
-    Verb {
-        name: "explain",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Says why it is so.",
-    },
-    Verb {
-        name: "ignore",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Says that it does not matter.",
-    },
-    Verb {
-        name: "report",
-        caller: Caller::System,
-        creates: true,
-        summary: "Tells what was found; sent by the server after it has looked at the bills.",
-    },
+    Verb::operator("acknowledge", "Says that somebody looks into it."),
+    Verb::system(
+        "clear",
+        "Ends what is not so any more; sent by the server after it has looked at the bills.",
+    ),
+    Verb::operator("explain", "Says why it is so."),
+    Verb::operator("ignore", "Says that it does not matter."),
+    Verb::system(
+        "report",
+        "Tells what was found; sent by the server after it has looked at the bills.",
+    )
+    .creating(),
 ];
 
 fn check_text(field: &str, text: &str, least: usize) -> Result<(), Refusal> {

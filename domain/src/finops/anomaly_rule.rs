@@ -20,7 +20,7 @@ use super::{
     scope::{LineCondition, check_basis, check_conditions, check_groups},
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -148,24 +148,9 @@ pub struct AnomalyRule {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Says what is watched, and what it is measured against.",
-    },
-    Verb {
-        name: "disable",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Ends the watch; what was found stays.",
-    },
-    Verb {
-        name: "enable",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Watches again.",
-    },
+    Verb::admin("define", "Says what is watched, and what it is measured against.").creating(),
+    Verb::admin("disable", "Ends the watch; what was found stays."),
+    Verb::admin("enable", "Watches again."),
 ];
 
 impl Decider for AnomalyRule {

@@ -22,7 +22,7 @@ use super::{
     line::Line,
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -324,24 +324,14 @@ pub struct Bill {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "close",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets the month's lines stand, compared with the invoice's total.",
-    },
-    Verb {
-        name: "import",
-        caller: Caller::System,
-        creates: true,
-        summary: "Takes lines in; sent by the server for each part of an imported file.",
-    },
-    Verb {
-        name: "state-invoices",
-        caller: Caller::System,
-        creates: true,
-        summary: "Takes down what invoices come to; sent by the server for a file of them.",
-    },
+    Verb::admin("close", "Lets the month's lines stand, compared with the invoice's total."),
+    Verb::system("import", "Takes lines in; sent by the server for each part of an imported file.")
+        .creating(),
+    Verb::system(
+        "state-invoices",
+        "Takes down what invoices come to; sent by the server for a file of them.",
+    )
+    .creating(),
 ];
 
 impl Bill {

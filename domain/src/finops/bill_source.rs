@@ -24,8 +24,7 @@ use uuid::Uuid;
 
 use super::{amount::BillingMonth, report::Schedule};
 use crate::kernel::{
-    Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, canonical_bytes,
-    codes, sha256,
+    Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, canonical_bytes, codes, sha256,
 };
 
 /// Longest prefix, in bytes: the longest key that S3 has.
@@ -413,24 +412,17 @@ pub struct BillSource {
     pub orders: Orders<Order>,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    admin("define", true, "Says where bills lie, who may read them, and when they are pulled."),
-    system("fail-pull", "Reports that the store does not let us, or has no such bucket."),
-    system("finish-pull", "Reports what a pull came to."),
-    system("park", "Reports that the store could not be reached for too long."),
-    admin("pause", false, "Pulls no more until resume."),
-    admin("pull", false, "Takes in what is new or has changed, now."),
-    admin("resume", false, "Pulls again."),
-    admin("retire", false, "Pulls no more; what was taken in stays."),
-    system("take", "Reports a delivery that was taken in."),
+    Verb::admin("define", "Says where bills lie, who may read them, and when they are pulled.")
+        .creating(),
+    Verb::system("fail-pull", "Reports that the store does not let us, or has no such bucket."),
+    Verb::system("finish-pull", "Reports what a pull came to."),
+    Verb::system("park", "Reports that the store could not be reached for too long."),
+    Verb::admin("pause", "Pulls no more until resume."),
+    Verb::admin("pull", "Takes in what is new or has changed, now."),
+    Verb::admin("resume", "Pulls again."),
+    Verb::admin("retire", "Pulls no more; what was taken in stays."),
+    Verb::system("take", "Reports a delivery that was taken in."),
 ];
 
 impl BillSource {

@@ -26,7 +26,7 @@ use super::{
     shown::percent,
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -323,30 +323,13 @@ pub struct Budget {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Says what may be spent, and when somebody is told.",
-    },
-    Verb {
-        name: "disable",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Tells nobody any more; what was told stays.",
-    },
-    Verb {
-        name: "enable",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Goes on.",
-    },
-    Verb {
-        name: "evaluate",
-        caller: Caller::System,
-        creates: false,
-        summary: "Holds what was spent against the budget; sent by the server after it has looked at the bills.",
-    },
+    Verb::admin("define", "Says what may be spent, and when somebody is told.").creating(),
+    Verb::admin("disable", "Tells nobody any more; what was told stays."),
+    Verb::admin("enable", "Goes on."),
+    Verb::system(
+        "evaluate",
+        "Holds what was spent against the budget; sent by the server after it has looked at the bills.",
+    ),
 ];
 
 impl Budget {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -78,12 +78,11 @@ pub struct Cluster {
     pub otherwise: Option<Uuid>,
 }
 
-static VERBS: &[Verb] = &[Verb {
-    name: "define",
-    caller: Caller::Person(Role::Admin),
-    creates: true,
-    summary: "Says whose the containers of a cluster are, by namespace and labels.",
-}];
+static VERBS: &[Verb] = &[Verb::admin(
+    "define",
+    "Says whose the containers of a cluster are, by namespace and labels.",
+)
+.creating()];
 
 impl Cluster {
     /// Whose something of a namespace with these labels is.

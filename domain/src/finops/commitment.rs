@@ -28,7 +28,7 @@ use super::{
     rate::midnight,
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -229,15 +229,11 @@ pub struct Recognised {
     pub adjustment: bool,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    admin("cancel", false, "Ends it early, with what comes back."),
-    admin("define", true, "Says what was paid in advance, and for which term."),
-    admin("retire", false, "Counts it no more."),
-    admin("upgrade", false, "Spreads what is left and what is paid on top over a new term."),
+    Verb::admin("cancel", "Ends it early, with what comes back."),
+    Verb::admin("define", "Says what was paid in advance, and for which term.").creating(),
+    Verb::admin("retire", "Counts it no more."),
+    Verb::admin("upgrade", "Spreads what is left and what is paid on top over a new term."),
 ];
 
 fn no(detail: impl Into<String>) -> Refusal {

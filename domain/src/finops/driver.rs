@@ -23,7 +23,7 @@ use super::{
     forecast::{Calendar, Step},
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -324,18 +324,9 @@ pub struct Driver {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Says what the driver is, past and future, as its next revision.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets no forecast use the driver any more.",
-    },
+    Verb::admin("define", "Says what the driver is, past and future, as its next revision.")
+        .creating(),
+    Verb::admin("retire", "Lets no forecast use the driver any more."),
 ];
 
 impl Decider for Driver {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{amount::Currency, factor::Factor};
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     log::Position,
     observation::NoOrder,
 };
@@ -101,18 +101,12 @@ pub struct ExchangeRate {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Says what one currency is worth in another from a day on, or corrects it.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Says it no more; bills that are closed keep it.",
-    },
+    Verb::admin(
+        "define",
+        "Says what one currency is worth in another from a day on, or corrects it.",
+    )
+    .creating(),
+    Verb::admin("retire", "Says it no more; bills that are closed keep it."),
 ];
 
 impl Decider for ExchangeRate {

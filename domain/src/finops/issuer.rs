@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::amount::{Amount, BillingMonth, Currency};
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -141,12 +141,11 @@ pub struct Issuer {
     pub periods: BTreeMap<BillingMonth, Period>,
 }
 
-static VERBS: &[Verb] = &[Verb {
-    name: "state",
-    caller: Caller::System,
-    creates: true,
-    summary: "Takes down commitments and periods; sent by the server for a file of them.",
-}];
+static VERBS: &[Verb] = &[Verb::system(
+    "state",
+    "Takes down commitments and periods; sent by the server for a file of them.",
+)
+.creating()];
 
 impl Issuer {
     /// The stream of the issuer of this name.

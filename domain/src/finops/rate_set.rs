@@ -27,7 +27,7 @@ use super::{
     ratio::{Ratio, whole},
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -374,20 +374,12 @@ pub struct RateSet {
     pub retired: Option<DateTime<Utc>>,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    admin("define", true, "Begins a set of rates, and says for whom it is."),
-    admin("end-rate", false, "Ends a rate, now or later."),
-    admin("remove-rate", false, "Takes away a rate that has not begun."),
-    admin("retire", false, "Ends all its rates now."),
-    admin(
-        "set-rate",
-        false,
-        "Adds a rate from now on or later, or changes one that has not begun.",
-    ),
+    Verb::admin("define", "Begins a set of rates, and says for whom it is.").creating(),
+    Verb::admin("end-rate", "Ends a rate, now or later."),
+    Verb::admin("remove-rate", "Takes away a rate that has not begun."),
+    Verb::admin("retire", "Ends all its rates now."),
+    Verb::admin("set-rate", "Adds a rate from now on or later, or changes one that has not begun."),
 ];
 
 fn no(detail: impl Into<String>) -> Refusal {

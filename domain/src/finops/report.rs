@@ -20,7 +20,7 @@ use super::{
     scope::{LineCondition, check_basis, check_conditions, check_groups},
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -366,24 +366,13 @@ impl Report {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Operator),
-        creates: true,
-        summary: "Keeps a question of costs, and when it is asked by itself.",
-    },
-    Verb {
-        name: "record",
-        caller: Caller::System,
-        creates: false,
-        summary: "Says what a run gave; sent by the server after it has kept the answer.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Asks it no more; what was answered stays.",
-    },
+    Verb::operator("define", "Keeps a question of costs, and when it is asked by itself.")
+        .creating(),
+    Verb::system(
+        "record",
+        "Says what a run gave; sent by the server after it has kept the answer.",
+    ),
+    Verb::operator("retire", "Asks it no more; what was answered stays."),
 ];
 
 impl Decider for Report {

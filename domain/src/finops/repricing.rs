@@ -29,7 +29,7 @@ use super::{
     rules::Condition,
 };
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     log::Position,
     observation::NoOrder,
 };
@@ -202,18 +202,8 @@ pub struct Repricing {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Puts a factor on costs, or a discount, from a day on.",
-    },
-    Verb {
-        name: "end",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Ends it, today or later; what it has priced stays.",
-    },
+    Verb::admin("define", "Puts a factor on costs, or a discount, from a day on.").creating(),
+    Verb::admin("end", "Ends it, today or later; what it has priced stays."),
 ];
 
 impl Repricing {

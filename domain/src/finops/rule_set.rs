@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::Rules;
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -68,18 +68,8 @@ pub struct RuleSet {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Writes a draft of the rules.",
-    },
-    Verb {
-        name: "publish",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets the draft count, as the next revision.",
-    },
+    Verb::admin("define", "Writes a draft of the rules.").creating(),
+    Verb::admin("publish", "Lets the draft count, as the next revision."),
 ];
 
 impl Decider for RuleSet {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
     tenancy::check_tags,
 };
@@ -101,18 +101,12 @@ pub struct Tagging {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Says who pays for a billed resource, and which tags it has, from and to.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Says it no more.",
-    },
+    Verb::admin(
+        "define",
+        "Says who pays for a billed resource, and which tags it has, from and to.",
+    )
+    .creating(),
+    Verb::admin("retire", "Says it no more."),
 ];
 
 impl Decider for Tagging {

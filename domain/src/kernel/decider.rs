@@ -42,6 +42,33 @@ pub struct Verb {
     pub summary: &'static str,
 }
 
+impl Verb {
+    /// For administrators.
+    pub const fn admin(name: &'static str, summary: &'static str) -> Self {
+        Self::of(Caller::Person(Role::Admin), name, summary)
+    }
+
+    /// For operators, and so for administrators.
+    pub const fn operator(name: &'static str, summary: &'static str) -> Self {
+        Self::of(Caller::Person(Role::Operator), name, summary)
+    }
+
+    /// For Skyledger alone.
+    pub const fn system(name: &'static str, summary: &'static str) -> Self {
+        Self::of(Caller::System, name, summary)
+    }
+
+    const fn of(caller: Caller, name: &'static str, summary: &'static str) -> Self {
+        Self { name, caller, creates: false, summary }
+    }
+
+    /// One that begins a stream.
+    #[must_use]
+    pub const fn creating(self) -> Self {
+        Self { creates: true, ..self }
+    }
+}
+
 /// A command to another stream that belongs to these facts: decided on what is there, and recorded
 /// by the same append or not at all.
 #[derive(Clone, Debug, PartialEq)]

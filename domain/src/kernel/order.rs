@@ -126,3 +126,15 @@ impl<O> Orders<O> {
         }
     }
 }
+
+impl<O: PartialEq> Orders<O> {
+    /// Whether this is the order that is out.
+    pub fn has_out(&self, order: &O) -> bool {
+        self.out.as_ref().is_some_and(|out| out.order == *order)
+    }
+
+    /// Whether this report is about the order that is out, and that is this one.
+    pub fn is_out_as(&self, number: u64, order: &O) -> bool {
+        self.is_out(number) && self.has_out(order)
+    }
+}

@@ -27,7 +27,7 @@ use super::{
     segment::Segment,
 };
 use crate::{
-    kernel::{Caller, Companion, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Companion, Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::{Evidence, NoOrder, Noticed, Observation, Origin, Resource},
     tenancy::check_name,
 };
@@ -327,30 +327,18 @@ pub struct Network {
     pub own: Option<Own>,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
-const fn operator(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates: false, summary }
-}
-
-const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    admin("assign", false, "Gives it to another project."),
-    admin("change", false, "Changes a network of our own."),
-    admin("define", true, "Begins a network on a segment of our own."),
-    system("give", false, "Gives addresses to a holder."),
-    system("observe", true, "Reports what was seen in the cloud."),
-    system("release", false, "Takes a holder's addresses back."),
-    system("replace", false, "Gives a holder what was given to another one for it."),
-    operator("reserve", "Keeps addresses for those who ask for them by name."),
-    admin("retire", false, "Gives up a network of our own, when no address is taken."),
-    operator("unreserve", "Gives reserved addresses to anybody again."),
-    system("vanish", false, "Reports that it is not in the cloud any more."),
+    Verb::admin("assign", "Gives it to another project."),
+    Verb::admin("change", "Changes a network of our own."),
+    Verb::admin("define", "Begins a network on a segment of our own.").creating(),
+    Verb::system("give", "Gives addresses to a holder."),
+    Verb::system("observe", "Reports what was seen in the cloud.").creating(),
+    Verb::system("release", "Takes a holder's addresses back."),
+    Verb::system("replace", "Gives a holder what was given to another one for it."),
+    Verb::operator("reserve", "Keeps addresses for those who ask for them by name."),
+    Verb::admin("retire", "Gives up a network of our own, when no address is taken."),
+    Verb::operator("unreserve", "Gives reserved addresses to anybody again."),
+    Verb::system("vanish", "Reports that it is not in the cloud any more."),
 ];
 
 fn no(detail: impl Into<String>) -> Refusal {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
     tenancy::check_name,
 };
@@ -172,20 +172,12 @@ pub struct Segment {
     pub retired: bool,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    system("attach", "Writes in a network that uses it."),
-    admin("change", false, "Changes its name, its MTU, or how hosts carry it."),
-    admin("define", true, "Begins a layer-2 network on hosts of our own."),
-    system("detach", "Strikes out a network that does not use it any more."),
-    admin("retire", false, "Gives it up, when no network uses it."),
+    Verb::system("attach", "Writes in a network that uses it."),
+    Verb::admin("change", "Changes its name, its MTU, or how hosts carry it."),
+    Verb::admin("define", "Begins a layer-2 network on hosts of our own.").creating(),
+    Verb::system("detach", "Strikes out a network that does not use it any more."),
+    Verb::admin("retire", "Gives it up, when no network uses it."),
 ];
 
 fn no(detail: String) -> Refusal {

@@ -18,9 +18,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::check_name;
-use crate::kernel::{
-    Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes,
-};
+use crate::kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes};
 
 /// What one kind in one region came to in one sync run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -294,33 +292,21 @@ pub struct CloudAccount {
     pub orders: Orders<Order>,
 }
 
-const fn admin(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
-const fn operator(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates: false, summary }
-}
-
-const fn system(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates: false, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", "Gives up the parked order."),
-    admin("configure", false, "Sets what the provider lets one set of an account."),
-    system("confirm-identity", "Reports who the credential belongs to."),
-    admin("connect", true, "Begins to use an account of a provider."),
-    system("finish-sync", "Reports what a sync run found."),
-    system("park", "Reports that an order keeps failing."),
-    admin("pause", false, "Leaves the account alone until resume."),
-    system("refuse-credential", "Reports that the provider refused the credential."),
-    admin("rename", false, "Calls the account something else."),
-    admin("resume", false, "Uses a paused account again."),
-    operator("retry", "Goes on with the parked order."),
-    operator("sync", "Looks at everything in the cloud, or at some regions and kinds."),
-    admin("update-credential", false, "Uses another credential of the same account."),
-    operator("verify", "Asks the provider who the credential belongs to."),
+    Verb::operator("abandon", "Gives up the parked order."),
+    Verb::admin("configure", "Sets what the provider lets one set of an account."),
+    Verb::system("confirm-identity", "Reports who the credential belongs to."),
+    Verb::admin("connect", "Begins to use an account of a provider.").creating(),
+    Verb::system("finish-sync", "Reports what a sync run found."),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::admin("pause", "Leaves the account alone until resume."),
+    Verb::system("refuse-credential", "Reports that the provider refused the credential."),
+    Verb::admin("rename", "Calls the account something else."),
+    Verb::admin("resume", "Uses a paused account again."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::operator("sync", "Looks at everything in the cloud, or at some regions and kinds."),
+    Verb::admin("update-credential", "Uses another credential of the same account."),
+    Verb::operator("verify", "Asks the provider who the credential belongs to."),
 ];
 
 impl CloudAccount {

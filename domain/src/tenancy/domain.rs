@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check_name;
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -63,30 +63,10 @@ pub struct Domain {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "archive",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets nothing new into the domain.",
-    },
-    Verb {
-        name: "create",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Begins a domain.",
-    },
-    Verb {
-        name: "rename",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Calls the domain something else.",
-    },
-    Verb {
-        name: "restore",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Takes an archived domain back.",
-    },
+    Verb::admin("archive", "Lets nothing new into the domain."),
+    Verb::admin("create", "Begins a domain.").creating(),
+    Verb::admin("rename", "Calls the domain something else."),
+    Verb::admin("restore", "Takes an archived domain back."),
 ];
 
 impl Decider for Domain {

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{check_name, project::Project};
 use crate::{
     finops::rules::{Condition, Match},
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -204,21 +204,17 @@ pub struct Organisation {
     pub archived: bool,
 }
 
-const fn verb(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Admin), creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    verb("add-node", false, "Adds a place to the tree."),
-    verb("archive", false, "Counts the organisation no more."),
-    verb("bind", false, "Hangs projects at a node by hand."),
-    verb("define", true, "Begins an organisation, or names it and its levels anew."),
-    verb("move-node", false, "Hangs a node, with all that hangs in it, elsewhere."),
-    verb("remove-node", false, "Takes away a node that nothing hangs in."),
-    verb("rename-node", false, "Calls a node something else."),
-    verb("restore", false, "Counts an archived organisation again."),
-    verb("set-rules", false, "Hangs projects by these rules, in place of those there are."),
-    verb("unbind", false, "Leaves projects to the rules again."),
+    Verb::admin("add-node", "Adds a place to the tree."),
+    Verb::admin("archive", "Counts the organisation no more."),
+    Verb::admin("bind", "Hangs projects at a node by hand."),
+    Verb::admin("define", "Begins an organisation, or names it and its levels anew.").creating(),
+    Verb::admin("move-node", "Hangs a node, with all that hangs in it, elsewhere."),
+    Verb::admin("remove-node", "Takes away a node that nothing hangs in."),
+    Verb::admin("rename-node", "Calls a node something else."),
+    Verb::admin("restore", "Counts an archived organisation again."),
+    Verb::admin("set-rules", "Hangs projects by these rules, in place of those there are."),
+    Verb::admin("unbind", "Leaves projects to the rules again."),
 ];
 
 fn invalid(detail: impl Into<String>) -> Refusal {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{check_name, check_tags};
 use crate::{
-    kernel::{Caller, Decider, Facets, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Outstanding, Refusal, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -93,42 +93,12 @@ pub struct Project {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "archive",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Lets nothing new into the project.",
-    },
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Puts the project into a domain, or into none.",
-    },
-    Verb {
-        name: "create",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Begins a project.",
-    },
-    Verb {
-        name: "rename",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Calls the project something else.",
-    },
-    Verb {
-        name: "restore",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Takes an archived project back.",
-    },
-    Verb {
-        name: "tag",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Sets or removes tags of the project.",
-    },
+    Verb::admin("archive", "Lets nothing new into the project."),
+    Verb::admin("assign", "Puts the project into a domain, or into none."),
+    Verb::admin("create", "Begins a project.").creating(),
+    Verb::admin("rename", "Calls the project something else."),
+    Verb::admin("restore", "Takes an archived project back."),
+    Verb::admin("tag", "Sets or removes tags of the project."),
 ];
 
 impl Decider for Project {

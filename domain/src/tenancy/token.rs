@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check_name;
 use crate::{
-    kernel::{
-        Caller, Decider, Facets, Outstanding, Principal, Reach, Refusal, Role, Stamp, Verb, codes,
-    },
+    kernel::{Decider, Facets, Outstanding, Principal, Reach, Refusal, Role, Stamp, Verb, codes},
     observation::NoOrder,
 };
 
@@ -97,18 +95,8 @@ impl Token {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "issue",
-        caller: Caller::Person(Role::Admin),
-        creates: true,
-        summary: "Gives access; the answer holds the secret, once.",
-    },
-    Verb {
-        name: "revoke",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Ends access at once.",
-    },
+    Verb::admin("issue", "Gives access; the answer holds the secret, once.").creating(),
+    Verb::admin("revoke", "Ends access at once."),
 ];
 
 impl Decider for Token {
