@@ -1,6 +1,10 @@
-//! `skyledger console`: a server's serial line in this terminal, or its screen for a viewer.
+//! `skyledger console`: a server's serial line in this terminal, its screen for a viewer, or either in a
+//! browser.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    process::{Command as Process, Stdio},
+};
 
 use adapters_console::{
     client::{Client, Command},
@@ -17,6 +21,10 @@ use crate::connection::Connection;
 pub(super) async fn run(options: &Console, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
     let id = resolve(&client, "server", "servers", &options.of, None).await?;
+    if options.open {
+        let console = if options.vnc { "vnc" } else { "serial" };
+        return in_browser(&client, &id, console, &options.of).await;
+    }
     if options.vnc {
         return screens(&client, &id, options.listen).await;
     }
@@ -53,7 +61,24 @@ fn told(why: Option<&str>) {
     }
 }
 
-async fn open(client: &Client, id: &str, console: &str) -> Result<Socket, Failure> {
+/// Says where the page is, with a ticket behind `#`, which browsers send to nobody, and has a browser go
+/// there.
+async fn in_browser(client: &Client, id: &str, console: &str, name: &str) -> Result<Exit, Failure> {
+    let ticket = ticket(client, id, console).await?;
+    let what = [("server", id), ("console", console), ("name", name), ("ticket", &ticket)];
+    let address = client.page_of_consoles(&what);
+    println!("{address}");
+    let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let mut browser = Process::new(opener);
+    browser.arg(&address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match browser.status() {
+        Ok(status) if status.success() => eprintln!("opened in a browser"),
+        _ => eprintln!("open it in a browser within a minute; it is good for one use"),
+    }
+    Ok(Exit::Ok)
+}
+
+async fn ticket(client: &Client, id: &str, console: &str) -> Result<String, Failure> {
     let command = Command {
         plural: "servers".to_owned(),
         id: Some(id.to_owned()),
@@ -64,6 +89,11 @@ async fn open(client: &Client, id: &str, console: &str) -> Result<Socket, Failur
     let answer = client.submit(&command).await?;
     let ticket = answer.body["secret"].as_str();
     let ticket = ticket.ok_or_else(|| Failure::new(Exit::Fault, "no ticket came"))?;
+    Ok(ticket.to_owned())
+}
+
+async fn open(client: &Client, id: &str, console: &str) -> Result<Socket, Failure> {
+    let ticket = ticket(client, id, console).await?;
     let protocols = format!("skyledger.console, skyledger.ticket.{ticket}");
     Ok(client.socket(&format!("/v1/servers/{id}/console"), &protocols).await?)
 }

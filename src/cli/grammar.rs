@@ -103,7 +103,8 @@ pub(crate) enum Command {
     },
     /// Look at a server of ours: its serial line here, or its screen for a viewer
     #[command(after_help = "Examples:\n  skyledger console web            Ctrl-] leaves\n  \
-        skyledger console web --vnc      then: vncviewer 127.0.0.1:5900\n\n\
+        skyledger console web --vnc      then: vncviewer 127.0.0.1:5900\n  \
+        skyledger console web --vnc --open   in a browser\n\n\
         Nobody else on the server's way needs a port or a password: a ticket for one use opens it.")]
     Console(Console),
     /// What bills come to, by group; or, with --explain, where a number comes from
@@ -548,6 +549,9 @@ pub(crate) struct Console {
     /// Where a viewer connects to
     #[arg(long, default_value = "127.0.0.1:5900", value_name = "ADDRESS", requires = "vnc")]
     pub(crate) listen: SocketAddr,
+    /// In a browser: says the address of the server's page, good for a minute, and opens it where it can
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) open: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -195,6 +195,23 @@ fn a_viewer_on_this_machine_gets_the_screen() {
     }
     launch(&server, "web");
     awaited(&server, "web", "running");
+    // A browser is told where, with a ticket that it sends to nobody.
+    let mut command = server.client(&["console", "web", "--vnc", "--open"]);
+    let said = command.env("PATH", "").output().unwrap();
+    assert!(said.status.success());
+    says(&String::from_utf8_lossy(&said.stderr), &["open it in a browser within a minute"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    let (page, behind) = said.trim().split_once('#').unwrap();
+    assert_eq!(page, format!("{}/console", server.url));
+    says(behind, &["&console=vnc&name=web&ticket="]);
+    let ticket = behind.split("ticket=").nth(1).unwrap();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let id = server.json(&["get", "server", "web"])["id"].as_str().unwrap().to_owned();
+    let request = asks(
+        &format!("/v1/servers/{id}/console"),
+        &format!("skyledger.console, skyledger.ticket.{ticket}"),
+    );
+    says(&status(address, &request), &["101"]);
     let mut console = Console::open(&server, &["web", "--vnc", "--listen", "127.0.0.1:0"]);
     let mut said = BufReader::new(console.child.stderr.take().unwrap());
     let mut line = String::new();
@@ -222,6 +239,6 @@ fn a_viewer_on_this_machine_gets_the_screen() {
     let closed = server.json(&["events", "--type", "console-closed"]);
     let closed = closed.as_array().unwrap();
     let whys: Vec<_> = closed.iter().map(|one| one["data"]["why"].as_str().unwrap()).collect();
-    assert_eq!(whys.len(), 3, "{closed:?}");
+    assert_eq!(whys.len(), 4, "{closed:?}");
     assert!(whys.contains(&"process-stopped"), "{whys:?}");
 }

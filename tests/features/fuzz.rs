@@ -257,6 +257,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                     "digest" => digest.clone(),
                     "epoch" => json!(1),
                     "field" => json!("status"),
+                    "file" => json!("page.js"),
                     "from" if parameter["required"] == true => json!(1),
                     _ => continue,
                 };

@@ -200,6 +200,16 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
+    /// Where a browser shows a console, with what it is to show behind `#`, which it sends to nobody.
+    pub fn page_of_consoles(&self, what: &[(&str, &str)]) -> String {
+        let what: Vec<_> = what.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let mut url = self.url("/console", &what);
+        let behind = url.query().map(str::to_owned);
+        url.set_query(None);
+        url.set_fragment(behind.as_deref());
+        url.into()
+    }
+
     fn url(&self, path: &str, query: &[(&str, String)]) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));

@@ -20,6 +20,7 @@ mod audit;
 mod budgets;
 mod call;
 mod commands;
+mod console_page;
 mod consoles;
 mod costs;
 mod exports;

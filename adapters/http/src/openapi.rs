@@ -238,6 +238,11 @@ impl Document {
             _ => None,
         };
         let content = match route.operation {
+            "console-page" => json!({"text/html": {"schema": {"type": "string"}}}),
+            "console-page-file" => {
+                let file = json!({"schema": {"type": "string"}});
+                json!({"text/css": file, "text/javascript": file})
+            }
             "metrics" => json!({"text/plain": {"schema": {"type": "string"}}}),
             "export-bills" => json!({"text/csv": {"schema": {"type": "string"}}}),
             "audit-watch" => json!({"text/event-stream": {"schema": {

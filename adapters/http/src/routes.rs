@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use crate::{
     agents, allocations, anomalies, audit, budgets,
     call::{Answer, Call},
-    commands, consoles, costs, exports, forecasts, hints, history, hosts, images, kpis,
+    commands, console_page, consoles, costs, exports, forecasts, hints, history, hosts, images,
+    kpis,
     params::{Parameter, Place, Shape},
     queries, reconciliations, reports, runs, status, usages, watch,
 };
@@ -265,6 +266,8 @@ macro_rules! routes {
 
 routes! {
     Get "/" Once Public "index" &[], status::index, "Names the main paths.";
+    Get "/console" Once Public "console-page" &[], console_page::page, "The page that shows servers' consoles in a browser.";
+    Get "/console/{file}" Once Public "console-page-file" &[], console_page::file, "A script or the style of the page of consoles.";
     Get "/livez" Once Public "livez" &[], status::livez, "Whether the server runs.";
     Get "/metrics" Once Estate "metrics" &[], status::metrics, "Counters and gauges in Prometheus' text format.";
     Get "/openapi.json" Once Public "openapi" &[], status::document, "This document.";

@@ -38,6 +38,7 @@ pub(crate) async fn index(call: Call) -> Answer {
                 "/v1/mappings": "what is mapped one to one, with its drift",
                 "/v1/orders": "what is still to be done",
                 "/v1/audit/events": "every event",
+                "/console": "servers' screens and serial lines, for a browser",
                 "/livez": "whether the server runs",
                 "/readyz": "whether it can answer",
             },

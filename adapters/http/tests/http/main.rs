@@ -13,6 +13,7 @@ mod audit;
 mod commands;
 mod document;
 mod errors;
+mod pages;
 mod placed;
 mod provider;
 mod queries;
