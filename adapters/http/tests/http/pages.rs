@@ -12,7 +12,8 @@ async fn the_page_of_consoles_runs_no_scripts_but_its_own_and_is_in_no_other_pag
         named.map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
     let mut seen = 0;
     while let Some(file) = wanted.pop() {
-        let kind = if file.ends_with(".css") { "text/css" } else { "text/javascript" };
+        let is_style = file.rsplit('.').next() == Some("css");
+        let kind = if is_style { "text/css" } else { "text/javascript" };
         let path = format!("/console/{file}");
         let part = world.send(get(&path)).await;
         assert_eq!(part.header("content-type"), format!("{kind}; charset=utf-8"), "{file}");
