@@ -54,6 +54,7 @@ fn device(id: String, kind: &str, model: &str, cell: u32, group: u32) -> Device 
         cell: Some(cell),
         iommu_group: Some(group),
         availability: Availability::Free,
+        profile: None,
     }
 }
 

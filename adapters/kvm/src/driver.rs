@@ -60,6 +60,7 @@ mod sighting;
 mod snapshot;
 mod steps;
 mod transfer;
+mod vgpu;
 mod virtualisation;
 mod volumes;
 mod wanted;
@@ -146,6 +147,8 @@ pub struct Options {
     pub place: Place,
     /// Where the host's other files are seen from here: `/`, but where libvirt has mounts of its own.
     pub root: PathBuf,
+    /// Where the kernel's files of devices are: `/`, but in tests.
+    pub kernel: PathBuf,
     /// What runs servers; found out by a start when it is none.
     pub virtualisation: Option<Virtualisation>,
     /// Devices that the host keeps for itself.
@@ -176,6 +179,7 @@ impl Options {
             folder: folder.into(),
             place: Place::default(),
             root: PathBuf::from("/"),
+            kernel: PathBuf::from("/"),
             virtualisation: None,
             kept: Kept::default(),
             labels: BTreeSet::new(),
@@ -226,6 +230,8 @@ struct Inner {
     turns: Turns,
     /// Held while libvirt is asked to send a server, whatever becomes of who asked.
     sending: Turns,
+    /// Held while it is chosen what a server's vGPUs are.
+    seating: AsyncMutex<()>,
     /// Held as long as this works for the host.
     _alone: std::fs::File,
 }
@@ -263,6 +269,7 @@ impl KvmHost {
             virtualisation: OnceCell::new_with(options.virtualisation),
             turns: Turns::default(),
             sending: Turns::default(),
+            seating: AsyncMutex::default(),
             options,
             _alone: alone,
         };
@@ -284,7 +291,10 @@ impl KvmHost {
         let inner = &self.inner;
         let mut kept = inner.options.kept.clone();
         kept.made.extend(inner.made_devices().await?);
-        let observed = sighting::observe(kept, &inner.options.place).await?;
+        kept.seated = inner.seated_vgpus().await?;
+        kept.cards = inner.cards().await?;
+        let kernel = Tree::at(&inner.options.kernel);
+        let observed = sighting::observe(kernel, kept, &inner.options.place).await?;
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
         let mut labels = inner.options.labels.clone();
@@ -468,20 +478,21 @@ impl Inner {
 
     async fn describe(&self, work: &Work<'_>) -> Result<Description, DriverFault> {
         let virtualisation = self.virtualisation().await?;
-        let devices = &work.home.placement.holding.devices;
-        let usb = if devices.iter().any(|id| id.starts_with("usb:")) {
-            let devices = observe::devices::read(&Tree::at("/"))?;
+        let holding = &work.home.placement.holding;
+        let vgpus = self.seat_vgpus(work.server, holding).await?;
+        let usb = if holding.devices.iter().any(|id| id.starts_with("usb:")) {
             let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
             let place = |(place, usb): (String, observe::devices::Usb)| {
                 (place, (number(usb.bus), number(usb.number)))
             };
-            devices.usb.into_iter().map(place).collect()
+            self.look().await?.usb.into_iter().map(place).collect()
         } else {
-            wanted::UsbPlaces::new()
+            BTreeMap::new()
         };
+        let places = wanted::Places { usb, vgpus };
         let (server, home) = (work.server, work.home);
         let layout = self.lies().await?;
-        wanted::description(server, home, work.number, &layout, virtualisation, &usb)
+        wanted::description(server, home, work.number, &layout, virtualisation, &places)
     }
 
     /// Tells libvirt of a machine, unless it knows of it already.
@@ -492,7 +503,10 @@ impl Inner {
     ) -> Result<Domain, DriverFault> {
         if let Some(domain) = find(wire, machine.uuid).await? {
             let xml = wire.xml(&domain, Affects::Config).await.map_err(libvirt)?;
-            if Description::read(&xml).is_ok_and(|there| there.position == machine.position) {
+            let is_it = |there: Description| {
+                (there.position, &there.devices) == (machine.position, &machine.devices)
+            };
+            if Description::read(&xml).is_ok_and(is_it) {
                 return Ok(domain);
             }
         }
@@ -654,8 +668,10 @@ impl Inner {
         let disks = disks.map(|disk| disk.to_string()).chain(adopted::in_place(home, &is));
         let mut seen = machine(home, &is, state, &record, disks.collect());
         adopted::as_found(home, &record, &mut seen);
+        let vgpus = self.seen_vgpus(&record).await?;
         seen.nics = self.seen_nics(&is, state, server, record).await?;
         seen.functions = self.seen_functions(home).await?;
+        seen.vgpus = vgpus;
         Ok(seen)
     }
 
@@ -957,6 +973,7 @@ fn machine(
         disks,
         nics: Vec::new(),
         functions: BTreeMap::new(),
+        vgpus: BTreeMap::new(),
         tags: home.tags.clone(),
     }
 }

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod mediated;
 pub mod topology;
 pub mod tree;
+pub mod vgpu;
 
 use std::io;
 

@@ -11,7 +11,7 @@ use std::{
 use adapters_kvm::observe::{
     ObserveFault, Observed, Tree,
     devices::{self, Kept},
-    look, topology,
+    look, topology, vgpu,
 };
 use domain::compute::placement::{
     AgentState, Architecture,
@@ -283,6 +283,7 @@ fn devices_have_a_kind_a_cell_and_a_group_and_bridges_are_none() {
         cell,
         iommu_group: Some(group),
         availability,
+        profile: None,
     };
     let expected = [
         device("0000:3b:00.0", "gpu", "10de:1eb8", Some(1), 31, Free),
@@ -356,7 +357,7 @@ fn vgpus_and_usb_devices_are_devices_of_their_own() {
     for (profile, left) in [("nvidia-222", "2"), ("nvidia-230", "0")] {
         let at = format!("{gpu}/mdev_supported_types/{profile}");
         host.file(&format!("{at}/name"), "GRID T4-1B");
-        host.file(&format!("{at}/description"), "num_heads=4, framebuffer=1024M");
+        host.file(&format!("{at}/description"), "num_heads=4, framebuffer=1024M, max_instance=16");
         host.file(&format!("{at}/available_instances"), left);
     }
     let id = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
@@ -383,12 +384,19 @@ fn vgpus_and_usb_devices_are_devices_of_their_own() {
     let found = devices::read(&host.tree()).unwrap();
     let profiles = &found.pci["0000:3b:00.0"].profiles;
     assert_eq!(profiles["nvidia-222"].left, 2);
-    assert_eq!(profiles["nvidia-222"].description, "num_heads=4, framebuffer=1024M");
+    assert_eq!(
+        profiles["nvidia-222"].description,
+        "num_heads=4, framebuffer=1024M, max_instance=16"
+    );
     assert_eq!(profiles["nvidia-230"].left, 0);
     assert_eq!((found.usb["1-1.2"].bus, found.usb["1-1.2"].number), (1, 12));
     assert_eq!(found.usb["1-1.2"].controller.as_deref(), Some("0000:00:14.0"));
 
     let seen = host.devices(&Kept::default());
+    let profile = seen["mdev:0000:3b:00.0/nvidia-222/0"].profile.clone().unwrap();
+    assert_eq!(profile.name.as_deref(), Some("GRID T4-1B"));
+    assert_eq!((profile.framebuffer_mib, profile.instances_max), (Some(1_024), Some(16)));
+    assert_eq!(seen[id].profile, Some(profile));
     let seen: Vec<_> = seen
         .values()
         .map(|it| (it.id.as_str(), it.kind.as_str(), it.model.as_str(), it.availability))
@@ -433,6 +441,129 @@ fn mediated_devices_that_can_be_made_are_devices_before_they_are_there() {
     // After a restart of the host it is not there, and what can be made is its server's first.
     fs::remove_dir_all(host.0.path().join("sys/bus/mdev")).unwrap();
     assert_eq!(ids(&made), [(slot(2), Free)]);
+}
+
+#[test]
+fn virtual_functions_of_gpus_are_vgpus_and_those_of_disks_and_processors_what_they_are() {
+    let host = Fixture::new();
+    // AMD's S7150 shows a screen, an MI300X calls itself a processor; each has what its driver was told to make.
+    let card = |number: u32, class: &str, whole: &str, part: &str, parts: u32| {
+        let at = host.pci(&format!("0000:{number:02x}:00.0"), class, whole, 0, Some(number));
+        host.file(&format!("{at}/sriov_totalvfs"), "16");
+        host.file(&format!("{at}/sriov_numvfs"), &parts.to_string());
+        for function in 0..parts {
+            let address = format!("0000:{number:02x}:02.{function}");
+            let group = number * 100 + function;
+            let of = host.pci(&address, class, part, 0, Some(group));
+            host.link(&format!("{at}/virtfn{function}"), &of);
+            host.link(&format!("{of}/physfn"), &at);
+        }
+    };
+    card(1, "0x030000", "1002:6929", "1002:692f", 4);
+    card(2, "0x120000", "1002:74a1", "1002:74b5", 1);
+    card(3, "0x0b4000", "8086:37c8", "8086:37c9", 1);
+    card(4, "0x010802", "144d:a824", "144d:a824", 1);
+    card(5, "0x020000", "15b3:1017", "15b3:1018", 1);
+    let devices = host.devices(&Kept::default());
+    let of = |id: &str| {
+        let device = &devices[id];
+        let parts = device.profile.as_ref().and_then(|profile| profile.instances_max);
+        (device.kind.as_str(), device.model.as_str(), device.availability, parts)
+    };
+    assert_eq!(of("0000:01:00.0"), ("gpu", "1002:6929", Reserved, None));
+    for function in 0..4 {
+        let id = format!("0000:01:02.{function}");
+        assert_eq!(of(&id), ("vgpu", "1002:692f", Free, Some(4)));
+        assert_eq!(devices[&id].iommu_group, Some(100 + function));
+    }
+    assert_eq!(of("0000:02:00.0"), ("gpu", "1002:74a1", Reserved, None));
+    assert_eq!(of("0000:02:02.0"), ("vgpu", "1002:74b5", Free, Some(1)));
+    assert_eq!(of("0000:03:02.0"), ("accelerator", "8086:37c9", Free, None));
+    assert_eq!(of("0000:04:02.0"), ("nvme", "144d:a824", Free, None));
+    assert_eq!(of("0000:05:02.0"), ("vf", "15b3:1018", Free, None));
+    assert_eq!(devices.len(), 13);
+}
+
+/// NVIDIA's card of 48 GiB with four virtual functions, none of which is a vGPU.
+fn l40s(host: &Fixture) -> [String; 4] {
+    let card = host.pci("0000:41:00.0", "0x030200", "10de:26b9", 0, Some(50));
+    host.file(&format!("{card}/sriov_totalvfs"), "32");
+    host.file(&format!("{card}/sriov_numvfs"), "4");
+    [0, 1, 2, 3].map(|number| {
+        let address = format!("0000:41:00.{}", 4 + number);
+        let at = host.pci(&address, "0x030200", "10de:26b9", 0, Some(60 + number));
+        host.file(&format!("{at}/nvidia/current_vgpu_type"), "0");
+        host.file(
+            &format!("{at}/nvidia/creatable_vgpu_types"),
+            "ID    : vGPU Name\n1154  : NVIDIA L40S-48Q\n1155  : NVIDIA L40S-24Q\n1156  : NVIDIA L40S-8Q",
+        );
+        host.link(&format!("{card}/virtfn{number}"), &at);
+        host.link(&format!("{at}/physfn"), &card);
+        at
+    })
+}
+
+#[test]
+fn vgpus_that_virtual_functions_can_be_made_are_devices_before_they_are_there() {
+    let host = Fixture::new();
+    let functions = l40s(&host);
+    let ids = |kept: &Kept| {
+        let devices = host.devices(kept);
+        devices
+            .into_iter()
+            .filter(|(_, it)| it.kind == "vgpu")
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>()
+    };
+    let slots = |of: &[(u32, u32)]| {
+        let slot = |(of_type, number): &(u32, u32)| format!("vgpu:0000:41:00.0/{of_type}/{number}");
+        of.iter().map(slot).collect::<Vec<_>>()
+    };
+    // As many as the memory is enough for, and not more than there are functions.
+    let all = slots(&[(1154, 0), (1155, 0), (1155, 1), (1156, 0), (1156, 1), (1156, 2), (1156, 3)]);
+    assert_eq!(ids(&Kept::default()), all);
+    let devices = host.devices(&Kept::default());
+    let half = &devices[&all[1]];
+    assert_eq!((half.model.as_str(), half.availability), ("10de:26b9/nvidia-1155", Free));
+    let profile = half.profile.clone().unwrap();
+    assert_eq!(profile.name.as_deref(), Some("NVIDIA L40S-24Q"));
+    assert_eq!((profile.framebuffer_mib, profile.instances_max), (Some(24 << 10), Some(2)));
+    // The card and its functions are not given besides.
+    assert_eq!(devices["0000:41:00.0"].availability, Reserved);
+    assert!(!devices.contains_key("0000:41:00.4"));
+
+    // What was seen of the card is known when it is shorter of memory, and offers less.
+    let cards = vgpu::cards(&devices::read(&host.tree()).unwrap(), &BTreeMap::new());
+    let seated = [("vgpu:0000:41:00.0/1156/1".to_owned(), "0000:41:00.5".to_owned())];
+    let kept = Kept { cards, seated: seated.into(), ..Kept::default() };
+    // One is chosen and not made yet; its number stays.
+    let left = slots(&[(1155, 0), (1156, 0), (1156, 1), (1156, 2), (1156, 3)]);
+    let mut offered = left.clone();
+    offered.insert(0, "vgpu:0000:41:00.0/1154/0".to_owned());
+    assert_eq!(ids(&kept), offered, "the driver says so until it is made");
+    host.file(&format!("{}/nvidia/current_vgpu_type", functions[1]), "1156");
+    for at in &functions {
+        let file = format!("{at}/nvidia/creatable_vgpu_types");
+        host.file(&file, "ID    : vGPU Name\n1155  : NVIDIA L40S-24Q\n1156  : NVIDIA L40S-8Q");
+    }
+    assert_eq!(ids(&kept), left);
+    // Somebody else's is a device of its own, and takes memory.
+    host.file(&format!("{}/nvidia/current_vgpu_type", functions[3]), "1155");
+    let mut with_other = slots(&[(1155, 0), (1156, 0), (1156, 1), (1156, 2)]);
+    with_other.insert(0, "0000:41:00.7".to_owned());
+    assert_eq!(ids(&kept), with_other);
+    let other = &host.devices(&kept)["0000:41:00.7"];
+    assert_eq!((other.model.as_str(), other.iommu_group), ("10de:26b9/nvidia-1155", Some(63)));
+    // What an operator keeps is not given, neither the whole nor a part.
+    let keep = |id: &str| Kept { devices: [id.to_owned()].into(), ..kept.clone() };
+    let reserved = host.devices(&keep("0000:41:00.0"));
+    assert!(reserved.values().all(|device| device.availability == Reserved));
+    assert_eq!(ids(&keep("0000:41:00.4")).len(), with_other.len() - 1);
+    // A list that cannot be read any more offers nothing; what is made stays its server's.
+    for at in &functions {
+        host.file(&format!("{at}/nvidia/creatable_vgpu_types"), "");
+    }
+    assert_eq!(ids(&kept), ["0000:41:00.7", "vgpu:0000:41:00.0/1156/1"]);
 }
 
 #[test]

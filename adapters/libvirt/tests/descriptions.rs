@@ -94,6 +94,7 @@ fn everything() -> Description {
     ];
     server.devices = vec![
         HostDevice::Pci("0000:3b:00.1".to_owned()),
+        HostDevice::PciUnmanaged("0000:41:00.4".to_owned()),
         HostDevice::Mediated(Uuid::from_u128(7)),
         HostDevice::Usb(1, 4),
     ];
@@ -186,11 +187,10 @@ fn any_description() -> impl Strategy<Value = Description> {
     let nics = (0_usize..3).prop_flat_map(|count| (0..count).map(any_nic).collect::<Vec<_>>());
     let devices = proptest::collection::vec(
         prop_oneof![
-            any::<[u8; 2]>().prop_map(|[bus, slot]| HostDevice::Pci(format!(
-                "0000:{bus:02x}:{:02x}.{:x}",
-                slot % 32,
-                slot % 8
-            ))),
+            any::<([u8; 2], bool)>().prop_map(|([bus, slot], is_managed)| {
+                let of = if is_managed { HostDevice::Pci } else { HostDevice::PciUnmanaged };
+                of(format!("0000:{bus:02x}:{:02x}.{:x}", slot % 32, slot % 8))
+            }),
             (1_u16..64, 1_u16..128).prop_map(|(bus, device)| HostDevice::Usb(bus, device)),
         ],
         0..3,

@@ -770,6 +770,7 @@ impl SimHost {
             disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
             nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
             functions: home.placement.holding.functions.clone(),
+            vgpus: BTreeMap::new(),
             tags: home.tags.clone(),
         })
     }

@@ -245,6 +245,7 @@ impl Population {
             disks,
             nics: Vec::new(),
             functions: BTreeMap::new(),
+            vgpus: BTreeMap::new(),
             tags: Self::tags(dice, team, environment),
         }
     }

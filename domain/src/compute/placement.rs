@@ -41,6 +41,7 @@ mod fleet;
 mod function;
 mod holding;
 mod host;
+mod profile;
 mod reason;
 mod request;
 mod room;
@@ -54,5 +55,6 @@ pub use fleet::{
 pub use function::VirtualFunction;
 pub use holding::{CellHolding, Holding, Pin, SeenCell};
 pub use host::{Host, HostId, ServerId};
+pub use profile::{DeviceProfile, SeenVgpu};
 pub use reason::Reason;
 pub use request::{Affinity, DeviceAsk, Fill, Numa, Pinning, Relation, Request};

@@ -40,7 +40,7 @@ use transfer::TransferLimits;
 use crate::{
     compute::{
         adoption::Adoption,
-        placement::{HostId, Placement, VirtualFunction},
+        placement::{HostId, Placement, SeenVgpu, VirtualFunction},
         utilisation::{News, Utilisation, Utilisations},
     },
     kernel::{
@@ -109,6 +109,9 @@ pub struct Machine {
     /// What its host reads back of the virtual functions of one of our own, by their addresses there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub functions: BTreeMap<String, VirtualFunction>,
+    /// What its host reads back of the vGPUs of one of our own that are virtual functions, by their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vgpus: BTreeMap<String, SeenVgpu>,
     /// The provider's tags, without Skyledger's own (`skyledger:…`).
     #[serde(default)]
     pub tags: BTreeMap<String, String>,

@@ -80,6 +80,7 @@ pub(crate) fn machine(power: Power) -> Machine {
         disks: vec!["vol-1".into()],
         nics: Vec::new(),
         functions: BTreeMap::new(),
+        vgpus: BTreeMap::new(),
         tags: tags(),
     }
 }

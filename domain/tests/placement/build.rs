@@ -59,7 +59,15 @@ pub(crate) fn facts(id: u128, cells: Vec<Cell>) -> HostFacts {
 
 pub(crate) fn device(id: &str, kind: &str, model: &str, cell: Option<u32>) -> Device {
     let (id, kind, model) = (id.to_owned(), kind.to_owned(), model.to_owned());
-    Device { id, kind, model, cell, iommu_group: None, availability: Availability::Free }
+    Device {
+        id,
+        kind,
+        model,
+        cell,
+        iommu_group: None,
+        availability: Availability::Free,
+        profile: None,
+    }
 }
 
 pub(crate) fn ask(kind: &str, model: Option<&str>, count: u32) -> DeviceAsk {

@@ -189,6 +189,7 @@ impl Instance {
             disks: disks.into_iter().cloned().collect(),
             nics: Vec::new(),
             functions: BTreeMap::new(),
+            vgpus: BTreeMap::new(),
             tags,
         })
     }

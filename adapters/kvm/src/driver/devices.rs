@@ -4,7 +4,8 @@
 //! A function is set on its card, by the card's interface and the function's number: hardware address, VLAN,
 //! rate. What the card has already is left alone, and what was set is read back. A mediated device is made by
 //! its driver when its server is started, under a UUID that follows from both, so that it is found again after
-//! a restart of the host. What was made or set is written down first, and goes with the server.
+//! a restart of the host. What was made or set is written down first, and goes with the server. vGPUs that are
+//! virtual functions are another module's: [`super::vgpu`].
 
 use std::collections::BTreeMap;
 
@@ -83,7 +84,7 @@ impl Inner {
             return Ok(());
         }
         let prepare = async {
-            let found = look().await?;
+            let found = self.look().await?;
             let seats: BTreeMap<&String, Seat> =
                 holding.devices.iter().filter_map(|id| Some((id, seat(&found, id)?))).collect();
             let slots = holding.devices.iter().filter(|id| Slot::read(id).is_some());
@@ -91,9 +92,10 @@ impl Inner {
             record.devices = slots.chain(seats.keys().copied()).cloned().collect();
             // First, so that it is taken away again when the server is.
             self.records.write(work.server, &record).await?;
+            self.make_vgpus(&record).await?;
             for id in &holding.devices {
                 if let Some(slot) = Slot::read(id) {
-                    make(work.server, id, &slot, &found).await?;
+                    self.make(work.server, id, &slot, &found).await?;
                 }
             }
             for (id, seat) in &seats {
@@ -145,7 +147,7 @@ impl Inner {
         if functions.is_empty() {
             return Ok(seen);
         }
-        let found = look().await?;
+        let found = self.look().await?;
         for id in functions.keys() {
             if let Some(seat) = seat(&found, id) {
                 seen.insert(id.clone(), self.function(&seat).await?);
@@ -157,15 +159,16 @@ impl Inner {
     /// What was made for a server is gone, and what was set is as it was.
     pub(super) async fn release_devices(&self, server: Uuid) -> Result<(), DriverFault> {
         let Some(mut record) = self.records.read(server).await? else { return Ok(()) };
-        if record.devices.is_empty() {
+        if record.devices.is_empty() && record.vgpus.is_empty() {
             return Ok(());
         }
-        let found = look().await?;
+        self.release_vgpus(&mut record).await?;
+        let found = self.look().await?;
         for id in std::mem::take(&mut record.devices) {
             if Slot::read(&id).is_some() {
                 let uuid = mediated::uuid(server, &id).to_string();
                 if found.mediated.contains_key(&uuid) {
-                    write(&format!("/sys/bus/mdev/devices/{uuid}/remove"), "1").await?;
+                    self.write(&format!("sys/bus/mdev/devices/{uuid}/remove"), "1").await?;
                 }
             } else if let Some(seat) = seat(&found, &id) {
                 self.set_function(&seat, VirtualFunction::default()).await?;
@@ -189,42 +192,49 @@ impl Inner {
         });
         Ok(made.collect())
     }
-}
 
-/// What devices the kernel knows.
-async fn look() -> Result<Devices, DriverFault> {
-    let read = tokio::task::spawn_blocking(|| devices::read(&Tree::at("/"))).await;
-    Ok(read.map_err(|error| DriverFault::Unexpected(error.to_string()))??)
-}
+    /// What devices the kernel knows.
+    pub(super) async fn look(&self) -> Result<Devices, DriverFault> {
+        let tree = Tree::at(&self.options.kernel);
+        let read = tokio::task::spawn_blocking(move || devices::read(&tree)).await;
+        Ok(read.map_err(|error| DriverFault::Unexpected(error.to_string()))??)
+    }
 
-/// Makes a mediated device, unless it is there.
-async fn make(server: Uuid, id: &str, slot: &Slot, found: &Devices) -> Result<(), DriverFault> {
-    let uuid = mediated::uuid(server, id).to_string();
-    if let Some(there) = found.mediated.get(&uuid) {
-        if there.profile == slot.profile && there.parent == slot.parent {
+    /// Makes a mediated device, unless it is there.
+    async fn make(
+        &self,
+        server: Uuid,
+        id: &str,
+        slot: &Slot,
+        found: &Devices,
+    ) -> Result<(), DriverFault> {
+        let uuid = mediated::uuid(server, id).to_string();
+        if let Some(there) = found.mediated.get(&uuid) {
+            if there.profile == slot.profile && there.parent == slot.parent {
+                return Ok(());
+            }
+            let (parent, profile) = (&there.parent, &there.profile);
+            return Err(DriverFault::Rejected(format!("{uuid} is a {profile} of {parent}")));
+        }
+        self.write(&format!("{}/create", slot.folder()), &uuid).await?;
+        // The driver says no by a fault, but what counts is that it is there.
+        let made = self.look().await?;
+        let is = made.mediated.get(&uuid).map(|made| made.profile.as_str());
+        if is == Some(slot.profile.as_str()) {
             return Ok(());
         }
-        let (parent, profile) = (&there.parent, &there.profile);
-        return Err(DriverFault::Rejected(format!("{uuid} is a {profile} of {parent}")));
+        Err(DriverFault::Unexpected(format!("{id} was made, and {uuid} is {is:?}")))
     }
-    write(&format!("/{}/create", slot.folder()), &uuid).await?;
-    // The driver says no by a fault, but what counts is that it is there.
-    let made = look().await?;
-    let is = made.mediated.get(&uuid).map(|made| made.profile.as_str());
-    if is == Some(slot.profile.as_str()) {
-        return Ok(());
-    }
-    Err(DriverFault::Unexpected(format!("{id} was made, and {uuid} is {is:?}")))
-}
 
-async fn write(path: &str, text: &str) -> Result<(), DriverFault> {
-    let written = tokio::fs::write(path, text).await;
-    written.map_err(|error| {
-        let fault = StorageFault::file("cannot write", std::path::Path::new(path))(error);
-        DriverFault::Rejected(format!(
-            "{fault}: no instance may be left, or another profile is used"
-        ))
-    })
+    async fn write(&self, path: &str, text: &str) -> Result<(), DriverFault> {
+        let path = self.options.kernel.join(path);
+        tokio::fs::write(&path, text).await.map_err(|error| {
+            let fault = StorageFault::file("cannot write", &path)(error);
+            DriverFault::Rejected(format!(
+                "{fault}: no instance may be left, or another profile is used"
+            ))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub(super) struct Record {
     /// Devices of the host that were made or set for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) devices: BTreeSet<String>,
+    /// The virtual functions of cards that were chosen to be its vGPUs, by the ids of those.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) vgpus: BTreeMap<String, String>,
     /// Whether it was somebody's machine, and is ours without having been made here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) adopted: bool,

@@ -14,9 +14,13 @@ use crate::{
 };
 
 /// Reads the kernel's files.
-pub(super) async fn observe(mut kept: Kept, place: &Place) -> Result<Observed, DriverFault> {
+pub(super) async fn observe(
+    kernel: Tree,
+    mut kept: Kept,
+    place: &Place,
+) -> Result<Observed, DriverFault> {
     kept.interfaces.extend(with_address(place).await?);
-    let look = tokio::task::spawn_blocking(move || observe::look(&Tree::at("/"), &kept));
+    let look = tokio::task::spawn_blocking(move || observe::look(&kernel, &kept));
     let looked = look.await.map_err(|error| DriverFault::Unexpected(error.to_string()))?;
     Ok(looked?)
 }

@@ -29,7 +29,10 @@ use uuid::Uuid;
 use super::records::Port;
 use crate::{
     network::{dhcp::Told, uplink},
-    observe::mediated::{self, Slot},
+    observe::{
+        mediated::{self, Slot},
+        vgpu,
+    },
     storage::qemu_img,
 };
 
@@ -44,8 +47,14 @@ const SOCKET_BYTES_MAX: usize = 107;
 /// Longest serial number of a virtio disk, in bytes.
 const SERIAL_BYTES: usize = 20;
 
-/// Where USB devices are now: bus and number by place.
-pub(super) type UsbPlaces = BTreeMap<String, (u16, u16)>;
+/// Where devices are now that are not called by their address.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    /// USB devices: bus and number by place.
+    pub(super) usb: BTreeMap<String, (u16, u16)>,
+    /// vGPUs that are virtual functions: the function's address by the vGPU's id.
+    pub(super) vgpus: BTreeMap<String, String>,
+}
 
 /// Where a server's files lie.
 #[derive(Clone, Debug)]
@@ -153,7 +162,7 @@ pub(super) fn description(
     position: u64,
     layout: &Layout,
     virtualisation: Virtualisation,
-    usb: &UsbPlaces,
+    places: &Places,
 ) -> Result<Description, DriverFault> {
     let (holding, parts) = (&home.placement.holding, &home.parts);
     let mut machine =
@@ -183,7 +192,7 @@ pub(super) fn description(
     if let Some(first) = machine.nics.first_mut() {
         first.boot = home.boot_place(BootDevice::Network);
     }
-    let devices = holding.devices.iter().map(|id| device(server, id, usb));
+    let devices = holding.devices.iter().map(|id| device(server, id, places));
     machine.devices = devices.collect::<Result<_, _>>()?;
     let used = machine.disks.len() + machine.nics.len() + machine.devices.len();
     machine.spare_slots = used as u32 + OWN_SLOTS + SPARE_SLOTS;
@@ -284,13 +293,18 @@ pub(super) fn nic(nic: &Nic) -> description::Nic {
     }
 }
 
-fn device(server: Uuid, id: &str, usb: &UsbPlaces) -> Result<HostDevice, DriverFault> {
+fn device(server: Uuid, id: &str, places: &Places) -> Result<HostDevice, DriverFault> {
     if Slot::read(id).is_some() {
         return Ok(HostDevice::Mediated(mediated::uuid(server, id)));
     }
+    let gone = || DriverFault::Rejected(format!("device {id} is not there"));
+    if vgpu::Slot::read(id).is_some() {
+        let function = places.vgpus.get(id).ok_or_else(gone)?;
+        return Ok(HostDevice::PciUnmanaged(function.clone()));
+    }
     if let Some(place) = id.strip_prefix("usb:") {
-        let found = usb.get(place).map(|(bus, number)| HostDevice::Usb(*bus, *number));
-        return found.ok_or_else(|| DriverFault::Rejected(format!("device {id} is not there")));
+        let found = places.usb.get(place).map(|(bus, number)| HostDevice::Usb(*bus, *number));
+        return found.ok_or_else(gone);
     }
     Ok(id.parse().map_or_else(|_| HostDevice::Pci(id.to_owned()), HostDevice::Mediated))
 }

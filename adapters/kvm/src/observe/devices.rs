@@ -1,16 +1,16 @@
-//! What a host can pass through: PCI devices, USB devices, and mediated devices (vGPUs).
+//! What a host can pass through: PCI devices, USB devices, and parts of cards ([`mediated`], [`vgpu`]).
 //!
 //! The host keeps for itself what it lives on: the card that it shows its console on, controllers
 //! of disks that are mounted, swapped to or part of something (LVM, RAID), interfaces that have an
 //! address or are part of something (a bridge, a bond), a device that virtual functions or mediated
-//! devices are given in place of ([`mediated`]), and what an operator says ([`Kept`]). Bridges and the machine's
+//! devices are given in place of, and what an operator says ([`Kept`]). Bridges and the machine's
 //! own parts are never listed, and without an IOMMU no PCI device is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::compute::placement::{Availability, Cell, Device};
+use domain::compute::placement::{Availability, Cell, Device, DeviceProfile};
 
-use super::{ObserveFault, Tree, mediated};
+use super::{ObserveFault, Tree, mediated, vgpu};
 
 const PCI: &str = "sys/bus/pci/devices";
 const USB: &str = "sys/bus/usb/devices";
@@ -26,6 +26,10 @@ pub struct Kept {
     pub devices: BTreeSet<String>,
     /// Mediated devices that were made for servers, by UUID: the [`Device::id`] of each.
     pub made: BTreeMap<String, String>,
+    /// vGPUs that are servers', by [`Device::id`]: the address of the virtual function that each is.
+    pub seated: BTreeMap<String, String>,
+    /// What was ever seen of cards that have such vGPUs, by address.
+    pub cards: BTreeMap<String, vgpu::Card>,
 }
 
 /// What the kernel says.
@@ -66,6 +70,8 @@ pub struct Pci {
     pub interfaces: Vec<String>,
     /// The kinds of mediated devices it can be parted into, by the driver's name of them.
     pub profiles: BTreeMap<String, Profile>,
+    /// What vGPUs it can be made, when it is a virtual function that is made for that.
+    pub vgpu: Option<vgpu::Function>,
 }
 
 /// Virtual functions of a device.
@@ -191,6 +197,7 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         physical: tree.link(&format!("{at}/physfn")),
         interfaces: tree.names(&format!("{at}/net"))?,
         profiles: read_profiles(tree, at)?,
+        vgpu: vgpu::read(tree, at)?,
     })
 }
 
@@ -217,7 +224,7 @@ fn read_usb(tree: &Tree, at: &str) -> Result<Option<Usb>, ObserveFault> {
     }))
 }
 
-fn is_pci_address(part: &str) -> bool {
+pub(super) fn is_pci_address(part: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut parts = part.split([':', '.']);
     let lengths: Vec<usize> = parts.clone().map(str::len).collect();
@@ -300,6 +307,10 @@ impl Devices {
         for (address, pci) in &self.pci {
             // Without an IOMMU a server's device could write anywhere.
             let Some(kind) = pci.kind().filter(|_| pci.iommu_group.is_some()) else { continue };
+            // What it can be made is a device, and not it.
+            if pci.vgpu.is_some() {
+                continue;
+            }
             devices.push(Device {
                 id: address.clone(),
                 kind: kind.to_owned(),
@@ -307,9 +318,11 @@ impl Devices {
                 cell: pci.cell,
                 iommu_group: pci.iommu_group,
                 availability: reserved(self.is_kept(address, pci, kept)),
+                profile: self.share(pci).filter(|_| kind == "vgpu"),
             });
         }
         devices.extend(mediated::placeable(self, kept));
+        devices.extend(vgpu::placeable(self, kept));
         for (id, mediated) in &self.mediated {
             if kept.made.contains_key(id) {
                 continue;
@@ -323,6 +336,7 @@ impl Devices {
                 cell: parent.and_then(|pci| pci.cell),
                 iommu_group: mediated.iommu_group,
                 availability: reserved(kept.devices.contains(id)),
+                profile: parent.and_then(|pci| pci.profiles.get(&mediated.profile)?.said()),
             });
         }
         // Hubs are part of the bus.
@@ -337,6 +351,7 @@ impl Devices {
                 cell: controller.and_then(|pci| pci.cell),
                 iommu_group: None,
                 availability: reserved(is_kept),
+                profile: None,
             });
         }
         for device in &mut devices {
@@ -344,6 +359,12 @@ impl Devices {
         }
         devices.sort_by(|one, other| one.id.cmp(&other.id));
         devices
+    }
+
+    /// How a vGPU that is a virtual function shares its card: equally with the card's other ones.
+    fn share(&self, pci: &Pci) -> Option<DeviceProfile> {
+        let functions = self.pci.get(pci.physical.as_ref()?)?.functions.as_ref()?;
+        DeviceProfile { instances_max: Some(functions.made), ..DeviceProfile::default() }.said()
     }
 
     fn is_kept(&self, address: &str, pci: &Pci, kept: &Kept) -> bool {
@@ -357,17 +378,39 @@ impl Devices {
     }
 }
 
+impl Profile {
+    /// What is shown of it: what the vendor's words say (`framebuffer=1024M, max_instance=16`).
+    pub(super) fn said(&self) -> Option<DeviceProfile> {
+        let of = |name: &str| {
+            let mut words = self.description.split([',', ' ']);
+            let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+            value.trim_end_matches('M').parse().ok()
+        };
+        let name = Some(self.name.clone()).filter(|name| !name.is_empty());
+        let (framebuffer_mib, instances_max) = (of("framebuffer"), of("max_instance"));
+        DeviceProfile { name, framebuffer_mib, instances_max }.said()
+    }
+}
+
 impl Pci {
     /// What placement calls it; none when it is a part of the machine.
     pub fn kind(&self) -> Option<&'static str> {
         let [_, class, subclass, interface] = self.class.to_be_bytes();
         let is_virtual = self.physical.is_some();
+        // AMD's cards that have no screen call themselves processors.
+        let is_amd_gpu = class == 0x12 && self.model.starts_with("1002:");
         Some(match (class, subclass, interface) {
             // Memory, bridges, timers and interrupts, the bus for temperatures.
             (0x05 | 0x06 | 0x08, ..) | (0x0c, 0x05, _) => return None,
-            (0x03, ..) if is_virtual => "vgpu",
-            (0x03, ..) => "gpu",
-            _ if is_virtual => "vf",
+            _ if class == 0x03 || is_amd_gpu => {
+                if is_virtual {
+                    "vgpu"
+                } else {
+                    "gpu"
+                }
+            }
+            // What else has virtual functions (disks, processors) has them of its own kind.
+            (0x02, ..) if is_virtual => "vf",
             (0x01, 0x08, 0x02) => "nvme",
             (0x01, ..) => "storage",
             (0x02, ..) => "nic",

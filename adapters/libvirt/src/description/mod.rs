@@ -137,6 +137,8 @@ pub struct Nic {
 pub enum HostDevice {
     /// On the PCI bus, such as `0000:3b:00.0`.
     Pci(String),
+    /// On the PCI bus, with a driver of its own that passes it through (VFIO): libvirt leaves that alone.
+    PciUnmanaged(String),
     /// A part of a device that its driver has divided, by its UUID.
     Mediated(Uuid),
     /// On a USB bus: bus and device.

@@ -329,13 +329,15 @@ fn read_device(device: &Node) -> Option<HostDevice> {
         }
     };
     match device.attribute("type")? {
-        "pci" => Some(HostDevice::Pci(format!(
-            "{:04x}:{:02x}:{:02x}.{:x}",
-            number("domain")?,
-            number("bus")?,
-            number("slot")?,
-            number("function")?
-        ))),
+        "pci" => {
+            let (domain, bus) = (number("domain")?, number("bus")?);
+            let (slot, function) = (number("slot")?, number("function")?);
+            let address = format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}");
+            // Left out, it is not managed.
+            let is_managed = device.attribute("managed") == Some("yes");
+            let of = if is_managed { HostDevice::Pci } else { HostDevice::PciUnmanaged };
+            Some(of(address))
+        }
         "mdev" => Uuid::parse_str(address.attribute("uuid")?).ok().map(HostDevice::Mediated),
         "usb" => Some(HostDevice::Usb(number("bus")?, number("device")?)),
         _ => None,

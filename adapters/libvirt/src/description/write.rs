@@ -371,11 +371,12 @@ impl HostDevice {
             xml.element("source", &[], |xml| xml.empty("address", address))
         };
         match self {
-            Self::Pci(address) => {
+            Self::Pci(address) | Self::PciUnmanaged(address) => {
                 let part = |range| format!("0x{}", address.get(range).unwrap_or_default());
                 let (domain, bus) = (part(0..4), part(5..7));
                 let (slot, function) = (part(8..10), part(11..12));
-                let kind = [("mode", "subsystem"), ("type", "pci"), ("managed", "yes")];
+                let managed = if matches!(self, Self::Pci(_)) { "yes" } else { "no" };
+                let kind = [("mode", "subsystem"), ("type", "pci"), ("managed", managed)];
                 xml.element("hostdev", &kind, |xml| {
                     let address = [
                         ("domain", &*domain),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::host::HostId;
+use super::{host::HostId, profile::DeviceProfile};
 use crate::kernel::{Refusal, codes};
 
 /// Most cells of a host; the largest machines of today have 32, and Linux knows 1,024.
@@ -167,6 +167,9 @@ pub struct Device {
     /// Whether it may be given.
     #[serde(default)]
     pub availability: Availability,
+    /// What part of a card it is, where its driver says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<DeviceProfile>,
 }
 
 /// Whether a device may be given. That it is with a server is known from holdings.

@@ -45,7 +45,10 @@ fn home(change: impl FnOnce(&mut Value)) -> Home {
                     {"vcpu": 3, "cpu": 25}, {"vcpu": 4, "cpu": 40}, {"vcpu": 5, "cpu": 41},
                 ],
                 "cpus": [8, 9, 24, 25, 40, 41],
-                "devices": ["0000:3b:00.0", "00000000-0000-0000-0000-00000000000c", "usb:1-1.2"],
+                "devices": [
+                    "0000:3b:00.0", "00000000-0000-0000-0000-00000000000c", "usb:1-1.2",
+                    "vgpu:0000:41:00.0/1155/0",
+                ],
             },
             "score": {
                 "affinity": 0, "apart": 0, "cells": 0, "devices": 0, "fill": 0, "irregular": false,
@@ -61,7 +64,9 @@ fn home(change: impl FnOnce(&mut Value)) -> Home {
 fn machine(home: &Home) -> Result<Description, DriverFault> {
     let layout = Layout::of(Path::new("/srv/skyledger"));
     let usb = [("1-1.2".to_owned(), (1, 4))].into();
-    description(id(9), home, 12, &layout, Virtualisation::Kvm, &usb)
+    let vgpus = [("vgpu:0000:41:00.0/1155/0".to_owned(), "0000:41:00.5".to_owned())].into();
+    let places = Places { usb, vgpus };
+    description(id(9), home, 12, &layout, Virtualisation::Kvm, &places)
 }
 
 #[test]
