@@ -40,11 +40,7 @@ impl Ledger {
     /// # Errors
     /// When there is no such host, or the log cannot be read.
     pub async fn foreign(&self, id: Uuid) -> Result<Foreign, DrainFault> {
-        let position = self.ports.log.head().await.map_err(LoadFault::from)?.position;
-        let (revision, host) = self.typed::<Host>(&id.to_string()).await?;
-        if revision == 0 || host.retired {
-            return Err(Refusal::new(&codes::NOT_FOUND, format!("there is no host {id}")).into());
-        }
+        let (host, position) = self.host_now(id).await?;
         let seen = host.seen.iter().flat_map(|seen| seen.machines.keys());
         let there: Vec<Uuid> = seen
             .copied()
@@ -68,6 +64,19 @@ impl Ledger {
         }
         machines.sort_by(|one, next| one.adoption.machine.name.cmp(&next.adoption.machine.name));
         Ok(Foreign { host, machines, position })
+    }
+
+    /// A host as it is now, and up to where the log was counted with.
+    ///
+    /// # Errors
+    /// When there is no such host, or the log cannot be read.
+    pub async fn host_now(&self, id: Uuid) -> Result<(Host, Position), DrainFault> {
+        let position = self.ports.log.head().await.map_err(LoadFault::from)?.position;
+        let (revision, host) = self.typed::<Host>(&id.to_string()).await?;
+        if revision == 0 || host.retired {
+            return Err(Refusal::new(&codes::NOT_FOUND, format!("there is no host {id}")).into());
+        }
+        Ok((host, position))
     }
 
     /// How many orders a server of this id has had: none when there never was one.

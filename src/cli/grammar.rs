@@ -150,6 +150,12 @@ pub(crate) enum Command {
         detector: {statistical: {sensitivity: medium, minimum: \"20\"}}\n    \
         calendar: {days_of_month: [1]}")]
     Detect(Output),
+    /// Devices of a host that servers can have: free, reserved, attached or lost, and how many are left
+    #[command(
+        after_help = "A server asks for them by kind and model, in `spec.devices`.\n\nExamples:\n  \
+        skyledger devices kvm-1\n  skyledger devices kvm-1 -o json"
+    )]
+    Devices(Devices),
     /// What differs between two moments
     #[command(after_help = "Examples:\n  skyledger diff --from 1h\n  \
         skyledger diff --from 1200 --to 1300 security-groups")]
@@ -610,6 +616,14 @@ pub(crate) struct Budgets {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Devices {
+    /// The host, by id or name
+    pub(crate) host: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -147,6 +147,7 @@ async fn serve_client(
         Command::Describe(get) => query::describe(get, &connection).await,
         Command::Detect(output) => watch::detect(&output, &connection).await,
         Command::Diff(diff) => query::diff(diff, &connection).await,
+        Command::Devices(devices) => query::devices(&devices, &connection).await,
         Command::Drain(drain) => query::drain(&drain, &connection).await,
         Command::Events(events) => query::events(events, &connection).await,
         Command::Forecast(forecast) => forecast::run(forecast, &connection).await,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    grammar::{At, Describe, Diff, Drain, Events, Get, History, List, Machines, Why},
+    grammar::{At, Describe, Devices, Diff, Drain, Events, Get, History, List, Machines, Why},
     subject::Subject,
 };
 use crate::connection::Connection;
@@ -263,6 +263,19 @@ pub(super) async fn machines(
         hosts::machines(out, &answer, Style::stdout())?;
     } else {
         format::document(out, machines.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn devices(devices: &Devices, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let id = resolve(&client, "host", "hosts", &devices.host, None).await?;
+    let answer = client.get(&format!("/v1/hosts/{id}/devices"), &[]).await?.body;
+    let out = &mut std::io::stdout().lock();
+    if devices.output.output.is_for_people() {
+        hosts::devices(out, &answer, Style::stdout())?;
+    } else {
+        format::document(out, devices.output.output, &answer)?;
     }
     Ok(Exit::Ok)
 }

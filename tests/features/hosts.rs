@@ -4,6 +4,7 @@
 mod adopt;
 mod carriers;
 pub(crate) mod consoles;
+mod devices;
 mod drain;
 mod local_disks;
 mod migrate;

@@ -48,6 +48,53 @@ pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
     writeln!(out, "{name}: {} can be adopted, {} cannot", counts[0], counts[1])
 }
 
+/// The devices of a host, each with what has become of it, and how many are left of each sort.
+///
+/// # Errors
+/// What the output says.
+pub fn devices(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let name = style.bold(text(answer, "name"));
+    let all = items(answer, "items");
+    if all.is_empty() {
+        return writeln!(out, "{name} has no devices that servers can have");
+    }
+    let mut table = bare(style);
+    table.set_header(["device", "kind", "model", "cell", "group", "state", "server"].map(heading));
+    let number = |value: &Value| if value.is_null() { "–".to_owned() } else { plain(value) };
+    for one in all {
+        table.add_row(vec![
+            Cell::new(text(one, "id")),
+            Cell::new(text(one, "kind")),
+            Cell::new(text(one, "model")),
+            right(number(&one["cell"])),
+            right(number(&one["iommu_group"])),
+            Cell::new(text(one, "state")),
+            Cell::new(one["server"].as_str().unwrap_or("–")),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}\n")?;
+    let mut table = bare(style);
+    let headings = ["kind", "model", "profile", "memory", "free", "attached", "reserved", "lost"];
+    table.set_header(headings.map(heading));
+    for one in items(answer, "counts") {
+        let profile = &one["profile"];
+        let memory = &profile["framebuffer_mib"];
+        table.add_row(vec![
+            Cell::new(text(one, "kind")),
+            Cell::new(text(one, "model")),
+            Cell::new(profile["name"].as_str().unwrap_or("–")),
+            right(if memory.is_null() { "–".to_owned() } else { format!("{memory} MiB") }),
+            right(plain(&one["free"])),
+            right(plain(&one["attached"])),
+            right(plain(&one["reserved"])),
+            right(plain(&one["lost"])),
+        ]);
+    }
+    close(&mut table);
+    writeln!(out, "{table}")
+}
+
 /// Which servers of a host can go elsewhere, and what is in the way of the others.
 ///
 /// # Errors
@@ -113,6 +160,35 @@ mod tests {
         let mut out = Vec::new();
         machines(&mut out, &json!({"name": "kvm-1", "items": []}), Style::PLAIN).unwrap();
         assert!(String::from_utf8(out).unwrap().starts_with("kvm-1 has said of no machine"));
+    }
+
+    #[test]
+    fn a_device_is_on_a_line_with_its_state_and_what_is_left_of_its_sort_below() {
+        let device = |id: &str, state: &str, server: Value| {
+            json!({
+                "id": id, "kind": "vgpu", "model": "10de:26b9/nvidia-1155", "cell": 0,
+                "iommu_group": null, "state": state, "server": server,
+            })
+        };
+        let profile = json!({"name": "NVIDIA L40S-24Q", "framebuffer_mib": 24_576});
+        let answer = json!({
+            "name": "kvm-1",
+            "items": [device("one", "attached", json!("4b1d")), device("two", "free", Value::Null)],
+            "counts": [{
+                "kind": "vgpu", "model": "10de:26b9/nvidia-1155", "profile": profile,
+                "free": 1, "attached": 1, "reserved": 0, "lost": 0,
+            }],
+        });
+        let mut out = Vec::new();
+        devices(&mut out, &answer, Style::PLAIN).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("one").contains("attached") && line("one").contains("4b1d"), "{text}");
+        assert!(line("two").contains("free"), "{text}");
+        assert!(line("L40S-24Q").contains("24576 MiB"), "{text}");
+        let mut out = Vec::new();
+        devices(&mut out, &json!({"name": "kvm-1", "items": []}), Style::PLAIN).unwrap();
+        assert!(String::from_utf8(out).unwrap().starts_with("kvm-1 has no devices"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Hosts of our own: what becomes of the servers of one that is to have none, and what one has that is no
-//! server of ours.
+//! Hosts of our own: what becomes of the servers of one that is to have none, what one has that is no server of
+//! ours, and its devices.
 
 use ::commands::drain::DrainFault;
 use axum::http::StatusCode;
-use domain::kernel::Decider;
+use domain::{compute::device, kernel::Decider};
 use serde_json::json;
 
 use crate::{
@@ -34,6 +34,21 @@ pub(crate) async fn machines(call: Call) -> Answer {
         "position": foreign.position,
     });
     Ok(at_position(answer(StatusCode::OK, &body), foreign.position))
+}
+
+/// The devices of a host that servers can have, each with what has become of it, and how many are left of each sort.
+pub(crate) async fn devices(call: Call) -> Answer {
+    let id = call.id()?;
+    let (host, position) = call.service.ledger.host_now(id).await?;
+    let devices = device::devices(&host);
+    let body = json!({
+        "host": id,
+        "name": host.name,
+        "counts": device::counts(&devices),
+        "items": devices,
+        "position": position,
+    });
+    Ok(at_position(answer(StatusCode::OK, &body), position))
 }
 
 /// Which of a host's servers can go elsewhere and where to, and what is in the way of the others.

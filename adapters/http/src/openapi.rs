@@ -204,7 +204,12 @@ impl Document {
                     | "/v1/ratings"
                     | "/v1/usage-imports" => "costs",
                     path if path.starts_with("/v1/costs") => "costs",
-                    path if path.ends_with("/leaving") || path.ends_with("/machines") => "hosts",
+                    path if ["/devices", "/leaving", "/machines"]
+                        .iter()
+                        .any(|part| path.ends_with(part)) =>
+                    {
+                        "hosts"
+                    }
                     path if path.starts_with("/v1/hosts") => "agents",
                     path if path.starts_with("/v1/images") => "images",
                     path if path.starts_with("/v1/servers") => "servers",

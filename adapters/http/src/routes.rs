@@ -297,6 +297,7 @@ routes! {
     Post "/v1/hosts/{id}/agent/join" Once Any "agent-join" &[], agents::join, "A host's agent: begins to work for it, in the next epoch; any agent before it is fenced off.";
     Post "/v1/hosts/{id}/agent/sight" Once Any "agent-sight" &[], agents::sight, "A host's agent: says what the host is.";
     Post "/v1/hosts/{id}/agent/tasks" Once Any "agent-tasks" &[&PREFER], agents::tasks, "A host's agent: asks for orders that it does not work on yet; waits for one with Prefer: wait, at most 30 seconds.";
+    Get "/v1/hosts/{id}/devices" Once Estate "host-devices" &[], hosts::devices, "The devices of a host that servers can have, each free, reserved, attached or lost, and how many are left of each sort.";
     Get "/v1/hosts/{id}/leaving" Once Estate "host-leaving" &[], hosts::drain, "Which servers of a host can go elsewhere and where to, and what is in the way of the others; nothing is ordered by it.";
     Get "/v1/hosts/{id}/machines" Once Estate "host-machines" &[], hosts::machines, "Machines of a host that are no servers of ours, each with what is in the way of adopting it and what it would be; nothing is adopted by it.";
     Post "/v1/images/{id}/file" Once Token "upload-image" &[], images::upload, "Takes in the file of an image whose source is a backup store, as the body; sent again, it is found and not taken again.";

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod backup_plan;
 pub mod backup_set;
 pub mod backup_store;
+pub mod device;
 pub mod disk;
 pub mod drain;
 pub mod host;

@@ -345,7 +345,7 @@ async fn a_token_of_one_project_sees_nothing_of_another_on_any_route_at_any_mome
             if path.starts_with("/v1/servers/") && path.ends_with("/console?") {
                 // Opened with a ticket and no token, and only as a WebSocket.
                 assert_eq!(reply.status, 426, "{path}: {}", reply.text);
-            } else if ["/answer", "/runs", "/agent", "/machines", "/leaving"]
+            } else if ["/answer", "/runs", "/agent", "/devices", "/machines", "/leaving"]
                 .iter()
                 .any(|part| path.contains(part))
             {
