@@ -668,7 +668,7 @@ impl Inner {
         let disks = disks.map(|disk| disk.to_string()).chain(adopted::in_place(home, &is));
         let mut seen = machine(home, &is, state, &record, disks.collect());
         adopted::as_found(home, &record, &mut seen);
-        let vgpus = self.seen_vgpus(&record).await?;
+        let vgpus = self.seen_vgpus(&record)?;
         seen.nics = self.seen_nics(&is, state, server, record).await?;
         seen.functions = self.seen_functions(home).await?;
         seen.vgpus = vgpus;

@@ -140,10 +140,11 @@ mod tests {
                 device("gone", "x", None, "lost"),
             ],
         });
-        let mut host = Host::default();
-        host.seen = Some(serde_json::from_value(seen).unwrap());
-        host.holdings.insert(server, serde_json::from_value(holding).unwrap());
-        host
+        Host {
+            seen: Some(serde_json::from_value(seen).unwrap()),
+            holdings: [(server, serde_json::from_value(holding).unwrap())].into(),
+            ..Host::default()
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Inner {
     }
 
     /// What a server's vGPUs are on its host.
-    pub(super) async fn seen_vgpus(
+    pub(super) fn seen_vgpus(
         &self,
         record: &Record,
     ) -> Result<BTreeMap<String, SeenVgpu>, DriverFault> {

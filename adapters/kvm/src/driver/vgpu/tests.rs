@@ -91,7 +91,7 @@ async fn a_vgpu_is_one_function_from_its_choice_until_its_server_is_gone() {
     make(inner, one).await;
     let record = inner.records.read(one).await.unwrap().unwrap();
     let seen = SeenVgpu { address: first.clone(), vgpu_type: 1155 };
-    assert_eq!(inner.seen_vgpus(&record).await.unwrap(), [(slot(1155, 0), seen)].into());
+    assert_eq!(inner.seen_vgpus(&record).unwrap(), [(slot(1155, 0), seen)].into());
     // A third server is refused in words, and nothing is written down of it.
     let third_server = Uuid::from_u128(3);
     let full = inner.seat_vgpus(third_server, &holding(third_server, &[slot(1155, 3)])).await;
