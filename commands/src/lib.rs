@@ -23,6 +23,7 @@
 //! - [`follow`]: servers that follow their security groups.
 //! - [`kpis`]: numbers by which costs are judged.
 //! - [`forecast`]: what comes next.
+//! - [`move_in`]: machines that others run, and that can be moved to hosts of ours.
 //! - [`origin`]: where what a centre has after the rules comes from.
 //! - [`pull`]: takes in the bills that lie in object storage.
 //! - [`rate`]: what was used, as lines by our own rates.
@@ -59,6 +60,7 @@ pub mod hints;
 pub mod images;
 pub mod kpis;
 pub mod ledger;
+pub mod move_in;
 pub mod observe;
 pub mod origin;
 pub mod pace;

@@ -272,6 +272,14 @@ pub(crate) enum Command {
         skyledger serve --print-config > skyledger.toml"
     )]
     Serve(Serve),
+    /// Machines that others run and that can be moved to hosts of ours, and what is in the way of each
+    #[command(
+        after_help = "Nothing is moved by it. Obstacles: architecture, bus, devices, disk, encrypted, frozen, \
+        host, moving, name, nic, not-running, size, standby, too-many.\n\nExamples:\n  \
+        skyledger source-machines old-cluster\n  \
+        skyledger source-machines old-cluster -o json"
+    )]
+    SourceMachines(SourceMachines),
     /// Start a server of the cloud
     Start(OneServer),
     /// Stop a server of the cloud
@@ -705,6 +713,14 @@ pub(crate) struct Kpis {
     pub(crate) rules: Option<String>,
     #[command(flatten)]
     pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SourceMachines {
+    /// The cloud account, by id or name
+    pub(crate) account: String,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -159,6 +159,7 @@ async fn serve_client(
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
         Command::Report { command } => watch::report(command, &connection).await,
+        Command::SourceMachines(sources) => query::source_machines(&sources, &connection).await,
         Command::Usage(import) => run::import_usage(import, &connection).await,
         Command::Why(why) => query::why(why, &connection).await,
         other => command::run(other, &connection).await,

@@ -3,15 +3,18 @@
 use std::io::Write;
 
 use adapters_console::{
-    client::Client, columns::plain, exit::Exit, format, hosts, names::resolve, show, style::Style,
-    time,
+    client::Client, columns::plain, exit::Exit, format, hosts, names::resolve, show, sources,
+    style::Style, time,
 };
 use chrono::Utc;
 use serde_json::Value;
 
 use super::{
     Failure,
-    grammar::{At, Describe, Devices, Diff, Drain, Events, Get, History, List, Machines, Why},
+    grammar::{
+        At, Describe, Devices, Diff, Drain, Events, Get, History, List, Machines, SourceMachines,
+        Why,
+    },
     subject::Subject,
 };
 use crate::connection::Connection;
@@ -276,6 +279,22 @@ pub(super) async fn devices(devices: &Devices, connection: &Connection) -> Resul
         hosts::devices(out, &answer, Style::stdout())?;
     } else {
         format::document(out, devices.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn source_machines(
+    sources: &SourceMachines,
+    connection: &Connection,
+) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let id = resolve(&client, "cloud-account", "cloud-accounts", &sources.account, None).await?;
+    let answer = client.get(&format!("/v1/cloud-accounts/{id}/machines"), &[]).await?.body;
+    let out = &mut std::io::stdout().lock();
+    if sources.output.output.is_for_people() {
+        sources::machines(out, &answer, Style::stdout())?;
+    } else {
+        format::document(out, sources.output.output, &answer)?;
     }
     Ok(Exit::Ok)
 }

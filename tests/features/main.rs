@@ -28,6 +28,7 @@ mod launches;
 mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
+mod move_ins;
 mod nics;
 mod plans;
 mod private_cloud;

@@ -24,6 +24,8 @@ pub struct Answer {
     pub status: u16,
     /// How long the server asks to wait, where it tells in seconds.
     pub retry_after: Option<Duration>,
+    /// The token that came with it, of those who answer with one (`X-Subject-Token`).
+    pub token: Option<String>,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -169,6 +171,8 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, DriverFault> {
         .get(http::header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
+    let token = response.headers().get("x-subject-token");
+    let token = token.and_then(|value| Some(value.to_str().ok()?.to_owned()));
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(transient)? {
         if body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -178,7 +182,7 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, DriverFault> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, retry_after, body })
+    Ok(Answer { status, retry_after, token, body })
 }
 
 fn transient(error: reqwest::Error) -> DriverFault {

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod aws;
+pub mod cloudpods;
 pub mod http_client;
 pub mod testing;
 
@@ -34,6 +35,11 @@ impl std::fmt::Debug for Entry {
 pub static PROVIDERS: &[Entry] = &[
     Entry { name: "aws", table: aws::TABLE, make: || Arc::new(aws::Aws::new()) },
     // Entry { name: "azure", table: azure::TABLE, make: || Arc::new(azure::Azure::new()) },
+    Entry {
+        name: "cloudpods",
+        table: cloudpods::TABLE,
+        make: || Arc::new(cloudpods::Cloudpods::new()),
+    },
 ];
 
 /// All of them, ready to be called.

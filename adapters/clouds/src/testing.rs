@@ -4,6 +4,7 @@
 //! A [`Script`] looks at each call and says what becomes of it. The proxy binds to the loopback,
 //! takes one call per connection, and forgets the script, not the counts, when another is set.
 
+pub mod cloudpods;
 mod hand;
 
 pub use hand::{Answered, Hand};

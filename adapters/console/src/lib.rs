@@ -7,6 +7,7 @@
 //! - [`forecasts`]: what comes next, beside what was.
 //! - [`hosts`]: hosts of our own.
 //! - [`show`]: one resource, a plan, an outcome, events, a diff, for people.
+//! - [`sources`]: machines that others run.
 //! - [`progress`]: bars on long work, none where nobody looks.
 //! - [`story`]: the demo, told step by step; every step asserts what it says.
 //! - [`terminal`]: consoles of servers.
@@ -31,6 +32,7 @@ pub mod names;
 pub mod problem;
 pub mod progress;
 pub mod show;
+pub mod sources;
 pub mod story;
 pub mod style;
 pub mod suggest;

@@ -46,6 +46,7 @@ mod service;
 mod show;
 mod socket;
 mod source;
+mod sources;
 mod status;
 mod tokens;
 mod usages;

@@ -30,6 +30,8 @@ macro_rules! problems {
 
 // Sorted by code. The doc comment is the advice: what the caller should do.
 problems! {
+    /// Look at the detail, and at the account: its place did not say what was asked.
+    ACCOUNT_UNREACHABLE = "account-unreachable" 503 "the account's place does not answer";
     /// Correct the file, or name the mapping that it is written by; nothing was booked.
     BILL_UNREADABLE = "bill-unreadable" 422 "the file does not read as a bill";
     /// Send a body of at most 1 MiB.

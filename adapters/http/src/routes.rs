@@ -11,7 +11,7 @@ use crate::{
     commands, console_page, consoles, costs, exports, forecasts, hints, history, hosts, images,
     kpis,
     params::{Parameter, Place, Shape},
-    queries, reconciliations, reports, runs, status, usages, watch,
+    queries, reconciliations, reports, runs, sources, status, usages, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -286,6 +286,7 @@ routes! {
     Get "/v1/bill-reconciliations" Once Estate "reconcile-bills" &[&AT, &FROM_MONTH, &MIN_POSITION, &TO_MONTH], reconciliations::reconcile, "Bills beside what their issuers say of invoices and months.";
     Post "/v1/budget-evaluations" Once Estate "evaluate-budgets" &[], budgets::evaluate, "Holds what was spent against every budget that is enabled, and tells what thresholds are reached.";
     Get "/v1/budgets:status" Once Estate "budgets-status" &[&AT, &MIN_POSITION], budgets::status, "Where every budget stands: spent, forecast, and the alerts that stand.";
+    Get "/v1/cloud-accounts/{id}/machines" Once Estate "account-machines" &[], sources::machines, "Machines of an account that can be moved to hosts of ours, as its place says now, each with what is in the way; nothing is moved by it.";
     Get "/v1/costs" Once Estate "costs" COSTS, costs::costs, "What bills come to, by group.";
     Get "/v1/costs:explain" Once Estate "explain-costs" EXPLAIN, costs::explain, "Where a number comes from: files, events and lines.";
     Get "/v1/diff" Once Token "diff" &[&FILTER, &FROM, &PAGE_SIZE, &PAGE_TOKEN, &MIN_POSITION, &TO, &VIEW], queries::difference, "What differs between two moments.";

@@ -9,6 +9,7 @@ mod hosts;
 mod images;
 mod leases;
 mod log;
+mod machines;
 mod pipe;
 mod provider;
 mod vault;
@@ -29,6 +30,7 @@ pub use log::{
     Answered, Append, AppendFault, Appended, AuditFilter, EventLog, Expected, Head, LogFault,
     NewEvent, StreamAppend,
 };
+pub use machines::Machines;
 pub use pipe::{PIECE_BYTES_MAX, Pipe};
 pub use provider::{
     Access, Call, DriverFault, Identity, Intent, Listing, Pace, Provider, Report, Sighting,

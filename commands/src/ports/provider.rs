@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::Files;
+use super::{Files, Machines};
 
 /// One row of a provider's table: what it has of a kind. What is not in the table is refused
 /// before anything is written.
@@ -215,6 +215,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Its store of files, where it has one that is read here.
     fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+
+    /// Its machines, where those can be moved to hosts of ours.
+    fn machines(&self) -> Option<&dyn Machines> {
         None
     }
 

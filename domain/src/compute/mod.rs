@@ -11,6 +11,7 @@ pub mod drain;
 pub mod host;
 pub mod image;
 pub mod key_pair;
+pub mod move_in;
 pub mod placement;
 pub mod server;
 pub mod shape;

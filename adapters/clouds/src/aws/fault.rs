@@ -172,6 +172,7 @@ mod tests {
         let answer = Answer {
             status,
             retry_after: Some(Duration::from_secs(7)),
+            token: None,
             body: body.as_bytes().to_vec(),
         };
         format!("{:?}", of_answer("DescribeVpcs", &answer).fault)

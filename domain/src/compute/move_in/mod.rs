@@ -1,0 +1,3 @@
+//! Machines that others run elsewhere, on their way to hosts of ours.
+
+pub mod machine;
