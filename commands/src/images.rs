@@ -16,7 +16,7 @@ use std::{io, sync::Mutex, sync::PoisonError, time::Duration};
 use domain::{
     compute::{
         backup_store::BackupStore,
-        image::{Image, Order, Source, Uploaded, file::Inspection},
+        image::{Format, Image, Order, Source, Uploaded, file::Inspection},
         server::Server,
     },
     kernel::{Decider, Outstanding, Principal, Refusal, Role, codes},
@@ -35,6 +35,8 @@ use crate::{
 
 /// How long a host may take from its order to its first byte of an image.
 const ADDRESS_VALID: Duration = Duration::from_hours(6);
+/// Orders by which a host may fetch an image.
+const FETCHING: [&str; 5] = ["arrive", "change-cdrom", "launch", "rebuild", "receive"];
 /// What was begun to be uploaded so long ago will not be whole any more.
 const UPLOAD_TAKES_MAX: Duration = Duration::from_hours(24);
 /// How long the views may take to show what was ordered before a file is removed.
@@ -196,7 +198,8 @@ impl Ledger {
         let (_, image) = self.typed::<Image>(id).await.map_err(unread)?;
         let Some(store) = image.store() else { return Ok(None) };
         let id: Uuid = id.parse().unwrap_or_default();
-        if self.needs_image(id).await.map_err(unlisted)? {
+        let is_disc = image.definition.as_ref().is_some_and(|one| one.format == Format::Iso);
+        if self.needs_image(id, is_disc).await.map_err(unlisted)? {
             return Ok(None);
         }
         let (_, state) = self.typed::<BackupStore>(&store.to_string()).await.map_err(unread)?;
@@ -205,22 +208,29 @@ impl Ledger {
         Ok(Some(Report { verb: "confirm-removal", body: json!({"number": out.number}) }))
     }
 
-    /// Whether a server's order that is out, parked or not, may still fetch an image. No further one is
-    /// ordered of an image that is retired.
-    async fn needs_image(&self, image: Uuid) -> Result<bool, ViewFault> {
+    /// Whether a server's order that is out, parked or not, may still fetch an image, and of a disc whether
+    /// one has it in its drive: it takes the disc along to another host. No further order is given with an
+    /// image that is retired.
+    async fn needs_image(&self, image: Uuid, is_disc: bool) -> Result<bool, ViewFault> {
         let head = self.ports.log.head().await.map_err(ViewFault::Store)?.position;
         self.ports.views.reach_position(head, PATIENCE).await?;
         let mut query = Query::all().with("kind", Server::KIND);
-        query.filters.push(Filter {
-            column: "order_state".to_owned(),
-            op: Op::In,
-            values: ["pending", "parked"].map(|state| Cell::Text(state.to_owned())).into(),
-        });
+        if is_disc {
+            query = query.with("gone", false);
+        } else {
+            query.filters.push(Filter {
+                column: "order_state".to_owned(),
+                op: Op::In,
+                values: ["pending", "parked"].map(|state| Cell::Text(state.to_owned())).into(),
+            });
+        }
         let image = json!(image);
         let (rows, _) = self.rows(query).await?;
         Ok(rows.iter().any(|row| {
             let state = &row.body["state"];
-            state["home"]["parts"]["image"]["id"] == image
+            let parts = &state["home"]["parts"];
+            parts["image"]["id"] == image
+                || parts["cdrom"]["image"]["id"] == image
                 || state["orders"]["out"]["order"]["data"]["image"]["id"] == image
         }))
     }
@@ -228,16 +238,17 @@ impl Ledger {
     /// Lets a host fetch what lies in a store: in place of the store it is told an address that is good for
     /// this file, for some hours.
     pub(crate) async fn address_images(&self, task: &mut HostTask) -> Result<(), LoadFault> {
-        let fetches =
-            ["launch", "receive", "rebuild"].iter().any(|one| task.order["type"] == **one);
+        let fetches = FETCHING.iter().any(|one| task.order["type"] == **one);
         if !fetches {
             return Ok(());
         }
-        let own = task.state.home.as_mut().and_then(|home| home.parts.image.as_mut());
-        if let Some(image) = own
-            && let Some(address) = self.image_address(image.id, &image.source).await?
-        {
-            image.source = address;
+        let parts = task.state.home.as_mut().map(|home| &mut home.parts);
+        let (image, cdrom) = parts.map(|parts| (&mut parts.image, &mut parts.cdrom)).unzip();
+        let disc = cdrom.and_then(Option::as_mut).and_then(|cdrom| cdrom.image.as_mut());
+        for image in image.and_then(Option::as_mut).into_iter().chain(disc) {
+            if let Some(address) = self.image_address(image.id, &image.source).await? {
+                image.source = address;
+            }
         }
         let Some(named) = task.order.pointer_mut("/data/image") else { return Ok(()) };
         let Ok(source) = serde_json::from_value::<Source>(named["source"].clone()) else {

@@ -263,6 +263,7 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
 const NAMED: &[(&str, &str, &str)] = &[
     ("account", "cloud-account", "cloud-accounts"),
     ("backup_set", "backup-set", "backup-sets"),
+    ("cdrom", "image", "images"),
     ("image", "image", "images"),
     ("project", "project", "projects"),
 ];

@@ -90,9 +90,10 @@ fn look(path: &Path, progress: &Progress) -> Result<File, Failure> {
     let mut file = std::fs::File::open(path).map_err(cannot)?;
     let size_bytes = file.metadata().map_err(cannot)?.len();
     let mut begin = Vec::new();
-    (&mut file).take(header::LENGTH as u64).read_to_end(&mut begin).map_err(cannot)?;
+    (&mut file).take(header::DISC_LENGTH as u64).read_to_end(&mut begin).map_err(cannot)?;
     let (format, disk_bytes) = match header::read(&begin) {
         Claim::Qcow2 => (Format::Qcow2, header::disk_bytes(&begin).unwrap_or_default()),
+        Claim::Unknown if header::is_disc(&begin) => (Format::Iso, size_bytes),
         Claim::Unknown => (Format::Raw, size_bytes),
         Claim::Unsafe(why) => return Err(no(format!("it is not taken: {why}"))),
         Claim::Other(name) => {

@@ -286,6 +286,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/servers/{id}/change-addresses" => json!({
                     "nic": Uuid::nil(), "v4": {"type": "any", "data": {}},
                 }),
+                "/v1/servers/{id}/change-cdrom" => json!({"image": ids["images"].last().unwrap()}),
                 "/v1/servers/{id}/change-nic" => json!({
                     "nic": Uuid::nil(), "bandwidth": {"ingress_kbit_s": 8_000},
                 }),

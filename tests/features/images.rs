@@ -136,6 +136,39 @@ async fn an_image_is_uploaded_used_and_removed_with_its_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disc_stays_in_its_store_until_it_is_in_no_drive() {
+    let world = World::empty(small());
+    let store = world.store("vault").await;
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let mut disc = vec![0; 40_960];
+    disc[32_769..32_774].copy_from_slice(b"CD001");
+    let mut body = described(store, &disc);
+    body["format"] = json!("iso");
+    let image = world.send("image", None, "define", body).await.unwrap().id;
+    world.upload(image, &disc).await.unwrap();
+    let body = json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 64}, "disks": [{"size_gib": 1}], "cdrom": image,
+    });
+    let web = world.send("server", None, "launch", body).await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.status(web).await, "running", "its host had an address of the file");
+    world.send("image", image, "retire", json!({})).await.unwrap();
+    world.caught_up().await;
+    let runner = Runner::new(world.ledger.clone(), 4);
+    for _ in 0..3 {
+        runner.pass().await.unwrap();
+        world.clock.advance(Duration::from_secs(10));
+    }
+    assert_eq!(
+        (world.status(image).await.as_str(), world.hosts.images(URL).len()),
+        ("removing", 1)
+    );
+    world.through("server", web, "change-cdrom", json!({})).await;
+    world.settle().await;
+    assert_eq!((world.status(image).await.as_str(), world.hosts.images(URL)), ("retired", vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_image_and_what_is_cut_off_leaves_nothing() {
     let world = World::empty(small());
     let store = world.store("vault").await;

@@ -21,6 +21,7 @@
 //! ```text
 //! <folder>/lock                    held by the agent that works for the host
 //! <folder>/disks, images           see [`crate::storage`]
+//! <folder>/cdroms/<server id>.…     what lies in its drive
 //! <folder>/seeds/<server id>.img   what a server reads at its first boot
 //! <folder>/consoles/<server id> what its serial line is reached by: a socket
 //! <folder>/servers, bridges        what is written down: see `records`
@@ -41,6 +42,7 @@ mod backup;
 mod backup_set;
 mod bitmaps;
 mod carry;
+mod cdrom;
 mod census;
 mod console;
 mod devices;
@@ -248,9 +250,8 @@ impl KvmHost {
         let images = Cache::open(&folder).await?;
         let records = Records::open(&folder).await?;
         let layout = Layout::of(&folder);
-        for folder in
-            [&layout.consoles, &layout.seeds, &folder.join("backups"), &folder.join("uploads")]
-        {
+        let [backups, uploads] = ["backups", "uploads"].map(|name| folder.join(name));
+        for folder in [&layout.cdroms, &layout.consoles, &layout.seeds, &backups, &uploads] {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(StorageFault::file("cannot make", folder))?;
         }
@@ -356,6 +357,7 @@ impl KvmHost {
             servers: inner.powers().await?,
             processes: census::processes(&inner.options.folder),
             disks,
+            cdroms: set(names(&inner.layout.cdroms).await?),
             seeds: set(names(&inner.layout.seeds).await?),
             records: set(names(&inner.options.folder.join("servers")).await?),
             interfaces: links.keys().filter(|name| is_ours(name)).cloned().collect(),
@@ -453,6 +455,9 @@ impl Inner {
         let path = self.layout.seed(server);
         let write = async { Ok(seed::write(&path, documents.files()).await?) };
         let write = self.step(Step::Seed, server, write);
+        if let Some(cdrom) = &home.parts.cdrom {
+            self.lay_disc(server, cdrom).await?;
+        }
         // Three that have nothing to do with each other, and wait for tools most of the time.
         tokio::try_join!(self.make_disks(work), write, self.plug(work))?;
         self.run(work, &machine).await
@@ -705,6 +710,9 @@ impl Inner {
             Order::Adopt { digest } => Box::pin(self.adopt(work, digest)).await,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 Box::pin(self.change_nics(work, order)).await
+            }
+            Order::ChangeCdrom { image } => {
+                Box::pin(self.change_cdrom(work, image.as_deref())).await
             }
             Order::Launch {} => Box::pin(self.launch(work)).await,
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,

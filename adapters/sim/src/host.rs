@@ -64,6 +64,8 @@ pub enum HostStep {
     BackUp,
     /// A server's being sent to another is broken off.
     BreakOff,
+    /// Another disc is in its drive.
+    Cdrom,
     /// The server becomes known to the host.
     Define,
     /// A disk is removed.
@@ -128,11 +130,12 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Addresses,
         Self::Adopt,
         Self::BackUp,
         Self::BreakOff,
+        Self::Cdrom,
         Self::Define,
         Self::Discard,
         Self::Fill,
@@ -202,6 +205,9 @@ pub struct SimServer {
     /// Its interfaces, in the guest's order.
     #[serde(default)]
     pub nics: Vec<SimNic>,
+    /// The digest of the disc in its drive.
+    #[serde(default)]
+    pub cdrom: Option<String>,
     /// What it read at its first boot: names of files and what is in them.
     pub seed: Vec<(String, String)>,
     /// Whether it stands still.
@@ -269,6 +275,7 @@ impl SimServer {
             pins: BTreeSet::new(),
             disks: BTreeMap::new(),
             nics: Vec::new(),
+            cdrom: None,
             seed: Vec::new(),
             suspended: false,
             rescued: false,
@@ -550,6 +557,9 @@ impl SimHost {
         if let Some(image) = &parts.image {
             self.fetch(&image.source)?;
         }
+        if let Some(disc) = parts.disc() {
+            self.fetch(&disc.source)?;
+        }
         let image = |from_image| parts.image.as_ref().filter(|_| from_image).map(|one| &one.sha256);
         for disk in &parts.disks {
             let wanted = (disk.size_gib, image(disk.from_image).cloned());
@@ -742,6 +752,7 @@ impl SimHost {
         let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
         let mut server = SimServer {
             nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
+            cdrom: home.parts.disc().map(|disc| disc.sha256.clone()),
             seed: seed.files().into_iter().map(file).collect(),
             ..SimServer::blank()
         };
@@ -919,6 +930,12 @@ impl HostDriver for SimHost {
                 if let Some(report) = self.change_addresses(id, home, (nic, &found), number)? {
                     return Ok(report);
                 }
+            }
+            Order::ChangeCdrom { image } => {
+                image.as_ref().map_or(Ok(()), |image| self.fetch(&image.source))?;
+                let disc = image.map(|image| image.sha256);
+                let done = |server: &SimServer| server.cdrom == disc;
+                self.of(id, HostStep::Cdrom, done, |server| server.cdrom.clone_from(&disc))?;
             }
             Order::Launch {} => {
                 self.store(&home.parts, task)?;

@@ -7,10 +7,11 @@ use domain::{
         backup_set::BackupSet,
         backup_store::BackupStore,
         disk::{self, Disk, Home},
-        image::{Format, Image},
+        image::Image,
         placement::{HostId, ServerId},
         server::{Power, Server},
         snapshot::{self, Snapshot},
+        storage::Format,
     },
     kernel::{Decider, Refusal, Role, canonical_value, codes},
 };

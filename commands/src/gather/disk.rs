@@ -5,9 +5,8 @@ use domain::{
     compute::{
         disk,
         host::Host,
-        image::Format,
         server::Server,
-        storage::{StorageId, in_group},
+        storage::{Format, StorageId, in_group},
     },
     kernel::{Decider, Refusal, Role, codes},
 };

@@ -25,7 +25,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, backup};
+use super::{GatherFault, Gathering, backup, cdrom::disc};
 use crate::{
     fleet::Reached,
     ledger::{LoadFault, userdata_context},
@@ -60,6 +60,9 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     if let Some(id) = launch.image {
         let image: Image = one(gathering, "image", id, launch.project, true).await?;
         found.image = Some((id, image.ensure_usable()?.clone()));
+    }
+    if let Some(id) = launch.cdrom {
+        found.cdrom = Some((id, disc(gathering, "cdrom", id, launch.project).await?));
     }
     let mut on_host = None;
     for (at, ask) in launch.disks.iter().enumerate() {

@@ -8,6 +8,7 @@ mod backup;
 mod backup_plan;
 mod backup_set;
 mod bill_source;
+mod cdrom;
 mod console;
 mod disk;
 mod image;
@@ -101,6 +102,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         }
         ("server", "migrate") => migrate::migrate(gathering).await?,
         ("server", "open-console") => console::ticket(gathering)?,
+        ("server", "change-cdrom") => cdrom::find(gathering).await?,
         ("server", "rebuild") => rebuild::find(gathering).await?,
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,

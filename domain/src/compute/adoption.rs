@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     drain::Obstacle,
     host::Host,
-    image::{Firmware, Format},
+    image::Firmware,
     placement::{
         Architecture, CellHolding, Holding, HostId, Numa, Pinning, Placement, Rejected, Score,
         ServerId,
@@ -30,6 +30,7 @@ use super::{
         home::Spec,
         parts::{DISKS_MAX, Disk, NICS_MAX, Nic, NicAsk, Parts, part_id},
     },
+    storage::Format,
 };
 use crate::{
     kernel::{Refusal, codes},

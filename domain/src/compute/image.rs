@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use super::placement::Architecture;
 use crate::{
-    kernel::{Caller, Decider, Facets, Orders, Outstanding, Refusal, Role, Stamp, Verb, codes},
+    kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
     tenancy::check_name,
 };
 
@@ -65,9 +65,11 @@ pub enum Source {
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "ImageFormat")]
 pub enum Format {
-    /// QEMU's.
+    /// A disc, for a server's drive (ISO 9660): no disk is made from it.
+    Iso,
+    /// A disk, as QEMU lays it out.
     Qcow2,
-    /// Block by block.
+    /// A disk, block by block.
     Raw,
 }
 
@@ -118,7 +120,7 @@ pub struct Definition {
     pub os: Os,
     /// What it is started by.
     pub firmware: Firmware,
-    /// The smallest disk it fits on, 1…65,536 GiB.
+    /// The smallest disk it fits on, 1…65,536 GiB; of a disc, that what it installs fits on.
     pub min_disk_gib: u64,
 }
 
@@ -231,48 +233,17 @@ pub struct Image {
 }
 
 static VERBS: &[Verb] = &[
-    Verb {
-        name: "abandon",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Gives up the parked order.",
-    },
-    Verb {
-        name: "confirm-removal",
-        caller: Caller::System,
-        creates: false,
-        summary: "Reports that its file is in the store no more.",
-    },
-    Verb {
-        name: "confirm-upload",
-        caller: Caller::System,
-        creates: false,
-        summary: "Reports that its file is in the store, and is what was described.",
-    },
-    Verb {
-        name: "define",
-        caller: Caller::Person(Role::Operator),
-        creates: true,
-        summary: "Describes an image: where hosts fetch it, and what they verify.",
-    },
-    Verb {
-        name: "park",
-        caller: Caller::System,
-        creates: false,
-        summary: "Reports that an order keeps failing.",
-    },
-    Verb {
-        name: "retire",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Makes no more servers from it; what was uploaded is removed.",
-    },
-    Verb {
-        name: "retry",
-        caller: Caller::Person(Role::Operator),
-        creates: false,
-        summary: "Goes on with the parked order.",
-    },
+    Verb::operator("abandon", "Gives up the parked order."),
+    Verb::system("confirm-removal", "Reports that its file is in the store no more."),
+    Verb::system(
+        "confirm-upload",
+        "Reports that its file is in the store, and is what was described.",
+    ),
+    Verb::operator("define", "Describes an image: where hosts fetch it, and what they verify.")
+        .creating(),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("retire", "Makes no more servers from it; what was uploaded is removed."),
+    Verb::operator("retry", "Goes on with the parked order."),
 ];
 
 fn no(detail: String) -> Refusal {

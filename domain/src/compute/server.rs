@@ -7,6 +7,7 @@
 pub mod addresses;
 pub mod adopted;
 pub mod boot;
+pub mod cdrom;
 pub mod console;
 pub mod elsewhere;
 pub mod home;
@@ -44,8 +45,7 @@ use crate::{
         utilisation::{News, Utilisation, Utilisations},
     },
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
     },
     network::{bandwidth::Bandwidth, quota::Quota},
     observation::{Evidence, Noticed, Observation, Origin, Resource},
@@ -173,6 +173,16 @@ pub enum Command {
     /// Give an interface other addresses of its network. In a server that runs they are set through its
     /// guest agent; where it cannot have them it keeps what it has.
     ChangeAddresses(addresses::Change),
+    /// Put a disc into its drive, in place of what is in it, or leave it empty; also while it runs, where it
+    /// was started with its drive.
+    ChangeCdrom {
+        /// An image of the format `iso`, by id; none to leave it empty.
+        #[serde(default)]
+        image: Option<Uuid>,
+        /// What the image is: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        found: Option<Box<parts::Image>>,
+    },
     /// Limit an interface and guard it, also while it runs. What is left out stays.
     ChangeNic(nic::Change),
     /// The driver has carried out an order.
@@ -448,6 +458,12 @@ pub enum Event {
     BootOrderSet {
         /// What is tried, in turn.
         order: Vec<BootDevice>,
+    },
+    /// A disc is to be in its drive, or none.
+    CdromChangeOrdered {
+        /// The disc.
+        #[serde(default)]
+        image: Option<Box<parts::Image>>,
     },
     /// Its being handed over to another host is to be broken off.
     BreakOffOrdered {},
@@ -757,89 +773,76 @@ pub struct Server {
     pub utilisation: Utilisations,
 }
 
-const fn operator(name: &'static str, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates: false, summary }
-}
-
-const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator(
+    Verb::operator(
         "abandon",
         "Gives up the parked order, or breaks off its way to another host; the server stays as it is.",
     ),
-    operator("add-nic", "Gives a server of ours another interface, also while it runs."),
-    system("admit-disk", false, "Has it started with a disk from now on."),
-    system("adopt", true, "Its host has it as ours from now on."),
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Gives it to another project.",
-    },
-    operator("change-addresses", "Gives an interface of a server of ours other addresses."),
-    operator("change-nic", "Limits an interface of a server of ours, and guards it."),
-    system("confirm", false, "Reports that an order was carried out."),
-    system(
+    Verb::operator("add-nic", "Gives a server of ours another interface, also while it runs."),
+    Verb::system("admit-disk", "Has it started with a disk from now on."),
+    Verb::system("adopt", "Its host has it as ours from now on.").creating(),
+    Verb::admin("assign", "Gives it to another project."),
+    Verb::operator("change-addresses", "Gives an interface of a server of ours other addresses."),
+    Verb::operator(
+        "change-cdrom",
+        "Puts a disc into a server's drive or takes it out, also while it runs.",
+    ),
+    Verb::operator("change-nic", "Limits an interface of a server of ours, and guards it."),
+    Verb::system("confirm", "Reports that an order was carried out."),
+    Verb::system(
         "confirm-kept-addresses",
-        false,
         "Reports that the guest could not have other addresses.",
     ),
-    system("confirm-migration", false, "Reports a step of its way to another host."),
-    system("confirm-removal", false, "Reports that nothing of it is left on its host."),
-    operator("delete", "Puts a server of ours away; for three days it can be had back."),
-    system("dismiss-disk", false, "Has it not started with a disk any more."),
-    system("enter-console", false, "Reports that somebody came with a ticket for a console."),
-    operator("evacuate", "Has a server back whose host is dead, where its disks are shared."),
-    system(
-        "follow-groups",
-        false,
-        "Has the rules of its security groups enforced as they are now.",
-    ),
-    Verb { creates: true, ..operator("launch", "Makes a server on one of our hosts.") },
-    system("leave-console", false, "Reports that a console was closed."),
-    operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
-    operator("measure", "Says how much of it was used on a day."),
-    operator("migrate", "Lets a server of ours go to another host, running or stopped."),
-    system("notice", false, "Reports that a server of ours runs, or does not any more."),
-    system("observe", true, "Reports what was seen in the cloud."),
-    operator(
+    Verb::system("confirm-migration", "Reports a step of its way to another host."),
+    Verb::system("confirm-removal", "Reports that nothing of it is left on its host."),
+    Verb::operator("delete", "Puts a server of ours away; for three days it can be had back."),
+    Verb::system("dismiss-disk", "Has it not started with a disk any more."),
+    Verb::system("enter-console", "Reports that somebody came with a ticket for a console."),
+    Verb::operator("evacuate", "Has a server back whose host is dead, where its disks are shared."),
+    Verb::system("follow-groups", "Has the rules of its security groups enforced as they are now."),
+    Verb::operator("launch", "Makes a server on one of our hosts.").creating(),
+    Verb::system("leave-console", "Reports that a console was closed."),
+    Verb::operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
+    Verb::operator("measure", "Says how much of it was used on a day."),
+    Verb::operator("migrate", "Lets a server of ours go to another host, running or stopped."),
+    Verb::system("notice", "Reports that a server of ours runs, or does not any more."),
+    Verb::system("observe", "Reports what was seen in the cloud.").creating(),
+    Verb::operator(
         "open-console",
         "Gives a ticket for a server's screen or serial line, for one use within a minute.",
     ),
-    system("park", false, "Reports that an order keeps failing."),
-    operator("protect", "Keeps a server of ours from being deleted."),
-    operator("purge", "Removes a deleted server for good, before its time."),
-    operator("read-nics", "Has its host say what its interfaces have used by now."),
-    operator("reboot", "Restarts a running server."),
-    operator("rebuild", "Makes a server's root disk from an image again."),
-    Verb {
-        name: "release",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Has a server that was adopted ours no more; it does what it does.",
-    },
-    operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
-    operator("rename", "Calls a server of ours something else."),
-    operator("rescue", "Starts it from a small system in memory, with its disks, to be repaired."),
-    operator("reset-nic-traffic", "Counts the bytes of an interface from nothing."),
-    operator("resize", "Gives a stopped server of ours other processors and another memory."),
-    operator("resume", "Lets a suspended server go on."),
-    operator("retry", "Goes on with the parked order."),
-    operator(
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::operator("protect", "Keeps a server of ours from being deleted."),
+    Verb::operator("purge", "Removes a deleted server for good, before its time."),
+    Verb::operator("read-nics", "Has its host say what its interfaces have used by now."),
+    Verb::operator("reboot", "Restarts a running server."),
+    Verb::operator("rebuild", "Makes a server's root disk from an image again."),
+    Verb::admin("release", "Has a server that was adopted ours no more; it does what it does."),
+    Verb::operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
+    Verb::operator("rename", "Calls a server of ours something else."),
+    Verb::operator(
+        "rescue",
+        "Starts it from a small system in memory, with its disks, to be repaired.",
+    ),
+    Verb::operator("reset-nic-traffic", "Counts the bytes of an interface from nothing."),
+    Verb::operator("resize", "Gives a stopped server of ours other processors and another memory."),
+    Verb::operator("resume", "Lets a suspended server go on."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::operator(
         "set-boot-order",
         "Says what a server of ours is started from, and what is tried next.",
     ),
-    operator("set-password", "Sets a password inside a server of ours, through its guest agent."),
-    operator("start", "Starts a stopped server."),
-    operator("stop", "Stops a running server."),
-    operator("suspend", "Makes a server of ours stand still, in its host's memory."),
-    operator("tag", "Sets or removes tags, of a server of a cloud there."),
-    operator("undelete", "Has a deleted server back."),
-    operator("unprotect", "Lets a server of ours be deleted."),
-    system("vanish", false, "Reports that it is not in the cloud any more."),
+    Verb::operator(
+        "set-password",
+        "Sets a password inside a server of ours, through its guest agent.",
+    ),
+    Verb::operator("start", "Starts a stopped server."),
+    Verb::operator("stop", "Stops a running server."),
+    Verb::operator("suspend", "Makes a server of ours stand still, in its host's memory."),
+    Verb::operator("tag", "Sets or removes tags, of a server of a cloud there."),
+    Verb::operator("undelete", "Has a deleted server back."),
+    Verb::operator("unprotect", "Lets a server of ours be deleted."),
+    Verb::system("vanish", "Reports that it is not in the cloud any more."),
 ];
 
 impl Server {
@@ -978,6 +981,7 @@ impl Decider for Server {
             Command::Assign { project } if project == self.observation.project => vec![],
             Command::Assign { project } => vec![Event::Assigned { project }],
             Command::ChangeAddresses(change) => self.change_addresses(change)?,
+            Command::ChangeCdrom { image, found } => self.change_cdrom(image, found)?,
             Command::ChangeNic(change) => self.change_nic(change)?,
             Command::Confirm { number, seen }
                 if self.orders.is_out(number)
@@ -1176,6 +1180,7 @@ impl Decider for Server {
             }
             Event::Assigned { project } => self.observation.project = project,
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
+            Event::CdromChangeOrdered { image } => self.order_cdrom(image),
             Event::Confirmed { seen, .. } => {
                 let order = self.orders.out.take().map(|out| out.order);
                 self.started(order.as_ref());
@@ -1183,6 +1188,7 @@ impl Decider for Server {
                     Some(Order::ChangeAddresses { nic, found }) => {
                         self.at_home(|home| home.parts.readdress(nic, found));
                     }
+                    Some(Order::ChangeCdrom { image }) => self.cdrom_changed(image),
                     Some(Order::Rebuild { image, .. }) => {
                         self.at_home(|home| home.parts.rebuilt(*image));
                     }
@@ -1307,6 +1313,7 @@ impl Decider for Server {
             Some(Outstanding { order: Order::AddNic { .. }, .. }) => "adding-nic",
             Some(Outstanding { order: Order::Adopt { .. }, .. }) => "adopting",
             Some(Outstanding { order: Order::ChangeAddresses { .. }, .. }) => "changing-addresses",
+            Some(Outstanding { order: Order::ChangeCdrom { .. }, .. }) => "changing-cdrom",
             Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{image::Format, placement::HostId};
+use super::placement::HostId;
 use crate::kernel::{Id, Refusal, codes};
 
 /// A folder that several hosts reach, or a volume group.
@@ -27,6 +27,17 @@ pub struct Storage;
 
 /// The id of such a folder or group, which lies in it.
 pub type StorageId = Id<Storage>;
+
+/// How a disk lies on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "DiskFormat")]
+pub enum Format {
+    /// QEMU's.
+    Qcow2,
+    /// Block by block.
+    Raw,
+}
 
 /// A volume group, as its host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

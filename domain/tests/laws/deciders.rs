@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::samples::{
     ALL, PUBLIC_KEYS, adoption, allowance, backup_creation, backup_place, bandwidth, cost_rules,
-    creation, digest, equipment, exchange_rate, finding, foreign_machine, found_addresses,
+    creation, digest, disc, equipment, exchange_rate, finding, foreign_machine, found_addresses,
     found_backup, group, group_rules, holding, id, image_of, image_stored, invoice, launch,
     launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement,
     plan_results, plan_terms, question, quota, repricing, rescue_system, restored_from, run,
@@ -773,6 +773,17 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     leased["parts"]["disks"][0]["leased"] = json!(true);
     let shared = step(2, json!({"type": "shared", "data": {}}));
     lives.push(vec![("launch", leased), there(1), begun[2].clone(), shared]);
+    let off = json!({"number": 1, "seen": machine(Power::Stopped)});
+    let put = json!({"image": disc().id, "found": disc()});
+    let empty = ("change-cdrom", json!({}));
+    lives.push(vec![
+        ("launch", launch_shared()),
+        ("confirm", off),
+        ("change-cdrom", put),
+        there(2),
+        empty,
+        there(3),
+    ]);
     let evacuate = json!({"host_is_down": true, "placement": place_on(8)});
     lives.push(vec![begun[0].clone(), there(1), ("evacuate", evacuate), there(2)]);
     let begun = [("launch", launch_shared()), there(1), ("change-addresses", other_addresses())];

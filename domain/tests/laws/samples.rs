@@ -214,6 +214,7 @@ fn server() -> Samples {
         E::Adopted { adoption: serde_json::from_value(adoption()).unwrap() },
         E::Assigned { project: Some(id(2)) },
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
+        E::CdromChangeOrdered { image: Some(Box::new(disc())) },
         E::BreakOffOrdered {},
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::ConsoleAllowed {
@@ -659,6 +660,10 @@ pub(crate) fn launch() -> Value {
 /// What a server's root disk is made from.
 pub(crate) fn server_image() -> server::parts::Image {
     serde_json::from_value(launch()["parts"]["image"].clone()).unwrap()
+}
+
+pub(crate) fn disc() -> server::parts::Image {
+    server::parts::Image { format: domain::compute::image::Format::Iso, ..server_image() }
 }
 
 pub(crate) fn rescue_system() -> Value {

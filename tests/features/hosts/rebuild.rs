@@ -15,7 +15,7 @@ pub(super) async fn image(world: &World, digits: &str) -> Uuid {
     image_with(world, digits, json!({})).await
 }
 
-async fn image_with(world: &World, digits: &str, other: Value) -> Uuid {
+pub(super) async fn image_with(world: &World, digits: &str, other: Value) -> Uuid {
     let mut body = json!({
         "name": format!("image-{digits}"), "source": "upload", "sha256": digits.repeat(32),
         "format": "qcow2", "size_mib": 400, "architecture": "x86_64", "os": "linux",

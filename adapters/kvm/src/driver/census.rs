@@ -17,6 +17,8 @@ pub struct Census {
     pub processes: BTreeMap<String, usize>,
     /// Files of disks, by name; such as are being made among them.
     pub disks: BTreeSet<String>,
+    /// Discs in servers' drives, by the name of the file.
+    pub cdroms: BTreeSet<String>,
     /// Files of seeds, by name.
     pub seeds: BTreeSet<String>,
     /// Servers of which something is written down, by the name of the file.

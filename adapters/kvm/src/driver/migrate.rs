@@ -97,6 +97,9 @@ impl Inner {
         let path = self.layout.seed(work.server);
         let write = async { Ok(seed::write(&path, documents.files()).await?) };
         self.step(Step::Seed, work.server, write).await?;
+        if let Some(cdrom) = &work.home.parts.cdrom {
+            self.lay_disc(work.server, cdrom).await?;
+        }
         self.plug(work).await
     }
 
@@ -284,6 +287,7 @@ impl Inner {
         let clear = async {
             files_too(server).await?;
             seed::remove(&self.layout.seed(server)).await?;
+            self.take_discs(server, None).await?;
             files::remove(&self.layout.serial(server)).await?;
             Ok(())
         };

@@ -9,6 +9,8 @@ use uuid::Uuid;
 pub enum Step {
     /// It is written down that a machine is ours.
     Adopt,
+    /// Another disc is in its drive.
+    Cdrom,
     /// Nothing is written down of a server that was adopted, and nothing is set for it.
     Release,
     /// The image of the root disk is in the cache.
@@ -83,8 +85,9 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Adopt,
+        Self::Cdrom,
         Self::Release,
         Self::Image,
         Self::Disks,

@@ -19,7 +19,7 @@ use domain::{
             home::{Home, Spec},
             parts::{Disk, Nic, hostname},
         },
-        storage::StorageId,
+        storage::{Format, StorageId},
         userdata::{Userdata, nocloud::Documents},
     },
     network::quota::Traffic,
@@ -59,6 +59,7 @@ pub(super) struct Places {
 /// Where a server's files lie.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
+    pub(super) cdroms: PathBuf,
     pub(super) consoles: PathBuf,
     pub(super) disks: PathBuf,
     /// Where each storage is mounted that other hosts reach as well.
@@ -71,9 +72,10 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn of(folder: &Path) -> Self {
         let of = |name: &str| folder.join(name);
-        let (consoles, disks, seeds) = (of("consoles"), of("disks"), of("seeds"));
+        let (cdroms, consoles) = (of("cdroms"), of("consoles"));
+        let (disks, seeds) = (of("disks"), of("seeds"));
         let (storages, groups) = (BTreeMap::new(), BTreeMap::new());
-        Self { consoles, disks, storages, groups, seeds }
+        Self { cdroms, consoles, disks, storages, groups, seeds }
     }
 
     /// The same, with the storages that are there now: folders, and where the devices of groups are.
@@ -128,10 +130,10 @@ pub(super) fn tap(nic: Uuid) -> String {
 }
 
 /// How a disk lies on the host.
-pub(super) fn format(format: image::Format) -> qemu_img::Format {
+pub(super) fn format(format: Format) -> qemu_img::Format {
     match format {
-        image::Format::Qcow2 => qemu_img::Format::Qcow2,
-        image::Format::Raw => qemu_img::Format::Raw,
+        Format::Qcow2 => qemu_img::Format::Qcow2,
+        Format::Raw => qemu_img::Format::Raw,
     }
 }
 
@@ -184,6 +186,10 @@ pub(super) fn description(
     let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
     machine.disks = disks.collect::<Result<_, _>>()?;
     machine.disks.push(seed(server, layout));
+    if let Some(cdrom) = &parts.cdrom {
+        let boot = home.boot_place(BootDevice::Cdrom);
+        machine.disks.push(DiskDevice { boot, ..super::cdrom::drive(server, cdrom, layout) });
+    }
     machine.nics = parts.nics.iter().map(nic).collect();
     // Where it has no disk of its own, the first is its seed, and nothing to start from.
     if let Some(first) = machine.disks.first_mut().filter(|_| !parts.disks.is_empty()) {
@@ -245,8 +251,8 @@ pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice
         target: target(at),
         source: Some(if is_device { Source::Block(path) } else { Source::File(path) }),
         format: match disk.format {
-            image::Format::Qcow2 => description::Format::Qcow2,
-            image::Format::Raw => description::Format::Raw,
+            Format::Qcow2 => description::Format::Qcow2,
+            Format::Raw => description::Format::Raw,
         },
         is_cdrom: false,
         is_readonly: false,

@@ -7,6 +7,7 @@
 mod addresses;
 mod adopt;
 mod backup;
+mod cdrom;
 mod console;
 mod dhcp;
 mod disks;

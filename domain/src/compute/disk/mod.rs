@@ -33,18 +33,16 @@ pub use seen::{DiskState, SeenDisk};
 pub use source::{From, Source};
 
 use super::{
-    image::Format,
     placement::{HostId, ServerId},
     server::{
         home::PROVIDER,
         parts::{self, DISK_GIB_MAX},
     },
-    storage::{StorageId, lease::Leases},
+    storage::{Format, StorageId, lease::Leases},
 };
 use crate::{
     kernel::{
-        Caller, Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Role, Stamp,
-        Verb, codes,
+        Companion, Decider, Facets, OnHost, Orders, Outstanding, Refusal, Stamp, Verb, codes,
     },
     observation::{Evidence, Noticed, Observation, Origin, Resource},
     tenancy::check_name,
@@ -479,54 +477,39 @@ pub struct Disk {
     pub home: Option<Home>,
 }
 
-const fn operator(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::Person(Role::Operator), creates, summary }
-}
-
-const fn system(name: &'static str, creates: bool, summary: &'static str) -> Verb {
-    Verb { name, caller: Caller::System, creates, summary }
-}
-
 static VERBS: &[Verb] = &[
-    operator("abandon", false, "Gives up the parked order; what was begun is taken back."),
-    Verb {
-        name: "assign",
-        caller: Caller::Person(Role::Admin),
-        creates: false,
-        summary: "Gives it to another project.",
-    },
-    operator(
+    Verb::operator("abandon", "Gives up the parked order; what was begun is taken back."),
+    Verb::admin("assign", "Gives it to another project."),
+    Verb::operator(
         "attach",
-        false,
         "Lets a server on the same host have a disk of ours, also while it runs.",
     ),
-    system("begin-use", false, "Says that a backup or a snapshot works on it."),
-    system("confirm", false, "Reports that an order was carried out."),
-    system("confirm-removal", false, "Reports that nothing of it is left on its host."),
-    operator("create", true, "Makes a disk on a host of ours, for a server there."),
-    operator("delete", false, "Removes a disk of ours for good, when no server has it."),
-    operator("detach", false, "Takes a disk of ours from its server, and keeps it."),
-    system("drop-snapshot", false, "Says that one of its snapshots is there no more."),
-    system("end-lease", false, "Says that a host may not have it active any more."),
-    system("end-use", false, "Says that what worked on it is through."),
-    system("go-with-server", false, "Says that its server was removed, and it with it."),
-    operator("grow", false, "Makes a disk of ours larger, also while its server runs."),
-    system("keep-snapshot", false, "Says that it has a snapshot."),
-    system("made-with-server", false, "Says that its server was made, and it with it."),
-    system("move-with-server", false, "Says that its server is on another host, and it with it."),
-    system("observe", true, "Reports what was seen in the cloud."),
-    system("park", false, "Reports that an order keeps failing."),
-    system("provision", true, "Makes it with a server that is launched."),
-    operator(
+    Verb::system("begin-use", "Says that a backup or a snapshot works on it."),
+    Verb::system("confirm", "Reports that an order was carried out."),
+    Verb::system("confirm-removal", "Reports that nothing of it is left on its host."),
+    Verb::operator("create", "Makes a disk on a host of ours, for a server there.").creating(),
+    Verb::operator("delete", "Removes a disk of ours for good, when no server has it."),
+    Verb::operator("detach", "Takes a disk of ours from its server, and keeps it."),
+    Verb::system("drop-snapshot", "Says that one of its snapshots is there no more."),
+    Verb::system("end-lease", "Says that a host may not have it active any more."),
+    Verb::system("end-use", "Says that what worked on it is through."),
+    Verb::system("go-with-server", "Says that its server was removed, and it with it."),
+    Verb::operator("grow", "Makes a disk of ours larger, also while its server runs."),
+    Verb::system("keep-snapshot", "Says that it has a snapshot."),
+    Verb::system("made-with-server", "Says that its server was made, and it with it."),
+    Verb::system("move-with-server", "Says that its server is on another host, and it with it."),
+    Verb::system("observe", "Reports what was seen in the cloud.").creating(),
+    Verb::system("park", "Reports that an order keeps failing."),
+    Verb::system("provision", "Makes it with a server that is launched.").creating(),
+    Verb::operator(
         "restore",
-        false,
         "Makes a disk of ours what a backup says, in its place; its server is stopped.",
     ),
-    operator("retry", false, "Goes on with the parked order."),
-    system("share-lease", false, "Says that another host may have it active as well."),
-    system("take-lease", false, "Says that a host alone may have it active."),
-    operator("throttle", false, "Limits what is read from and written to a disk of ours."),
-    system("vanish", false, "Reports that it is not in the cloud any more."),
+    Verb::operator("retry", "Goes on with the parked order."),
+    Verb::system("share-lease", "Says that another host may have it active as well."),
+    Verb::system("take-lease", "Says that a host alone may have it active."),
+    Verb::operator("throttle", "Limits what is read from and written to a disk of ours."),
+    Verb::system("vanish", "Reports that it is not in the cloud any more."),
 ];
 
 fn no(detail: impl Into<String>) -> Refusal {

@@ -20,7 +20,7 @@ pub struct Inspection {
     definition: Definition,
     hasher: Sha256,
     total: u64,
-    /// The first bytes, at most [`header::LENGTH`].
+    /// The first bytes, as many as are looked at.
     begin: Vec<u8>,
     /// The last bytes, at most [`header::LENGTH`].
     end: Vec<u8>,
@@ -61,10 +61,11 @@ impl Inspection {
                 "size_mib: the file has more than the {said} MiB that were said"
             )));
         }
-        let missing = header::LENGTH - self.begin.len();
+        let wanted = self.looked_at();
+        let missing = wanted - self.begin.len();
         if missing > 0 {
             self.begin.extend(piece.iter().take(missing));
-            if self.begin.len() == header::LENGTH {
+            if self.begin.len() == wanted {
                 self.check_begin()?;
             }
         }
@@ -84,12 +85,12 @@ impl Inspection {
         self.check_begin()?;
         let disk_bytes = match self.definition.format {
             Format::Qcow2 => header::disk_bytes(&self.begin).unwrap_or(0),
-            Format::Raw => self.total,
+            Format::Iso | Format::Raw => self.total,
         };
         if disk_bytes == 0 {
             return Err(no("the disk in the file is empty".to_owned()));
         }
-        if self.definition.format == Format::Raw {
+        if self.definition.format != Format::Qcow2 {
             if let Some(name) = header::read_end(&self.end) {
                 return Err(no(format!("the file is {name}: convert it to qcow2 or raw")));
             }
@@ -99,7 +100,9 @@ impl Inspection {
                 return Err(no(detail));
             }
         }
-        check_disk(&self.definition, disk_bytes)?;
+        if self.definition.format != Format::Iso {
+            check_disk(&self.definition, disk_bytes)?;
+        }
         let (is, said) = (format!("{:x}", self.hasher.finalize()), &self.definition.sha256);
         if is != *said {
             return Err(no(format!("sha256: the file has {is}, and the image says {said}")));
@@ -107,10 +110,17 @@ impl Inspection {
         Ok(Uploaded { size_bytes: self.total, disk_bytes })
     }
 
+    /// How many of its first bytes say what it is.
+    fn looked_at(&self) -> usize {
+        if self.definition.format == Format::Iso { header::DISC_LENGTH } else { header::LENGTH }
+    }
+
     fn check_begin(&self) -> Result<(), Refusal> {
         let detail = match (header::read(&self.begin), self.definition.format) {
             (Claim::Qcow2, Format::Qcow2) | (Claim::Unknown, Format::Raw) => return Ok(()),
-            (Claim::Qcow2, Format::Raw) => "format: the file is qcow2".to_owned(),
+            (Claim::Unknown, Format::Iso) if header::is_disc(&self.begin) => return Ok(()),
+            (Claim::Unknown, Format::Iso) => "format: the file is no disc (ISO 9660)".to_owned(),
+            (Claim::Qcow2, Format::Iso | Format::Raw) => "format: the file is qcow2".to_owned(),
             (Claim::Unknown, Format::Qcow2) => "format: the file is no qcow2".to_owned(),
             (Claim::Unsafe(why), _) => format!("the file is not taken: {why}"),
             (Claim::Other(name), _) => {
@@ -136,6 +146,16 @@ mod tests {
 
     fn qcow2(bytes: &[u8]) -> Definition {
         Definition { format: Format::Qcow2, ..raw(bytes) }
+    }
+
+    fn iso(bytes: &[u8]) -> Definition {
+        Definition { format: Format::Iso, ..raw(bytes) }
+    }
+
+    fn disc() -> Vec<u8> {
+        let mut bytes = vec![0; 40_960];
+        bytes[32_769..32_774].copy_from_slice(b"CD001");
+        bytes
     }
 
     fn header(backing: u64, disk_bytes: u64) -> Vec<u8> {
@@ -165,6 +185,8 @@ mod tests {
             let file = header(0, 1 << 30);
             let made = Uploaded { size_bytes: 4_096, disk_bytes: 1 << 30 };
             assert_eq!(take(qcow2(&file), &file, piece), Ok(made));
+            let made = Uploaded { size_bytes: 40_960, disk_bytes: 40_960 };
+            assert_eq!(take(iso(&disc()), &disc(), piece), Ok(made));
         }
     }
 
@@ -180,6 +202,8 @@ mod tests {
             (raw(&backed), &backed, "early: the file is not taken: it has a backing file"),
             (raw(&fine), &fine, "early: format: the file is qcow2"),
             (qcow2(&long), &long, "early: format: the file is no qcow2"),
+            (iso(&long), &long, "early: format: the file is no disc (ISO 9660)"),
+            (iso(&[1; 512]), &vec![1; 512], "format: the file is no disc (ISO 9660)"),
             (raw(&vmdk), &vmdk, "early: the file is vmdk: convert it to qcow2 or raw"),
             (raw(&vhd), &vhd, "the file is vhd: convert it to qcow2 or raw"),
             (raw(&[1; 700]), &vec![1; 700], "the file has 700 bytes: raw has a multiple of 512"),

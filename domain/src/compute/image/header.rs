@@ -41,6 +41,17 @@ const DATA_FILE: u64 = 1 << 2;
 /// Bits that we know: dirty, corrupt, compression type, extended entries, and the data file.
 const KNOWN: u64 = 0b1_1111;
 
+/// How many bytes of a disc are looked at.
+pub const DISC_LENGTH: usize = DISC_MARK_AT + DISC_MARK.len();
+/// Where a disc says what it is: in its sixteenth sector (ECMA-119 §8.1).
+const DISC_MARK_AT: usize = 16 * 2_048 + 1;
+const DISC_MARK: &[u8] = b"CD001";
+
+/// Whether the first bytes of a file, [`DISC_LENGTH`] of them, are those of a disc.
+pub fn is_disc(bytes: &[u8]) -> bool {
+    bytes.get(DISC_MARK_AT..DISC_LENGTH).is_some_and(|mark| mark == DISC_MARK)
+}
+
 /// Reads the first bytes of a file; there may be fewer than [`LENGTH`].
 pub fn read(bytes: &[u8]) -> Claim {
     if bytes.starts_with(b"QFI\xfb") {

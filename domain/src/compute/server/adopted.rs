@@ -75,7 +75,7 @@ impl Home {
         let Some(adopted) = &self.adopted else { return Ok(()) };
         let never = match verb {
             "rebuild" => "its root disk lies where it was",
-            "rescue" | "set-boot-order" => "its definition is its own",
+            "change-cdrom" | "rescue" | "set-boot-order" => "its definition is its own",
             "change-addresses" => "its guest reads no addresses of ours: set them inside by hand",
             "resize" if adopted.bound => "it is bound to CPUs, cells or pages of its host",
             "add-nic" | "change-nic" | "read-nics" | "remove-nic" | "reset-nic-traffic"

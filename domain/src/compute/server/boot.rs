@@ -10,6 +10,8 @@ use crate::kernel::{Decider, Refusal, codes};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootDevice {
+    /// The disc in its drive.
+    Cdrom,
     /// Its first disk.
     Disk,
     /// Its first interface.
@@ -20,7 +22,11 @@ impl Home {
     /// The place of a device in the order in which they are tried, from 1; none when it is not.
     pub fn boot_place(&self, device: BootDevice) -> Option<u32> {
         if self.boot_order.is_empty() {
-            return (device == BootDevice::Disk).then_some(1);
+            return match device {
+                BootDevice::Disk => Some(1),
+                BootDevice::Cdrom => Some(2),
+                BootDevice::Network => None,
+            };
         }
         let at = self.boot_order.iter().position(|one| *one == device)?;
         Some(at as u32 + 1)
@@ -36,13 +42,16 @@ impl Server {
         home.can("set-boot-order", super::Power::Stopped)?;
         let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, detail));
         if order.is_empty() {
-            return no("order: names at least one of disk and network");
+            return no("order: names at least one of cdrom, disk and network");
         }
         if (1..order.len()).any(|at| order[..at].contains(&order[at])) {
             return no("order: names each once");
         }
         for device in &order {
             match device {
+                BootDevice::Cdrom if home.parts.cdrom.is_none() => {
+                    return no("order: cdrom: it has no drive");
+                }
                 BootDevice::Disk if home.parts.disks.is_empty() => {
                     return no("order: disk: it has none");
                 }

@@ -146,6 +146,10 @@ pub struct Launch {
     /// The image its root disk is made from, by id; none for disks with nothing on them.
     #[serde(default)]
     pub image: Option<Uuid>,
+    /// The disc in its drive, by id: an image of the format `iso`. It is tried after the first disk; without
+    /// it the server has no drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<Uuid>,
     /// What it is started by; as the image says when left out, and BIOS when that says nothing.
     #[serde(default)]
     pub firmware: Option<Firmware>,
@@ -201,7 +205,7 @@ pub struct Home {
     /// Until when it can be had back, once it was deleted.
     #[serde(default)]
     pub deleted_until: Option<DateTime<Utc>>,
-    /// What it is started from, in turn; its first disk alone when empty.
+    /// What it is started from, in turn; its first disk and then its drive when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boot_order: Vec<BootDevice>,
     /// Its consoles that are open, or that a ticket may open.
@@ -236,6 +240,7 @@ impl Launch {
             tags: BTreeMap::new(),
             protected: false,
             image: None,
+            cdrom: None,
             firmware: None,
             backup_set: None,
             disks: Vec::new(),
@@ -288,6 +293,7 @@ impl Launch {
         most("nics", self.nics.len(), NICS_MAX)?;
         most("key_pairs", self.key_pairs.len(), KEY_PAIRS_MAX)?;
         let asked = self.image.is_some()
+            || self.cdrom.is_some()
             || !(self.disks.is_empty() && self.nics.is_empty() && self.key_pairs.is_empty());
         if asked && self.parts.is_none() {
             let detail = "parts: nobody looked for what it is made of";

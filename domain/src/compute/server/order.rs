@@ -43,6 +43,12 @@ pub enum Order {
         /// Which.
         found: Found,
     },
+    /// Put a disc into its drive, or leave it empty.
+    ChangeCdrom {
+        /// The disc.
+        #[serde(default)]
+        image: Option<Box<Image>>,
+    },
     /// Make its interfaces limited and guarded as they are to be.
     ChangeNics {},
     /// Make it, on the host where it has its place, and start it.

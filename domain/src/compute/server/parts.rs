@@ -16,13 +16,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::home::{Home, Launch};
+use super::{
+    cdrom::{Cdrom, holds_disk},
+    home::{Home, Launch},
+};
 use crate::{
     compute::{
         disk::{self, Limits},
-        image::{Definition, Firmware, Format, Os, Source},
+        image::{self, Definition, Firmware, Os, Source},
         placement::{Architecture, HostId},
-        storage::{self, Grouped, StorageId},
+        storage::{self, Format, Grouped, StorageId},
         userdata::{
             System, Userdata,
             nocloud::{Documents, FirstBoot, Interface, documents},
@@ -119,7 +122,7 @@ pub struct Image {
     /// SHA-256 of its file, 64 hexadecimal digits.
     pub sha256: String,
     /// How its file is laid out.
-    pub format: Format,
+    pub format: image::Format,
     /// Where its host gets it.
     pub source: Source,
     /// How large its file is, rounded up, in MiB.
@@ -218,6 +221,9 @@ pub struct Parts {
     /// What its root disk is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
+    /// Its drive; none when it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<Cdrom>,
     /// What it is started by; BIOS when nothing says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Firmware>,
@@ -240,6 +246,8 @@ pub struct Parts {
 pub struct Found {
     /// The image.
     pub image: Option<(Uuid, Definition)>,
+    /// The disc.
+    pub cdrom: Option<(Uuid, Definition)>,
     /// What each disk is made from that says so, and how large that is in GiB: as many as were asked for,
     /// or none.
     pub sources: Vec<Option<(disk::Source, u64)>>,
@@ -285,6 +293,7 @@ impl Parts {
         now: DateTime<Utc>,
     ) -> Result<Self, Refusal> {
         let image = found.image.as_ref().map(|(_, definition)| definition);
+        image.map_or(Ok(()), holds_disk)?;
         let mut disks = Self::disks(server, &launch.disks, image, &found.sources)?;
         for (at, disk) in disks.iter_mut().enumerate() {
             let Some(storage) = disk.storage else { continue };
@@ -302,13 +311,16 @@ impl Parts {
         if firmware == Some(Firmware::Bios) && architecture != Architecture::X86_64 {
             return Err(no("firmware: only x86_64 has a BIOS".to_owned()));
         }
+        let disc = found.cdrom.map(|(id, image)| Cdrom::with(id, image, architecture));
+        let cdrom = disc.transpose()?;
         let nics = Self::nics(server, &launch.nics, found.networks, now)?;
         for (at, nic) in nics.iter().enumerate() {
             let named = |no: Refusal| Refusal { detail: format!("nics[{at}].{}", no.detail), ..no };
             nic.check(&found.groups).map_err(named)?;
         }
         let image = found.image.map(|(id, definition)| Image::of(id, definition));
-        let parts = Self { image, firmware, disks, nics, groups: found.groups, keys: found.keys };
+        let parts =
+            Self { image, cdrom, firmware, disks, nics, groups: found.groups, keys: found.keys };
         // What its host would find out is found out before there is anything.
         parts.seed(server, &launch.name, None)?;
         Ok(parts)

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Event, Power, Server,
+    cdrom::holds_disk,
     parts::{Image, Parts},
 };
 use crate::{
@@ -74,6 +75,7 @@ impl Server {
         let Some((id, definition)) = named else {
             return own.cloned().ok_or_else(|| no("image: it was made from none, so name one"));
         };
+        holds_disk(&definition)?;
         let name = &definition.name;
         if definition.architecture != home.spec.architecture {
             return Err(no(format!("image: {name} is for another architecture")));

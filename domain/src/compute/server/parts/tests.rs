@@ -22,7 +22,7 @@ fn image() -> Definition {
         project: None,
         source: Source::Upload,
         sha256: "0a".repeat(32),
-        format: Format::Qcow2,
+        format: image::Format::Qcow2,
         size_mib: 400,
         architecture: Architecture::X86_64,
         os: Os::Linux,
