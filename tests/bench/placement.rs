@@ -54,6 +54,7 @@ fn device(id: String, kind: &str, model: &str, cell: u32, group: u32) -> Device 
         cell: Some(cell),
         iommu_group: Some(group),
         availability: Availability::Free,
+        carrier: None,
         profile: None,
     }
 }
@@ -128,6 +129,7 @@ fn request(server: u128, dice: &mut Dice) -> Request {
             request.devices.push(DeviceAsk {
                 kind,
                 model,
+                carrier: None,
                 count: 1 + dice.roll(2) as u32,
                 function: None,
             });
@@ -224,7 +226,7 @@ fn equal_cells(size: Size) {
         .collect();
     let fleet = Fleet::new([Host::new(facts, []).expect("a host")]);
     let ask =
-        |kind| DeviceAsk { kind: format!("kind-{kind}"), model: None, count: 1, function: None };
+        |kind| DeviceAsk { kind: format!("kind-{kind}"), model: None, carrier: None, count: 1, function: None };
     let six_devices = Request { devices: (0..6).map(ask).collect(), ..plain(1, 4, 8_192) };
     let six_cells = Request { cells_max: 8, ..plain(1, 36, 6 * (184 << 10)) };
     let both = Request { devices: (0..6).map(ask).collect(), ..six_cells.clone() };

@@ -283,6 +283,7 @@ fn devices_have_a_kind_a_cell_and_a_group_and_bridges_are_none() {
         cell,
         iommu_group: Some(group),
         availability,
+        carrier: None,
         profile: None,
     };
     let expected = [
@@ -348,6 +349,46 @@ fn the_host_keeps_what_it_lives_on() {
         .collect();
     assert_eq!(devices.len(), 9);
     assert_eq!(free, ["0000:05:00.0", "0000:08:00.0"]);
+}
+
+#[test]
+fn a_virtual_function_is_on_the_wire_of_the_bridge_that_its_card_is_a_port_of() {
+    let host = Fixture::new();
+    let card = |number: u32, interface: &str| {
+        let at = host.pci(&format!("0000:{number:02x}:00.0"), "0x020000", "8086:10c9", 0, Some(number));
+        host.interface(interface, &at);
+        host.file(&format!("{at}/sriov_totalvfs"), "7");
+        host.file(&format!("{at}/sriov_numvfs"), "1");
+        let address = format!("0000:{number:02x}:10.0");
+        let of = host.pci(&address, "0x020000", "8086:10ca", 0, Some(100 + number));
+        host.link(&format!("{at}/virtfn0"), &of);
+        host.link(&format!("{of}/physfn"), &at);
+        format!("{at}/net/{interface}/master")
+    };
+    let net = |name: &str| format!("sys/devices/virtual/net/{name}");
+    let virtual_one = |name: &str| host.link(&format!("sys/class/net/{name}"), &net(name));
+    for name in ["br0", "br1", "bond0", "ovs-system"] {
+        virtual_one(name);
+    }
+    for bridge in ["br0", "br1"] {
+        host.file(&format!("{}/bridge/bridge_id", net(bridge)), "8000.525400000001");
+    }
+    host.link(&card(1, "eth1"), &net("br0"));
+    host.link(&card(2, "eth2"), &net("bond0"));
+    host.link(&format!("{}/master", net("bond0")), &net("br1"));
+    host.link(&card(3, "eth3"), &net("ovs-system"));
+    card(4, "eth4");
+    let kept = Kept {
+        switched: [("eth3".to_owned(), "br-ext".to_owned())].into(),
+        ..Kept::default()
+    };
+    let devices = host.devices(&kept);
+    let carriers: Vec<_> = [1, 2, 3, 4]
+        .map(|number| devices[&format!("0000:{number:02x}:10.0")].carrier.as_deref())
+        .into();
+    assert_eq!(carriers, [Some("br0"), Some("br1"), Some("br-ext"), None]);
+    // A card itself is none's: it is the host's.
+    assert_eq!(devices["0000:01:00.0"].carrier, None);
 }
 
 #[test]

@@ -123,6 +123,13 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     }
     let now = gathering.ledger.ports.clock.now();
     let parts = Parts::work_out(gathering.id, &launch, found, now)?;
+    let functions = parts.functions();
+    if !functions.is_empty() {
+        // Wherever it goes later, it asks for them again.
+        let mut spec = launch.spec.clone();
+        spec.devices.extend(functions);
+        gathering.body["spec"] = json!(spec);
+    }
     if parts != Parts::default() {
         gathering.body["parts"] = json!(parts);
     }

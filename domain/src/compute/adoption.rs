@@ -27,6 +27,7 @@ use super::{
     },
     server::{
         Power,
+        direct::VnicType,
         home::Spec,
         parts::{DISKS_MAX, Disk, NICS_MAX, Nic, NicAsk, Parts, part_id},
     },
@@ -397,6 +398,7 @@ fn ask(nic: &ForeignNic, reach: &Reach, addresses: &BTreeSet<IpAddr>) -> Option<
         bandwidth: Bandwidth::default(),
         quota: None,
         security_groups: BTreeSet::new(),
+        vnic_type: VnicType::Normal,
     })
 }
 

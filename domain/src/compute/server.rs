@@ -9,6 +9,7 @@ pub mod adopted;
 pub mod boot;
 pub mod cdrom;
 pub mod console;
+pub mod direct;
 pub mod elsewhere;
 pub mod home;
 pub mod migrate;

@@ -110,6 +110,8 @@ codes! {
     NO_ROOM = "no-room" 409 "no host has room for this";
     /// See to what is named in the detail, or look at the host's machines for all that is in the way.
     NOT_ADOPTABLE = "not-adoptable" 422 "something is in the way of having the machine as a server";
+    /// Leave out what is named in the detail, or use an interface that its host makes.
+    NOT_ENFORCEABLE = "not-enforceable" 422 "nothing could enforce this";
     /// Check the id; add `at` if it was there at another time.
     NOT_FOUND = "not-found" 404 "there is no such resource";
     /// See to what is named in the detail: disks that lie on one host alone keep a server there.

@@ -344,15 +344,22 @@ impl Books<'_> {
                     && facts.cells.iter().filter(holds).count() == *fitting as usize
                     && fitting < asked
             }
-            Reason::Devices { kind, model, asked, free } => {
-                let fits =
-                    |k: &str, m: &str| k == kind && model.as_ref().is_none_or(|one| one == m);
+            Reason::Devices { kind, model, carrier, asked, free } => {
+                let fits = |one: &&Device| {
+                    one.kind == *kind
+                        && model.as_ref().is_none_or(|model| *model == one.model)
+                        && (carrier.is_none() || *carrier == one.carrier)
+                };
                 let there = facts.devices.iter().filter(|one| self.device_is_free(&one.id));
-                let there = there.filter(|one| fits(&one.kind, &one.model)).count();
+                let there = there.filter(fits).count();
                 let wanted = request
                     .devices
                     .iter()
-                    .filter(|one| one.kind == *kind && (model.is_none() || one.model == *model));
+                    .filter(|one| {
+                        one.kind == *kind
+                            && (model.is_none() || one.model == *model)
+                            && (carrier.is_none() || one.carrier == *carrier)
+                    });
                 wanted.map(|one| one.count).sum::<u32>() == *asked
                     && there == *free as usize
                     && asked > free
@@ -400,7 +407,8 @@ fn choose(asked: &[&DeviceAsk], free: &[&Device]) -> bool {
     (0..free.len()).any(|at| {
         let device = free[at];
         let fits = device.kind == first.kind
-            && first.model.as_ref().is_none_or(|model| *model == device.model);
+            && first.model.as_ref().is_none_or(|model| *model == device.model)
+            && (first.carrier.is_none() || first.carrier == device.carrier);
         let mut left = free.to_vec();
         left.remove(at);
         fits && choose(rest, &left)

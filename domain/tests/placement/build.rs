@@ -66,12 +66,14 @@ pub(crate) fn device(id: &str, kind: &str, model: &str, cell: Option<u32>) -> De
         cell,
         iommu_group: None,
         availability: Availability::Free,
+        carrier: None,
         profile: None,
     }
 }
 
 pub(crate) fn ask(kind: &str, model: Option<&str>, count: u32) -> DeviceAsk {
-    DeviceAsk { kind: kind.to_owned(), model: model.map(str::to_owned), count, function: None }
+    let (kind, model) = (kind.to_owned(), model.map(str::to_owned));
+    DeviceAsk { kind, model, carrier: None, count, function: None }
 }
 
 pub(crate) fn request(server: u128, vcpus: u32, memory_mib: u64) -> Request {
@@ -164,6 +166,7 @@ impl Dice {
             let place = (place < count).then_some(place * 2);
             let kind = self.pick(&["gpu", "gpu", "nic"]);
             let mut device = device(&format!("{number}"), kind, model, place);
+            device.carrier = self.pick(&[None, Some("br0"), Some("br1")]).map(str::to_owned);
             device.iommu_group = self.one_in(2).then(|| self.roll(2) as u32);
             let (free, reserved, lost) =
                 (Availability::Free, Availability::Reserved, Availability::Lost);
@@ -201,6 +204,13 @@ impl Dice {
             let model = self.pick(&[None, Some("a"), Some("b")]);
             let (kind, count) = (self.pick(&["gpu", "gpu", "nic"]), 1 + self.roll(2) as u32);
             request.devices.push(ask(kind, model, count));
+        }
+        // By model or by wire, and not by both.
+        if self.one_in(3) {
+            for ask in &mut request.devices {
+                ask.model = None;
+                ask.carrier = self.pick(&[None, Some("br0"), Some("br1")]).map(str::to_owned);
+            }
         }
         request
     }

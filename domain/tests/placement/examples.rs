@@ -184,13 +184,13 @@ fn an_iommu_group_goes_to_one_server() {
         devices: vec![ask("gpu", None, count)],
         ..request(server, 1, 512)
     };
-    let none = [Reason::Devices { kind: "gpu".into(), model: None, asked: 3, free: 2 }];
+    let none = [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 3, free: 2 }];
     assert_eq!(reasons(&fleet, &asked(1, 3)), none);
     let place = placed(&fleet, &asked(1, 1));
     assert_eq!(place.holding.devices, BTreeSet::from(["a0".to_owned()]));
     assert_eq!(place.holding.devices_with, BTreeSet::from(["a1".to_owned()]));
     fleet.take(place.host, place.holding).unwrap();
-    let none = [Reason::Devices { kind: "gpu".into(), model: None, asked: 1, free: 0 }];
+    let none = [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 1, free: 0 }];
     assert_eq!(reasons(&fleet, &asked(2, 1)), none);
     fleet.give_back(host_id(1), server_id(1)).unwrap();
     assert_eq!(placed(&fleet, &asked(2, 2)).holding.devices.len(), 2, "both are free again");
@@ -217,6 +217,35 @@ fn what_a_virtual_function_is_set_to_is_part_of_what_its_server_takes() {
     let wrong = DeviceAsk { function: Some(set(7)), ..ask("nic", None, 1) };
     let wrong = Request { devices: vec![wrong], ..request(1, 1, 512) };
     assert_eq!(wrong.check().unwrap_err().code.code, "invalid-field");
+}
+
+#[test]
+fn a_virtual_function_is_on_the_wire_that_is_asked_for_or_not_given() {
+    let mut host = two_cells(1);
+    let of = |id, carrier: Option<&str>| Device {
+        carrier: carrier.map(str::to_owned),
+        ..device(id, "vf", "8086:10ca", Some(0))
+    };
+    host.devices =
+        vec![of("a0", None), of("a1", Some("br0")), of("a2", Some("br1")), of("a3", Some("br1"))];
+    let fleet = fleet([host]);
+    let on = |carrier: &str, count| DeviceAsk {
+        carrier: Some(carrier.to_owned()),
+        ..ask("vf", None, count)
+    };
+    let asked = |devices| Request { devices, ..request(1, 1, 512) };
+    // What any would do for does not take what only one does for.
+    let both = asked(vec![ask("vf", None, 2), on("br0", 1)]);
+    let devices = placed(&fleet, &both).holding.devices;
+    assert!(devices.contains("a1") && devices.len() == 3, "{devices:?}");
+    let many = asked(vec![on("br0", 2)]);
+    let carrier = Some("br0".to_owned());
+    let too_few =
+        [Reason::Devices { kind: "vf".into(), model: None, carrier, asked: 2, free: 1 }];
+    assert_eq!(reasons(&fleet, &many), too_few);
+    assert!(too_few[0].to_string().contains("on br0"), "{}", too_few[0]);
+    let mixed = asked(vec![ask("vf", Some("8086:10ca"), 1), on("br0", 1)]);
+    assert_eq!(mixed.check().unwrap_err().code.code, "invalid-field");
 }
 
 #[test]

@@ -60,6 +60,23 @@ fn read_function(links: &[Value], number: u32) -> Option<VirtualFunction> {
     })
 }
 
+/// What is to be said of what a card lets a function's server do, in words behind `ip link set dev CARD vf
+/// NUMBER`: nothing passes from another hardware address, and the server may not change what was set. A card
+/// that does not say whether it has such a switch has none.
+fn guards(links: &[Value], number: u32) -> Vec<[String; 2]> {
+    let all = links.first().and_then(|link| link["vfinfo_list"].as_array());
+    let one = all.and_then(|all| all.iter().find(|one| one["vf"] == number));
+    let Some(one) = one else { return Vec::new() };
+    let mut words = Vec::new();
+    if one["spoofchk"] == false {
+        words.push(["spoofchk".to_owned(), "on".to_owned()]);
+    }
+    if one["trust"] == true {
+        words.push(["trust".to_owned(), "off".to_owned()]);
+    }
+    words
+}
+
 /// What must be said of a function, in words behind `ip link set dev CARD vf NUMBER`: only what differs, for
 /// not every card can do all of it. A hardware address that is not asked for stays what it is.
 fn differences(wanted: VirtualFunction, is: VirtualFunction) -> Vec<[String; 2]> {
@@ -113,12 +130,19 @@ impl Inner {
     }
 
     async fn set_function(&self, seat: &Seat, wanted: VirtualFunction) -> Result<(), DriverFault> {
+        let links = self.links(seat).await?;
         let is = self.function(seat).await?;
         let (card, number) = (seat.card.as_str(), seat.number.to_string());
-        for [what, value] in differences(wanted, is) {
+        let guards = guards(&links, seat.number);
+        for [what, value] in guards.into_iter().chain(differences(wanted, is)) {
             let words = ["link", "set", "dev", card, "vf", &number, &what, &value];
             let done = self.options.place.tool("ip", words).run().await;
             done.map_err(NetworkFault::from)?;
+        }
+        let open = guards(&self.links(seat).await?, seat.number);
+        if let Some([what, _]) = open.first() {
+            let why = format!("function {number} of {card} keeps its {what} as it was");
+            return Err(DriverFault::Rejected(why));
         }
         let is = self.function(seat).await?;
         if differences(wanted, is).is_empty() {
@@ -128,10 +152,14 @@ impl Inner {
         Err(NetworkFault::differs(what, wanted, is).into())
     }
 
+    async fn links(&self, seat: &Seat) -> Result<Vec<Value>, DriverFault> {
+        let show = ["-d", "-j", "link", "show", "dev", seat.card.as_str()];
+        Ok(self.options.place.json("ip", &show).await?)
+    }
+
     async fn function(&self, seat: &Seat) -> Result<VirtualFunction, DriverFault> {
         let (card, number) = (seat.card.as_str(), seat.number);
-        let show = ["-d", "-j", "link", "show", "dev", card];
-        let links: Vec<Value> = self.options.place.json("ip", &show).await?;
+        let links = self.links(seat).await?;
         read_function(&links, number).ok_or_else(|| {
             DriverFault::Rejected(format!("{card} has no virtual function {number}"))
         })
@@ -261,6 +289,21 @@ mod tests {
         // What somebody else had of it is taken back, but for its address: not every card takes none.
         assert_eq!(lines(none, wanted), ["vlan 0", "max_tx_rate 0"]);
         assert!(lines(none, VirtualFunction { mac: wanted.mac, ..none }).is_empty());
+    }
+
+    #[test]
+    fn a_function_is_not_trusted_and_nothing_passes_from_another_address() {
+        let links = [json!({"ifname": "eth1", "vfinfo_list": [
+            {"vf": 0, "spoofchk": false, "trust": true},
+            {"vf": 1, "spoofchk": true, "trust": false},
+            {"vf": 2},
+        ]})];
+        let lines = |number| {
+            let words = guards(&links, number).into_iter();
+            words.map(|words| words.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(0), ["spoofchk on", "trust off"]);
+        assert!(lines(1).is_empty() && lines(2).is_empty() && lines(3).is_empty());
     }
 
     #[test]

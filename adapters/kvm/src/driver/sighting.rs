@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fault::libvirt;
 use crate::{
-    network::Place,
+    network::{Place, uplink},
     observe::{self, Observed, Tree, devices::Kept},
 };
 
@@ -20,6 +20,7 @@ pub(super) async fn observe(
     place: &Place,
 ) -> Result<Observed, DriverFault> {
     kept.interfaces.extend(with_address(place).await?);
+    kept.switched = uplink::switched(place).await?;
     let look = tokio::task::spawn_blocking(move || observe::look(&kernel, &kept));
     let looked = look.await.map_err(|error| DriverFault::Unexpected(error.to_string()))?;
     Ok(looked?)

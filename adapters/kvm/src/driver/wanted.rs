@@ -190,7 +190,8 @@ pub(super) fn description(
         let boot = home.boot_place(BootDevice::Cdrom);
         machine.disks.push(DiskDevice { boot, ..super::cdrom::drive(server, cdrom, layout) });
     }
-    machine.nics = parts.nics.iter().map(nic).collect();
+    // Those that are virtual functions are among its devices.
+    machine.nics = parts.normal_nics().map(nic).collect();
     // Where it has no disk of its own, the first is its seed, and nothing to start from.
     if let Some(first) = machine.disks.first_mut().filter(|_| !parts.disks.is_empty()) {
         first.boot = home.boot_place(BootDevice::Disk);
@@ -315,7 +316,7 @@ fn device(server: Uuid, id: &str, places: &Places) -> Result<HostDevice, DriverF
     Ok(id.parse().map_or_else(|_| HostDevice::Pci(id.to_owned()), HostDevice::Mediated))
 }
 
-/// Its interfaces, as the host is to have them.
+/// Its interfaces, as the host is to have them: those that it makes.
 pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home) -> Vec<Port> {
     let hostname = hostname(&home.name, home.placement.holding.server.uuid());
     let port = |nic: &Nic| {
@@ -336,7 +337,7 @@ pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home) -> Vec
             told: told(nic, &hostname),
         }
     };
-    nics.map(port).collect()
+    nics.filter(|nic| !nic.is_direct()).map(port).collect()
 }
 
 /// What it is told when it asks; none when nobody answers it.

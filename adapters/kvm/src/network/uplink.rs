@@ -11,7 +11,7 @@
 //! hosts: a port of Open vSwitch that is an interface of the host, or a VLAN of the bridge that has the
 //! wire. Names follow from the segment's id; that of our bridge says how it is joined.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::network::{
     carrier::{self, CARRIERS_MAX},
@@ -132,6 +132,27 @@ pub async fn carriers(place: &Place, made: &[String]) -> Result<BTreeSet<String>
         Err(fault) => tracing::warn!(%fault, "Open vSwitch does not say its bridges"),
     }
     Ok(found.into_iter().take(CARRIERS_MAX).collect())
+}
+
+/// The bridges of Open vSwitch that interfaces of the host are ports of; none where that is not installed, or
+/// does not run.
+///
+/// # Errors
+/// [`NetworkFault`]: a name that no interface has.
+pub async fn switched(place: &Place) -> Result<BTreeMap<String, String>, NetworkFault> {
+    let mut found = BTreeMap::new();
+    let ask = async |words: [&str; 3]| {
+        let words = words.into_iter().filter(|word| !word.is_empty());
+        let said = place.tool("ovs-vsctl", words).run().await.unwrap_or_default();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    for bridge in ask([OVS_PATIENCE, "list-br", ""]).await.lines() {
+        let bridge: Interface = bridge.parse()?;
+        for interface in ask([OVS_PATIENCE, "list-ifaces", bridge.as_str()]).await.lines() {
+            found.insert(interface.to_owned(), bridge.as_str().to_owned());
+        }
+    }
+    Ok(found)
 }
 
 async fn link(place: &Place, name: &str) -> Result<Option<Value>, NetworkFault> {

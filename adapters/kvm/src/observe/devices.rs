@@ -16,6 +16,8 @@ const PCI: &str = "sys/bus/pci/devices";
 const USB: &str = "sys/bus/usb/devices";
 const MDEV: &str = "sys/bus/mdev/devices";
 const PARTED: &str = "sys/class/mdev_bus";
+/// How deep interfaces are parts of others; the kernel knows no more.
+const MASTERS_MAX: usize = 8;
 
 /// What the host keeps for itself, as far as the kernel's files do not say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Kept {
     pub seated: BTreeMap<String, String>,
     /// What was ever seen of cards that have such vGPUs, by address.
     pub cards: BTreeMap<String, vgpu::Card>,
+    /// The bridges of Open vSwitch that interfaces are ports of.
+    pub switched: BTreeMap<String, String>,
 }
 
 /// What the kernel says.
@@ -68,6 +72,8 @@ pub struct Pci {
     pub physical: Option<String>,
     /// Its network interfaces.
     pub interfaces: Vec<String>,
+    /// The Linux bridges that those are ports of, by themselves or in a bond.
+    pub bridges: Vec<String>,
     /// The kinds of mediated devices it can be parted into, by the driver's name of them.
     pub profiles: BTreeMap<String, Profile>,
     /// What vGPUs it can be made, when it is a virtual function that is made for that.
@@ -195,10 +201,28 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         boot_vga: tree.number::<u8>(&format!("{at}/boot_vga"))? == Some(1),
         functions,
         physical: tree.link(&format!("{at}/physfn")),
+        bridges: bridges(tree, &tree.names(&format!("{at}/net"))?),
         interfaces: tree.names(&format!("{at}/net"))?,
         profiles: read_profiles(tree, at)?,
         vgpu: vgpu::read(tree, at)?,
     })
+}
+
+/// The bridges that interfaces are ports of.
+fn bridges(tree: &Tree, interfaces: &[String]) -> Vec<String> {
+    let above = |name: &String| tree.link(&format!("sys/class/net/{name}/master"));
+    let of = |interface: &String| {
+        let mut name = above(interface)?;
+        // A bond is a port in its stead.
+        for _ in 0..MASTERS_MAX {
+            if tree.has(&format!("sys/class/net/{name}/bridge")) {
+                return Some(name);
+            }
+            name = above(&name)?;
+        }
+        None
+    };
+    interfaces.iter().filter_map(of).collect()
 }
 
 fn group(tree: &Tree, at: &str) -> Option<u32> {
@@ -318,6 +342,7 @@ impl Devices {
                 cell: pci.cell,
                 iommu_group: pci.iommu_group,
                 availability: reserved(self.is_kept(address, pci, kept)),
+                carrier: self.carrier(pci, kept).filter(|_| kind == "vf"),
                 profile: self.share(pci).filter(|_| kind == "vgpu"),
             });
         }
@@ -336,6 +361,7 @@ impl Devices {
                 cell: parent.and_then(|pci| pci.cell),
                 iommu_group: mediated.iommu_group,
                 availability: reserved(kept.devices.contains(id)),
+                carrier: None,
                 profile: parent.and_then(|pci| pci.profiles.get(&mediated.profile)?.said()),
             });
         }
@@ -351,6 +377,7 @@ impl Devices {
                 cell: controller.and_then(|pci| pci.cell),
                 iommu_group: None,
                 availability: reserved(is_kept),
+                carrier: None,
                 profile: None,
             });
         }
@@ -359,6 +386,13 @@ impl Devices {
         }
         devices.sort_by(|one, other| one.id.cmp(&other.id));
         devices
+    }
+
+    /// The bridge whose wire a virtual function is on: that which its card is a port of.
+    fn carrier(&self, pci: &Pci, kept: &Kept) -> Option<String> {
+        let card = self.pci.get(pci.physical.as_ref()?)?;
+        let switched = card.interfaces.iter().find_map(|name| kept.switched.get(name));
+        card.bridges.first().or(switched).cloned()
     }
 
     /// How a vGPU that is a virtual function shares its card: equally with the card's other ones.

@@ -104,6 +104,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                     cell,
                     iommu_group: None,
                     availability: if is_kept { Availability::Reserved } else { Availability::Free },
+                    carrier: None,
                     profile: of.said(),
                 }
             }));

@@ -198,6 +198,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                 cell: pci.cell,
                 iommu_group: group,
                 availability: if is_kept { Availability::Reserved } else { Availability::Free },
+                carrier: None,
                 profile: profile(card.types.get(&number), most),
             });
         };

@@ -295,11 +295,11 @@ fn give_devices(host: &Host, request: &Request, places: &[usize], holding: &mut 
     });
     let mut groups = BTreeSet::new();
     for particular in [true, false] {
-        for ask in request.devices.iter().filter(|ask| ask.model.is_some() == particular) {
+        for ask in request.devices.iter().filter(|ask| ask.is_particular() == particular) {
             for _ in 0..ask.count {
                 let found = order.iter().position(|at| {
                     let device = &facts.devices[*at];
-                    ask.matches(&device.kind, &device.model)
+                    ask.matches(&device.kind, &device.model, device.carrier.as_deref())
                 });
                 if let Some(found) = found {
                     let device = &facts.devices[order.remove(found)];

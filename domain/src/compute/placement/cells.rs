@@ -165,7 +165,7 @@ fn classes(host: &Host, request: &Request, open: &[usize], caches: &[u64]) -> Ve
         room.devices
             .iter()
             .filter(move |device| device.cell == Some(at))
-            .map(|device| (&device.kind, &device.model, device.free))
+            .map(|device| (&device.kind, &device.model, &device.carrier, device.free))
     };
     let equal = |one: usize, other: usize| {
         let (a, b) = (open[one], open[other]);
@@ -201,11 +201,11 @@ pub(super) fn device_distance(
     let mut sum = 0;
     // Those of one model first, as they leave no choice: what is left of a kind serves the rest.
     for particular in [true, false] {
-        for ask in asks.iter().filter(|ask| ask.model.is_some() == particular) {
+        for ask in asks.iter().filter(|ask| ask.is_particular() == particular) {
             for _ in 0..ask.count {
                 let nearest = (0..free.len())
                     .filter(|at| free[*at].1 > 0)
-                    .filter(|at| ask.matches(&room.devices[*at].kind, &room.devices[*at].model))
+                    .filter(|at| ask.has_room(&room.devices[*at]))
                     .min_by_key(|at| free[*at].0);
                 if let Some(at) = nearest {
                     free[at].1 -= 1;

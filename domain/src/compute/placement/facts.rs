@@ -167,6 +167,9 @@ pub struct Device {
     /// Whether it may be given.
     #[serde(default)]
     pub availability: Availability,
+    /// The bridge whose wire its card is on, when it is a virtual function of a card that is a port of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<String>,
     /// What part of a card it is, where its driver says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<DeviceProfile>,

@@ -512,25 +512,26 @@ impl Looked<'_> {
         }
     }
 
-    /// Whether there are the devices. Those of one model are asked for first and for themselves;
-    /// then all of a kind together: sets of models are disjoint, so there is nothing else in the way.
+    /// Whether there are the devices. Those of one model or on one wire are asked for first and for themselves;
+    /// then all of a kind together: those sets are disjoint, so there is nothing else in the way.
     fn devices(&self, host: &Host, all: bool, no: &mut Vec<Reason>) {
         let asks = &self.request.devices;
         for (at, ask) in asks.iter().enumerate() {
             let same = |other: &&super::DeviceAsk| {
-                other.kind == ask.kind && (ask.model.is_none() || other.model == ask.model)
+                other.kind == ask.kind && (!ask.is_particular() || other.is_of(ask))
             };
             // Said once, for the last one.
-            if asks[at + 1..].iter().any(|other| same(&other) && other.model == ask.model) {
+            if asks[at + 1..].iter().any(|other| same(&other) && other.is_of(ask)) {
                 continue;
             }
             let asked: u32 = asks.iter().filter(same).map(|other| other.count).sum();
             let rooms = host.room().devices.iter();
-            let rooms = rooms.filter(|room| ask.matches(&room.kind, &room.model));
+            let rooms = rooms.filter(|room| ask.has_room(room));
             let free: u32 = rooms.map(|room| room.free).sum();
             if asked > free {
                 let (kind, model) = (ask.kind.clone(), ask.model.clone());
-                no.push(Reason::Devices { kind, model, asked, free });
+                let carrier = ask.carrier.clone();
+                no.push(Reason::Devices { kind, model, carrier, asked, free });
                 if !all {
                     return;
                 }

@@ -10,6 +10,7 @@ use super::{
     facts::{Architecture, CELLS_MAX, CPUS_MAX, MEMORY_MIB_MAX},
     function::VirtualFunction,
     host::{HostId, ServerId},
+    room::DeviceRoom,
 };
 use crate::kernel::{Refusal, codes};
 
@@ -116,6 +117,10 @@ pub struct DeviceAsk {
     /// Which ones; any when none.
     #[serde(default)]
     pub model: Option<String>,
+    /// The bridge whose wire it must be on, as a virtual function of a card that is a port of it; any when none.
+    /// Not together with a model, of that or another entry for the same kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<String>,
     /// How many, at least 1.
     #[serde(default = "one")]
     pub count: u32,
@@ -160,8 +165,24 @@ pub enum Fill {
 }
 
 impl DeviceAsk {
-    pub(super) fn matches(&self, kind: &str, model: &str) -> bool {
-        self.kind == kind && self.model.as_deref().is_none_or(|asked| asked == model)
+    pub(super) fn matches(&self, kind: &str, model: &str, carrier: Option<&str>) -> bool {
+        self.kind == kind
+            && self.model.as_deref().is_none_or(|asked| asked == model)
+            && self.carrier.as_deref().is_none_or(|asked| carrier == Some(asked))
+    }
+
+    pub(super) fn has_room(&self, room: &DeviceRoom) -> bool {
+        self.matches(&room.kind, &room.model, room.carrier.as_deref())
+    }
+
+    /// Whether it leaves less choice than all that ask for its kind.
+    pub(super) fn is_particular(&self) -> bool {
+        self.model.is_some() || self.carrier.is_some()
+    }
+
+    /// Whether it asks for the same sort as another one of its kind.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        (&self.model, &self.carrier) == (&other.model, &other.carrier)
     }
 }
 
@@ -217,6 +238,14 @@ impl Request {
         let devices = self.devices.iter().fold(0_u64, |sum, ask| sum + u64::from(ask.count));
         if self.devices.iter().any(|ask| ask.count == 0) || devices > DEVICES_ASKED_MAX.into() {
             return no(format!("devices: counts from 1, together at most {DEVICES_ASKED_MAX}"));
+        }
+        // What is asked for by model and what by wire are sets of which each has a part of the other.
+        let by_wire = self.devices.iter().filter(|ask| ask.carrier.is_some());
+        for ask in by_wire {
+            if self.devices.iter().any(|other| other.kind == ask.kind && other.model.is_some()) {
+                let kind = &ask.kind;
+                return no(format!("devices: {kind} by model and by carrier: name one of them"));
+            }
         }
         let mut macs = BTreeSet::new();
         for ask in &self.devices {

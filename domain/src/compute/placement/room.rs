@@ -21,11 +21,12 @@ pub(super) struct CellRoom {
     pub(super) cores: [u16; THREADS_MAX + 1],
 }
 
-/// Free devices of one model near one cell.
+/// Free devices of one model near one cell, on one wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DeviceRoom {
     pub(super) kind: String,
     pub(super) model: String,
+    pub(super) carrier: Option<String>,
     /// The place of the cell.
     pub(super) cell: Option<usize>,
     pub(super) free: u32,
@@ -43,7 +44,7 @@ pub(super) struct Room {
     pub(super) spare_cpus: u32,
     /// Ordinary memory, in all.
     pub(super) memory_mib: u64,
-    /// Sorted by kind, model and cell.
+    /// Sorted by kind, model, carrier and cell.
     pub(super) devices: Vec<DeviceRoom>,
     /// Hundredths of virtual CPUs there are, and how many are in use.
     pub(super) cpu_share: Share,
@@ -142,20 +143,25 @@ fn free_devices(facts: &HostFacts, used: &Used) -> Vec<DeviceRoom> {
     for (device, _) in facts.devices.iter().zip(free).filter(|(_, free)| *free) {
         let cell = device.cell.and_then(|cell| facts.cell(cell));
         let found = out.iter_mut().find(|room| {
-            room.cell == cell && room.kind == device.kind && room.model == device.model
+            room.cell == cell
+                && room.kind == device.kind
+                && room.model == device.model
+                && room.carrier == device.carrier
         });
         match found {
             Some(room) => room.free += 1,
             None => out.push(DeviceRoom {
                 kind: device.kind.clone(),
                 model: device.model.clone(),
+                carrier: device.carrier.clone(),
                 cell,
                 free: 1,
             }),
         }
     }
     out.sort_by(|one, other| {
-        (&one.kind, &one.model, one.cell).cmp(&(&other.kind, &other.model, other.cell))
+        let key = |room: &DeviceRoom| (&room.kind, &room.model, &room.carrier, room.cell);
+        key(one).cmp(&key(other))
     });
     out
 }

@@ -300,6 +300,13 @@ impl Launch {
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
         self.spec.check_growth()?;
+        let functions = self.parts.iter().flat_map(|parts| parts.functions());
+        for function in functions {
+            if !self.spec.devices.contains(&function) {
+                let detail = "spec.devices: nobody asked for the virtual functions of its interfaces";
+                return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+            }
+        }
         let placement = self
             .placement
             .as_deref()

@@ -106,6 +106,7 @@ impl Nic {
 
     /// Whether a host can limit and guard it so.
     pub(super) fn check(&self, groups: &GroupRules) -> Result<(), Refusal> {
+        self.check_direct()?;
         self.bandwidth.check()?;
         self.quota.as_ref().map_or(Ok(()), Quota::check)?;
         let named = &self.security_groups;
@@ -218,12 +219,15 @@ impl Server {
     /// Whether an interface can be changed now, in whatever the server does.
     ///
     /// # Errors
-    /// As [`Self::check_nics`]; and `invalid-field` when it has no such interface.
+    /// As [`Self::check_nics`]; `invalid-field` when it has no such interface, and `unsupported` when that is a
+    /// virtual function of a card.
     pub fn check_nic(&self, verb: &str, nic: Uuid) -> Result<&Nic, Refusal> {
         let home = self.ours(verb)?;
         self.free(verb)?;
         let found = home.parts.nics.iter().find(|known| known.id == nic);
-        found.ok_or_else(|| no(format!("nic: it has no interface {nic}")))
+        let found = found.ok_or_else(|| no(format!("nic: it has no interface {nic}")))?;
+        found.ensure_normal(verb)?;
+        Ok(found)
     }
 
     pub(super) fn add_nic(
@@ -240,6 +244,7 @@ impl Server {
             return Err(no("found: nobody looked for its network".to_owned()));
         };
         let named = |no: Refusal| Refusal { detail: format!("nic.{}", no.detail), ..no };
+        nic.ensure_normal("add-nic")?;
         nic.check(&groups).map_err(named)?;
         if nic.network != ask.network || nics.iter().any(|other| other.id == nic.id) {
             return Err(no("found: it is of another interface".to_owned()));

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::{
     cdrom::{Cdrom, holds_disk},
+    direct::VnicType,
     home::{Home, Launch},
 };
 use crate::{
@@ -108,6 +109,9 @@ pub struct NicAsk {
     /// nothing is kept from it but spoofing.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub security_groups: BTreeSet<Uuid>,
+    /// What it is on its host; made by it when left out.
+    #[serde(default, skip_serializing_if = "VnicType::is_normal")]
+    pub vnic_type: VnicType,
 }
 
 /// Rules of security groups, by the group's id.
@@ -212,6 +216,9 @@ pub struct Nic {
     /// The security groups that guard it; their rules are in [`Parts::groups`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub security_groups: BTreeSet<Uuid>,
+    /// What it is on its host.
+    #[serde(default, skip_serializing_if = "VnicType::is_normal")]
+    pub vnic_type: VnicType,
 }
 
 /// What a server of ours is made of.
@@ -607,11 +614,13 @@ impl NicAsk {
             gateways: Vec::new(),
             dns_servers: own.dns_servers.clone(),
             domain: own.domain.clone(),
-            lease_s: own.dhcp.then_some(own.lease_s),
+            // Its host does not hear what a virtual function asks.
+            lease_s: (own.dhcp && self.vnic_type.is_normal()).then_some(own.lease_s),
             bandwidth: self.bandwidth,
             quota: self.quota,
             resets: 0,
             security_groups: self.security_groups.clone(),
+            vnic_type: self.vnic_type,
         };
         for address in given.unwrap_or_default() {
             let family = if address.is_ipv4() { &families.v4 } else { &families.v6 };

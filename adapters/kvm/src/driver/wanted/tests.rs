@@ -151,6 +151,29 @@ fn a_server_is_plugged_into_a_bridge_of_ours_where_its_segment_is_carried_by_som
 }
 
 #[test]
+fn an_interface_that_is_a_virtual_function_is_a_device_and_no_port_of_its_host() {
+    let home = home(|launch| {
+        let mut direct = launch["parts"]["nics"][0].clone();
+        (direct["id"], direct["mac"]) = (json!(id(10)), json!("52:54:00:00:00:08"));
+        direct["vnic_type"] = json!("direct");
+        let nics = launch["parts"]["nics"].as_array_mut().unwrap();
+        nics.insert(0, direct);
+        let holding = &mut launch["placement"]["holding"];
+        holding["devices"] = json!(["0000:60:00.2"]);
+        holding["functions"] = json!({"0000:60:00.2": {"mac": "52:54:00:00:00:08", "vlan": 7}});
+    });
+    let machine = machine(&home).unwrap();
+    let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.as_str()).collect();
+    assert_eq!(macs, ["52:54:00:00:00:07"]);
+    assert_eq!(machine.devices, [HostDevice::Pci("0000:60:00.2".to_owned())]);
+    assert_eq!(ports(home.parts.nics.iter(), &home).len(), 1, "nothing is plugged for it");
+    // What it is called is told to the guest by its seed all the same.
+    let documents = documents(id(9), &home, None).unwrap();
+    let told = documents.files().iter().any(|(_, text)| text.contains("52:54:00:00:00:08"));
+    assert!(told, "{documents:?}");
+}
+
+#[test]
 fn what_a_host_cannot_give_is_said() {
     let fault = |change: &dyn Fn(&mut Value)| machine(&home(change)).unwrap_err().to_string();
     let gone = fault(&|launch| {
