@@ -2,6 +2,7 @@
 //! the way; and servers that follow their security groups.
 
 mod addresses;
+mod direct;
 
 use std::{collections::BTreeSet, sync::Arc};
 
