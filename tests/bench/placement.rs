@@ -225,8 +225,13 @@ fn equal_cells(size: Size) {
         })
         .collect();
     let fleet = Fleet::new([Host::new(facts, []).expect("a host")]);
-    let ask =
-        |kind| DeviceAsk { kind: format!("kind-{kind}"), model: None, carrier: None, count: 1, function: None };
+    let ask = |kind| DeviceAsk {
+        kind: format!("kind-{kind}"),
+        model: None,
+        carrier: None,
+        count: 1,
+        function: None,
+    };
     let six_devices = Request { devices: (0..6).map(ask).collect(), ..plain(1, 4, 8_192) };
     let six_cells = Request { cells_max: 8, ..plain(1, 36, 6 * (184 << 10)) };
     let both = Request { devices: (0..6).map(ask).collect(), ..six_cells.clone() };

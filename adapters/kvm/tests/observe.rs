@@ -355,7 +355,8 @@ fn the_host_keeps_what_it_lives_on() {
 fn a_virtual_function_is_on_the_wire_of_the_bridge_that_its_card_is_a_port_of() {
     let host = Fixture::new();
     let card = |number: u32, interface: &str| {
-        let at = host.pci(&format!("0000:{number:02x}:00.0"), "0x020000", "8086:10c9", 0, Some(number));
+        let at =
+            host.pci(&format!("0000:{number:02x}:00.0"), "0x020000", "8086:10c9", 0, Some(number));
         host.interface(interface, &at);
         host.file(&format!("{at}/sriov_totalvfs"), "7");
         host.file(&format!("{at}/sriov_numvfs"), "1");
@@ -378,10 +379,8 @@ fn a_virtual_function_is_on_the_wire_of_the_bridge_that_its_card_is_a_port_of() 
     host.link(&format!("{}/master", net("bond0")), &net("br1"));
     host.link(&card(3, "eth3"), &net("ovs-system"));
     card(4, "eth4");
-    let kept = Kept {
-        switched: [("eth3".to_owned(), "br-ext".to_owned())].into(),
-        ..Kept::default()
-    };
+    let kept =
+        Kept { switched: [("eth3".to_owned(), "br-ext".to_owned())].into(), ..Kept::default() };
     let devices = host.devices(&kept);
     let carriers: Vec<_> = [1, 2, 3, 4]
         .map(|number| devices[&format!("0000:{number:02x}:10.0")].carrier.as_deref())

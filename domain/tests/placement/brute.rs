@@ -352,14 +352,11 @@ impl Books<'_> {
                 };
                 let there = facts.devices.iter().filter(|one| self.device_is_free(&one.id));
                 let there = there.filter(fits).count();
-                let wanted = request
-                    .devices
-                    .iter()
-                    .filter(|one| {
-                        one.kind == *kind
-                            && (model.is_none() || one.model == *model)
-                            && (carrier.is_none() || one.carrier == *carrier)
-                    });
+                let wanted = request.devices.iter().filter(|one| {
+                    one.kind == *kind
+                        && (model.is_none() || one.model == *model)
+                        && (carrier.is_none() || one.carrier == *carrier)
+                });
                 wanted.map(|one| one.count).sum::<u32>() == *asked
                     && there == *free as usize
                     && asked > free

@@ -184,13 +184,15 @@ fn an_iommu_group_goes_to_one_server() {
         devices: vec![ask("gpu", None, count)],
         ..request(server, 1, 512)
     };
-    let none = [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 3, free: 2 }];
+    let none =
+        [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 3, free: 2 }];
     assert_eq!(reasons(&fleet, &asked(1, 3)), none);
     let place = placed(&fleet, &asked(1, 1));
     assert_eq!(place.holding.devices, BTreeSet::from(["a0".to_owned()]));
     assert_eq!(place.holding.devices_with, BTreeSet::from(["a1".to_owned()]));
     fleet.take(place.host, place.holding).unwrap();
-    let none = [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 1, free: 0 }];
+    let none =
+        [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 1, free: 0 }];
     assert_eq!(reasons(&fleet, &asked(2, 1)), none);
     fleet.give_back(host_id(1), server_id(1)).unwrap();
     assert_eq!(placed(&fleet, &asked(2, 2)).holding.devices.len(), 2, "both are free again");
@@ -240,8 +242,7 @@ fn a_virtual_function_is_on_the_wire_that_is_asked_for_or_not_given() {
     assert!(devices.contains("a1") && devices.len() == 3, "{devices:?}");
     let many = asked(vec![on("br0", 2)]);
     let carrier = Some("br0".to_owned());
-    let too_few =
-        [Reason::Devices { kind: "vf".into(), model: None, carrier, asked: 2, free: 1 }];
+    let too_few = [Reason::Devices { kind: "vf".into(), model: None, carrier, asked: 2, free: 1 }];
     assert_eq!(reasons(&fleet, &many), too_few);
     assert!(too_few[0].to_string().contains("on br0"), "{}", too_few[0]);
     let mixed = asked(vec![ask("vf", Some("8086:10ca"), 1), on("br0", 1)]);

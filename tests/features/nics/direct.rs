@@ -56,7 +56,8 @@ impl Lab {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interface_that_is_a_virtual_function_has_its_network_s_address_and_its_segment_s_vlan() {
+async fn an_interface_that_is_a_virtual_function_has_its_network_s_address_and_its_segment_s_vlan()
+{
     let lab = Lab::of("10.0.0.0/29").await;
     let tagged = lab.tagged().await;
     let direct = |network: Uuid| json!({"network": network, "vnic_type": "direct"});

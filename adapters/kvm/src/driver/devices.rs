@@ -133,8 +133,8 @@ impl Inner {
         let links = self.links(seat).await?;
         let is = self.function(seat).await?;
         let (card, number) = (seat.card.as_str(), seat.number.to_string());
-        let guards = guards(&links, seat.number);
-        for [what, value] in guards.into_iter().chain(differences(wanted, is)) {
+        let words = guards(&links, seat.number);
+        for [what, value] in words.into_iter().chain(differences(wanted, is)) {
             let words = ["link", "set", "dev", card, "vf", &number, &what, &value];
             let done = self.options.place.tool("ip", words).run().await;
             done.map_err(NetworkFault::from)?;

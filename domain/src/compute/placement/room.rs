@@ -160,8 +160,8 @@ fn free_devices(facts: &HostFacts, used: &Used) -> Vec<DeviceRoom> {
         }
     }
     out.sort_by(|one, other| {
-        let key = |room: &DeviceRoom| (&room.kind, &room.model, &room.carrier, room.cell);
-        key(one).cmp(&key(other))
+        let (a, b) = ((&one.kind, &one.model), (&other.kind, &other.model));
+        (a, &one.carrier, one.cell).cmp(&(b, &other.carrier, other.cell))
     });
     out
 }

@@ -68,7 +68,8 @@ impl Nic {
         }
         let odd = |rate: &u64| *rate == 0 || !rate.is_multiple_of(KBIT_OF_MBIT);
         if self.bandwidth.egress_kbit_s.as_ref().is_some_and(odd) {
-            let detail = "bandwidth.egress_kbit_s: a card limits by whole Mbit/s (vnic_type direct)";
+            let detail =
+                "bandwidth.egress_kbit_s: a card limits by whole Mbit/s (vnic_type direct)";
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
         Ok(())
@@ -160,7 +161,10 @@ mod tests {
         // One that its host makes may have all of it.
         let normal = json!({"vnic_type": "normal", "security_groups": [Uuid::from_u128(9)]});
         assert_eq!(code(normal).0, "");
-        assert_eq!(nic(json!({})).ensure_normal("remove-nic").unwrap_err().code.code, "unsupported");
+        assert_eq!(
+            nic(json!({})).ensure_normal("remove-nic").unwrap_err().code.code,
+            "unsupported"
+        );
     }
 
     #[test]
@@ -169,7 +173,10 @@ mod tests {
         let bridge = of(json!("bridge"));
         assert_eq!((bridge.kind.as_str(), bridge.carrier.as_deref()), ("vf", Some("br0")));
         let function = bridge.function.unwrap();
-        assert_eq!((function.mac.unwrap().to_string().as_str(), function.vlan), ("52:54:00:00:00:07", None));
+        assert_eq!(
+            (function.mac.unwrap().to_string().as_str(), function.vlan),
+            ("52:54:00:00:00:07", None)
+        );
         assert_eq!(of(json!({"vlan": {"id": 7}})).function.unwrap().vlan, Some(7));
         assert_eq!(of(json!({"ovs": {"vlan": 9}})).function.unwrap().vlan, Some(9));
         let limited = nic(json!({"bandwidth": {"egress_kbit_s": 20_000}})).function().unwrap();

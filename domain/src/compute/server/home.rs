@@ -303,7 +303,8 @@ impl Launch {
         let functions = self.parts.iter().flat_map(|parts| parts.functions());
         for function in functions {
             if !self.spec.devices.contains(&function) {
-                let detail = "spec.devices: nobody asked for the virtual functions of its interfaces";
+                let detail =
+                    "spec.devices: nobody asked for the virtual functions of its interfaces";
                 return Err(Refusal::new(&codes::INVALID_FIELD, detail));
             }
         }

@@ -170,7 +170,7 @@ fn an_interface_that_is_a_virtual_function_is_a_device_and_no_port_of_its_host()
     // What it is called is told to the guest by its seed all the same.
     let documents = documents(id(9), &home, None).unwrap();
     let told = documents.files().iter().any(|(_, text)| text.contains("52:54:00:00:00:08"));
-    assert!(told, "{documents:?}");
+    assert!(told);
 }
 
 #[test]
