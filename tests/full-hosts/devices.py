@@ -29,6 +29,8 @@ def check(checks, server, hosts, cache, scratch):
             "echo ${dir##*/} $(ls $dir/net); done; udevadm settle"
         ).split()
         card["address"], card["name"] = found[0], found[1]
+        # Its wire is one that segments are on.
+        host.run(f"ip link add br-fast type bridge && ip link set {found[1]} master br-fast && ip link set br-fast up")
         return expect("a card with functions", len(found) == 2, found)
 
     checks.that("its card makes two virtual functions", functions)
@@ -60,6 +62,7 @@ def check(checks, server, hosts, cache, scratch):
     def functions_seen():
         found = of("vf")
         expect("two that are free", [one["availability"] for one in found] == ["free"] * 2, found)
+        expect("on the wire of the card's bridge", {one.get("carrier") for one in found} == {"br-fast"}, found)
         groups = {one["iommu_group"] for one in found}
         expect("each in an IOMMU group of its own", len(groups) == 2 and None not in groups, found)
         whole = [one for one in of("nic") if one["id"] == card["address"]]
@@ -224,3 +227,67 @@ def check(checks, server, hosts, cache, scratch):
         return expect("a plan", row, row)
 
     checks.that("both functions may be given again", given_again)
+    direct(checks, server, host, card, image)
+
+
+def direct(checks, server, host, card, image):
+    """An interface that is a virtual function, with an address of a network on a VLAN."""
+    made = {}
+
+    def launched():
+        segment = server.json("create", "segment", body={
+            "name": "fast", "medium": {"vlan": {"id": 78}}, "bridge": "br-fast",
+        })["id"]
+        network = made["network"] = server.json("create", "network", body={
+            "name": "fast", "segment": segment, "v4": {"net": "10.78.0.0/24", "step": "up"},
+        })["id"]
+        row = server.json("create", "server", body={
+            "name": "direct", "image": image, "disks": [{"size_gib": 1}],
+            "nics": [{"network": network, "vnic_type": "direct", "bandwidth": {"egress_kbit_s": 50_000}}],
+            "spec": {"vcpus": 1, "memory_mib": 96},
+        })
+        server.awaited("server", "direct", "running")
+        made["id"] = row["id"]
+        return row["id"]
+
+    if checks.that("a server whose interface is a virtual function is launched", launched) is None:
+        print(host.run("tail -n 30 /var/log/skyledger-agent", check=False)[1])
+        return
+
+    def function_set():
+        nic = server.json("get", "server", "direct")["state"]["home"]["parts"]["nics"][0]
+        made["address"], made["mac"] = nic["addresses"][0], nic["mac"]
+        said = json.loads(host.run(f"ip -d -j link show dev {card['name']}"))[0]["vfinfo_list"]
+        one = [vf for vf in said if vf.get("address", vf.get("mac")) == nic["mac"]]
+        expect("one function with the interface's address", len(one) == 1, said)
+        is_set = (one[0].get("vlan_list", [{}])[0].get("vlan"), one[0]["rate"]["max_tx"], one[0]["spoofchk"])
+        expect("the segment's VLAN, the rate, no other address", is_set == (78, 50, True), one)
+        taps = host.run("ls /sys/class/net")
+        return expect("no interface of the host for it", "sk" not in taps, taps)
+
+    checks.that("the card has its VLAN and rate, and checks its address", function_set)
+
+    def refused():
+        code, out, err = server.run("create", "server", body={
+            "name": "no", "disks": [{"size_gib": 1}], "spec": {"vcpus": 1, "memory_mib": 96},
+            "nics": [{"network": made["network"], "vnic_type": "direct", "quota": {"egress_bytes": 1_000}}],
+        })
+        return expect("refused: not-enforceable", code == 3 and "not-enforceable" in out + err, [code, out + err])
+
+    checks.that("a quota of such an interface is refused", refused)
+
+    def inside():
+        said = host.in_guest(f"sk-{made['id']}", "ip address")
+        return expect("the network's address on that card", made["address"] in said and made["mac"] in said, said)
+
+    checks.that("the guest has the network's address on the function", inside)
+
+    def removed():
+        for words in (["delete", "direct", "--set", "stop=true"], ["purge", "direct"]):
+            until(words[0], lambda words=words: server.run("do", "server", *words)[0] == 0)
+        until("it is gone", lambda: host.run("ls -A /var/lib/skyledger-agent/servers") == "", 120)
+        said = json.loads(host.run(f"ip -d -j link show dev {card['name']}"))[0]["vfinfo_list"]
+        clean = all(vf["rate"]["max_tx"] == 0 and vf.get("vlan_list", [{}])[0].get("vlan", 0) == 0 for vf in said)
+        return expect("functions as they were", clean, said)
+
+    checks.that("removed, the function is as it was", removed)

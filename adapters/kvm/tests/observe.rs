@@ -386,6 +386,9 @@ fn a_virtual_function_is_on_the_wire_of_the_bridge_that_its_card_is_a_port_of() 
         .map(|number| devices[&format!("0000:{number:02x}:10.0")].carrier.as_deref())
         .into();
     assert_eq!(carriers, [Some("br0"), Some("br1"), Some("br-ext"), None]);
+    // A card whose switch the host commands has nothing on its wire but by representors.
+    host.file("sys/class/net/eth1/phys_switch_id", "0c42a1000301");
+    assert_eq!(host.devices(&kept)["0000:01:10.0"].carrier, None);
     // A card itself is none's: it is the host's.
     assert_eq!(devices["0000:01:00.0"].carrier, None);
 }

@@ -74,6 +74,9 @@ pub struct Pci {
     pub interfaces: Vec<String>,
     /// The Linux bridges that those are ports of, by themselves or in a bond.
     pub bridges: Vec<String>,
+    /// Whether its own switch is told what to do by the host (`switchdev`): a virtual function is reached by its
+    /// representor then, and not by the card's wire.
+    pub is_switchdev: bool,
     /// The kinds of mediated devices it can be parted into, by the driver's name of them.
     pub profiles: BTreeMap<String, Profile>,
     /// What vGPUs it can be made, when it is a virtual function that is made for that.
@@ -191,6 +194,7 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         let link = |number| tree.link(&format!("{at}/virtfn{number}"));
         functions = Some(Functions { most, made, addresses: (0..made).filter_map(link).collect() });
     }
+    let interfaces = tree.names(&format!("{at}/net"))?;
     Ok(Pci {
         class: hexadecimal("class")?,
         model: format!("{:04x}:{:04x}", hexadecimal("vendor")?, hexadecimal("device")?),
@@ -201,11 +205,19 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         boot_vga: tree.number::<u8>(&format!("{at}/boot_vga"))? == Some(1),
         functions,
         physical: tree.link(&format!("{at}/physfn")),
-        bridges: bridges(tree, &tree.names(&format!("{at}/net"))?),
-        interfaces: tree.names(&format!("{at}/net"))?,
+        bridges: bridges(tree, &interfaces),
+        is_switchdev: interfaces.iter().any(|name| has_switch(tree, name)),
+        interfaces,
         profiles: read_profiles(tree, at)?,
         vgpu: vgpu::read(tree, at)?,
     })
+}
+
+/// Whether an interface is a port of its card's own switch, for the host to say what passes there.
+fn has_switch(tree: &Tree, interface: &str) -> bool {
+    // A card whose switch is as it is by itself answers that it can say nothing.
+    let id = tree.text(&format!("sys/class/net/{interface}/phys_switch_id"));
+    id.ok().flatten().is_some_and(|id| !id.is_empty())
 }
 
 /// The bridges that interfaces are ports of.
@@ -390,7 +402,7 @@ impl Devices {
 
     /// The bridge whose wire a virtual function is on: that which its card is a port of.
     fn carrier(&self, pci: &Pci, kept: &Kept) -> Option<String> {
-        let card = self.pci.get(pci.physical.as_ref()?)?;
+        let card = self.pci.get(pci.physical.as_ref()?).filter(|card| !card.is_switchdev)?;
         let switched = card.interfaces.iter().find_map(|name| kept.switched.get(name));
         card.bridges.first().or(switched).cloned()
     }
