@@ -18,6 +18,7 @@ use crate::{
         placement::Architecture,
         server::{
             Power,
+            direct::VnicType,
             parts::{DISKS_MAX, NICS_MAX, NicAsk},
         },
     },
@@ -243,6 +244,7 @@ fn ask(nic: &SourceNic, networks: &[(Uuid, Network)]) -> Result<NicAsk, String> 
         bandwidth: Bandwidth::default(),
         quota: None,
         security_groups: BTreeSet::new(),
+        vnic_type: VnicType::Normal,
     })
 }
 
