@@ -22,7 +22,7 @@ use commands::{
     submit::{Submission, SubmitFault},
 };
 use domain::{
-    compute::host::HostSighting,
+    compute::{host::HostSighting, server::elsewhere::LIVE},
     kernel::{Principal, codes},
     kinds,
 };
@@ -99,7 +99,10 @@ pub(crate) async fn reach(means: &Means, host: Uuid, folder: &Path) -> Result<Ar
             let hosts = SimHosts::open(&file).with_context(|| file.display().to_string())?;
             hosts.slow_down(*pause);
             let (cells, cores, memory_mib) = SIMULATED;
-            Ok(Arc::new(hosts.local(host, SimHosts::sighting(cells, cores, memory_mib))))
+            let mut seen = SimHosts::sighting(cells, cores, memory_mib);
+            // It takes what comes from elsewhere, as a host does that others reach.
+            seen.labels.insert(LIVE.to_owned());
+            Ok(Arc::new(hosts.local(host, seen)))
         }
     }
 }

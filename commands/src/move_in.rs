@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// Who has the machines of an account, and how they are asked.
-    async fn source(
+    pub(crate) async fn source(
         &self,
         id: Uuid,
     ) -> Result<
@@ -91,7 +91,8 @@ impl Ledger {
     }
 }
 
-fn no_machines(provider: &str) -> Refusal {
+/// What is said of an account without such machines.
+pub(crate) fn no_machines(provider: &str) -> Refusal {
     let detail = format!("machines of {provider} cannot be moved to hosts of ours");
     Refusal::new(&codes::UNSUPPORTED, detail)
 }

@@ -218,7 +218,9 @@ impl Ledger {
         };
         let creates = verb.creates;
         // One placement after the other, so that those of one server never get in each other's way.
-        let placed = is_placed(submission.kind, &submission.verb);
+        // Whoever has a machine that is moved here is asked meanwhile, and may take long.
+        let asks = submission.body.get("move_in").is_some_and(|ask| !ask.is_null());
+        let placed = is_placed(submission.kind, &submission.verb) && !asks;
         let _placing = if placed { Some(self.placing.lock().await) } else { None };
         for attempt in 0..ATTEMPTS_MAX {
             let ready = self.decide(&submission, id, creates, attempt > 0).await;
@@ -521,7 +523,8 @@ impl Ledger {
         // Issued by this command, or taken up again by it.
         let known = before.state.order().filter(|known| known.number == out.number);
         let goes_on = known.is_some_and(|known| known.parked.is_none() || out.parked.is_some());
-        if kind.name == "cloud-account" || goes_on {
+        // What a host of ours carries out is nothing of an account's.
+        if kind.name == "cloud-account" || goes_on || decided.state.on_host().is_some() {
             return Ok(());
         }
         let facets = decided.state.facets();

@@ -4,8 +4,8 @@ use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
         backup::Backup, backup_plan::BackupPlan, backup_set::BackupSet, backup_store::BackupStore,
-        disk::Disk, host::Host, image::Image, key_pair::KeyPair, server::Server, shape::Shape,
-        snapshot::Snapshot,
+        disk::Disk, host::Host, image::Image, key_pair::KeyPair, move_in::MoveIn, server::Server,
+        shape::Shape, snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
@@ -45,6 +45,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Image>(),
     kind::<Issuer>(),
     kind::<KeyPair>(),
+    kind::<MoveIn>(),
     kind::<Network>(),
     kind::<Organisation>(),
     kind::<Project>(),

@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adapters_clouds::testing::Hand;
+use adapters_clouds::testing::{
+    Hand,
+    cloudpods::{Cluster, Paper},
+};
 use adapters_console::client::{Client, Command};
 use adapters_sim::SimCloud;
 use domain::kinds::KINDS;
@@ -42,6 +45,8 @@ type Ids = BTreeMap<String, Vec<String>>;
 struct Server {
     // Its standard input ends with this process, and it with that.
     _child: Child,
+    /// Where machines are that are moved here.
+    cluster: Cluster,
     client: Client,
     url: String,
     token: String,
@@ -81,7 +86,8 @@ impl Server {
         }
         let token = std::fs::read_to_string(&token_file).unwrap().trim().to_owned();
         let client = Client::new(&url, Some(&token)).unwrap();
-        Self { _child: child, client, url, token, log }
+        let cluster = Cluster::start().await.unwrap();
+        Self { _child: child, cluster, client, url, token, log }
     }
 
     /// Sends a command and waits for its order.
@@ -154,6 +160,22 @@ impl Server {
         self.send("backup-sets", "", "create", body).await;
     }
 
+    /// A machine of a cluster, on its way to the host in memory.
+    async fn seed_moved(&self) {
+        let details = json!({
+            "name": "old", "vcpu_count": 1, "vmem_size": 64, "host_access_ip": "192.0.2.7",
+            "disks_info": [{"id": "d0", "index": 0, "size": 1024, "driver": "virtio"}],
+        });
+        self.cluster.put("m1", details, Arc::new(Paper::with(&["drive_0"])));
+        let body = json!({
+            "name": "old", "provider": "cloudpods", "endpoint": self.cluster.endpoint(),
+            "credential": Cluster::credential(),
+        });
+        let account = self.send("cloud-accounts", "", "connect", body).await;
+        let body = json!({"move_in": {"account": account, "machine": "m1"}});
+        self.send("servers", "", "launch", body).await;
+    }
+
     /// Makes something of every kind.
     async fn seed(&self) -> Ids {
         let project = self.send("projects", "", "create", json!({"name": "shop"})).await;
@@ -190,6 +212,7 @@ impl Server {
         let rate = json!({"from": "USD", "to": "EUR", "day": "2026-10-31", "rate": "0.9"});
         self.send("exchange-rates", "", "define", rate).await;
         self.seed_kept().await;
+        self.seed_moved().await;
         let price = json!({"name": "all", "price": {"factor": "1.1"}});
         self.send("repricings", "", "define", price).await;
         let question = json!({"months": {"last": {"count": 1}}});

@@ -52,6 +52,7 @@ mod fetch;
 mod foreign;
 mod kept;
 mod migrate;
+mod move_in;
 mod nics;
 mod operations;
 mod plug;
@@ -89,6 +90,7 @@ use domain::{
         disk::Disk,
         host::{Host, HostSighting},
         image,
+        move_in::MoveIn,
         server::{
             Machine, Order, Power, Server, console::ConsoleKind, home::Home, migrate::LIVE, parts,
         },
@@ -108,6 +110,7 @@ use uuid::Uuid;
 pub use backup::Of;
 pub use census::Census;
 pub use migrate::Reached;
+pub use move_in::PORTS;
 pub use responder::respond;
 pub use steps::{Hook, NoHook, Side, Step};
 
@@ -753,6 +756,9 @@ impl Inner {
         }
         if kind == Host::KIND {
             return Box::pin(self.clear_server(task)).await;
+        }
+        if kind == MoveIn::KIND {
+            return Box::pin(self.carry_out_of_move_in(task)).await;
         }
         if kind != Server::KIND {
             let why =

@@ -6,6 +6,7 @@ mod backup_set;
 mod foreign;
 mod images;
 mod kept;
+mod move_in;
 mod moving;
 mod volumes;
 
@@ -26,6 +27,7 @@ use domain::{
         backup_set::BackupSet,
         disk::{self, Disk, Limits},
         host::{Host, HostSighting},
+        move_in::MoveIn,
         placement::{Architecture, Cell, Core},
         server::{
             Machine, Order, Power,
@@ -886,6 +888,7 @@ impl HostDriver for SimHost {
             Backup::KIND => return self.carry_out_of_backup(task),
             BackupSet::KIND => return self.carry_out_of_backup_set(task),
             Disk::KIND => return self.carry_out_of_disk(task),
+            MoveIn::KIND => return self.carry_out_of_move_in(task),
             Snapshot::KIND => return self.carry_out_of_snapshot(task),
             _ => {}
         }

@@ -15,6 +15,7 @@ mod image;
 mod launch;
 mod mapping;
 mod migrate;
+mod move_in;
 mod network;
 mod nic;
 mod operation;
@@ -97,6 +98,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "launch") => {
             project::check(gathering).await?;
             backup_set::launch(gathering).await?;
+            move_in::launch(gathering).await?;
             launch::find(gathering).await?;
             return placement::place(gathering).await;
         }

@@ -53,7 +53,7 @@ impl HostTask {
 
     /// Whether another order may take its place while it is carried out.
     pub fn is_overtaken(order: &Value) -> bool {
-        order["type"] == "send"
+        order["type"] == "send" || order["type"] == "copy"
     }
 }
 

@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod adopted;
 pub mod boot;
 pub mod cdrom;
+pub mod coming;
 pub mod console;
 pub mod direct;
 pub mod elsewhere;
@@ -186,6 +187,8 @@ pub enum Command {
     },
     /// Limit an interface and guard it, also while it runs. What is left out stays.
     ChangeNic(nic::Change),
+    /// All of the machine that it is made from is here.
+    ComeIn {},
     /// The driver has carried out an order.
     Confirm {
         /// The order's number.
@@ -247,6 +250,8 @@ pub enum Command {
         /// The rules of its groups: found by Skyledger.
         groups: parts::GroupRules,
     },
+    /// The machine that it is made from is to be where it was.
+    GiveUp {},
     /// Make a server on one of our hosts.
     Launch(Launch),
     /// A console was closed.
@@ -468,6 +473,8 @@ pub enum Event {
     },
     /// Its being handed over to another host is to be broken off.
     BreakOffOrdered {},
+    /// All of the machine that it is made from is here: it is launched.
+    CameIn {},
     /// An order was carried out.
     Confirmed {
         /// The order's number.
@@ -789,6 +796,7 @@ static VERBS: &[Verb] = &[
         "Puts a disc into a server's drive or takes it out, also while it runs.",
     ),
     Verb::operator("change-nic", "Limits an interface of a server of ours, and guards it."),
+    Verb::system("come-in", "Reports that all of the machine that it is made from is here."),
     Verb::system("confirm", "Reports that an order was carried out."),
     Verb::system(
         "confirm-kept-addresses",
@@ -801,6 +809,7 @@ static VERBS: &[Verb] = &[
     Verb::system("enter-console", "Reports that somebody came with a ticket for a console."),
     Verb::operator("evacuate", "Has a server back whose host is dead, where its disks are shared."),
     Verb::system("follow-groups", "Has the rules of its security groups enforced as they are now."),
+    Verb::system("give-up", "Reports that the machine that it is made from goes back."),
     Verb::operator("launch", "Makes a server on one of our hosts.").creating(),
     Verb::system("leave-console", "Reports that a console was closed."),
     Verb::operator("leave-rescue", "Ends a server's rescue; it is then as it was before."),
@@ -970,6 +979,8 @@ impl Decider for Server {
                 if known == Some(&disk) { vec![] } else { vec![Event::DiskAdmitted { disk }] }
             }
             Command::Adopt { adoption } => self.adopt(adoption)?,
+            Command::ComeIn {} => self.come_in()?,
+            Command::GiveUp {} => self.give_up()?,
             Command::DismissDisk { disk } => {
                 let has = self.home.iter().flat_map(|home| &home.parts.disks);
                 let has = has.into_iter().any(|known| known.id == disk);
@@ -1068,6 +1079,7 @@ impl Decider for Server {
             // What was never there has nothing that could be had back.
             Command::Purge {} if self.home.is_some() && self.observation.seen.is_none() => {
                 self.ours("purge")?;
+                self.ensure_here("purge")?;
                 self.orders.ensure_free()?;
                 vec![self.given_up()]
             }
@@ -1180,6 +1192,14 @@ impl Decider for Server {
                 self.orders.issue(Order::Adopt { digest });
             }
             Event::Assigned { project } => self.observation.project = project,
+            Event::CameIn {} => {
+                self.at_home(|home| {
+                    if let Some(coming) = &mut home.comes {
+                        coming.waits = false;
+                    }
+                });
+                self.orders.issue(Order::Launch {});
+            }
             Event::BootOrderSet { order } => self.at_home(|home| home.boot_order = order),
             Event::CdromChangeOrdered { image } => self.order_cdrom(image),
             Event::Confirmed { seen, .. } => {
@@ -1211,7 +1231,9 @@ impl Decider for Server {
             Event::Launched { launch } => {
                 self.observation.project = launch.project;
                 self.home = Home::of(*launch);
-                self.orders.issue(Order::Launch {});
+                if !self.waits() {
+                    self.orders.issue(Order::Launch {});
+                }
             }
             Event::LeaveRescueOrdered { start } => {
                 self.orders.issue(Order::LeaveRescue { start });
@@ -1344,6 +1366,7 @@ impl Decider for Server {
             Some(Outstanding { order: Order::Reboot {}, .. }) => "rebooting",
             _ => match &self.home {
                 Some(Home { removed: true, .. }) => "gone",
+                Some(_) if self.waits() => "moving-in",
                 Some(Home { deleted_until: Some(_), .. }) => "deleted",
                 Some(_) if self.rescued().is_some() => "rescued",
                 _ => self.observation.status(),
@@ -1394,6 +1417,7 @@ impl Decider for Server {
             let of_home = Home::companions(event, self.home.as_ref()).into_iter();
             let of_home = of_home.chain(kept).chain(made).chain(self.nic_companion(event));
             let of_home = of_home.chain(self.address_companion(event)).chain(self.moves(event));
+            let of_home = of_home.chain(self.tell_move(event, launching));
             of_home.chain(Self::adoption_companions(event))
         };
         events.iter().flat_map(of).collect()

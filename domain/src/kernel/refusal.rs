@@ -116,6 +116,8 @@ codes! {
     NOT_FOUND = "not-found" 404 "there is no such resource";
     /// See to what is named in the detail: disks that lie on one host alone keep a server there.
     NOT_MOVABLE = "not-movable" 422 "something keeps the server on its host";
+    /// See to what is named in the detail, or look at the account's machines for all that is in the way.
+    NOT_MOVABLE_IN = "not-movable-in" 422 "something is in the way of moving the machine here";
     /// Look at the resource: its order is done, or still being worked on.
     NOTHING_PARKED = "nothing-parked" 409 "no order is parked";
     /// Wait until it is done (`Prefer: wait=30`) and send the command again.

@@ -20,10 +20,11 @@ use crate::samples::{
     ALL, PUBLIC_KEYS, adoption, allowance, backup_creation, backup_place, bandwidth, cost_rules,
     creation, digest, disc, equipment, exchange_rate, finding, foreign_machine, found_addresses,
     found_backup, group, group_rules, holding, id, image_of, image_stored, invoice, launch,
-    launch_shared, machine, made, new_rate, nic, origin, own_network, place, place_on, placement,
-    plan_results, plan_terms, question, quota, repricing, rescue_system, restored_from, run,
-    seen_disk, seen_network, seen_of_host, segment, server_image, servers, settings,
-    snapshot_place, standing, stated_commitment, subnet, taken, terms, time, utilisation, watch,
+    launch_moved, launch_shared, machine, made, move_beginning, move_landing, new_rate, nic,
+    origin, own_network, place, place_on, placement, plan_results, plan_terms, question, quota,
+    repricing, rescue_system, restored_from, run, seen_disk, seen_network, seen_of_host, segment,
+    server_image, servers, settings, snapshot_place, standing, stated_commitment, subnet, taken,
+    terms, time, utilisation, watch,
 };
 
 fn stamp() -> Stamp {
@@ -108,6 +109,25 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.push(("abandon", json!({"host_lost": true})));
             pool.push(("delete", json!({"found": [id(31)]})));
             pool.push(("delete", json!({})));
+            park(&mut pool);
+        }
+        "move-in" => {
+            pool.push(("begin", move_beginning()));
+            for n in numbers.clone() {
+                let body = json!({"number": n, "landing": move_landing()});
+                pool.push(("confirm-prepared", body));
+                for verb in ["closed", "copied", "released", "stopped"] {
+                    let verb = match verb {
+                        "closed" => "confirm-closed",
+                        "copied" => "confirm-copied",
+                        "released" => "confirm-released",
+                        _ => "confirm-stopped",
+                    };
+                    pool.push((verb, json!({"number": n})));
+                }
+            }
+            let verbs = ["arrive", "copy-again", "cut-over", "finish", "go-back", "target-gone"];
+            pool.extend(verbs.map(|verb| (verb, json!({}))));
             park(&mut pool);
         }
         "backup-store" => {
@@ -542,6 +562,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             pool.extend([("unprotect", json!({})), ("launch", launch())]);
             pool.push(("adopt", json!({"adoption": adoption()})));
             pool.push(("release", json!({})));
+            pool.extend(["come-in", "give-up"].map(|verb| (verb, json!({}))));
             for size in [1, 2] {
                 let disk = json!({"id": id(17), "size_gib": size, "format": "qcow2"});
                 pool.push(("admit-disk", json!({"host": id(7), "disk": disk})));
@@ -698,6 +719,32 @@ fn uploaded() -> (&'static str, Value) {
 
 /// Lives that hardly come about by chance: a server's way to another host and its way to other addresses,
 /// whatever becomes of them.
+/// Machines that come here, and some that go back.
+fn move_lives() -> Vec<Vec<(&'static str, Value)>> {
+    let number = |verb: &'static str, number: u64| (verb, json!({"number": number}));
+    let bare = |verb: &'static str| (verb, json!({}));
+    let prepared =
+        |number: u64| ("confirm-prepared", json!({"number": number, "landing": move_landing()}));
+    let park = |number: u64| ("park", json!({"number": number, "reason": "no route"}));
+    let copied = [("begin", move_beginning()), prepared(1), number("confirm-copied", 2)];
+    let there = [
+        bare("cut-over"),
+        park(3),
+        bare("retry"),
+        number("confirm-stopped", 3),
+        number("confirm-closed", 4),
+        bare("arrive"),
+    ];
+    let back = [bare("go-back"), bare("target-gone"), number("confirm-released", 5)];
+    let again = [bare("copy-again"), prepared(3), number("confirm-copied", 4), bare("go-back")];
+    let ends = [
+        there.iter().cloned().chain([bare("finish")]).collect::<Vec<_>>(),
+        there.iter().cloned().chain(back).collect(),
+        again.into_iter().chain([number("confirm-released", 5), bare("target-gone")]).collect(),
+    ];
+    ends.into_iter().map(|end| copied.iter().cloned().chain(end).collect()).collect()
+}
+
 fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
     if kind == "backup-set" {
         let park = |number: u64| ("park", json!({"number": number, "reason": "no route"}));
@@ -712,6 +759,9 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
             ],
         ];
         return ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+    }
+    if kind == "move-in" {
+        return move_lives();
     }
     if kind == "image" {
         let park = ("park", json!({"number": 1, "reason": "no route"}));
@@ -822,6 +872,9 @@ fn told_lives(kind: &str) -> Vec<Vec<(&'static str, Value)>> {
         ("resume", json!({})),
         there(3),
     ]);
+    // It waits for the machine that it is made from, and is given up for that.
+    let come_in = ("come-in", json!({}));
+    lives.push(vec![("launch", launch_moved()), come_in, park(1), ("give-up", json!({}))]);
     lives
 }
 

@@ -8,7 +8,7 @@ use domain::{
     compute::{
         backup as kept, backup_plan, backup_set, backup_store,
         disk::{self as block, DiskState, SeenDisk},
-        host, image, key_pair,
+        host, image, key_pair, move_in,
         placement::HostId,
         server::{
             self, Machine, Power,
@@ -216,6 +216,7 @@ fn server() -> Samples {
         E::BootOrderSet { order: vec![BootDevice::Network, BootDevice::Disk] },
         E::CdromChangeOrdered { image: Some(Box::new(disc())) },
         E::BreakOffOrdered {},
+        E::CameIn {},
         E::Confirmed { number: 1, seen: machine(Power::Running) },
         E::ConsoleAllowed {
             console: Console {
@@ -501,6 +502,47 @@ fn set() -> Samples {
     ])
 }
 
+/// A machine that others run, as a move begins with it.
+pub(crate) fn move_beginning() -> Value {
+    json!({
+        "name": "db", "project": id(2), "account": id(1), "server": id(7), "host": id(8),
+        "source": {"id": id(40), "provider": "cloudpods", "machine": {
+            "id": "8f2c", "name": "db", "power": "running", "status": "running",
+            "architecture": "x86_64", "firmware": "bios", "vcpus": 2, "memory_mib": 512,
+            "disks": [{"index": 0, "size_bytes": 1_u64 << 30, "bus": "virtio"}],
+            "nics": [{"mac": "00:22:aa:00:00:01", "addresses": ["10.0.0.77"]}],
+            "host_address": "192.0.2.7",
+        }},
+    })
+}
+
+/// Where it is written to.
+pub(crate) fn move_landing() -> Value {
+    json!({"address": "192.0.2.1", "port": 21_800, "disks": [{"index": 0, "name": id(14).to_string()}]})
+}
+
+fn moved_in() -> Samples {
+    use move_in::Event as E;
+    of::<move_in::MoveIn>(vec![
+        E::Arrived {},
+        E::Begun { beginning: serde_json::from_value(move_beginning()).unwrap() },
+        E::Closed { number: 4 },
+        E::Copied { number: 2 },
+        E::CutOverOrdered { shut_down: true },
+        E::Finished {},
+        E::GoneBack {},
+        E::Parked { number: 2, reason: "no answer in time".into() },
+        E::PreparationOrdered {},
+        E::Prepared { number: 1, landing: serde_json::from_value(move_landing()).unwrap() },
+        E::ReleaseOrdered { start: true },
+        E::RetryOrdered {},
+        E::SourceReleased { number: 5 },
+        E::SourceStopped { number: 3 },
+        E::TargetGivenUp {},
+        E::TargetGone {},
+    ])
+}
+
 /// A place of backups.
 pub(crate) fn backup_place() -> Value {
     json!({
@@ -690,6 +732,18 @@ pub(crate) fn place_on(host: u128) -> Value {
     let mut place = placement(2, 2_048);
     place["host"] = json!(id(host));
     place
+}
+
+/// A server that is made from a machine of others.
+pub(crate) fn launch_moved() -> Value {
+    let mut launch = launch();
+    launch["image"] = Value::Null;
+    launch["parts"]["image"] = Value::Null;
+    launch["move_in"] = json!({
+        "account": id(1), "machine": "8f2c", "digest": "9f2c",
+        "found": move_beginning()["source"],
+    });
+    launch
 }
 
 /// A server whose disks lie where several hosts reach them.
@@ -1377,6 +1431,7 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
             },
             key_pair::Event::Retired {},
         ]),
+        moved_in(),
         network(),
         organisation(),
         of::<project::Project>(vec![

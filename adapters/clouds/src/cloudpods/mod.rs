@@ -1,13 +1,15 @@
 //! A managed Cloudpods cluster, by the API that its own clients use.
 //!
 //! The map: [`credential`] says who asks; [`session`] has a token and makes one call; [`wire`] is what the
-//! cluster answers, [`machine`] turns that into our shapes; [`server`] starts and stops.
+//! cluster answers, [`machine`] turns that into our shapes; [`server`] starts and stops,
+//! [`mover`] moves away.
 //!
 //! The account's end-point is the cluster's identity service, such as `https://cloudpods.example:30500/v3`; where
 //! the rest answers is in the catalogue that comes with the token.
 
 mod credential;
 mod machine;
+mod mover;
 mod server;
 mod session;
 mod wire;
@@ -24,15 +26,27 @@ use self::{credential::Credential, session::Session, wire::Server};
 use crate::http_client::HttpClient;
 
 /// What Cloudpods has of each kind, sorted by kind.
-pub static TABLE: &[Support] = &[Support {
-    kind: "server",
-    listed: true,
-    regional: false,
-    orders: &["start", "stop"],
-    limits: &[
-        "Machines on hosts of the cluster's own alone (KVM): what it manages in other clouds is not listed.",
-    ],
-}];
+pub static TABLE: &[Support] = &[
+    Support {
+        kind: "move-in",
+        listed: false,
+        regional: false,
+        orders: &["copy", "release", "stop"],
+        limits: &[
+            "A machine whose QEMU is older than 6.0 is cut off when it is moved: QEMU cannot be kept once its system has stopped.",
+            "What is copied is not encrypted on its way; only the address of the machine's host is let in.",
+        ],
+    },
+    Support {
+        kind: "server",
+        listed: true,
+        regional: false,
+        orders: &["start", "stop"],
+        limits: &[
+            "Machines on hosts of the cluster's own alone (KVM): what it manages in other clouds is not listed.",
+        ],
+    },
+];
 
 /// Items of one page.
 const PAGE_SIZE: usize = 200;
@@ -102,7 +116,7 @@ impl Provider for Cloudpods {
     }
 
     fn calls(&self, task: &Task) -> Vec<Call> {
-        server::calls(task)
+        if task.kind == "move-in" { mover::calls(task) } else { server::calls(task) }
     }
 
     fn machines(&self) -> Option<&dyn Machines> {
@@ -156,6 +170,7 @@ impl Provider for Cloudpods {
     async fn carry_out(&self, access: &Access, task: &Task) -> Result<Report, DriverFault> {
         let session = self.session(access).await?;
         match task.kind {
+            "move-in" => mover::carry_out(&session, task).await,
             "server" => server::carry_out(&session, task).await,
             kind => Err(DriverFault::Rejected(format!("no orders of a {kind} are carried out"))),
         }

@@ -158,6 +158,18 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     let data = json!({"creation": creation, "at": "2026-01-01T00:00:00Z"});
     happened(world, ("backup-set", of("set")), project, "creation-ordered", &data).await;
     all.push(("backup-set", of("set")));
+    let machine = json!({
+        "id": "m1", "name": format!("{name}-machine"), "power": "running", "status": "running",
+        "firmware": "bios", "vcpus": 1, "memory_mib": 64,
+    });
+    let beginning = json!({
+        "name": format!("{name}-move"), "project": project, "account": of("account"),
+        "server": of("server"), "host": of("host"),
+        "source": {"id": of("move"), "provider": "sim", "machine": machine},
+    });
+    let data = json!({"beginning": beginning});
+    happened(world, ("move-in", of("move")), project, "begun", &data).await;
+    all.push(("move-in", of("move")));
     // Of a disk of the estate: what is seen of disks is counted.
     let disk = of("disk");
     let found = json!({"id": disk, "host": of("host")});

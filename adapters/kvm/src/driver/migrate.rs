@@ -285,6 +285,7 @@ impl Inner {
             self.step(Step::Undefine, server, undefine(&wire, &domain)).await?;
         }
         let clear = async {
+            self.end_taking_in(server).await?;
             files_too(server).await?;
             seed::remove(&self.layout.seed(server)).await?;
             self.take_discs(server, None).await?;

@@ -17,6 +17,7 @@ mod kept;
 mod lab;
 mod life;
 mod migrate;
+mod move_in;
 mod nics;
 mod operations;
 mod placed;

@@ -63,6 +63,7 @@ impl Home {
                 name: machine.name,
                 as_found: true,
             }),
+            comes: None,
             removed: false,
         }
     }

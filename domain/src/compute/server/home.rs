@@ -30,6 +30,7 @@ use super::{
     Event,
     adopted::Adopted,
     boot::BootDevice,
+    coming::Coming,
     console::Console,
     migrate::Moving,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
@@ -37,6 +38,7 @@ use super::{
 };
 use crate::{
     compute::image::Firmware,
+    compute::move_in,
     compute::placement::{
         Affinity, Architecture, DeviceAsk, Fill, Holding, HostId, Numa, Pinning, Placement,
         Request, ServerId,
@@ -157,6 +159,10 @@ pub struct Launch {
     /// and `image` are left out then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_set: Option<Uuid>,
+    /// The machine that it is made from, of others that run it: its disks come here while it runs, and the server
+    /// waits for them. `disks`, `nics` and `firmware` are the machine's when they are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub move_in: Option<move_in::Ask>,
     /// Its disks, at most 26; with an image the first is made from it, and with none named it has one
     /// as large as the image needs.
     #[serde(default)]
@@ -224,6 +230,9 @@ pub struct Home {
     /// What it has of its time as somebody's machine, where it was adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
+    /// The move by which it comes from somewhere else; none for a server that was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comes: Option<Coming>,
     /// Whether nothing of it is left on any host.
     #[serde(default)]
     pub removed: bool,
@@ -243,6 +252,7 @@ impl Launch {
             cdrom: None,
             firmware: None,
             backup_set: None,
+            move_in: None,
             disks: Vec::new(),
             nics: Vec::new(),
             key_pairs: Vec::new(),
@@ -308,6 +318,7 @@ impl Launch {
                 return Err(Refusal::new(&codes::INVALID_FIELD, detail));
             }
         }
+        self.check_move_in()?;
         let placement = self
             .placement
             .as_deref()
@@ -326,6 +337,7 @@ impl Launch {
 impl Home {
     pub(super) fn of(launch: Launch) -> Option<Self> {
         Some(Self {
+            comes: Coming::of(&launch),
             name: launch.name,
             spec: launch.spec,
             wishes: launch.wishes,

@@ -1,0 +1,27 @@
+//! A machine that others run comes to a host in memory: nothing is written, and where it would be is said.
+
+use commands::ports::{DriverFault, HostTask, Report};
+use domain::compute::move_in::{Landing, LandingDisk, MoveIn, Order};
+use serde_json::json;
+
+use super::{HostStep, SimHost, kept::read};
+
+impl SimHost {
+    /// An order of a move.
+    pub(super) fn carry_out_of_move_in(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        let (state, order): (MoveIn, Order) = (read(&task.subject)?, read(&task.order)?);
+        let number = task.key.number;
+        if order != (Order::Prepare {}) {
+            return Ok(Report { verb: "confirm-closed", body: json!({"number": number}) });
+        }
+        let disks = state.machine().map(|machine| machine.disks.clone()).unwrap_or_default();
+        let disk = |index: u32| LandingDisk { index, name: format!("disk-{index}") };
+        let landing = Landing {
+            address: core::net::Ipv4Addr::LOCALHOST.into(),
+            port: 21_800,
+            disks: disks.iter().map(|one| disk(one.index)).collect(),
+        };
+        self.step(HostStep::Receive, |_| false, |_| {})?;
+        Ok(Report { verb: "confirm-prepared", body: json!({"number": number, "landing": landing}) })
+    }
+}
