@@ -9,12 +9,14 @@
 //! ```
 //!
 //! The host opens the console first and the ticket is used up afterwards: a host that cannot costs no
-//! ticket. Of several that come with one ticket at once, one gets its fact into the log and the others are
+//! ticket. For a remote desktop it is the other way round, for the address that it is reached by is lent
+//! with the fact that it is open; it is given back with the fact that it is closed. Of several that come with one ticket at once, one gets its fact into the log and the others are
 //! refused. While a console is open its process holds a lease for it; one that is open in the log and
 //! that nobody holds was open in a process that has died, and [`watch`] records its end.
 
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -30,6 +32,7 @@ use domain::{
     },
     kernel::{Decider, Principal, Refusal, codes},
     kinds,
+    network::net::Network,
 };
 use futures::{FutureExt, SinkExt, StreamExt, pin_mut, select};
 use serde_json::{Value, json};
@@ -118,24 +121,49 @@ pub async fn enter(
     let driver = ledger.host_driver(host).ok_or_else(|| {
         DriverFault::Away(format!("this process does not hear the agent of host {host}"))
     })?;
-    let pipe = driver.console(ledger.ports.ids.new_id(), server, console.kind).await?;
     let key = format!("console/{}", console.id);
     let lease = ledger.ports.leases.claim(&key, ledger.desk.owner(), LEASE_TERM).await;
     let lease = lease.map_err(LoadFault::from)?;
-    let entered = submit(ledger, server, "enter-console", json!({"ticket": digest})).await;
-    let entered = entered.map(|()| Entered {
-        ledger: Arc::clone(ledger),
-        server,
-        console,
-        pipe,
-        lease: lease.clone(),
-    });
-    if entered.is_err()
-        && let Some(lease) = lease
-    {
-        let _ = ledger.ports.leases.finish(&lease).await;
+    let open =
+        async |lent| driver.console(ledger.ports.ids.new_id(), server, console.kind, lent).await;
+    let enter = async || submit(ledger, server, "enter-console", json!({"ticket": digest})).await;
+    let pipe = async {
+        if console.kind != ConsoleKind::Rdp {
+            let pipe = open(None).await?;
+            enter().await?;
+            return Ok::<_, EnterFault>(pipe);
+        }
+        enter().await?;
+        let opened =
+            async { Ok::<_, EnterFault>(open(lent(ledger, server, console.id).await?).await?) };
+        let opened = opened.await;
+        if opened.is_err() {
+            record(ledger, server, console.id, ConsoleEnd::HostClosed).await;
+        }
+        opened
+    };
+    match pipe.await {
+        Ok(pipe) => Ok(Entered { ledger: Arc::clone(ledger), server, console, pipe, lease }),
+        Err(fault) => {
+            if let Some(lease) = lease {
+                let _ = ledger.ports.leases.finish(&lease).await;
+            }
+            Err(fault)
+        }
     }
-    Ok(entered?)
+}
+
+/// The address that a network lends for an open console; none when none does.
+async fn lent(ledger: &Ledger, server: Uuid, console: Uuid) -> Result<Option<Ipv4Addr>, LoadFault> {
+    let (_, state) = ledger.typed::<Server>(&server.to_string()).await?;
+    let network = state.consoles().iter().find(|one| one.id == console).and_then(|one| one.network);
+    let Some(network) = network else { return Ok(None) };
+    let (_, state) = ledger.typed::<Network>(&network.to_string()).await?;
+    let held = state.own.map(|own| own.held(console)).unwrap_or_default();
+    Ok(held.into_iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }))
 }
 
 impl Entered {
@@ -234,7 +262,7 @@ const IDLE_MICROS: i64 = IDLE_MAX.num_seconds() * 1_000_000;
 /// for ever by itself: `FramebufferUpdateRequest` of RFC 6143 §7.5.3, ten bytes each.
 fn is_done_by_somebody(kind: ConsoleKind, piece: &[u8]) -> bool {
     let only_asks = piece.chunks(10).all(|one| one.len() == 10 && one[0] == 3);
-    kind == ConsoleKind::Serial || !only_asks
+    kind != ConsoleKind::Vnc || !only_asks
 }
 
 /// Why a console is not to be open, by what the log says of its server.

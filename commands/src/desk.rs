@@ -22,6 +22,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -499,8 +500,9 @@ impl HostDriver for AtDesk {
         call: Uuid,
         server: Uuid,
         console: ConsoleKind,
+        lent: Option<Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
-        self.call(call, server, console).await
+        self.call(Call { id: call, server, console, lent }).await
     }
 
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {

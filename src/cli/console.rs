@@ -1,8 +1,8 @@
-//! `skyledger console`: a server's serial line in this terminal, its screen for a viewer, or either in a
-//! browser.
+//! `skyledger console`: a server's serial line in this terminal, its screen for a viewer, either in a
+//! browser, or its guest's remote desktop for a client of RDP.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     process::{Command as Process, Stdio},
 };
 
@@ -15,18 +15,40 @@ use adapters_console::{
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::{Failure, grammar::Console};
+use super::{
+    Failure,
+    grammar::{Console, ConsoleType},
+};
 use crate::connection::Connection;
+
+/// Where viewers of a screen connect to unless told otherwise, and clients of RDP. Theirs may be taken on
+/// this machine.
+const VNC: u16 = 5_900;
+const RDP: u16 = 13_389;
 
 pub(super) async fn run(options: &Console, connection: &Connection) -> Result<Exit, Failure> {
     let client = connection.client()?;
     let id = resolve(&client, "server", "servers", &options.of, None).await?;
-    if options.open {
-        let console = if options.vnc { "vnc" } else { "serial" };
-        return in_browser(&client, &id, console, &options.of).await;
+    let what = if options.vnc { ConsoleType::Vnc } else { options.what };
+    match (what, options.open) {
+        (ConsoleType::Rdp, true) => {
+            let why = "--open: the page shows screens and serial lines; connect a client of RDP";
+            return Err(Failure::usage(why));
+        }
+        (ConsoleType::Serial, true) => {
+            return in_browser(&client, &id, "serial", &options.of).await;
+        }
+        (ConsoleType::Vnc, true) => return in_browser(&client, &id, "vnc", &options.of).await,
+        (ConsoleType::Rdp, false) => {
+            return viewers(&client, &id, "rdp", options.listen, RDP).await;
+        }
+        (ConsoleType::Vnc, false) => {
+            return viewers(&client, &id, "vnc", options.listen, VNC).await;
+        }
+        (ConsoleType::Serial, false) => {}
     }
-    if options.vnc {
-        return screens(&client, &id, options.listen).await;
+    if options.listen.is_some() {
+        return Err(Failure::usage("--listen: a serial line is shown here; add --type vnc or rdp"));
     }
     let socket = open(&client, &id, "serial").await?;
     eprintln!("connected to {}; Ctrl-] leaves", options.of);
@@ -37,7 +59,14 @@ pub(super) async fn run(options: &Console, connection: &Connection) -> Result<Ex
 }
 
 /// Serves viewers, one after the other.
-async fn screens(client: &Client, id: &str, listen: SocketAddr) -> Result<Exit, Failure> {
+async fn viewers(
+    client: &Client,
+    id: &str,
+    console: &str,
+    listen: Option<SocketAddr>,
+    port: u16,
+) -> Result<Exit, Failure> {
+    let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, port).into());
     let listener = TcpListener::bind(listen).await?;
     eprintln!("{}", terminal::address_for_viewers(listener.local_addr()?));
     loop {
@@ -46,7 +75,7 @@ async fn screens(client: &Client, id: &str, listen: SocketAddr) -> Result<Exit, 
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
         };
         // A ticket is good for a minute: it is asked for when somebody is there.
-        let socket = open(client, id, "vnc").await?;
+        let socket = open(client, id, console).await?;
         tokio::select! {
             why = terminal::screen(socket, viewer) => told(why.as_deref()),
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),

@@ -1,9 +1,13 @@
 //! The grammar: every command, flag and help text.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use adapters_console::format::Format;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::subject::{Subject, SubjectParser};
 use crate::{config::LogFormat, connection::Connection};
@@ -101,10 +105,11 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Look at a server of ours: its serial line here, or its screen for a viewer
+    /// Look at a server of ours: its serial line here, its screen or remote desktop for a viewer
     #[command(after_help = "Examples:\n  skyledger console web            Ctrl-] leaves\n  \
         skyledger console web --vnc      then: vncviewer 127.0.0.1:5900\n  \
-        skyledger console web --vnc --open   in a browser\n\n\
+        skyledger console web --vnc --open   in a browser\n  \
+        skyledger console web --type rdp     then: xfreerdp /v:127.0.0.1:13389\n\n\
         Nobody else on the server's way needs a port or a password: a ticket for one use opens it.")]
     Console(Console),
     /// What bills come to, by group; or, with --explain, where a number comes from
@@ -244,6 +249,9 @@ pub(crate) enum Command {
         A day is priced when it is over. The server does it once a day for the running month."
     )]
     Rate(RunMonths),
+    /// Reach a port of a guest on this host, for the bytes of standard input and output: its agent runs it
+    #[command(hide = true)]
+    Reach(ReachOptions),
     /// Make what is seen in the cloud what is wanted
     Reapply(Reapply),
     /// Restart a server
@@ -552,17 +560,33 @@ pub(crate) struct ImportBill {
     pub(crate) output: Output,
 }
 
+/// What of a server is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConsoleType {
+    /// A remote desktop of its guest, for a client of RDP
+    Rdp,
+    /// Its serial line
+    #[default]
+    Serial,
+    /// Its screen, for a viewer of VNC
+    Vnc,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Console {
     /// The server, by id or name
     #[arg(value_name = "SERVER")]
     pub(crate) of: String,
-    /// Its screen, for a viewer on this machine, in place of its serial line
-    #[arg(long)]
+    /// What of it
+    #[arg(long = "type", value_enum, default_value_t, value_name = "TYPE")]
+    pub(crate) what: ConsoleType,
+    /// The same as --type vnc
+    #[arg(long, conflicts_with = "what")]
     pub(crate) vnc: bool,
-    /// Where a viewer connects to
-    #[arg(long, default_value = "127.0.0.1:5900", value_name = "ADDRESS", requires = "vnc")]
-    pub(crate) listen: SocketAddr,
+    /// Where a viewer on this machine connects to: 127.0.0.1:5900 for a screen and 127.0.0.1:13389 for a
+    /// remote desktop when it is left out
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
     /// In a browser: says the address of the server's page, good for a minute, and opens it where it can
     #[arg(long, conflicts_with = "listen")]
     pub(crate) open: bool,
@@ -1350,6 +1374,15 @@ pub(crate) struct AgentOptions {
     /// How log lines are written [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReachOptions {
+    /// The guest's port
+    pub(crate) port: u16,
+    /// The guest's addresses
+    #[arg(required = true)]
+    pub(crate) guest: Vec<IpAddr>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -10,6 +10,7 @@ mod grammar;
 mod image;
 mod pull;
 mod query;
+mod reach;
 mod responder;
 mod run;
 mod serve;
@@ -116,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Command::Agent(agent) => agent::run(agent, &cli.connection),
+        Command::Reach(options) => reach::run(&options),
         Command::Responder(options) => responder::run(&options),
         Command::Serve(serve) => serve::run(serve),
         Command::Demo(demo) => runtime()?.block_on(crate::demo::run(demo)),

@@ -214,8 +214,9 @@ impl HostDriver for Halting {
         call: Uuid,
         server: Uuid,
         console: ConsoleKind,
+        lent: Option<std::net::Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
-        self.inner.console(call, server, console).await
+        self.inner.console(call, server, console, lent).await
     }
 }
 

@@ -5,6 +5,7 @@ mod adopt;
 mod carriers;
 mod cdrom;
 pub(crate) mod consoles;
+mod desktops;
 mod devices;
 mod drain;
 mod local_disks;

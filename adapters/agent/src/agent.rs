@@ -198,9 +198,9 @@ impl Agent {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (line, driver) = (Arc::clone(&self.line), Arc::clone(driver));
         async move {
-            let Call { id, server, console } = call;
+            let Call { id, server, console, lent } = call;
             tracing::info!(%server, ?console, "a console is opened");
-            let opened = driver.console(id, server, console).await;
+            let opened = driver.console(id, server, console, lent).await;
             if let Err(fault) = &opened {
                 tracing::warn!(%server, ?console, %fault, "a console cannot be opened");
             }

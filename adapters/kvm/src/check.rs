@@ -70,6 +70,7 @@ const TOOLS: &[(&str, &str, &str)] = &[
     ("qemu-img", "--version", "qemu-utils"),
     ("qemu-nbd", "--version", "qemu-utils"),
     ("sysctl", "--version", "procps"),
+    ("unshare", "--version", "util-linux"),
     ("tc", "-V", "iproute2"),
 ];
 

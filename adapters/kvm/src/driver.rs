@@ -56,6 +56,7 @@ mod move_in;
 mod nics;
 mod operations;
 mod plug;
+mod reach;
 mod rebuild;
 mod records;
 mod responder;
@@ -72,6 +73,7 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::TryLockError,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -167,6 +169,9 @@ pub struct Options {
     pub volume_groups: VolumeGroups,
     /// How other hosts reach it, where it takes servers that run there.
     pub reached: Option<Reached>,
+    /// What is run to reach a port of a guest, in words, with the port and the guest's addresses behind them: a
+    /// process that calls [`crate::network::reach::carry`]. This program's own `reach` when it is empty.
+    pub reacher: Vec<String>,
     /// What is run to tell servers their addresses, in words: a process that calls [`respond`]. This program's
     /// own `responder` when it is empty.
     pub responder: Vec<String>,
@@ -191,6 +196,7 @@ impl Options {
             storages: Vec::new(),
             volume_groups: VolumeGroups::default(),
             reached: None,
+            reacher: Vec::new(),
             responder: Vec::new(),
             stop_patience: Duration::from_secs(90),
             hook: Arc::new(NoHook),
@@ -836,11 +842,12 @@ impl HostDriver for Joined {
 
     async fn console(
         &self,
-        _call: Uuid,
+        call: Uuid,
         server: Uuid,
         console: ConsoleKind,
+        lent: Option<Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
-        self.host.inner.console(server, console).await
+        self.host.inner.console(call, server, console, lent).await
     }
 }
 

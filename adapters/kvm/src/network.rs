@@ -7,6 +7,7 @@ pub mod dhcp;
 pub mod firewall;
 pub mod quota;
 pub mod rates;
+pub mod reach;
 pub mod uplink;
 
 use std::{fmt, str::FromStr};

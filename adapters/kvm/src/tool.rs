@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, Command},
 };
 
 /// Most that is kept of what a tool writes to standard error, in bytes: a fault is read by people.
@@ -114,6 +114,22 @@ impl Tool {
             .process_group(0)
             .spawn();
         child.map(drop).map_err(start)
+    }
+
+    /// Begins it, to be written to and read from; it is killed when what is given here is dropped.
+    ///
+    /// # Errors
+    /// [`ToolFault::Start`].
+    pub fn talk(&self) -> Result<Child, ToolFault> {
+        let start = |source| ToolFault::Start { tool: self.program.clone(), source };
+        Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(start)
     }
 
     /// Runs it, and gives what it wrote to standard output.

@@ -13,6 +13,7 @@ mod volumes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -872,6 +873,7 @@ impl HostDriver for SimHost {
         _call: Uuid,
         server: Uuid,
         console: ConsoleKind,
+        _lent: Option<Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
         let (hosts, host) = (self.hosts.clone(), self.host);
         let runs = move || hosts.census(host).get(&server).is_some_and(|one| one.running);

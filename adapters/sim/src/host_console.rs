@@ -1,5 +1,5 @@
-//! Consoles of servers in memory: a serial line that asks who logs in and repeats what is typed, and a
-//! screen of one point.
+//! Consoles of servers in memory: a serial line that asks who logs in and repeats what is typed, a screen
+//! of one point, and a port that repeats what comes.
 
 use commands::ports::Pipe;
 use domain::compute::server::console::ConsoleKind;
@@ -25,8 +25,10 @@ pub(crate) fn open(kind: ConsoleKind, stops: impl Future<Output = ()> + Send + '
     tokio::spawn(async move {
         let serve = async {
             match kind {
-                ConsoleKind::Serial => {
-                    let _ = ours.out.send(LOGIN.to_vec()).await;
+                ConsoleKind::Rdp | ConsoleKind::Serial => {
+                    if kind == ConsoleKind::Serial {
+                        let _ = ours.out.send(LOGIN.to_vec()).await;
+                    }
                     while let Some(piece) = ours.into.next().await {
                         if ours.out.send(piece).await.is_err() {
                             break;

@@ -8,7 +8,7 @@
 //!
 //! A call that is lost on its way is not given again: who looks asks again.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use domain::{
     compute::server::console::ConsoleKind,
@@ -40,6 +40,10 @@ pub struct Call {
     pub server: Uuid,
     /// Which console.
     pub console: ConsoleKind,
+    /// The address that the server's network lends to reach its guest by; none when none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub lent: Option<Ipv4Addr>,
 }
 
 /// A call that somebody waits for.
@@ -98,15 +102,10 @@ fn nobody_waits(call: Uuid) -> SubmitFault {
 }
 
 impl AtDesk {
-    pub(super) async fn call(
-        &self,
-        id: Uuid,
-        server: Uuid,
-        console: ConsoleKind,
-    ) -> Result<Pipe, DriverFault> {
+    pub(super) async fn call(&self, call: Call) -> Result<Pipe, DriverFault> {
+        let id = call.id;
         let away = || DriverFault::Away(format!("the agent of host {} is not heard", self.host));
         let (answer, picked_up) = oneshot::channel();
-        let call = Call { id, server, console };
         let waits = self.desk.seat(self.host, self.epoch, |seat| {
             let is_full = seat.calls.len() >= CALLS_MAX;
             if !is_full {

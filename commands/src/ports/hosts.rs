@@ -1,6 +1,6 @@
 //! Hosts of our own: who carries out the orders of the servers that have their place there.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use domain::{
@@ -76,12 +76,14 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Carries one order out; may be called again for the same order after any crash, and then goes
     /// on where it was.
     async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault>;
-    /// Opens a console of a server that runs. The id names this call alone.
+    /// Opens a console of a server that runs. The id names this call alone. `lent` is an address that
+    /// the server's network lends to reach its guest by.
     async fn console(
         &self,
         _call: Uuid,
         _server: Uuid,
         _console: ConsoleKind,
+        _lent: Option<Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
         Err(DriverFault::Rejected("this host has no consoles".to_owned()))
     }

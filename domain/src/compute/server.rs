@@ -510,6 +510,9 @@ pub enum Event {
         by: String,
         /// Since when it is open.
         at: DateTime<Utc>,
+        /// The network that lends an address to reach it by, as long as it is open.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<Uuid>,
     },
     /// It was put away, until its time is over or somebody wants it back.
     Deleted {
@@ -819,7 +822,7 @@ static VERBS: &[Verb] = &[
     Verb::system("observe", "Reports what was seen in the cloud.").creating(),
     Verb::operator(
         "open-console",
-        "Gives a ticket for a server's screen or serial line, for one use within a minute.",
+        "Gives a ticket for a server's screen, serial line or remote desktop, for one use within a minute.",
     ),
     Verb::system("park", "Reports that an order keeps failing."),
     Verb::operator("protect", "Keeps a server of ours from being deleted."),
@@ -1418,7 +1421,7 @@ impl Decider for Server {
             let of_home = of_home.chain(kept).chain(made).chain(self.nic_companion(event));
             let of_home = of_home.chain(self.address_companion(event)).chain(self.moves(event));
             let of_home = of_home.chain(self.tell_move(event, launching));
-            of_home.chain(Self::adoption_companions(event))
+            of_home.chain(Self::adoption_companions(event)).chain(self.console_companion(event))
         };
         events.iter().flat_map(of).collect()
     }

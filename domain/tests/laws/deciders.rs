@@ -609,7 +609,7 @@ fn commands(kind: &str) -> Vec<(&'static str, Value)> {
             let rebuild = json!({"stop": true, "found": server_image()});
             let found = json!({"nic": nic(18, 20), "groups": group_rules("80")});
             let add = json!({"nic": {"network": id(12)}, "found": found});
-            for (at, console) in [(30, "serial"), (31, "vnc"), (32, "serial")] {
+            for (at, console) in [(30, "serial"), (31, "vnc"), (32, "serial"), (33, "rdp")] {
                 let ticket = digest(at);
                 let asked = json!({"console": console, "id": id(at), "ticket": ticket});
                 pool.extend([

@@ -226,6 +226,7 @@ fn server() -> Samples {
                 ticket: digest(30),
                 until: time(),
                 since: None,
+                network: None,
             },
         },
         E::ConsoleClosed {
@@ -235,7 +236,7 @@ fn server() -> Samples {
             seconds: 600,
             why: ConsoleEnd::CallerLeft,
         },
-        E::ConsoleOpened { console, kind, by, at: time() },
+        E::ConsoleOpened { console, kind, by, at: time(), network: None },
         E::Deleted { until: time() },
         E::DiskAdmitted {
             disk: serde_json::from_value(json!({

@@ -1,6 +1,10 @@
-//! Consoles of servers that run: QEMU offers each at a socket of the host, and nothing else does.
+//! Consoles of servers that run: QEMU offers screen and serial line at sockets of the host, and nothing else
+//! does; a remote desktop is a port of the guest ([`super::reach`]).
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use adapters_libvirt::{
     Affects,
@@ -24,8 +28,10 @@ impl Inner {
     /// Opens a console of a server that runs.
     pub(super) async fn console(
         &self,
+        call: Uuid,
         server: Uuid,
         kind: ConsoleKind,
+        lent: Option<Ipv4Addr>,
     ) -> Result<Pipe, DriverFault> {
         let wire = self.wire.get().await?;
         let domain = find(&wire, server).await?;
@@ -34,15 +40,20 @@ impl Inner {
         if !state(&wire, &domain).await?.is_active() {
             return no("the server does not run");
         }
+        if kind == ConsoleKind::Rdp {
+            return self.desktop(call, server, lent).await;
+        }
         let xml = wire.xml(&domain, Affects::Live).await.map_err(libvirt)?;
         let has = Consoles::read(&xml).map_err(|no| DriverFault::Unexpected(no.to_string()))?;
         match (kind, has.screen, has.serial) {
             (ConsoleKind::Vnc, Some(Screen::Socket(path)), _)
-            | (ConsoleKind::Serial, _, Some(path)) => Ok(carry(self.dial(&path).await?)),
+            | (ConsoleKind::Serial, _, Some(path)) => Ok(carry(self.dial(&path).await?, ())),
             (ConsoleKind::Vnc, Some(Screen::Port(port)), _) => {
                 let stream = TcpStream::connect(("127.0.0.1", port)).await;
-                Ok(carry(stream.map_err(|error| DriverFault::Transient(error.to_string()))?))
+                let stream = stream.map_err(|error| DriverFault::Transient(error.to_string()))?;
+                Ok(carry(stream, ()))
             }
+            (ConsoleKind::Rdp, ..) => no("a remote desktop is no device of the server"),
             (ConsoleKind::Vnc, None, _) => no("the server has no screen"),
             (ConsoleKind::Serial, _, None) => {
                 no("the server was started with no serial line that can be reached: restart it")
@@ -64,10 +75,15 @@ impl Inner {
     }
 }
 
-/// The other end of a pipe to what is read and written here, until either ends.
-fn carry(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Pipe {
+/// The other end of a pipe to what is read and written here, until either ends. As long, the other thing is
+/// kept.
+pub(super) fn carry(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    kept: impl Send + 'static,
+) -> Pipe {
     let (ours, theirs) = Pipe::pair();
     tokio::spawn(async move {
+        let _kept = kept;
         let Pipe { mut out, mut into } = ours;
         let (mut read, mut write) = split(stream);
         let there = async {

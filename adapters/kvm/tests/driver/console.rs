@@ -1,6 +1,9 @@
-//! Consoles of a guest that runs: its screen speaks RFB, its serial line asks who logs in, and both end
-//! with it.
+//! Consoles of a guest that runs: its screen speaks RFB, its serial line asks who logs in, its port for
+//! remote desktops is reached, and all end with it.
 
+use std::{net::Ipv4Addr, process::Command};
+
+use adapters_kvm::driver::KvmHost;
 use commands::ports::{DriverFault, Pipe};
 use domain::compute::server::{Order, console::ConsoleKind};
 use futures::{SinkExt as _, StreamExt as _};
@@ -13,8 +16,8 @@ use crate::host::{Guest, Host, PATIENCE};
 const GETTY: &str = "printf '#!/bin/sh\\nexec /bin/sh\\n' >/run/login; chmod +x /run/login; \
     exec setsid getty -l /run/login 115200 ttyS0 </dev/null >/dev/null 2>&1";
 
-async fn open(driver: &adapters_kvm::driver::KvmHost, server: Uuid, kind: ConsoleKind) -> Pipe {
-    driver.driver(1).console(Uuid::from_u128(1), server, kind).await.unwrap()
+async fn open(driver: &KvmHost, server: Uuid, kind: ConsoleKind) -> Pipe {
+    driver.driver(1).console(Uuid::from_u128(1), server, kind, None).await.unwrap()
 }
 
 /// Reads so many bytes.
@@ -71,13 +74,71 @@ async fn speaks_rfb(pipe: &mut Pipe, name: &str) {
     assert_eq!(head[0], 0, "FramebufferUpdate");
 }
 
+/// What reaches a guest's port: a process of its own, which a driver runs with port and addresses.
+#[test]
+fn who_reaches() {
+    if std::env::var("SKYLEDGER_REACHES").is_err() {
+        return;
+    }
+    let words: Vec<String> =
+        std::env::args().skip_while(|one| one != "--nocapture").skip(1).collect();
+    let guest: Vec<_> = words[1..].iter().map(|one| one.parse().unwrap()).collect();
+    adapters_kvm::network::reach::carry(&guest, words[0].parse().unwrap()).unwrap();
+    // What still reads does not keep it.
+    std::process::exit(0);
+}
+
+/// What a remote desktop's interface is called on the host.
+fn links(host: &Host) -> Vec<String> {
+    let net = format!("--net={}", host.folder().join("net").display());
+    let listed = Command::new("nsenter").args([&net, "ip", "-br", "link"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let names = listed.lines().filter(|line| line.starts_with("skr"));
+    names.map(str::to_owned).collect()
+}
+
+/// Its port for remote desktops, over IPv4 by an address that was lent and over IPv6 by none; nothing of it
+/// is left on the host.
+async fn its_port_is_reached(host: &Host, driver: &KvmHost, guest: &Guest, server: Uuid) {
+    let lent = Some(Ipv4Addr::new(10, 9, 0, 200));
+    let desktop = async |call: u128, lent| {
+        driver.driver(1).console(Uuid::from_u128(call), server, ConsoleKind::Rdp, lent).await
+    };
+    let why = match desktop(7, lent).await {
+        Err(DriverFault::Rejected(why)) => why,
+        other => panic!("nobody listens: {:?}", other.map(drop)),
+    };
+    for part in ["port 3389", "10.9.0.40", "fe80::", "security groups", "10.9.0.200"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    guest.begin("exec nc -ll -p 3389 -e cat").await;
+    guest.becomes("netstat -ltn | grep -c :3389", "1").await;
+    let mut open = Vec::new();
+    for (call, lent) in [(8, lent), (9, None)] {
+        let mut pipe = desktop(call, lent).await.unwrap();
+        let said = format!("bytes of call {call}");
+        pipe.out.send(said.clone().into_bytes()).await.unwrap();
+        until(&mut pipe, &said).await;
+        open.push(pipe);
+    }
+    let from = guest.run("netstat -tn").await;
+    assert!(from.contains("10.9.0.200:") && from.contains("ESTABLISHED"), "{from}");
+    assert_eq!(links(host).len(), 2);
+    drop(open);
+    let ends = tokio::time::Instant::now() + PATIENCE;
+    while !links(host).is_empty() {
+        assert!(tokio::time::Instant::now() < ends, "{:?}", links(host));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_looked_at_by_screen_and_serial_line_while_it_runs() {
     let Some(host) = Host::of_tests().await else { return };
     let driver = host.driver().await;
     let server = host.launch(40, "lab", "#!/bin/sh\n");
-    let console = async |kind| driver.driver(1).console(Uuid::nil(), server.id, kind).await;
-    for kind in [ConsoleKind::Vnc, ConsoleKind::Serial] {
+    let console = async |kind| driver.driver(1).console(Uuid::nil(), server.id, kind, None).await;
+    for kind in [ConsoleKind::Rdp, ConsoleKind::Vnc, ConsoleKind::Serial] {
         assert!(matches!(console(kind).await, Err(DriverFault::NotFound(_))));
     }
     server.done(&driver, 1, Order::Launch {}).await;
@@ -98,6 +159,7 @@ async fn a_guest_is_looked_at_by_screen_and_serial_line_while_it_runs() {
     let mut serial = open(&driver, server.id, ConsoleKind::Serial).await;
     serial.out.send(b"echo $((6 * 8))-again\n".to_vec()).await.unwrap();
     until(&mut serial, "48-again").await;
+    its_port_is_reached(&host, &driver, &guest, server.id).await;
     // Suspended, it still has a screen.
     server.done(&driver, 2, Order::Suspend {}).await;
     let mut second = open(&driver, server.id, ConsoleKind::Vnc).await;
@@ -107,7 +169,7 @@ async fn a_guest_is_looked_at_by_screen_and_serial_line_while_it_runs() {
     for pipe in [&mut screen, &mut second, &mut serial] {
         ends(pipe).await;
     }
-    for kind in [ConsoleKind::Vnc, ConsoleKind::Serial] {
+    for kind in [ConsoleKind::Rdp, ConsoleKind::Vnc, ConsoleKind::Serial] {
         let Err(DriverFault::Rejected(why)) = console(kind).await else { panic!("it is stopped") };
         assert!(why.contains("does not run"), "{why}");
     }

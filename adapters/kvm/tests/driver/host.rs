@@ -116,6 +116,7 @@ impl Host {
             place: self.place(),
             root: self.folder.join("own"),
             virtualisation: Some(Virtualisation::Emulated),
+            reacher: reacher(),
             responder: responder(self.data.path()),
             stop_patience: self.stop_patience,
             ..Options::new(self.data.path())
@@ -250,6 +251,13 @@ impl Host {
         let state = Server::default().evolve(serde_json::from_value(event).unwrap());
         Launch { id, state, userdata: userdata.to_owned() }
     }
+}
+
+/// What a driver runs to reach a port of a guest: a test that is none.
+fn reacher() -> Vec<String> {
+    let program = std::env::current_exe().unwrap().display().to_string();
+    let words = ["--exact", "console::who_reaches", "--nocapture"].map(str::to_owned);
+    [&["env".to_owned(), "SKYLEDGER_REACHES=1".to_owned(), program][..], &words].concat()
 }
 
 /// What a driver runs to tell servers of this host their addresses: a test that is none.

@@ -1,4 +1,4 @@
-//! Looking at a server of ours: its screen, or its first serial line.
+//! Looking at a server of ours: its screen, its first serial line, or a remote desktop of its guest.
 //!
 //! ```text
 //!            open-console             enter-console              leave-console
@@ -9,14 +9,21 @@
 //!
 //! A ticket opens one console of one server once. Only its digest is recorded; who asked for it, from
 //! when to when the console was open and why it was closed are facts.
+//!
+//! A remote desktop is reached over the guest's network. Where that is by IPv4 the network lends an
+//! address for it, which is given with the fact that it is open and rests from when it is closed.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{Event, Power, Server};
-use crate::kernel::{Decider, Refusal, Stamp, codes};
+use super::{Event, Power, Server, parts::Nic};
+use crate::{
+    kernel::{Companion, Decider, Refusal, Stamp, codes},
+    network::addresses::Want,
+};
 
 /// How long a ticket is good: who asks for one uses it at once.
 pub const TICKET_TERM: TimeDelta = TimeDelta::seconds(60);
@@ -31,6 +38,8 @@ const DIGEST_CHARS: usize = 64;
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum ConsoleKind {
+    /// A remote desktop of its guest, as bytes of its port 3389 (MS-RDPBCGR).
+    Rdp,
     /// Its first serial line, as bytes. One at a time.
     Serial,
     /// Its screen, keyboard and pointer, as RFB 3.8 (RFC 6143).
@@ -77,6 +86,9 @@ pub struct Console {
     /// Since when it is open; none while it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
+    /// The network that lends an address to reach it by, while it is open; none when none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Uuid>,
 }
 
 impl Console {
@@ -142,6 +154,11 @@ impl Server {
                 format!("it has {live} consoles that are open or may be, the most there are");
             return Err(Refusal::new(&codes::CONSOLE_IN_USE, detail));
         }
+        if kind == ConsoleKind::Rdp && self.nics().is_empty() {
+            let detail =
+                "console: it has no interface that its remote desktop is reached by; add one";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
         let ticket = ticket.filter(|ticket| ticket.len() == DIGEST_CHARS);
         let (Some(id), Some(ticket)) = (console, ticket) else {
             let detail = "ticket: is made, not given";
@@ -152,13 +169,37 @@ impl Server {
         }
         let (by, until) = (stamp.actor.clone(), stamp.now + TICKET_TERM);
         Ok(vec![Event::ConsoleAllowed {
-            console: Console { id, kind, by, ticket, until, since: None },
+            console: Console { id, kind, by, ticket, until, since: None, network: None },
         }])
     }
 
     pub(super) fn enter_console(&self, ticket: &str, stamp: &Stamp) -> Result<Vec<Event>, Refusal> {
         let Console { id, kind, by, .. } = self.console_of(ticket, stamp.now)?.clone();
-        Ok(vec![Event::ConsoleOpened { console: id, kind, by, at: stamp.now }])
+        let lends = |nic: &&Nic| nic.addresses.iter().any(|net| net.addr().is_ipv4());
+        let network = self.nics().iter().find(lends).map(|nic| nic.network);
+        let network = network.filter(|_| kind == ConsoleKind::Rdp);
+        Ok(vec![Event::ConsoleOpened { console: id, kind, by, at: stamp.now, network }])
+    }
+
+    fn nics(&self) -> &[Nic] {
+        self.home.as_ref().map_or(&[], |home| &home.parts.nics)
+    }
+
+    /// What a fact about a console says to the network that lends an address for it; this is the state
+    /// before it.
+    pub(super) fn console_companion(&self, event: &Event) -> Option<Companion> {
+        let (verb, network, body) = match event {
+            Event::ConsoleOpened { console, network, .. } => {
+                let body = json!({"holder": console, "v4": Want::Any {}, "chance": console});
+                ("give", (*network)?, body)
+            }
+            Event::ConsoleClosed { console, .. } => {
+                let open = self.consoles().iter().find(|one| one.id == *console)?;
+                ("release", open.network?, json!({"holder": console}))
+            }
+            _ => return None,
+        };
+        Some(Companion { kind: "network", id: network, verb, body })
     }
 
     /// One that is closed already is closed once.
@@ -186,10 +227,11 @@ impl Server {
                 home.consoles.retain(|one| one.is_live(now));
                 home.consoles.push(console);
             }
-            Event::ConsoleOpened { console, at, .. } => {
+            Event::ConsoleOpened { console, at, network, .. } => {
                 let open = home.consoles.iter_mut().find(|one| one.id == console);
                 if let Some(open) = open {
                     open.since = Some(at);
+                    open.network = network;
                 }
             }
             Event::ConsoleClosed { console, .. } => home.consoles.retain(|one| one.id != console),
