@@ -69,8 +69,8 @@ async fn a_remote_desktop_is_reached_by_an_address_that_its_network_lends_meanwh
     looker.reads("bytes of a client").await;
     let console = world.server(id).await.consoles()[0].clone();
     assert_eq!(console.network, Some(network));
-    let lent = taken(&world, network).await.into_iter().find(|(_, holder)| *holder == console.id);
-    assert_eq!(lent.unwrap().0.to_string(), "10.0.0.2");
+    let lent = taken(&world, network).await;
+    assert!(lent.len() == 2 && lent.iter().any(|(_, holder)| *holder == console.id), "{lent:?}");
 
     // There is none for another one, which keeps its ticket.
     let ticket = world.ticket(id, "rdp").await;
