@@ -30,6 +30,8 @@ pub const HERE: &[u8] = b"here\n";
 pub const OPEN: &[u8] = b"open\n";
 /// How long the port may take to answer, whichever of the guest's addresses it does at.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an address is tried before the next one is tried, too: a guest is not to see two that connect.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// How much is read at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
@@ -121,6 +123,7 @@ fn first(guest: &[IpAddr], port: u16) -> Result<TcpStream, String> {
         .and_then(|any| netdevice::name_to_index(&any, LINK))
         .map_err(|fault| format!("{LINK}: {fault}"))?;
     let (send, answers) = mpsc::channel();
+    let mut said = Vec::new();
     for to in guest {
         let address = match to {
             IpAddr::V4(_) => SocketAddr::new(*to, port),
@@ -129,14 +132,18 @@ fn first(guest: &[IpAddr], port: u16) -> Result<TcpStream, String> {
                 SocketAddrV6::new(*to, port, 0, scope).into()
             }
         };
-        let (send, to) = (send.clone(), *to);
+        let (answer, to) = (send.clone(), *to);
         std::thread::spawn(move || {
             let stream = TcpStream::connect_timeout(&address, PATIENCE);
-            send.send(stream.map_err(|fault| format!("{to}: {fault}")))
+            answer.send(stream.map_err(|fault| format!("{to}: {fault}")))
         });
+        match answers.recv_timeout(HEAD_START) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(why)) => said.push(why),
+            Err(_) => {}
+        }
     }
     drop(send);
-    let mut said = Vec::new();
     for answer in answers {
         match answer {
             Ok(stream) => return Ok(stream),
