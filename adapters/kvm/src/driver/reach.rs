@@ -99,8 +99,7 @@ impl Inner {
     ) -> Result<(), DriverFault> {
         let digits = call.simple().to_string();
         let link = format!("{LINK}{}", &digits[digits.len() - DIGITS..]);
-        let [a, b, c, d, e, f] = mac;
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         let (place, mtu, bridge) = (&self.options.place, port.mtu, &port.bridge);
         let lines = [
             format!(

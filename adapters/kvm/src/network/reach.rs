@@ -43,8 +43,11 @@ pub fn hardware(id: u128) -> [u8; 6] {
 
 /// The link-local address that follows from a hardware address (RFC 4291, appendix A).
 pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.map(u16::from);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+    let mut bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+    bytes[8..11].copy_from_slice(&mac[..3]);
+    bytes[8] ^= 2;
+    bytes[13..].copy_from_slice(&mac[3..]);
+    bytes.into()
 }
 
 /// What `ip -batch` is to do in the namespace: these guest's addresses are reached over its interface. The
