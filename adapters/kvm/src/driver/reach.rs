@@ -54,7 +54,8 @@ impl Inner {
         let port = ports.iter().find(of_lent).or_else(|| ports.first()).ok_or_else(|| {
             DriverFault::Rejected("the server has no interface of a network of ours".to_owned())
         })?;
-        let mut guest: Vec<IpAddr> = port.addresses.iter().map(|net| net.addr()).collect();
+        let addresses = port.addresses.iter().map(ipnet::IpNet::addr);
+        let mut guest: Vec<IpAddr> = addresses.collect();
         guest.retain(|to| lent.is_some() || to.is_ipv6());
         guest.push(reach::link_local(port.mac.bytes()).into());
         let mac = reach::hardware(call.as_u128());
