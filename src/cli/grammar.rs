@@ -1382,7 +1382,7 @@ pub(crate) struct ReachOptions {
     pub(crate) port: u16,
     /// The guest's addresses
     #[arg(required = true)]
-    pub(crate) guest: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 #[derive(Args, Clone, Debug)]

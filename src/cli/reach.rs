@@ -7,6 +7,6 @@ use adapters_kvm::network::reach;
 use super::{Failure, grammar::ReachOptions};
 
 pub(super) fn run(options: &ReachOptions) -> Result<Exit, Failure> {
-    reach::carry(&options.guest, options.port)?;
+    reach::carry(&options.addresses, options.port)?;
     Ok(Exit::Ok)
 }
