@@ -32,6 +32,9 @@ use crate::{
 /// Events that wait to be read; beyond them the reader has to look for itself.
 const EVENTS: usize = 4_096;
 
+/// How many times the usual patience the start of a machine has.
+const SLOW: u32 = 10;
+
 const OPEN: i32 = 1;
 const CLOSE: i32 = 2;
 const AUTH_LIST: i32 = 66;
@@ -184,6 +187,17 @@ impl Connection {
         arguments: Writer,
     ) -> Result<Vec<u8>, Fault> {
         self.call_within(self.patience, program, procedure, arguments).await
+    }
+
+    /// A call that starts a machine, and waits for much on a slow host: memory that is given, devices that
+    /// are reset, images that are looked at.
+    pub(crate) async fn call_slow(
+        &self,
+        procedure: i32,
+        arguments: Writer,
+    ) -> Result<Vec<u8>, Fault> {
+        let patience = self.patience * SLOW;
+        self.call_within(patience, Program::REMOTE, procedure, arguments).await
     }
 
     /// One call. When its time is over nobody knows whether it was carried out, and its reply is

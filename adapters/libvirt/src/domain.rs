@@ -353,7 +353,8 @@ impl Connection {
     /// Starts what is defined, at once or with its processors held. What a driver says of one that
     /// runs already differs: its state tells.
     pub async fn start(&self, domain: &Domain, paused: bool) -> Result<Domain, Fault> {
-        let answer = self.flagged(CREATE, domain, u32::from(paused)).await?;
+        let arguments = Writer::default().domain(domain).uint(u32::from(paused));
+        let answer = self.call_slow(CREATE, arguments).await?;
         Domain::read(&mut Reader::new(&answer))
     }
 
@@ -365,7 +366,7 @@ impl Connection {
     /// The same; held from its first instruction on where it is to be.
     pub async fn run_as(&self, xml: &str, paused: bool) -> Result<Domain, Fault> {
         let arguments = Writer::default().text("the domain's XML", xml).uint(u32::from(paused));
-        let answer = self.call(Program::REMOTE, CREATE_XML, arguments).await?;
+        let answer = self.call_slow(CREATE_XML, arguments).await?;
         Domain::read(&mut Reader::new(&answer))
     }
 

@@ -73,7 +73,7 @@ async fn a_disc_is_in_the_drive_is_changed_while_the_server_runs_and_leaves_noth
     assert_eq!(in_drive(&host, &server), Some(named(&server, &discs[0])));
 
     // What is no disc is not put in.
-    let no_disc = brought(&host, &server, &[0; 64 << 10]);
+    let no_disc = brought(&host, &server, &vec![0; 64 << 10]);
     let order = server.order(2, &change(Some(&no_disc)));
     let fault = driver.carry_out(&order).await.unwrap_err();
     assert!(matches!(&fault, DriverFault::Rejected(why) if why.contains("no disc")), "{fault}");
