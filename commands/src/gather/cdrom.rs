@@ -1,29 +1,17 @@
 //! The disc that is put into a server's drive, as it is now.
 
-use domain::{
-    compute::{
-        image::{Definition, Image},
-        server::{Server, cdrom::Cdrom},
-    },
-    kernel::{Refusal, codes},
+use domain::compute::{
+    image::{Definition, Image},
+    server::{Server, cdrom::Cdrom},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, launch::one};
+use super::{GatherFault, Gathering, image::named, launch::one};
 
 /// Puts the disc into the command.
 pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
-    if !gathering.body["found"].is_null() {
-        let detail = "found: is found, not given; name the image";
-        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
-    }
-    let named = match &gathering.body["image"] {
-        Value::Null => return Ok(()),
-        named => serde_json::from_value::<Uuid>(named.clone()),
-    };
-    // What does not read is refused by the decider, with what is wrong.
-    let Ok(id) = named else { return Ok(()) };
+    let Ok(Some(id)) = named(gathering)? else { return Ok(()) };
     let of = gathering.id.to_string();
     let server = gathering.ledger.typed::<Server>(&of).await?.1;
     // What is in the way is the decider's to say.

@@ -1,31 +1,16 @@
 //! The image that a server's root disk is made from again, as it is now.
 
-use domain::{
-    compute::{
-        image::{Image, Source},
-        server::Server,
-    },
-    kernel::{Refusal, codes},
+use domain::compute::{
+    image::{Image, Source},
+    server::Server,
 };
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::json;
 
-use super::{GatherFault, Gathering, launch::one};
+use super::{GatherFault, Gathering, image::named, launch::one};
 
 /// Puts the image into the command.
 pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
-    if !gathering.body["found"].is_null() {
-        let detail = "found: is found, not given; name the image";
-        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
-    }
-    let named = match &gathering.body["image"] {
-        Value::Null => None,
-        named => match serde_json::from_value::<Uuid>(named.clone()) {
-            Ok(id) => Some(id),
-            // What does not read is refused by the decider, with what is wrong.
-            Err(_) => return Ok(()),
-        },
-    };
+    let Ok(named) = named(gathering)? else { return Ok(()) };
     let id = gathering.id.to_string();
     let server = gathering.ledger.typed::<Server>(&id).await?.1;
     // What is in the way is the decider's to say.
