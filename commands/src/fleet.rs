@@ -10,7 +10,7 @@ use domain::{
     compute::{
         host::{Host, HostSighting},
         placement::{Fleet, HostId, Placement, Request, Unplaced},
-        storage::{Grouped, StorageId},
+        storage::{GroupRoom, Grouped, StorageId},
     },
     kernel::{Decider, Refusal, State},
     log::Position,
@@ -127,8 +127,10 @@ impl Ledger {
             let locked = |seen: &HostSighting| {
                 seen.volume_groups.get(&storage).is_some_and(|group| !group.lock.is_empty())
             };
+            let rooms = there.iter().filter_map(|(_, seen)| seen.volume_groups.get(&storage));
+            let room = rooms.map(GroupRoom::of).min_by_key(|room| room.free_mib(0));
             let hosts = there.into_iter().map(|(id, seen)| (*id, locked(seen))).collect();
-            return Ok(Reached::Group(Grouped { hosts }));
+            return Ok(Reached::Group(Grouped { hosts, room }));
         }
         Ok(if there.is_empty() { Reached::Nowhere } else { Reached::Folder })
     }

@@ -216,7 +216,7 @@ async fn volume_groups(options: &Options) -> Vec<Finding> {
     let of = |name: &String| {
         let what = format!("volume group {name}");
         match &there {
-            Ok(there) => match there.iter().find(|(_, group)| group.facts().name == *name) {
+            Ok(there) => match there.iter().find(|(_, group)| group.name() == name.as_str()) {
                 Some((id, _)) => Finding::new(what, Standing::Good, id.to_string()),
                 None => {
                     let detail = format!(

@@ -313,7 +313,10 @@ impl KvmHost {
         let mut storages: BTreeSet<_> = inner.storage.shared().there().await.into_keys().collect();
         let groups = inner.groups.there().await?;
         storages.extend(groups.keys());
-        let volume_groups = groups.into_iter().map(|(id, group)| (id, group.facts())).collect();
+        let mut volume_groups = BTreeMap::new();
+        for (id, group) in groups {
+            volume_groups.insert(id, group.facts().await?);
+        }
         let own = inner.records.bridges().await?;
         let carriers = Some(uplink::carriers(&inner.options.place, &own).await?);
         let machines = inner.foreign().await?;

@@ -13,7 +13,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, backup, launch::note};
+use super::{GatherFault, Gathering, backup, launch::note, volume};
 use crate::fleet::Reached;
 
 fn no(detail: String) -> GatherFault {
@@ -74,6 +74,8 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
                 in_group(storage, format, &group)?;
             }
             leased = group.is_shared();
+            let asked = gathering.body["size_gib"].as_u64().unwrap_or_default();
+            volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
         }
     }
     let (project, host) = (server.observation.project, home.placement.host);

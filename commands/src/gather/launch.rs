@@ -25,7 +25,7 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, backup, cdrom::disc};
+use super::{GatherFault, Gathering, backup, cdrom::disc, volume};
 use crate::{
     fleet::Reached,
     ledger::{LoadFault, userdata_context},
@@ -99,7 +99,12 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         let Some(storage) = ask.storage else { continue };
         match gathering.ledger.reached(storage).await? {
             Reached::Folder => {}
-            Reached::Group(group) => drop(found.volume_groups.insert(storage, group)),
+            Reached::Group(group) => {
+                let disks = launch.disks.iter().filter(|ask| ask.storage == Some(storage));
+                let asked = disks.map(|ask| ask.size_gib).sum();
+                volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
+                found.volume_groups.insert(storage, group);
+            }
             Reached::Nowhere => {
                 let detail = format!("disks[{at}].storage: no host says that it reaches {storage}");
                 return Err(no(detail).into());

@@ -24,6 +24,7 @@ mod project;
 mod rebuild;
 mod segment;
 mod token;
+mod volume;
 
 pub(crate) use mapping::{has_region, look_at_account};
 pub(crate) use placement::is_placed;
@@ -83,6 +84,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("cloud-account", "configure") => account::settings(gathering).await?,
         ("disk", "attach") => disk::attach(gathering).await?,
         ("disk", "create") => disk::create(gathering).await?,
+        ("disk", "grow") => volume::grow(gathering).await?,
         ("disk", "restore") => backup::restore(gathering).await?,
         ("host", "adopt") => adoption::look(gathering).await?,
         ("image", "define") => image::store(gathering).await?,

@@ -49,6 +49,9 @@ pub struct VolumeGroup {
     pub size_mib: u64,
     /// What no volume has, in MiB.
     pub free_mib: u64,
+    /// What volumes of ours have, in MiB. None of an agent that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours_mib: Option<u64>,
     /// What volumes are cut in, in KiB.
     pub extent_kib: u64,
     /// How LVM locks it between the hosts that share it, `sanlock` or `dlm`; empty for one host's.
@@ -61,6 +64,38 @@ pub struct VolumeGroup {
 pub struct Grouped {
     /// Each that has it, and whether it says that LVM locks it.
     pub hosts: BTreeMap<HostId, bool>,
+    /// What there is of it; none where no host says it.
+    pub room: Option<GroupRoom>,
+}
+
+/// How much room a volume group has, as its hosts said last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupRoom {
+    /// Its name on a host.
+    pub name: String,
+    /// What disks of ours may have of it, in MiB: all of it but what others have.
+    pub for_disks_mib: u64,
+    /// What no volume has, in MiB, where nobody says how much volumes of ours have.
+    pub free_mib: Option<u64>,
+}
+
+impl GroupRoom {
+    /// What a host says of a group.
+    pub fn of(group: &VolumeGroup) -> Self {
+        let name = group.name.clone();
+        match group.ours_mib {
+            Some(ours) => {
+                Self { name, for_disks_mib: group.free_mib.saturating_add(ours), free_mib: None }
+            }
+            None => Self { name, for_disks_mib: group.size_mib, free_mib: Some(group.free_mib) },
+        }
+    }
+
+    /// What can still be promised when so much is, in MiB.
+    pub fn free_mib(&self, promised_mib: u64) -> u64 {
+        let left = self.for_disks_mib.saturating_sub(promised_mib);
+        self.free_mib.map_or(left, |free| left.min(free))
+    }
 }
 
 impl Grouped {
@@ -110,10 +145,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_promised_is_not_promised_again_made_or_not() {
+        let seen = |free_mib, ours_mib| {
+            let (name, lock) = ("vg0".to_owned(), String::new());
+            let group =
+                VolumeGroup { name, size_mib: 100, free_mib, ours_mib, extent_kib: 4, lock };
+            GroupRoom::of(&group)
+        };
+        // Others have 20; of the 50 that are promised none, some, all are made.
+        for made in [0, 10, 50] {
+            assert_eq!(seen(80 - made, Some(made)).free_mib(50), 30);
+        }
+        assert_eq!(seen(80, Some(0)).free_mib(90), 0);
+        // An agent that does not say what is ours: never more than there is.
+        assert_eq!((seen(30, None).free_mib(50), seen(80, None).free_mib(50)), (30, 50));
+    }
+
+    #[test]
     fn a_disk_of_a_volume_group_is_raw_and_the_group_one_hosts_or_locked() {
         let storage = StorageId::new(Uuid::from_u128(1));
         let [one, other] = [2, 3].map(|id| HostId::new(Uuid::from_u128(id)));
-        let of = |hosts: &[(HostId, bool)]| Grouped { hosts: hosts.iter().copied().collect() };
+        let of = |hosts: &[(HostId, bool)]| Grouped {
+            hosts: hosts.iter().copied().collect(),
+            room: None,
+        };
         in_group(storage, Format::Raw, &of(&[(one, false)])).unwrap();
         in_group(storage, Format::Raw, &of(&[(one, true), (other, true)])).unwrap();
         let refused = |format, hosts: &[(HostId, bool)]| {

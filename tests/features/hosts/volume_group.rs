@@ -1,6 +1,7 @@
 //! Disks in the volume group of a host: they are raw, lie there, and do not leave it.
 
 use adapters_sim::SimHosts;
+use commands::submit::{Outcome, SubmitFault};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,12 +20,18 @@ impl World {
         let mut seen = json!(SimHosts::sighting(1, 8, 8_192));
         seen["storages"] = json!([GROUP]);
         seen["labels"] = json!(["live-migration"]);
-        let group =
-            json!({"name": "vg0", "size_mib": 102_400, "free_mib": 51_200, "extent_kib": 4_096});
+        let group = json!({"name": "vg0", "size_mib": 102_400, "free_mib": 51_200, "ours_mib": 0, "extent_kib": 4_096});
         seen["volume_groups"] = json!({GROUP.to_string(): group});
         self.joined(id, seen).await;
         id
     }
+}
+
+async fn launch_sized(world: &World, size_gib: u64) -> Result<Outcome, SubmitFault> {
+    let disk = json!({"size_gib": size_gib, "format": "raw", "storage": GROUP});
+    let spec = json!({"vcpus": 1, "memory_mib": 512});
+    let body = json!({"name": "large", "spec": spec, "disks": [disk]});
+    world.send("server", None, "launch", body).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +75,32 @@ async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
     assert_eq!(world.row(disk).await["status"], "attached");
     let snapshot = json!({"name": "before", "disk": disk});
     assert_eq!(code(world.send("snapshot", None, "create", snapshot).await), "invalid-field");
+
+    // What others have and what is promised is not promised again, whether it is made by now or not.
+    let sized = async |size_gib: u64| {
+        let body = json!({
+            "name": "more", "server": id, "size_gib": size_gib, "format": "raw", "storage": GROUP,
+        });
+        world.send("disk", None, "create", body).await
+    };
+    let refused = sized(51).await;
+    assert!(format!("{refused:?}").contains("vg0"), "{refused:?}");
+    assert_eq!(code(refused), "no-room");
+    let more = sized(40).await.unwrap().id;
+    assert_eq!(code(sized(7).await), "no-room", "6 of 50 GiB are left");
+    assert_eq!(code(launch_sized(&world, 7).await), "no-room");
+    world.settle().await;
+    assert_eq!(code(world.send("disk", more, "grow", json!({"size_gib": 47})).await), "no-room");
+    world.through("disk", more, "grow", json!({"size_gib": 46})).await;
+    assert_eq!(code(sized(1).await), "no-room");
+    for verb in ["detach", "delete"] {
+        world.through("disk", more, verb, json!({})).await;
+    }
+    let again = sized(46).await.unwrap().id;
+    world.settle().await;
+    for verb in ["detach", "delete"] {
+        world.through("disk", again, verb, json!({})).await;
+    }
 
     // Another host says that it has the same group: nothing more is made there, and nothing goes there.
     let other = world.with_group("kvm-2").await;

@@ -180,6 +180,11 @@ impl VolumeGroups {
     }
 }
 
+/// Whether a volume is a disk of ours, or is becoming one.
+fn is_ours(volume: &Volume) -> bool {
+    volume.tags.iter().any(|tag| tag.starts_with(DISK_TAG))
+}
+
 /// The id of a group that is a storage of this host.
 fn id(group: &Group) -> Result<StorageId, String> {
     let mut ids = group.tags.iter().filter_map(|tag| tag.strip_prefix(STORAGE_TAG));
@@ -223,15 +228,26 @@ impl VolumeGroup {
         Self { lease, ..self }
     }
 
+    /// Its name on the host.
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+
     /// What its host says of it.
-    pub fn facts(&self) -> compute::storage::VolumeGroup {
-        compute::storage::VolumeGroup {
+    ///
+    /// # Errors
+    /// The host's.
+    pub async fn facts(&self) -> Result<compute::storage::VolumeGroup, StorageFault> {
+        let ours = self.volumes().await?.into_iter().filter(is_ours);
+        let ours_bytes: u64 = ours.map(|volume| volume.size_bytes).sum();
+        Ok(compute::storage::VolumeGroup {
             name: self.facts.name.clone(),
             size_mib: self.facts.size_bytes >> 20,
             free_mib: self.facts.free_bytes >> 20,
+            ours_mib: Some(ours_bytes >> 20),
             extent_kib: self.facts.extent_bytes >> 10,
             lock: self.facts.lock.clone(),
-        }
+        })
     }
 
     /// The folder of its devices.
@@ -249,8 +265,7 @@ impl VolumeGroup {
     /// # Errors
     /// The host's.
     pub async fn list(&self) -> Result<Vec<String>, StorageFault> {
-        let ours = |volume: &Volume| volume.tags.iter().any(|tag| tag.starts_with(DISK_TAG));
-        let volumes = self.volumes().await?.into_iter().filter(ours);
+        let volumes = self.volumes().await?.into_iter().filter(is_ours);
         Ok(volumes.map(|volume| volume.name).collect())
     }
 

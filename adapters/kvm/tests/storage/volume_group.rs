@@ -63,8 +63,9 @@ async fn a_disk_is_zeroes_where_somebody_elses_was_and_nothing_else_is_touched()
     let Some((volumes, group)) = group().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let image = image(folder.path());
-    let facts = group.facts();
+    let facts = group.facts().await.unwrap();
     assert_eq!((facts.size_mib, facts.free_mib, facts.extent_kib), (60, 60, 4_096));
+    assert_eq!(facts.ours_mib, Some(0));
 
     // Somebody else's, one of which has a name as ours.
     let theirs = format!("sk-{}", id(9));
@@ -98,6 +99,8 @@ async fn a_disk_is_zeroes_where_somebody_elses_was_and_nothing_else_is_touched()
     let fault = group.grow(id(3), 8 * MIB).await.unwrap_err();
     assert!(matches!(fault, StorageFault::Smaller { .. }), "{fault}");
     assert_eq!(group.list().await.unwrap(), [format!("sk-{}", id(3))]);
+    let facts = group.facts().await.unwrap();
+    assert_eq!(facts.ours_mib, Some(12), "what others have is not ours");
 
     for act in [group.create(id(9), 4 * MIB).await.map(drop), group.delete(id(9)).await] {
         let fault = act.unwrap_err();
