@@ -17,8 +17,10 @@ struct Lab {
     server: Uuid,
 }
 
-fn digest(digits: &str) -> Option<String> {
-    Some(digits.repeat(32))
+/// This disc, in a host's drive and in the log.
+fn both(digits: &str) -> (Option<String>, Option<String>) {
+    let digest = Some(digits.repeat(32));
+    (digest.clone(), digest)
 }
 
 impl Lab {
@@ -61,12 +63,12 @@ impl Lab {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disc_is_there_from_the_launch_is_changed_and_taken_out_and_the_drive_stays() {
     let lab = Lab::new().await;
-    assert_eq!(lab.has(0).await, (digest("1a"), digest("1a")));
+    assert_eq!(lab.has(0).await, both("1a"));
     lab.order(Some(lab.discs[1])).await;
     assert_eq!(lab.world.row(lab.server).await["status"], "changing-cdrom");
     lab.world.settle().await;
     assert_eq!(lab.world.row(lab.server).await["status"], "running", "as it was before");
-    assert_eq!(lab.has(0).await, (digest("1b"), digest("1b")));
+    assert_eq!(lab.has(0).await, both("1b"));
     let before = lab.world.log.head().await.unwrap().position;
     lab.order(Some(lab.discs[1])).await;
     assert_eq!(lab.world.log.head().await.unwrap().position, before, "it is in there already");
@@ -76,7 +78,7 @@ async fn a_disc_is_there_from_the_launch_is_changed_and_taken_out_and_the_drive_
     // It is empty, and there: a disc can be put in while the server runs.
     lab.order(Some(lab.discs[0])).await;
     lab.world.settle().await;
-    assert_eq!(lab.has(0).await, (digest("1a"), digest("1a")));
+    assert_eq!(lab.has(0).await, both("1a"));
     assert_eq!(
         lab.world.hosts.census(lab.hosts[0])[&lab.server].boots,
         1,
@@ -99,7 +101,7 @@ async fn a_disc_is_where_its_server_goes_and_a_host_that_it_left_has_none() {
     for (from, to) in [(0, 1), (1, 0)] {
         let body = json!({"to": lab.hosts[to]});
         lab.world.through("server", lab.server, "migrate", body).await;
-        assert_eq!(lab.has(to).await, (digest("1b"), digest("1b")));
+        assert_eq!(lab.has(to).await, both("1b"));
         assert!(!lab.world.hosts.census(lab.hosts[from]).contains_key(&lab.server));
         // Once while it runs, once while it does not.
         lab.does("stop").await;
@@ -115,7 +117,7 @@ async fn a_disc_that_cannot_be_changed_is_as_it_was_and_each_failure_is_done_aga
     let mortal = Arc::new(Mortal::default());
     lab.world.settle_with(Some(mortal.clone())).await;
     assert_eq!((mortal.deaths(), lab.world.hosts.hit().len()), (3, 2));
-    assert_eq!(lab.has(0).await, (digest("1b"), digest("1b")));
+    assert_eq!(lab.has(0).await, both("1b"));
     // A guest that holds the disc fast.
     lab.world.hosts.break_next(HostStep::Cdrom, HostFault::Rejected("the tray is locked".into()));
     lab.order(None).await;
@@ -123,7 +125,7 @@ async fn a_disc_that_cannot_be_changed_is_as_it_was_and_each_failure_is_done_aga
     assert_eq!(lab.world.row(lab.server).await["status"], "parked");
     lab.world.send("server", lab.server, "abandon", json!({})).await.unwrap();
     lab.world.settle().await;
-    assert_eq!(lab.has(0).await, (digest("1b"), digest("1b")));
+    assert_eq!(lab.has(0).await, both("1b"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use adapters_sim::SimHosts;
 use domain::compute::{
     device::{self, DeviceState},
-    placement::Device,
+    placement::{Device, ServerId},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -47,9 +47,8 @@ impl World {
         let devices = device::devices(&host);
         let counts = device::counts(&devices);
         let vgpus = counts.iter().find(|one| one.kind == "vgpu");
-        let state = |one: device::DeviceUse| {
-            (one.device.id, one.state, one.server.map(|server| server.uuid()))
-        };
+        let state =
+            |one: device::DeviceUse| (one.device.id, one.state, one.server.map(ServerId::uuid));
         (devices.into_iter().map(state).collect(), vgpus.map_or(0, |one| one.free))
     }
 }
