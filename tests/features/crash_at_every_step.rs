@@ -169,7 +169,9 @@ async fn every_order_of_the_table_is_carried_out_through_deaths() {
     };
     let orders = of(adapters_sim::TABLE);
     for provider in adapters_clouds::providers() {
-        let beyond: Vec<_> = of(provider.table()).difference(&orders).copied().collect();
+        // Whoever carries out a move dies at every step of each of its orders in `move_ins`.
+        let table = of(provider.table()).into_iter().filter(|(kind, _)| *kind != "move-in");
+        let beyond: Vec<_> = table.filter(|order| !orders.contains(order)).collect();
         assert!(beyond.is_empty(), "the sim lacks what {} can: {beyond:?}", provider.name());
     }
     for (kind, order) in orders {
