@@ -52,7 +52,7 @@ def check(checks, server, hosts, cache, scratch):
         all_cells = seen()["cells"]
         pages = [cell["pages"] for cell in all_cells]
         expect("two cells, each with a core", [len(cell["cores"]) for cell in all_cells] == [1, 1], all_cells)
-        return expect("64 huge pages in each", all(one[0]["count"] == 64 for one in pages), pages)
+        return expect("96 huge pages in each", all(one[0]["count"] == 96 for one in pages), pages)
 
     checks.that("two cells with cores and huge pages", cells)
 
@@ -99,7 +99,7 @@ def check(checks, server, hosts, cache, scratch):
         row = server.json("create", "server", body={
             "name": "pass", "image": image, "disks": [{"size_gib": 1}],
             "spec": {
-                "vcpus": 1, "memory_mib": 96, "page_kib": 2048, "numa": "strict",
+                "vcpus": 1, "memory_mib": 160, "page_kib": 2048, "numa": "strict",
                 "pinning": {"type": "cores", "data": {}}, "devices": asks,
             },
         })
@@ -142,7 +142,7 @@ def check(checks, server, hosts, cache, scratch):
         pid = host.run("pgrep -f qemu-system.*sk- | head -n 1")
         maps = host.run(f"grep -m1 huge /proc/{pid}/numa_maps")
         pages = [word for word in maps.split() if word.startswith("N")]
-        expect("48 huge pages of its cell", f"N{cell}=48" in maps, maps)
+        expect("80 huge pages of its cell", f"N{cell}=80" in maps, maps)
         affinity = host.run(
             f"for task in /proc/{pid}/task/*; do grep -q '^CPU 0/' $task/comm && "
             "grep Cpus_allowed_list $task/status; done; true"
@@ -244,7 +244,7 @@ def direct(checks, server, host, card, image):
         row = server.json("create", "server", body={
             "name": "direct", "image": image, "disks": [{"size_gib": 1}],
             "nics": [{"network": network, "vnic_type": "direct", "bandwidth": {"egress_kbit_s": 50_000}}],
-            "spec": {"vcpus": 1, "memory_mib": 96},
+            "spec": {"vcpus": 1, "memory_mib": 160},
         })
         server.awaited("server", "direct", "running")
         made["id"] = row["id"]
@@ -269,7 +269,7 @@ def direct(checks, server, host, card, image):
 
     def refused():
         code, out, err = server.run("create", "server", body={
-            "name": "no", "disks": [{"size_gib": 1}], "spec": {"vcpus": 1, "memory_mib": 96},
+            "name": "no", "disks": [{"size_gib": 1}], "spec": {"vcpus": 1, "memory_mib": 160},
             "nics": [{"network": made["network"], "vnic_type": "direct", "quota": {"egress_bytes": 1_000}}],
         })
         return expect("refused: not-enforceable", code == 3 and "not-enforceable" in out + err, [code, out + err])

@@ -79,7 +79,7 @@ class Host:
             root = os.path.join(self.cache, "root.raw")
             make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", root, disk]
             subprocess.run(make, check=True)
-        half = 640
+        half = 720
         words = [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
             "-machine", "q35,kernel-irqchip=off", "-smp", "2", "-m", str(2 * half),
@@ -90,7 +90,7 @@ class Host:
             "-device", "intel-iommu,intremap=on,caching-mode=on",
             "-kernel", os.path.join(self.cache, "kernel"),
             "-initrd", os.path.join(self.cache, "initramfs"),
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off intel_iommu=on iommu=pt hugepages=128 "
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off intel_iommu=on iommu=pt hugepages=192 "
             "net.ifnames=0 no_timer_check tsc=reliable nokaslr random.trust_cpu=on",
             "-serial", "file:" + os.path.join(self.scratch, "console"),
             "-drive", f"file={disk},format=qcow2,if=none,id=root,cache=unsafe",

@@ -90,7 +90,7 @@ def check(checks, server, hosts, cache, scratch):
         # Where it goes is not asked for, so that it may go elsewhere later.
         told("disable", two)
         row = server.json("create", "server", body={
-            "name": "roam", "image": image, "spec": {"vcpus": 1, "memory_mib": 96},
+            "name": "roam", "image": image, "spec": {"vcpus": 1, "memory_mib": 160},
             "disks": [{"size_gib": 1, "format": "raw", "storage": storage}],
         })
         server.awaited("server", "roam", "running")
