@@ -52,6 +52,11 @@ def check(checks, server, hosts, cache, scratch):
         return
 
     def ready():
+        # Placement knows of a bridge what an agent's first look found.
+        two.run(
+            "ip link add br0 type bridge; ip link set wire master br0; ip link set br0 up; ip address del "
+            "10.99.0.2/24 dev wire; ip address add 10.99.0.2/24 dev br0"
+        )
         rows = []
         for host in hosts:
             if server.run("get", "host", host.name)[0] != 0:
@@ -188,10 +193,6 @@ def check(checks, server, hosts, cache, scratch):
 
 def vlan(server, host):
     """A server on a VLAN of a bridge that the operator made."""
-    host.run(
-        "ip link add br0 type bridge; ip link set wire master br0; ip link set br0 up; ip address del "
-        "10.99.0.2/24 dev wire; ip address add 10.99.0.2/24 dev br0"
-    )
     segment = server.json("create", "segment", body={
         "name": "blue", "medium": {"vlan": {"id": 7}}, "bridge": "br0",
     })["id"]
