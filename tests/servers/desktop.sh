@@ -14,7 +14,7 @@ program=$(realpath "${PROGRAM:-$here/../../target/debug/skyledger}")
 cache=$(cd "$1" && pwd)
 host=$("$here/kvm.sh" start "$cache" desktop)
 # With the host all ends that runs in it.
-trap '"$here/kvm.sh" stop "$cache" desktop' EXIT
+trap '"$here/kvm.sh" stop "$cache" desktop; rm -f /tmp/.X8[12]-lock /tmp/.X11-unix/X8[12]' EXIT
 first=$(cat "$cache/kvm/host-desktop.pid")
 first=$(tr -d ' ' <"/proc/$first/task/$first/children")
 within() { nsenter --target "$first" --mount --net --pid -- "$@"; }
@@ -55,13 +55,25 @@ nics: [{network: $network}]
 userdata: "#!/bin/sh\n(sleep 5; exec nc -ll -p 3389 -e nc 10.9.0.1 3391) </dev/null >/dev/null 2>&1 &\n"
 YAML
 
-within Xvfb :81 -screen 0 800x600x24 >/dev/null 2>&1 &
-within Xvfb :82 -screen 0 1000x800x24 >/dev/null 2>&1 &
+within Xvfb :81 -noreset -screen 0 800x600x24 >/dev/null 2>&1 &
+within Xvfb :82 -noreset -screen 0 1000x800x24 >/dev/null 2>&1 &
 hash=$(winpr-hash -u ann -p 'one time' -f sam)
 echo "$hash" >"$host/sam"
-sleep 1
-DISPLAY=:81 within xsetroot -solid '#2050a0'
-DISPLAY=:81 HOME=$host within freerdp-shadow-cli /port:3391 /bind-address:10.9.0.1 /sec:nla "/sam-file:$host/sam" >"$host/shadow.log" 2>&1 &
+# Both displays are there; what an earlier run has left of them was taken away by its end.
+for _ in $(seq 100); do
+    ! DISPLAY=:81 within xsetroot -solid '#2050a0' 2>/dev/null || break
+    sleep 0.1
+done
+# A new one for each client: the one of FreeRDP 2.11 does not always answer a third.
+shadow() {
+    within pkill -KILL freerdp-shadow || true
+    DISPLAY=:81 HOME=$host within freerdp-shadow-cli /port:3391 /bind-address:10.9.0.1 /sec:nla "/sam-file:$host/sam" >>"$host/shadow.log" 2>&1 &
+    for _ in $(seq 100); do
+        ! within ss -Hltn 'sport = 3391' | grep -q LISTEN || break
+        sleep 0.1
+    done
+}
+shadow
 
 tunnel() {
     within "$program" console desk --type rdp >"$host/console.log" 2>&1 &
@@ -76,12 +88,15 @@ for _ in $(seq 30); do
     kill -0 "$tunnel" 2>/dev/null || tunnel
     sleep 1
 done
+shadow
 client 'one time' +auth-only && echo "the right password: let in"
 code=0
+shadow
 client 'another' +auth-only || code=$?
 echo "the wrong password: ended with $code"
 # 124 is that it took too long.
 [ "$code" != 0 ] && [ "$code" != 124 ] || exit 1
+shadow
 client 'one time' /size:800x600 &
 for _ in $(seq 100); do
     blue=$(DISPLAY=:82 within xwd -root -silent | python3 -c 'import sys; print(sys.stdin.buffer.read().count(bytes([0xa0, 0x50, 0x20])))')

@@ -58,7 +58,7 @@ impl Inner {
         let mut guest: Vec<IpAddr> = addresses.collect();
         guest.retain(|to| lent.is_some() || to.is_ipv6());
         guest.push(reach::link_local(port.mac.bytes()).into());
-        let mac = reach::hardware(call.as_u128());
+        let mac = reach::hardware(call.as_u128(), lent);
         let mut child = self.neighbour(&guest)?;
         let (Some(mut to), Some(mut from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(lost("it has no standard input"));

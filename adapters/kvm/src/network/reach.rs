@@ -35,8 +35,13 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// How much is read at once, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// A hardware address that follows from a random id: locally administered, of one station.
-pub fn hardware(id: u128) -> [u8; 6] {
+/// A hardware address: locally administered, of one station. It follows from the address that is lent, for the
+/// same one may be lent again at once, and the guest still knows where that was; without one from a random id.
+pub fn hardware(id: u128, lent: Option<Ipv4Addr>) -> [u8; 6] {
+    if let Some(lent) = lent {
+        let [a, b, c, d] = lent.octets();
+        return [0x02, 0x5b, a, b, c, d];
+    }
     let bytes = id.to_be_bytes();
     [0x02, bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]]
 }
@@ -58,7 +63,7 @@ pub fn batch(mac: [u8; 6], mtu: u32, lent: Option<Ipv4Addr>, guest: &[IpAddr]) -
         format!("link set {LINK} mtu {mtu}"),
         format!("link set {LINK} addrgenmode none"),
         format!("link set {LINK} up"),
-        // Nobody else has it: it follows from chance.
+        // Nobody else has it: it follows from chance, or from an address that one alone has.
         format!("address add {}/64 dev {LINK} nodad", link_local(mac)),
     ];
     lines.extend(lent.map(|lent| format!("address add {lent}/32 dev {LINK}")));
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_guest_s_addresses_are_on_the_link() {
-        let mac = hardware(0x0199_aaaa_bbbb_cccc_dddd_0102_0304_0506);
+        let mac = hardware(0x0199_aaaa_bbbb_cccc_dddd_0102_0304_0506, None);
         assert_eq!(mac, [0x02, 0x02, 0x03, 0x04, 0x05, 0x06]);
         assert_eq!(link_local(mac).to_string(), "fe80::2:3ff:fe04:506");
         // The example of RFC 4291.
@@ -171,6 +176,7 @@ mod tests {
         assert_eq!(link_local(example).to_string(), "fe80::3656:78ff:fe9a:bcde");
         let guest = ["10.0.0.9", "2001:db8::9", "fe80::9"].map(|one| one.parse().unwrap());
         let lent = Some(Ipv4Addr::new(10, 0, 0, 200));
+        assert_eq!(hardware(1, lent), hardware(2, lent), "a guest remembers where that was");
         let expected = "link set lo up\n\
             link set eth0 mtu 1400\n\
             link set eth0 addrgenmode none\n\
