@@ -12,6 +12,15 @@ use crate::{
     style::Style,
 };
 
+/// What is in the way of a machine, and what else is to be known of it, a line each.
+pub(crate) fn in_the_way(of: &Value) -> String {
+    let obstacle = |one: &Value| format!("{}: {}", text(one, "code"), text(one, "detail"));
+    let obstacles = items(of, "obstacles").iter().map(obstacle);
+    let notes = items(of, "notes").iter().map(|note| format!("note: {}", plain(note)));
+    let lines: Vec<String> = obstacles.chain(notes).collect();
+    if lines.is_empty() { "–".to_owned() } else { lines.join("\n") }
+}
+
 /// The machines of a host that are no servers of ours, and what is in the way of adopting each.
 ///
 /// # Errors
@@ -27,11 +36,6 @@ pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
     table.set_header(headings.map(heading));
     for one in all {
         let is = &one["adoption"]["machine"];
-        let obstacles = items(one, "obstacles").iter();
-        let mut lines: Vec<String> = obstacles
-            .map(|one| format!("{}: {}", text(one, "code"), text(one, "detail")))
-            .collect();
-        lines.extend(items(one, "notes").iter().map(|note| format!("note: {}", plain(note))));
         table.add_row(vec![
             Cell::new(text(one, "machine")),
             Cell::new(text(is, "name")),
@@ -39,7 +43,7 @@ pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
             right(plain(&is["vcpus"])),
             right(format!("{} MiB", plain(&is["memory_mib"]))),
             Cell::new(text(is, "digest")),
-            Cell::new(if lines.is_empty() { "–".to_owned() } else { lines.join("\n") }),
+            Cell::new(in_the_way(one)),
         ]);
     }
     close(&mut table);

@@ -9,6 +9,7 @@ use crate::{
     columns::plain,
     costs::{close, items, right, text},
     format::{bare, heading},
+    hosts::in_the_way,
     style::Style,
 };
 
@@ -27,11 +28,6 @@ pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
     table.set_header(headings.map(heading));
     for one in all {
         let is = &one["machine"];
-        let obstacles = items(one, "obstacles").iter();
-        let mut lines: Vec<String> = obstacles
-            .map(|one| format!("{}: {}", text(one, "code"), text(one, "detail")))
-            .collect();
-        lines.extend(items(one, "notes").iter().map(|note| format!("note: {}", plain(note))));
         let bytes = items(is, "disks").iter().filter_map(|disk| disk["size_bytes"].as_u64());
         let gib = bytes.sum::<u64>().div_ceil(1 << 30);
         table.add_row(vec![
@@ -41,7 +37,7 @@ pub fn machines(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result
             right(plain(&is["vcpus"])),
             right(format!("{} MiB", plain(&is["memory_mib"]))),
             right(format!("{}, {gib} GiB", items(is, "disks").len())),
-            Cell::new(if lines.is_empty() { "–".to_owned() } else { lines.join("\n") }),
+            Cell::new(in_the_way(one)),
         ]);
     }
     close(&mut table);
