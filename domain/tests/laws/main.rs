@@ -5,4 +5,5 @@
 mod deciders;
 mod golden;
 mod groups;
+mod pool;
 mod samples;
