@@ -127,7 +127,7 @@ pub(crate) fn copy(
     Stream::of(id, store, "creation-ordered", creation)
 }
 
-fn files(host: &Host, id: Uuid) -> PathBuf {
+pub(crate) fn files(host: &Host, id: Uuid) -> PathBuf {
     let folder = host.data.path().join("disks");
     let all = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let mut found = all.filter(|path| path.file_stem().unwrap() == id.to_string().as_str());
