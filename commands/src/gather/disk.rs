@@ -54,6 +54,20 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     }
     let Some(server) = server(gathering).await? else { return Ok(()) };
     let Some(home) = &server.home else { return Ok(()) };
+    let (project, host) = (server.observation.project, home.placement.host);
+    let source = match serde_json::from_value(gathering.body["from"].clone()) {
+        Ok(Some(from)) => {
+            let base = backup::source(gathering, "from", from, project).await?;
+            if base.host.is_some_and(|at| at != host) {
+                let detail = "from.snapshot: its disk is on another host than the server";
+                return Err(no(detail.to_owned()));
+            }
+            backup::size(&mut gathering.body["size_gib"], base.size_gib)?;
+            Some(base.source)
+        }
+        // What does not read is refused by the decider, with what is wrong.
+        Ok(None) | Err(_) => None,
+    };
     let mut leased = false;
     if let Ok(Some(storage)) =
         serde_json::from_value::<Option<StorageId>>(gathering.body["storage"].clone())
@@ -78,20 +92,6 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
         }
     }
-    let (project, host) = (server.observation.project, home.placement.host);
-    let source = match serde_json::from_value(gathering.body["from"].clone()) {
-        Ok(Some(from)) => {
-            let base = backup::source(gathering, "from", from, project).await?;
-            if base.host.is_some_and(|at| at != host) {
-                let detail = "from.snapshot: its disk is on another host than the server";
-                return Err(no(detail.to_owned()));
-            }
-            backup::size(&mut gathering.body["size_gib"], base.size_gib)?;
-            Some(base.source)
-        }
-        // What does not read is refused by the decider, with what is wrong.
-        Ok(None) | Err(_) => None,
-    };
     let place = disk::Place { id: gathering.id, project, host, leased, source, in_place: None };
     gathering.body["found"] = json!(place);
     Ok(())

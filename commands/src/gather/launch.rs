@@ -100,8 +100,12 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         match gathering.ledger.reached(storage).await? {
             Reached::Folder => {}
             Reached::Group(group) => {
-                let disks = launch.disks.iter().filter(|ask| ask.storage == Some(storage));
-                let asked = disks.map(|ask| ask.size_gib).sum();
+                // One that says no size is as large as what it is made from.
+                let sources = found.sources.iter().map(Option::as_ref);
+                let least = sources.map(|source| source.map_or(0, |(_, size_gib)| *size_gib));
+                let disks = launch.disks.iter().zip(least);
+                let disks = disks.filter(|(ask, _)| ask.storage == Some(storage));
+                let asked = disks.map(|(ask, least)| ask.size_gib.max(least)).sum();
                 volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
                 found.volume_groups.insert(storage, group);
             }

@@ -98,6 +98,19 @@ async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
     }
     let again = sized(46).await.unwrap().id;
     world.settle().await;
+    // What says no size is as large as what it is made from.
+    let store = world.store("vault").await;
+    let backup = world.back_up(again, store, None).await.unwrap();
+    world.settle().await;
+    let from = json!({"backup": backup});
+    let body = json!({
+        "name": "copy", "server": id, "format": "raw", "storage": GROUP, "from": from,
+    });
+    assert_eq!(code(world.send("disk", None, "create", body).await), "no-room");
+    let disk = json!({"format": "raw", "storage": GROUP, "from": from});
+    let spec = json!({"vcpus": 1, "memory_mib": 512});
+    let body = json!({"name": "copy", "spec": spec, "disks": [disk]});
+    assert_eq!(code(world.send("server", None, "launch", body).await), "no-room");
     for verb in ["detach", "delete"] {
         world.through("disk", again, verb, json!({})).await;
     }

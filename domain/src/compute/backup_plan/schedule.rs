@@ -1,4 +1,4 @@
-//! Times of the week, in UTC.
+//! Times of the week, or of every so many days, in UTC.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,9 @@ use crate::kernel::{Refusal, codes};
 
 /// Most times that are counted as missed: six weeks of hours.
 const MISSED_MAX: u32 = 1_000;
+
+/// Most days from one day that has times to the next: a leap year.
+const EVERY_DAYS_MAX: u16 = 366;
 
 /// Hours of days, in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +27,21 @@ pub struct Times {
     /// On which days, 1 (Monday) to 7 (Sunday); on each when it is left out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub weekdays: BTreeSet<u8>,
+    /// On every so many days, 1…366, counted from `first_day`; not with `weekdays`.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub every_days: u16,
+    /// The first day; there are no times before it. Needed where `every_days` is more than 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_day: Option<NaiveDate>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_one(days: &u16) -> bool {
+    *days == 1
 }
 
 impl Times {
@@ -38,13 +56,36 @@ impl Times {
         if self.weekdays.iter().any(|day| !(1..=7).contains(day)) {
             return no("terms.times.weekdays: are 1 (Monday) to 7 (Sunday)");
         }
+        if !(1..=EVERY_DAYS_MAX).contains(&self.every_days) {
+            return no("terms.times.every_days: is 1 to 366");
+        }
+        if self.every_days > 1 && !self.weekdays.is_empty() {
+            return no(
+                "terms.times.every_days: is counted in days, and weekdays in weeks; name one",
+            );
+        }
+        if self.every_days > 1 && self.first_day.is_none() {
+            return no("terms.times.first_day: is needed where every_days is counted from");
+        }
         Ok(())
+    }
+
+    /// Whether a day has times.
+    fn counts(&self, day: NaiveDate) -> bool {
+        let weekday = u8::try_from(day.weekday().number_from_monday()).unwrap_or_default();
+        let on = self.weekdays.is_empty() || self.weekdays.contains(&weekday);
+        let since = self.first_day.map_or(0, |first| (day - first).num_days());
+        on && since >= 0 && since % i64::from(self.every_days.max(1)) == 0
+    }
+
+    /// How many days there are at most from one that has times to the next.
+    fn apart(&self) -> u64 {
+        u64::from(self.every_days).max(7)
     }
 
     /// The times of a day, in turn.
     fn of_day(&self, day: NaiveDate) -> impl DoubleEndedIterator<Item = DateTime<Utc>> {
-        let weekday = u8::try_from(day.weekday().number_from_monday()).unwrap_or_default();
-        let counts = self.weekdays.is_empty() || self.weekdays.contains(&weekday);
+        let counts = self.counts(day);
         let at = move |hour: &u8| {
             let time = NaiveTime::from_hms_opt((*hour).into(), self.minute.into(), 0)?;
             counts.then(|| day.and_time(time).and_utc())
@@ -54,8 +95,8 @@ impl Times {
 
     /// The newest of these times that is not after `now`.
     pub fn last(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        // A week back has every day.
-        (0..=7).find_map(|back| {
+        // So far back there is one, or it is before the first day.
+        (0..=self.apart()).find_map(|back| {
             let day = now.date_naive().checked_sub_days(Days::new(back))?;
             self.of_day(day).rev().find(|time| *time <= now)
         })
@@ -63,8 +104,9 @@ impl Times {
 
     /// The first of these times after another.
     pub fn next(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        (0..=7).find_map(|ahead| {
-            let day = after.date_naive().checked_add_days(Days::new(ahead))?;
+        let from = self.first_day.map_or(after.date_naive(), |first| first.max(after.date_naive()));
+        (0..=self.apart()).find_map(|ahead| {
+            let day = from.checked_add_days(Days::new(ahead))?;
             self.of_day(day).find(|time| *time > after)
         })
     }

@@ -111,6 +111,10 @@ fn terms_that_cannot_be_are_refused_with_the_field() {
         ("/times/minute", json!(60), "terms.times.minute"),
         ("/times/weekdays", json!([0]), "terms.times.weekdays"),
         ("/times/weekdays", json!([8]), "terms.times.weekdays"),
+        ("/times/every_days", json!(0), "terms.times.every_days"),
+        ("/times/every_days", json!(367), "terms.times.every_days"),
+        ("/times/every_days", json!(2), "terms.times.every_days"),
+        ("/times", json!({"hours": [1], "every_days": 2}), "terms.times.first_day"),
         ("/keep", json!({}), "terms.keep"),
         ("/keep/daily", json!(367), "terms.keep"),
         ("/keep", json!({"days": 3_661}), "terms.keep.days"),
@@ -188,7 +192,7 @@ proptest! {
         weekdays in proptest::collection::btree_set(1_u8..8, 0..3),
         (minute, at) in (0_u8..60, 0_i64..1_000_000),
     ) {
-        let times = Times { hours, minute, weekdays };
+        let times = Times { hours, minute, weekdays, every_days: 1, first_day: None };
         let now = time("2026-03-02T00:00:00Z") + TimeDelta::seconds(at);
         let (last, next) = (times.last(now).unwrap(), times.next(now).unwrap());
         prop_assert!(last <= now && now < next);
@@ -198,4 +202,43 @@ proptest! {
         let after = times.next(next).unwrap();
         prop_assert_eq!(times.between(last, after), 1);
     }
+
+    #[test]
+    fn every_so_many_days_is_counted_from_the_first_across_months_and_years(
+        hours in proptest::collection::btree_set(0_u8..24, 1..4),
+        (minute, every_days) in (0_u8..60, 1_u16..=366),
+        (first, at) in (-1_000_i64..1_000, 0_i64..100_000_000),
+    ) {
+        let begin = time("2026-03-02T00:00:00Z");
+        let first_day = (begin + TimeDelta::days(first)).date_naive();
+        let count = hours.len();
+        let times =
+            Times { hours, minute, weekdays: [].into(), every_days, first_day: Some(first_day) };
+        let now = begin + TimeDelta::seconds(at);
+        let next = times.next(now).unwrap();
+        prop_assert!(next > now);
+        let since = |time: DateTime<Utc>| (time.date_naive() - first_day).num_days();
+        prop_assert!(since(next) >= 0 && since(next) % i64::from(every_days) == 0);
+        match times.last(now) {
+            Some(last) => {
+                prop_assert!(last <= now && since(last) % i64::from(every_days) == 0);
+                prop_assert_eq!(times.next(last), Some(next), "none is between them");
+            }
+            None => prop_assert_eq!(since(next), 0, "nothing is before the first"),
+        }
+        // As many as there are hours later it is as many days later.
+        let mut later = next;
+        for _ in 0..count {
+            later = times.next(later).unwrap();
+        }
+        prop_assert_eq!(later - next, TimeDelta::days(every_days.into()));
+    }
+}
+
+#[test]
+fn times_that_were_written_before_count_every_day() {
+    let old = json!({"hours": [2], "minute": 30});
+    let times: Times = serde_json::from_value(old.clone()).unwrap();
+    assert_eq!((times.every_days, times.first_day), (1, None));
+    assert_eq!(json!(times), old);
 }
