@@ -1,4 +1,4 @@
-//! Images whose files are uploaded: taken in, given to hosts, and removed.
+//! Images whose files lie in stores: uploaded or made from backups, given to hosts, and removed.
 //!
 //! ```text
 //!   pieces ──► looked at ──► store ── all of it there, and what was described ──► confirm-upload
@@ -15,8 +15,9 @@ use std::{io, sync::Mutex, sync::PoisonError, time::Duration};
 
 use domain::{
     compute::{
+        backup::Backup,
         backup_store::BackupStore,
-        image::{Format, Image, Order, Source, Uploaded, file::Inspection},
+        image::{Format, Found, Image, Order, Source, Uploaded, file::Inspection},
         server::Server,
     },
     kernel::{Decider, Outstanding, Principal, Refusal, Role, codes},
@@ -193,11 +194,16 @@ impl Ledger {
     ) -> Result<Option<Report>, DriverFault> {
         let unread = |fault: LoadFault| DriverFault::Transient(chain(&fault));
         let unlisted = |fault: ViewFault| DriverFault::Transient(chain(&fault));
-        let Order::Remove {} = serde_json::from_value(out.order.clone())
+        let order: Order = serde_json::from_value(out.order.clone())
             .map_err(|fault| DriverFault::Unexpected(fault.to_string()))?;
         let (_, image) = self.typed::<Image>(id).await.map_err(unread)?;
         let Some(store) = image.store() else { return Ok(None) };
         let id: Uuid = id.parse().unwrap_or_default();
+        if order == (Order::Make {}) {
+            let found = image.definition.and_then(|one| one.found);
+            let found = found.ok_or_else(|| DriverFault::Unexpected("no backup".to_owned()))?;
+            return self.make_image(id, &found, out.number).await;
+        }
         let is_disc = image.definition.as_ref().is_some_and(|one| one.format == Format::Iso);
         if self.needs_image(id, is_disc).await.map_err(unlisted)? {
             return Ok(None);
@@ -206,6 +212,30 @@ impl Ledger {
         let access = self.store_access(store, &state, None).map_err(unread)?;
         self.ports.backups.remove_image(&access, id).await?;
         Ok(Some(Report { verb: "confirm-removal", body: json!({"number": out.number}) }))
+    }
+
+    /// Makes an image's file from its backup; none while that is being taken. Done again, it is the same file.
+    async fn make_image(
+        &self,
+        id: Uuid,
+        found: &Found,
+        number: u64,
+    ) -> Result<Option<Report>, DriverFault> {
+        let unread = |fault: LoadFault| DriverFault::Transient(chain(&fault));
+        let backup = self.typed::<Backup>(&found.backup.to_string()).await.map_err(unread)?.1;
+        // One that is parked is its own to go on with, or to be given up.
+        if backup.made.is_none() && !backup.removed {
+            return Ok(None);
+        }
+        let made = backup.ensure_whole().map_err(|no| DriverFault::Rejected(no.detail))?;
+        let (_, state) =
+            self.typed::<BackupStore>(&found.store.to_string()).await.map_err(unread)?;
+        let access = self.store_access(found.store, &state, None).map_err(unread)?;
+        let of = (backup.disk, found.backup, made.digest.as_str());
+        let (sha256, size_bytes) = self.ports.backups.make_image(&access, id, of).await?;
+        let file = Uploaded { size_bytes, disk_bytes: made.size_bytes };
+        let body = json!({"number": number, "sha256": sha256, "file": file});
+        Ok(Some(Report { verb: "confirm-made", body }))
     }
 
     /// Whether a server's order that is out, parked or not, may still fetch an image, and of a disc whether

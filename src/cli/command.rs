@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{compose, connection::Connection};
 
-/// Longest wait the server grants at once, in seconds.
-const WAIT_AT_ONCE: Duration = Duration::from_mins(2);
+/// How long the server is waited for at once; then it is asked again and again, and says how far it is.
+const WAIT_FIRST: Duration = Duration::from_secs(3);
 
 /// One command, whatever it was called on the command line.
 struct Order {
@@ -133,6 +133,20 @@ pub(super) async fn run(command: Command, connection: &Connection) -> Result<Exi
     send(order, connection).await
 }
 
+/// Creates one of a kind.
+pub(super) async fn create(
+    kind: &str,
+    body: Map<String, Value>,
+    manner: Manner,
+    connection: &Connection,
+) -> Result<Exit, Failure> {
+    let kind = kinds::by_name(kind);
+    let kind = kind.ok_or_else(|| Failure::usage("this is not a kind"))?;
+    let subject = Subject::of(kind, None);
+    let verb = creating(&subject)?.name.to_owned();
+    send(Order { subject, verb, id: None, body, manner }, connection).await
+}
+
 fn read(body: &Body) -> Result<Map<String, Value>, Failure> {
     let mut members = match &body.file {
         Some(path) => input::file(path)?,
@@ -215,7 +229,7 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
         // Minted here, so that a broken connection can be tried again.
         idempotency_key: manner.idempotency_key.or_else(|| Some(Uuid::now_v7().to_string())),
         plan_id: manner.plan_id,
-        wait: manner.wait.map(|wait| wait.min(WAIT_AT_ONCE)),
+        wait: manner.wait.map(|wait| wait.min(WAIT_FIRST)),
     };
     let format = manner.output.output;
     let out = &mut std::io::stdout();
@@ -241,7 +255,7 @@ async fn send(order: Order, connection: &Connection) -> Result<Exit, Failure> {
         let _ = client.get(&format!("/v1/{}/{id}", kind.plural), &[]).await;
     }
     if let Some(wait) = manner.wait {
-        wait_on(&client, kind, &mut outcome, wait).await?;
+        wait_on(&client, kind, &mut outcome, wait, progress.as_ref()).await?;
     }
     drop(progress);
     if format.is_for_people() {
@@ -304,8 +318,9 @@ async fn wait_on(
     kind: &Kind,
     outcome: &mut Value,
     wait: Duration,
+    progress: Option<&Progress>,
 ) -> Result<(), Failure> {
-    let until = Instant::now() + wait.saturating_sub(WAIT_AT_ONCE);
+    let until = Instant::now() + wait.saturating_sub(WAIT_FIRST);
     let number = outcome["order"]["number"].clone();
     let path = format!("/v1/{}/{}", kind.plural, outcome["id"].as_str().unwrap_or_default());
     while !outcome["order"].is_null()
@@ -314,6 +329,13 @@ async fn wait_on(
     {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let row = client.get(&path, &[]).await?.body;
+        let status = row["status"].as_str().unwrap_or_default();
+        let (done, total) = (&row["progress"]["done_bytes"], &row["progress"]["total_bytes"]);
+        if let (Some(progress), Some(done), Some(total)) = (progress, done.as_u64(), total.as_u64())
+        {
+            progress.to(status, total);
+            progress.at(done);
+        }
         outcome["status"] = row["status"].clone();
         outcome["revision"] = row["revision"].clone();
         let order = &row["order"];

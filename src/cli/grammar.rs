@@ -434,12 +434,49 @@ pub(crate) enum Bill {
 /// What is done with images.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
+    /// Make one from what a server's disk has, running or not, or from a backup
+    #[command(after_help = "Examples:\n  skyledger image save web --name golden --wait\n  \
+        skyledger image save --disk web-1 --name data --store vault\n  \
+        skyledger image save --backup tuesday --name tuesday\n\n\
+        A disk is backed up for it first, into the store that the image lies in then; the backup goes \
+        when the image is there. What a running server has not written out is not in it: stop it first.")]
+    Save(SaveImage),
     /// Upload a file: qcow2 or raw. Said again, it goes on where it was, and takes nothing twice
     #[command(after_help = "Examples:\n  skyledger image upload debian-13.qcow2\n  \
         skyledger image upload debian-13.qcow2 --name debian --store vault --project shop\n  \
         skyledger image upload server-2025.raw --os windows --firmware uefi --min-disk-gib 40\n\n\
         It is kept in a backup store: `skyledger create backup-store` says where one is.")]
     Upload(UploadImage),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SaveImage {
+    /// The server whose first disk it is made from, by id or name
+    #[arg(value_name = "SERVER", required_unless_present_any = ["disk", "backup"])]
+    pub(crate) server: Option<String>,
+    /// A disk, by id or name
+    #[arg(long, conflicts_with_all = ["server", "backup"])]
+    pub(crate) disk: Option<String>,
+    /// A backup, by id or name
+    #[arg(long, conflicts_with_all = ["server", "store"])]
+    pub(crate) backup: Option<String>,
+    /// What it is called
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The backup store that keeps it, by id or name; the only one that is ready when it is left out
+    #[arg(long)]
+    pub(crate) store: Option<String>,
+    /// What it runs on; as the server when it is left out
+    #[arg(long, value_parser = ["aarch64", "x86_64"])]
+    pub(crate) architecture: Option<String>,
+    /// What is in it; as what the server was made from when it is left out
+    #[arg(long, value_parser = ["linux", "other", "windows"])]
+    pub(crate) os: Option<String>,
+    /// What it is started by; as the server when it is left out
+    #[arg(long, value_parser = ["bios", "uefi"])]
+    pub(crate) firmware: Option<String>,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
 }
 
 #[derive(Args, Clone, Debug)]

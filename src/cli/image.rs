@@ -1,6 +1,6 @@
-//! Images whose files are uploaded.
+//! Images whose files are uploaded, and such as are made from disks and backups.
 //!
-//! The file is read twice: once for what it is and its digest, by which the image is described, and once
+//! A file that is uploaded is read twice: once for what it is and its digest, by which the image is described, and once
 //! to be sent. So the server knows what is to come before it does, and a file that was sent half, or whose
 //! answer was lost, is sent under the same image again.
 
@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Failure,
-    grammar::{Image, UploadImage},
+    grammar::{Image, SaveImage, UploadImage},
 };
 use crate::connection::Connection;
 
@@ -34,7 +34,10 @@ use crate::connection::Connection;
 const PIECE_BYTES: usize = 1 << 20;
 
 pub(super) async fn run(command: Image, connection: &Connection) -> Result<Exit, Failure> {
-    let Image::Upload(upload) = command;
+    let upload = match command {
+        Image::Save(save) => return self::save(save, connection).await,
+        Image::Upload(upload) => upload,
+    };
     let path = upload.file.display().to_string();
     let file = {
         let (path, progress) = (upload.file.clone(), Progress::count("reading"));
@@ -74,6 +77,58 @@ pub(super) async fn run(command: Image, connection: &Connection) -> Result<Exit,
         format::document(&mut std::io::stdout().lock(), upload.output.output, &row)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Has an image made from a disk or a backup; what is not said of it is what its server is.
+async fn save(save: SaveImage, connection: &Connection) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let row = async |kind: &str, plural: &str, name: &str| {
+        let id = resolve(&client, kind, plural, name, None).await?;
+        Ok::<_, Failure>(client.get(&format!("/v1/{plural}/{id}"), &[]).await?.body)
+    };
+    let (mut source, server) = if let Some(name) = &save.backup {
+        let backup = row("backup", "backups", name).await?;
+        (json!({"backup": backup["id"]}), backup["state"]["source"]["server"].clone())
+    } else if let Some(name) = &save.disk {
+        let disk = row("disk", "disks", name).await?;
+        (json!({"disk": {"disk": disk["id"]}}), disk["state"]["home"]["server"].clone())
+    } else {
+        let server = row("server", "servers", save.server.as_deref().unwrap_or_default()).await?;
+        let first = &server["state"]["home"]["parts"]["disks"][0]["id"];
+        if first.is_null() {
+            return Err(Failure::usage("the server has no disk on a host of ours"));
+        }
+        (json!({"disk": {"disk": first}}), server["id"].clone())
+    };
+    if let Some(disk) = source.get_mut("disk") {
+        disk["store"] = json!(match &save.store {
+            Some(name) => resolve(&client, "backup-store", "backup-stores", name, None).await?,
+            None => only_store(&client).await?,
+        });
+    }
+    let home = match server.as_str() {
+        // One that is gone by now says nothing.
+        Some(id) => client.get(&format!("/v1/servers/{id}"), &[]).await.map(|row| row.body),
+        None => Ok(Value::Null),
+    };
+    let home = home.map(|row| row["state"]["home"].clone()).unwrap_or_default();
+    let of =
+        |said: Option<String>, known: &Value| said.or_else(|| known.as_str().map(str::to_owned));
+    let architecture = of(save.architecture, &home["spec"]["architecture"]);
+    let architecture = architecture.unwrap_or_else(|| "x86_64".to_owned());
+    let os = of(save.os, &home["parts"]["image"]["os"]).unwrap_or_else(|| "linux".to_owned());
+    let firmware = of(save.firmware, &home["parts"]["firmware"])
+        .unwrap_or_else(|| usual_firmware(&architecture).to_owned());
+    let body = json!({
+        "name": save.name, "source": source, "architecture": architecture, "os": os,
+        "firmware": firmware,
+    });
+    let body = body.as_object().cloned().unwrap_or_default();
+    super::command::create("image", body, save.manner, connection).await
+}
+
+fn usual_firmware(architecture: &str) -> &'static str {
+    if architecture == "x86_64" { "bios" } else { "uefi" }
 }
 
 /// What a file is.
@@ -163,10 +218,8 @@ async fn define(
         let stem = upload.file.file_stem().unwrap_or(upload.file.as_os_str());
         stem.to_string_lossy().into_owned()
     });
-    let firmware = upload.firmware.clone().unwrap_or_else(|| {
-        let firmware = if upload.architecture == "x86_64" { "bios" } else { "uefi" };
-        firmware.to_owned()
-    });
+    let usual = || usual_firmware(&upload.architecture).to_owned();
+    let firmware = upload.firmware.clone().unwrap_or_else(usual);
     let least = file.disk_bytes.div_ceil(1 << 30).max(1);
     let body = json!({
         "name": name, "project": project, "source": {"store": store}, "sha256": file.sha256,

@@ -135,6 +135,160 @@ async fn an_image_is_uploaded_used_and_removed_with_its_file() {
     assert_eq!(world.status(store).await, "retired");
 }
 
+/// As it is asked for: of a disk or a backup.
+fn golden(source: Value) -> Value {
+    json!({
+        "name": "golden", "source": source, "architecture": "x86_64", "os": "linux",
+        "firmware": "bios",
+    })
+}
+
+fn digest(content: &str) -> String {
+    sha256(content.as_bytes()).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_made_from_a_disk_that_is_in_use_and_servers_from_it() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let (web, disk) = world.with_data("web", "first").await;
+    let of_disk = |disk: Uuid| golden(json!({"disk": {"disk": disk, "store": store}}));
+
+    // One command, of a server that runs.
+    let image = world.send("image", None, "define", of_disk(disk)).await.unwrap().id;
+    assert_eq!(world.status(image).await, "making");
+    assert!(detail(world.launch_from(image).await).contains("it is being made"));
+    let grow = world.send("disk", disk, "grow", json!({"size_gib": 2})).await;
+    assert_eq!(code(grow), "in-use", "it is read");
+    assert_eq!(code(world.send("image", None, "define", of_disk(disk)).await), "in-use");
+    let retire = world.send("backup-store", store, "retire", json!({})).await;
+    assert!(detail(retire).contains("retire it first"));
+    world.settle().await;
+    let row = world.row(image).await;
+    assert_eq!((&row["status"], &row["name"]), (&json!("defined"), &json!("golden")));
+    let known = &row["state"]["definition"];
+    assert_eq!((&known["sha256"], &known["min_disk_gib"]), (&json!(digest("first")), &json!(1)));
+    assert_eq!((&known["format"], &known["size_mib"]), (&json!("qcow2"), &json!(1)));
+    assert_eq!(world.hosts.images(URL), [(image, 5)]);
+    assert!(world.hosts.backups(URL).is_empty(), "the backup that was made for it is gone");
+    assert_eq!(world.status(web).await, "running");
+
+    // A new server has what was on the disk then, also when the first one is gone.
+    world.hosts.write(disk, "second");
+    for verb in ["stop", "delete", "purge"] {
+        world.through("server", web, verb, json!({})).await;
+    }
+    let copy = world.launch_from(image).await.unwrap();
+    world.settle().await;
+    let root = world.server(copy).await.home.unwrap().parts.disks[0].id;
+    assert_eq!(world.hosts.disks(host)[&root], (1, Some(digest("first"))));
+
+    // Called otherwise it is the same; gone it is not made again.
+    let mut renamed = of_disk(disk);
+    renamed["name"] = json!("silver");
+    world.send("image", image, "define", renamed.clone()).await.unwrap();
+    world.caught_up().await;
+    assert_eq!(world.row(image).await["name"], "silver");
+    world.through("image", image, "retire", json!({})).await;
+    assert_eq!((world.status(image).await.as_str(), world.hosts.images(URL)), ("retired", vec![]));
+    assert_eq!(code(world.send("image", image, "define", renamed).await), "wrong-state");
+
+    // From a backup, which stays.
+    world.hosts.write(root, "third");
+    let backup = world.back_up(root, store, None).await.unwrap();
+    let early = world.send("image", None, "define", golden(json!({"backup": backup}))).await;
+    assert_eq!(code(early), "wrong-state", "it is not there yet");
+    world.settle().await;
+    let image = world.send("image", None, "define", golden(json!({"backup": backup}))).await;
+    let image = image.unwrap().id;
+    assert_eq!(code(world.send("backup", backup, "delete", json!({})).await), "in-use");
+    world.settle().await;
+    assert_eq!(world.row(image).await["state"]["definition"]["sha256"], digest("third"));
+    assert_eq!(world.hosts.backups(URL).into_keys().collect::<Vec<_>>(), [backup]);
+    world.through("backup", backup, "delete", json!({})).await;
+    let copy = world.launch_from(image).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(copy).await, "running", "the image needs its backup no more");
+
+    // Whatever is wrong leaves nothing.
+    let position = world.log.head().await.unwrap().position;
+    let root = world.server(copy).await.home.unwrap().parts.disks[0].id;
+    for (changes, no) in [
+        (json!({"sha256": "0a".repeat(32)}), "are found out when it is made"),
+        (json!({"size_mib": 3}), "are found out when it is made"),
+        (json!({"format": "raw"}), "are found out when it is made"),
+        (json!({"found": {"id": root, "backup": root, "store": store}}), "the server's to fill in"),
+        (json!({"source": {"disk": {"disk": Uuid::nil(), "store": store}}}), "there is no disk"),
+        (json!({"source": {"disk": {"disk": root, "store": Uuid::nil()}}}), "no backup-store"),
+        (json!({"source": {"backup": Uuid::nil()}}), "there is no backup"),
+        (json!({"architecture": "aarch64"}), "only x86_64 has a BIOS"),
+    ] {
+        let mut body = of_disk(root);
+        for (field, value) in changes.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+        assert!(detail(world.send("image", None, "define", body).await).contains(no), "{changes}");
+    }
+    assert_eq!(world.log.head().await.unwrap().position, position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_a_disk_is_made_once_whatever_fails_and_dies() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let (_, disk) = world.with_data("web", "first").await;
+    let define = || golden(json!({"disk": {"disk": disk, "store": store}}));
+    let steps = [HostStep::BackUp, HostStep::StoreImage, HostStep::StoreForget];
+    for fault in [HostFault::Transient, HostFault::AnswerLost] {
+        steps.iter().for_each(|step| world.hosts.break_next(*step, fault.clone()));
+        let mortal = Arc::new(Mortal::default());
+        let image = world.send("image", None, "define", define()).await.unwrap().id;
+        world.settle_with(Some(mortal.clone())).await;
+        assert!(mortal.deaths() >= 9, "the backup, the image and the removal: {}", mortal.deaths());
+        assert_eq!(world.row(image).await["state"]["definition"]["sha256"], digest("first"));
+        assert!(world.hosts.backups(URL).is_empty());
+        world.through("image", image, "retire", json!({})).await;
+    }
+    assert_eq!(world.hosts.hit().len(), 6, "{:?}", world.hosts.hit());
+
+    // What is damaged makes none: it is parked, and leaves nothing when it is given up.
+    let backup = world.back_up(disk, store, None).await.unwrap();
+    world.settle().await;
+    world.hosts.damage(URL, backup);
+    let image = world.send("image", None, "define", golden(json!({"backup": backup}))).await;
+    let image = image.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.status(image).await, "parked");
+    world.through("image", image, "abandon", json!({})).await;
+    assert_eq!((world.status(image).await.as_str(), world.hosts.images(URL)), ("retired", vec![]));
+    world.through("backup", backup, "delete", json!({})).await;
+    assert_eq!(world.status(backup).await, "gone", "nothing needs it");
+
+    // A disk that cannot be read: its backup is what is given up, and then the image.
+    world.hosts.break_next(HostStep::BackUp, HostFault::Rejected("no such disk".into()));
+    let image = world.send("image", None, "define", define()).await.unwrap().id;
+    // It waits for its backup, which is parked: not all is settled.
+    let runner = Runner::new(world.ledger.clone(), 4);
+    for _ in 0..5 {
+        world.caught_up().await;
+        runner.pass().await.unwrap();
+        world.clock.advance(Duration::from_secs(10));
+    }
+    world.caught_up().await;
+    assert_eq!(world.status(image).await, "making");
+    let of = world.row(image).await["state"]["definition"]["found"]["backup"].clone();
+    let of: Uuid = serde_json::from_value(of).unwrap();
+    assert_eq!(world.status(of).await, "parked");
+    world.through("backup", of, "abandon", json!({})).await;
+    assert_eq!(world.status(image).await, "parked");
+    world.through("image", image, "abandon", json!({})).await;
+    assert_eq!(world.status(image).await, "retired");
+    assert!(world.hosts.backups(URL).is_empty() && world.hosts.images(URL).is_empty());
+    world.through("disk", disk, "grow", json!({"size_gib": 2})).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disc_stays_in_its_store_until_it_is_in_no_drive() {
     let world = World::empty(small());

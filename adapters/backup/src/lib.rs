@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod nbd;
 pub mod objects;
 pub mod port;
+mod qcow2;
 mod restore;
 pub mod source;
 mod store;

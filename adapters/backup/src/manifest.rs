@@ -85,6 +85,13 @@ impl Manifest {
         size_bytes.saturating_sub(begin).min(u64::from(chunk_bytes)) as usize
     }
 
+    /// How much of the disk its chunks are, in bytes.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let length =
+            |chunk: &Placed| Self::length(self.size_bytes, self.chunk_bytes, chunk.at) as u64;
+        self.chunks.iter().map(length).sum()
+    }
+
     /// What its chunks take in the store, each counted once; others may share them.
     pub fn stored_bytes(&self) -> u64 {
         let mut seen = std::collections::HashSet::new();

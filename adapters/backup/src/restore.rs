@@ -1,5 +1,6 @@
 //! Writing a backup back.
 
+use commands::progress;
 use futures::{StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
@@ -33,10 +34,14 @@ impl Store {
         }
         // By number: whoever awaits this from another thread could not know how long a chunk is borrowed.
         let (all, this) = (&manifest, self);
+        progress::expect(manifest.written_bytes());
         let work = (0..manifest.chunks.len()).map(|at| async move {
             let placed = &all.chunks[at];
             let content = this.content(all, placed).await?;
-            target.write(placed.at * u64::from(all.chunk_bytes), content).await
+            let bytes = content.len() as u64;
+            target.write(placed.at * u64::from(all.chunk_bytes), content).await?;
+            progress::add(bytes);
+            Ok::<_, Fault>(())
         });
         let mut work = futures::stream::iter(work).buffer_unordered(AT_ONCE);
         while work.try_next().await?.is_some() {}
@@ -63,7 +68,11 @@ impl Store {
         Ok(manifest.chunks.len() as u64)
     }
 
-    async fn content(&self, manifest: &Manifest, placed: &Placed) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn content(
+        &self,
+        manifest: &Manifest,
+        placed: &Placed,
+    ) -> Result<Vec<u8>, Fault> {
         let length = Manifest::length(manifest.size_bytes, manifest.chunk_bytes, placed.at);
         let damaged = |how: &str| {
             let begin = placed.at * u64::from(manifest.chunk_bytes);

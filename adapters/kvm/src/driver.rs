@@ -355,6 +355,9 @@ impl KvmHost {
         for group in inner.groups.there().await?.into_values() {
             disks.extend(group.list().await?);
         }
+        if files::exists(inner.storage.placed_folder()).await? {
+            disks.extend(names(inner.storage.placed_folder()).await?);
+        }
         let ports = records.values().flat_map(|record| &record.ports);
         let through: BTreeSet<String> = ports
             .filter_map(|port| Some(rates::through(&port.tap.parse::<Interface>().ok()?)))
@@ -395,6 +398,7 @@ impl KvmHost {
     /// # Errors
     /// What [`HostDriver::carry_out`] says.
     pub async fn carry_out(&self, task: &HostTask) -> Result<Report, DriverFault> {
+        self.inner.place_disks(task.state.home.as_ref()).await?;
         match task.key.stream.kind.as_str() {
             Backup::KIND => Box::pin(self.carry_out_of_backup(task)).await,
             BackupSet::KIND => Box::pin(self.carry_out_of_backup_set(task)).await,
@@ -577,7 +581,10 @@ impl Inner {
                 &fetched
             }
             // What lies in a store comes with an address in place of that.
-            image::Source::Store(_) | image::Source::Upload => {
+            image::Source::Backup(_)
+            | image::Source::Disk(_)
+            | image::Source::Store(_)
+            | image::Source::Upload => {
                 if let Some(kept) = self.images.use_kept(&digest).await? {
                     return Ok(kept);
                 }
@@ -661,8 +668,7 @@ impl Inner {
     async fn remove(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let disks = |_| async {
             // What lay here before its server was ours is left where it lies.
-            let disks = work.home.parts.disks.iter().filter(|disk| disk.in_place.is_none());
-            for disk in disks {
+            for disk in &work.home.parts.disks {
                 let lease = work.leases.get(&disk.id).copied();
                 self.storage_of(disk.storage).await?.on(lease).delete(disk.id).await?;
             }

@@ -73,7 +73,10 @@ pub(super) async fn empty(gathering: &mut Gathering<'_>) -> Result<(), GatherFau
     let store = gathering.id.to_string();
     let query = Query::all().with("kind", Image::KIND).with("gone", false);
     let (images, _) = ledger.rows(query).await.map_err(|fault| unseen(&fault))?;
-    let here = |row: &&Row| row.body["state"]["definition"]["source"]["store"] == store.as_str();
+    let here = |row: &&Row| {
+        let definition = &row.body["state"]["definition"];
+        ["source", "found"].iter().any(|at| definition[at]["store"] == store.as_str())
+    };
     if let Some(image) = images.iter().find(here) {
         let detail = format!("image {} lies there; retire it first", image.key);
         return Err(Refusal::new(&codes::IN_USE, detail).into());
@@ -349,7 +352,11 @@ pub(super) async fn snapshot_now(gathering: &mut Gathering<'_>) -> Result<(), Ga
 }
 
 /// The server of a disk is not on its way to another host: who would work on the disk there is not known.
-async fn stays(gathering: &mut Gathering<'_>, home: &Home, what: &str) -> Result<(), GatherFault> {
+pub(super) async fn stays(
+    gathering: &mut Gathering<'_>,
+    home: &Home,
+    what: &str,
+) -> Result<(), GatherFault> {
     let Some(id) = home.server else { return Ok(()) };
     let (revision, server) = gathering.ledger.typed::<Server>(&id.to_string()).await?;
     server.stays(what)?;

@@ -23,6 +23,15 @@ pub trait ImageStores: Send + Sync + 'static {
         image: Uuid,
         pieces: ImagePieces<'_>,
     ) -> Result<bool, DriverFault>;
+    /// Makes a file, qcow2, of all that a backup has, and puts it there: the disk, the backup and the digest
+    /// of its manifest. Gives its SHA-256, in hexadecimal digits, and its size in bytes; made again it is the
+    /// same.
+    async fn make_image(
+        &self,
+        store: &StoreAccess,
+        image: Uuid,
+        backup: (Uuid, Uuid, &str),
+    ) -> Result<(String, u64), DriverFault>;
     /// How large a file is, in bytes; none when it is not there.
     async fn image_size(
         &self,

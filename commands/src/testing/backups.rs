@@ -29,6 +29,15 @@ impl ImageStores for NoBackups {
         none()
     }
 
+    async fn make_image(
+        &self,
+        _: &StoreAccess,
+        _: Uuid,
+        _: (Uuid, Uuid, &str),
+    ) -> Result<(String, u64), DriverFault> {
+        none()
+    }
+
     async fn image_size(&self, _: &StoreAccess, _: Uuid) -> Result<Option<u64>, DriverFault> {
         none()
     }

@@ -146,7 +146,7 @@ pub enum Command {
         /// The new owner; none is the estate.
         project: Option<Uuid>,
     },
-    /// A disk is made from it, or another backup on it: it stays meanwhile.
+    /// A disk or an image is made from it, or another backup on it: it stays meanwhile.
     BeginUse {
         /// Which disk or backup.
         by: Uuid,
@@ -182,8 +182,11 @@ pub enum Command {
     Delete {},
     /// What needed it is through.
     EndUse {
-        /// Which disk or backup.
+        /// Which disk, backup or image.
         by: Uuid,
+        /// Whether it was made for that alone, and goes if it can.
+        #[serde(default)]
+        delete: bool,
     },
     /// It lies in a store and was not known here.
     Find(Found),
@@ -472,7 +475,12 @@ impl Decider for Backup {
                 }
                 vec![Event::RemovalOrdered {}]
             }
-            Command::EndUse { by } if self.users.contains(&by) => vec![Event::UseEnded { by }],
+            Command::EndUse { by, delete } => {
+                let ended = self.users.contains(&by).then_some(Event::UseEnded { by });
+                let others = self.users.iter().any(|user| *user != by);
+                let goes = delete && !others && self.made.is_some() && self.free("delete").is_ok();
+                ended.into_iter().chain(goes.then_some(Event::RemovalOrdered {})).collect()
+            }
             Command::Find(found) => vec![Event::Found(found)],
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
@@ -490,7 +498,6 @@ impl Decider for Backup {
             | Command::ConfirmGivenUp { .. }
             | Command::ConfirmRemoval { .. }
             | Command::ConfirmVerified { .. }
-            | Command::EndUse { .. }
             | Command::Park { .. } => vec![],
         })
     }

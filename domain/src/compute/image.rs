@@ -21,6 +21,15 @@
 //! ```
 //!
 //! What was uploaded goes when no order needs it any more.
+//!
+//! One that is made from a disk, or from a backup of one, lies there as well. Of a disk a backup is made
+//! first, which goes when the image is there; what the image is, its digest above all, is known then:
+//!
+//! ```text
+//!   absent ── define ──► making ── confirm-made ──► defined ── retire ──► removing ──► retired
+//!                          │ retire, abandon                                ▲
+//!                          └────────────────────────────────────────────────┘
+//! ```
 
 pub mod file;
 pub mod header;
@@ -28,11 +37,15 @@ pub mod header;
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::placement::Architecture;
+use super::{
+    backup::{self, Backup},
+    placement::Architecture,
+};
 use crate::{
-    kernel::{Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
+    kernel::{Companion, Decider, Facets, Orders, Outstanding, Refusal, Stamp, Verb, codes},
     tenancy::check_name,
 };
 
@@ -50,6 +63,10 @@ pub const UPLOAD_MIB_MAX: u64 = 128 * 1_024;
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "ImageSource")]
 pub enum Source {
+    /// It is made from this backup, and lies where that lies. It stays as it was first said.
+    Backup(Uuid),
+    /// It is made from what a disk of ours has now. It stays as it was first said.
+    Disk(OfDisk),
     /// It is uploaded, and lies in this backup store: hosts get it from there. It stays as it was first
     /// said.
     Store(Uuid),
@@ -58,6 +75,33 @@ pub enum Source {
     /// By HTTP from this address, `http` or `https`, without a user or password in it, at most 2,048
     /// bytes.
     Url(String),
+}
+
+/// A disk of ours, and where an image that is made from it is to lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ImageOfDisk")]
+pub struct OfDisk {
+    /// The disk, of a server that runs or not.
+    pub disk: Uuid,
+    /// The backup store.
+    pub store: Uuid,
+}
+
+/// What an image is made from, looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ImageFound")]
+pub struct Found {
+    /// The image's own id.
+    pub id: Uuid,
+    /// The backup.
+    pub backup: Uuid,
+    /// Where that lies, and the image is to.
+    pub store: Uuid,
+    /// How the backup is made, where it is made for the image alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation: Option<Box<backup::Creation>>,
 }
 
 /// How the file is laid out.
@@ -107,12 +151,17 @@ pub struct Definition {
     pub project: Option<Uuid>,
     /// Where hosts get it.
     pub source: Source,
-    /// SHA-256 of the file, 64 hexadecimal digits in lower case. It stays as it was first said.
-    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
+    /// SHA-256 of the file, 64 hexadecimal digits in lower case. It stays as it was first said. Found out,
+    /// and left out, where the image is made from a disk or a backup.
+    #[serde(default)]
+    #[schemars(regex(pattern = "^([0-9a-f]{64})?$"))]
     pub sha256: String,
-    /// How the file is laid out.
+    /// How the file is laid out; qcow2 where the image is made from a disk or a backup.
+    #[serde(default = "qcow2")]
     pub format: Format,
-    /// How large the file is, rounded up, 1…16,777,216 MiB.
+    /// How large the file is, rounded up, 1…16,777,216 MiB. Found out, and left out, where the image is made
+    /// from a disk or a backup.
+    #[serde(default)]
     pub size_mib: u64,
     /// What it runs on.
     pub architecture: Architecture,
@@ -120,8 +169,17 @@ pub struct Definition {
     pub os: Os,
     /// What it is started by.
     pub firmware: Firmware,
-    /// The smallest disk it fits on, 1…65,536 GiB; of a disc, that what it installs fits on.
+    /// The smallest disk it fits on, 1…65,536 GiB; of a disc, that what it installs fits on. As large as the
+    /// disk where the image is made from one and this is left out.
+    #[serde(default)]
     pub min_disk_gib: u64,
+    /// Filled in by Skyledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+}
+
+fn qcow2() -> Format {
+    Format::Qcow2
 }
 
 /// What an image can wait for.
@@ -129,11 +187,13 @@ pub struct Definition {
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 #[schemars(rename = "ImageOrder")]
 pub enum Order {
+    /// Make its file from its backup, when that is there.
+    Make {},
     /// Leave nothing of its file in the store.
     Remove {},
 }
 
-/// A file that was uploaded, and found to be what was described.
+/// A file that was uploaded and found to be what was described, or was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ImageFile")]
@@ -150,6 +210,15 @@ pub struct Uploaded {
 pub enum Command {
     /// Give up the order that is parked: what is left in the store goes when the store is collected.
     Abandon {},
+    /// Its file was made, and is in the store.
+    ConfirmMade {
+        /// The order's number.
+        number: u64,
+        /// SHA-256 of the file.
+        sha256: String,
+        /// What it is.
+        file: Uploaded,
+    },
     /// Its file is in the store no more.
     ConfirmRemoval {
         /// The order's number.
@@ -185,6 +254,17 @@ pub enum Event {
     Abandoned {},
     /// It is this from now on, and servers may be made from it: at once, or when its file is uploaded.
     Defined(Definition),
+    /// Its file was made, is in the store, and servers may be made from it.
+    Made {
+        /// The order's number.
+        number: u64,
+        /// When.
+        at: DateTime<Utc>,
+        /// SHA-256 of the file.
+        sha256: String,
+        /// What it is.
+        file: Uploaded,
+    },
     /// The runner gave up until a person decides.
     Parked {
         /// The order's number.
@@ -221,10 +301,10 @@ pub struct Image {
     pub definition: Option<Definition>,
     /// Whether no more servers are made from it.
     pub retired: bool,
-    /// Its file; none while it is not uploaded, and of images that are fetched from elsewhere.
+    /// Its file; none while it is not uploaded or made, and of images that are fetched from elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Uploaded>,
-    /// When its file was uploaded.
+    /// When its file was uploaded or made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploaded_at: Option<DateTime<Utc>>,
     /// What is wanted of it.
@@ -233,14 +313,18 @@ pub struct Image {
 }
 
 static VERBS: &[Verb] = &[
-    Verb::operator("abandon", "Gives up the parked order."),
+    Verb::operator("abandon", "Gives up the parked order; one that was to be made is retired."),
+    Verb::system("confirm-made", "Reports that its file was made, and is in the store."),
     Verb::system("confirm-removal", "Reports that its file is in the store no more."),
     Verb::system(
         "confirm-upload",
         "Reports that its file is in the store, and is what was described.",
     ),
-    Verb::operator("define", "Describes an image: where hosts fetch it, and what they verify.")
-        .creating(),
+    Verb::operator(
+        "define",
+        "Describes an image: where hosts fetch it and what they verify, or what it is made from.",
+    )
+    .creating(),
     Verb::system("park", "Reports that an order keeps failing."),
     Verb::operator("retire", "Makes no more servers from it; what was uploaded is removed."),
     Verb::operator("retry", "Goes on with the parked order."),
@@ -269,6 +353,59 @@ fn check_url(url: &str) -> Result<(), Refusal> {
 }
 
 impl Definition {
+    /// Whether it is made here, from a backup.
+    pub fn is_made(&self) -> bool {
+        matches!(self.source, Source::Backup(_) | Source::Disk(_))
+    }
+
+    /// Where its file is had from when it is there.
+    pub fn lies(&self) -> Source {
+        match (&self.source, &self.found) {
+            (Source::Backup(_) | Source::Disk(_), Some(found)) => Source::Store(found.store),
+            (source, _) => source.clone(),
+        }
+    }
+
+    /// The same as it is known after it was made, where nothing else is said.
+    fn as_made(mut self, known: &Self) -> Self {
+        if self.is_made() && self.source == known.source {
+            if self.sha256.is_empty() {
+                self.sha256.clone_from(&known.sha256);
+            }
+            for (new, known) in
+                [(&mut self.size_mib, known.size_mib), (&mut self.min_disk_gib, known.min_disk_gib)]
+            {
+                *new = if *new == 0 { known } else { *new };
+            }
+            self.found.clone_from(&known.found);
+        }
+        self
+    }
+
+    /// One that is to be made: what is found out is not said.
+    fn check_unmade(&self) -> Result<(), Refusal> {
+        check_name(&self.name)?;
+        if !self.sha256.is_empty() || self.size_mib != 0 || self.format != Format::Qcow2 {
+            let detail =
+                "sha256, size_mib: are found out when it is made, as qcow2; leave them out";
+            return Err(no(detail.to_owned()));
+        }
+        if self.min_disk_gib > DISK_GIB_MAX {
+            return Err(no(format!("min_disk_gib: is 1 to {DISK_GIB_MAX}")));
+        }
+        if self.found.is_none() {
+            return Err(no("found: nobody looked what it is made from".to_owned()));
+        }
+        self.check_firmware()
+    }
+
+    fn check_firmware(&self) -> Result<(), Refusal> {
+        if self.firmware == Firmware::Bios && self.architecture != Architecture::X86_64 {
+            return Err(no("firmware: only x86_64 has a BIOS".to_owned()));
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), Refusal> {
         check_name(&self.name)?;
         if let Source::Url(url) = &self.source {
@@ -291,20 +428,22 @@ impl Definition {
         if self.format == Format::Raw && self.min_disk_gib < self.size_mib.div_ceil(1_024) {
             return Err(no("min_disk_gib: a raw image is as large as its disk".to_owned()));
         }
-        if self.firmware == Firmware::Bios && self.architecture != Architecture::X86_64 {
-            return Err(no("firmware: only x86_64 has a BIOS".to_owned()));
-        }
-        Ok(())
+        self.check_firmware()
     }
 }
 
 impl Image {
     /// The store that its file lies in, or is to; none of one that is fetched from elsewhere.
     pub fn store(&self) -> Option<Uuid> {
-        match self.definition.as_ref()?.source {
+        match self.definition.as_ref()?.lies() {
             Source::Store(store) => Some(store),
-            Source::Upload | Source::Url(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether its file is to be made.
+    fn is_making(&self) -> bool {
+        self.orders.has_out(&Order::Make {})
     }
 
     /// What it is, if servers can be made from it.
@@ -315,7 +454,8 @@ impl Image {
         let definition = self.definition.as_ref().filter(|_| !self.retired);
         let definition = definition.ok_or_else(|| no("image: it is retired".to_owned()))?;
         if self.store().is_some() && self.file.is_none() {
-            let detail = format!("image {} waits for its file: upload it first", definition.name);
+            let how = if definition.is_made() { "it is being made" } else { "upload it first" };
+            let detail = format!("image {} waits for its file: {how}", definition.name);
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
         }
         Ok(definition)
@@ -332,7 +472,7 @@ impl Image {
         if self.retired {
             return Err(Refusal::wrong_state("an upload", Decider::status(self)));
         }
-        let Some(store) = self.store() else {
+        let Some(store) = self.store().filter(|_| !definition.is_made()) else {
             let detail = "its file is fetched from elsewhere: define it with a store as its source";
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
         };
@@ -340,7 +480,19 @@ impl Image {
     }
 
     fn define(&self, new: Definition) -> Result<Vec<Event>, Refusal> {
-        new.check()?;
+        let new = match &self.definition {
+            None => new,
+            Some(known) => new.as_made(known),
+        };
+        // What is made is known when it is there.
+        if new.is_made() && self.file.is_none() {
+            if self.definition.is_some() {
+                return Err(Refusal::wrong_state("define", Decider::status(self)));
+            }
+            new.check_unmade()?;
+        } else {
+            new.check()?;
+        }
         if let Some(known) = &self.definition {
             if known.sha256 != new.sha256 {
                 return Err(no(format!("sha256: this is {}", known.sha256)));
@@ -348,7 +500,7 @@ impl Image {
             if known.project != new.project {
                 return Err(no("project: stays as it was first said".to_owned()));
             }
-            let stored = |one: &Definition| matches!(one.source, Source::Store(_));
+            let stored = |one: &Definition| matches!(one.lies(), Source::Store(_));
             if known.source != new.source && (stored(known) || stored(&new)) {
                 let detail =
                     "source: what lies in a store stays there, and nothing comes there later";
@@ -403,7 +555,20 @@ impl Decider for Image {
         Ok(match command {
             Command::Abandon {} => {
                 self.orders.ensure_parked()?;
+                if self.is_making() {
+                    // Of a file that may be there nobody knows what it is.
+                    return Ok(vec![
+                        Event::Abandoned {},
+                        Event::Retired {},
+                        Event::RemovalOrdered {},
+                    ]);
+                }
                 vec![Event::Abandoned {}]
+            }
+            Command::ConfirmMade { number, sha256, file }
+                if self.orders.is_out_as(number, &Order::Make {}) =>
+            {
+                vec![Event::Made { number, at: stamp.now, sha256, file }]
             }
             Command::ConfirmRemoval { number } if self.orders.is_out(number) => {
                 vec![Event::Removed { number }]
@@ -425,7 +590,9 @@ impl Decider for Image {
                 vec![Event::RetryOrdered {}]
             }
             // A report about an order that is settled already says nothing new.
-            Command::ConfirmRemoval { .. } | Command::Park { .. } => vec![],
+            Command::ConfirmMade { .. } | Command::ConfirmRemoval { .. } | Command::Park { .. } => {
+                vec![]
+            }
         })
     }
 
@@ -433,8 +600,21 @@ impl Decider for Image {
         match event {
             Event::Abandoned {} | Event::Removed { .. } => self.orders.settle(),
             Event::Defined(definition) => {
+                if definition.is_made() && self.file.is_none() {
+                    self.orders.issue(Order::Make {});
+                }
                 self.definition = Some(definition);
                 self.retired = false;
+            }
+            Event::Made { at, sha256, file, .. } => {
+                if let Some(definition) = &mut self.definition {
+                    definition.sha256 = sha256;
+                    definition.size_mib = file.size_bytes.div_ceil(1 << 20);
+                    let least = file.disk_bytes.div_ceil(1 << 30);
+                    definition.min_disk_gib = definition.min_disk_gib.max(least);
+                }
+                (self.file, self.uploaded_at) = (Some(file), Some(at));
+                self.orders.settle();
             }
             Event::Parked { reason, .. } => self.orders.park(reason),
             Event::RemovalOrdered {} => {
@@ -458,6 +638,7 @@ impl Decider for Image {
         match (&self.definition, &self.orders.out) {
             (None, _) => "absent",
             (_, Some(Outstanding { parked: Some(_), .. })) => "parked",
+            (_, Some(Outstanding { order: Order::Make {}, .. })) => "making",
             (_, Some(_)) => "removing",
             _ if self.retired => "retired",
             _ if self.store().is_some() && self.file.is_none() => "awaiting",
@@ -475,10 +656,35 @@ impl Decider for Image {
         }
     }
 
+    fn companions(&self, events: &[Event]) -> Vec<Companion> {
+        let of = |event: &Event| {
+            let (found, first) = match event {
+                Event::Defined(definition) => {
+                    (definition.found.as_ref()?, self.definition.is_none())
+                }
+                Event::Made { .. } | Event::Retired {} => {
+                    (self.definition.as_ref()?.found.as_ref()?, self.is_making())
+                }
+                _ => return None,
+            };
+            let begins = matches!(event, Event::Defined(_));
+            let (verb, body) = match &found.creation {
+                _ if !first => return None,
+                Some(creation) if begins => ("create", json!(creation)),
+                None if begins => ("begin-use", json!({"by": found.id})),
+                // What was made for it alone goes with that.
+                made => ("end-use", json!({"by": found.id, "delete": made.is_some()})),
+            };
+            Some(Companion { kind: Backup::KIND, id: found.backup, verb, body })
+        };
+        events.iter().filter_map(of).collect()
+    }
+
     fn claims(&self, events: &[Event]) -> Vec<String> {
         let new = self.definition.is_none();
         let of = |event: &Event| match event {
-            Event::Defined(one) => {
+            // What is made has no digest yet.
+            Event::Defined(one) if !one.is_made() => {
                 let project = one.project.map_or_else(|| "-".to_owned(), |id| id.to_string());
                 Some(format!("image/{project}/{}", one.sha256))
             }
@@ -506,6 +712,7 @@ mod tests {
             os: Os::Linux,
             firmware: Firmware::Bios,
             min_disk_gib: 3,
+            found: None,
         }
     }
 
@@ -608,5 +815,100 @@ mod tests {
         assert_eq!(claims, [format!("image/-/{}", "0a".repeat(32))]);
         let known = Image::default().evolve(defined.clone());
         assert!(known.claims(&[defined]).is_empty());
+    }
+
+    /// One of a disk, as it is asked for and looked up.
+    fn made(creation: bool) -> Definition {
+        let (id, backup, store) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let disk = Uuid::from_u128(4);
+        let creation = creation.then(|| {
+            let (name, found) = ("for image golden".to_owned(), None);
+            Box::new(backup::Creation { name, disk, store, parent: None, plan: None, found })
+        });
+        let source = match creation {
+            Some(_) => Source::Disk(OfDisk { disk, store }),
+            None => Source::Backup(backup),
+        };
+        Definition {
+            name: "golden".into(),
+            source,
+            sha256: String::new(),
+            size_mib: 0,
+            min_disk_gib: 0,
+            found: Some(Found { id, backup, store, creation }),
+            ..definition()
+        }
+    }
+
+    #[test]
+    fn what_is_made_from_a_disk_is_known_when_it_is_there_and_its_backup_goes() {
+        let stamp = Stamp { now: DateTime::UNIX_EPOCH, actor: "test".into() };
+        for creation in [false, true] {
+            let mut image = Image::default();
+            let mut say = |command: Command| {
+                let events = image.decide(command, &stamp).map_err(|no| no.code.code)?;
+                let told = image.companions(&events);
+                let told: Vec<_> = told.into_iter().map(|one| (one.verb, one.body)).collect();
+                image = events.into_iter().fold(std::mem::take(&mut image), Decider::evolve);
+                Ok::<_, &str>((told, image.status(), image.ensure_usable().is_ok()))
+            };
+            let one = made(creation);
+            let begins = match &one.found.as_ref().unwrap().creation {
+                Some(creation) => ("create", json!(creation)),
+                None => ("begin-use", json!({"by": Uuid::from_u128(1)})),
+            };
+            let told = say(Command::Define(one.clone())).unwrap();
+            assert_eq!(told, (vec![begins], "making", false));
+            assert_eq!(say(Command::Define(one.clone())), Err("wrong-state"), "it is being made");
+            let file = Uploaded { size_bytes: (400 << 20) + 1, disk_bytes: (2 << 30) + 1 };
+            let made = |number: u64| Command::ConfirmMade {
+                number,
+                sha256: "0c".repeat(32),
+                file: file.clone(),
+            };
+            assert_eq!(say(made(7)).unwrap().0, []);
+            let ends = ("end-use", json!({"by": Uuid::from_u128(1), "delete": creation}));
+            assert_eq!(say(made(1)).unwrap(), (vec![ends.clone()], "defined", true));
+            assert_eq!(say(made(1)).unwrap(), (vec![], "defined", true), "twice is once");
+            let renamed = Definition { name: "silver".into(), found: None, ..one.clone() };
+            assert_eq!(say(Command::Define(renamed)).unwrap(), (vec![], "defined", true));
+            let small = Definition { min_disk_gib: 2, ..one.clone() };
+            assert_eq!(say(Command::Define(small)), Err("invalid-field"));
+            assert_eq!(say(Command::Retire {}).unwrap(), (vec![], "removing", false));
+            let known = image.definition.unwrap();
+            assert_eq!((known.size_mib, known.min_disk_gib), (401, 3));
+            assert_eq!(
+                (known.sha256, known.lies()),
+                ("0c".repeat(32), Source::Store(Uuid::from_u128(3)))
+            );
+
+            // Given up, or retired meanwhile, it is none, and the backup is needed no more.
+            let parked = Command::Park { number: 1, reason: "damaged".into() };
+            for end in [vec![parked, Command::Abandon {}], vec![Command::Retire {}]] {
+                let mut state = Image::default();
+                let mut told = Vec::new();
+                for command in std::iter::once(Command::Define(one.clone())).chain(end) {
+                    let events = state.decide(command, &stamp).unwrap();
+                    told.extend(
+                        state.companions(&events).into_iter().map(|one| (one.verb, one.body)),
+                    );
+                    state = events.into_iter().fold(state, Decider::evolve);
+                }
+                assert_eq!((told.len(), told.last()), (2, Some(&ends)));
+                assert_eq!((state.status(), state.retired), ("removing", true));
+                let removed = Command::ConfirmRemoval { number: 2 };
+                let events = state.decide(removed, &stamp).unwrap();
+                let state = events.into_iter().fold(state, Decider::evolve);
+                assert_eq!(state.status(), "retired");
+                let again = state.decide(Command::Define(one.clone()), &stamp);
+                assert_eq!(again.unwrap_err().code.code, "wrong-state");
+            }
+        }
+        let said = Definition { sha256: "0a".repeat(32), ..made(true) };
+        check(&[], Command::Define(said), Err("invalid-field"));
+        check(&[], Command::Define(Definition { size_mib: 4, ..made(true) }), Err("invalid-field"));
+        check(&[], Command::Define(Definition { found: None, ..made(true) }), Err("invalid-field"));
+        let left_out = Definition { sha256: String::new(), ..definition() };
+        check(&[], Command::Define(left_out), Err("invalid-field"));
     }
 }

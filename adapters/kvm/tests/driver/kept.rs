@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command, time::SystemTi
 use adapters_backup::port::S3Stores;
 use adapters_clouds::testing::Hand;
 use adapters_kvm::driver::{KvmHost, Side, Step};
-use commands::ports::{BackupStores as _, DriverFault, HostTask, Report, StoreAccess, StoreKeys};
+use commands::ports::{
+    BackupStores as _, DriverFault, HostTask, ImageStores as _, Report, StoreAccess, StoreKeys,
+};
 use domain::{
     compute::{
         backup::{Backup, Made},
@@ -48,8 +50,8 @@ pub(crate) async fn access() -> StoreAccess {
 /// A stream's state after these facts, and the order that is out then.
 pub(crate) struct Stream<D> {
     pub(crate) id: Uuid,
-    state: D,
-    store: StoreAccess,
+    pub(crate) state: D,
+    pub(crate) store: StoreAccess,
 }
 
 impl<D: Decider> Stream<D> {
@@ -58,7 +60,7 @@ impl<D: Decider> Stream<D> {
         Self { id, state: D::default(), store: store.clone() }.then(event, data)
     }
 
-    fn then(mut self, event: &str, data: Value) -> Self {
+    pub(crate) fn then(mut self, event: &str, data: Value) -> Self {
         let event = serde_json::from_value(json!({"type": event, "data": data})).unwrap();
         self.state = self.state.evolve(event);
         self
@@ -88,7 +90,7 @@ impl<D: Decider> Stream<D> {
     }
 }
 
-fn backup(
+pub(crate) fn backup(
     id: u128,
     store: &StoreAccess,
     of: (&Launch, Uuid),
@@ -105,7 +107,7 @@ fn backup(
     Stream::of(id, store, "creation-ordered", data)
 }
 
-fn made(report: &Report) -> Made {
+pub(crate) fn made(report: &Report) -> Made {
     assert_eq!(report.verb, "confirm");
     serde_json::from_value(report.body["made"].clone()).unwrap()
 }
@@ -229,6 +231,36 @@ async fn what_was_backed_up_while_it_ran_is_a_new_server_elsewhere_and_every_byt
     let raw = copy(7, &store, (&web, 1, "raw"), &source(stopped.id, &third.digest));
     raw.done(&driver, &web).await;
     same(&host, root, raw.id);
+
+    // An image of it has every byte, is the same when it is made again, and a server is made from it.
+    let image = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_1a6e);
+    let of = (root, stopped.id, third.digest.as_str());
+    let (sha256, bytes) = S3Stores.make_image(&store, image, of).await.unwrap();
+    let again = S3Stores.make_image(&store, image, of).await.unwrap();
+    assert_eq!(again, (sha256.clone(), bytes));
+    assert_eq!(S3Stores.image_size(&store, image).await.unwrap(), Some(bytes));
+    assert!(bytes < third.size_bytes / 2, "what is zeroes is not in it: {bytes}");
+    let hour = std::time::Duration::from_hours(1);
+    let address = S3Stores.image_address(&store, image, hour).unwrap();
+    let golden = host.launch(73, "sk-test-70", "#!/bin/sh\n").with(|home| {
+        home["parts"]["image"]["sha256"] = json!(sha256);
+        home["parts"]["image"]["format"] = json!("qcow2");
+        home["parts"]["image"]["source"] = json!({"url": address});
+        home["parts"]["image"]["size_mib"] = json!(bytes.div_ceil(1 << 20));
+    });
+    golden.done(&driver, 1, Order::Launch {}).await;
+    let cached = host.data.path().join("images").join(format!("{sha256}.qcow2"));
+    let of_copy = files(&host, raw.id);
+    let compared = Command::new("qemu-img").arg("compare").args([&cached, &of_copy]).output();
+    let compared = String::from_utf8_lossy(&compared.unwrap().stdout).into_owned();
+    assert!(compared.contains("identical"), "{compared}");
+    let checked = Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&cached).output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    let guest = Guest::ready(&host, golden.id).await;
+    assert_eq!(guest.run("cat /state/note /state/more").await, "kept\nmore");
+    drop(guest);
+    golden.removed(&driver, 2).await;
 
     // Another server, from the backup of the one that ran.
     let (again, task) = made_from(&host, 71, &source(more.id, &second.digest), &store);

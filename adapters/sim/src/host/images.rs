@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use commands::ports::{DriverFault, ImagePieces, ImageStores, StoreAccess};
-use domain::compute::image::Source;
+use domain::{compute::image::Source, kernel::sha256};
 use futures::StreamExt;
 use uuid::Uuid;
 
@@ -50,6 +50,9 @@ impl SimHost {
                 let missing = || DriverFault::NotFound(format!("{path}: 404"));
                 found.map(drop).ok_or_else(missing)
             }
+            Source::Backup(_) | Source::Disk(_) => {
+                Err(DriverFault::Unexpected("what it is made from, and not where it lies".into()))
+            }
             Source::Upload => Ok(()),
         }
     }
@@ -79,6 +82,31 @@ impl ImageStores for SimHosts {
             },
         )?;
         Ok(true)
+    }
+
+    async fn make_image(
+        &self,
+        store: &StoreAccess,
+        image: Uuid,
+        (_, backup, digest): (Uuid, Uuid, &str),
+    ) -> Result<(String, u64), DriverFault> {
+        let stored = self.world().kept.stored(store, backup).cloned();
+        let stored =
+            stored.ok_or_else(|| DriverFault::NotFound(format!("there is no backup {backup}")))?;
+        if stored.damaged || stored.made().digest != digest {
+            return Err(DriverFault::Rejected(format!("backup {backup} is damaged")));
+        }
+        let (url, bytes) = (store.place.url(), stored.content.len() as u64);
+        self.at_store(
+            HostStep::StoreImage,
+            store,
+            |_| false,
+            |world| {
+                world.kept.stores.entry(url).or_default().images.insert(image, bytes);
+            },
+        )?;
+        let sha256 = sha256(stored.content.as_bytes());
+        Ok((sha256.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")), bytes))
     }
 
     async fn image_size(

@@ -27,7 +27,8 @@ fn no(detail: impl Into<String>) -> Refusal {
 impl Image {
     /// An image as servers know it.
     pub fn of(id: Uuid, definition: Definition) -> Self {
-        let Definition { sha256, format, source, size_mib, os, .. } = definition;
+        let source = definition.lies();
+        let Definition { sha256, format, size_mib, os, .. } = definition;
         Self { id, sha256, format, source, size_mib, os }
     }
 }

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::{Told, assign, numbers, park, set_creation, set_taken, uploaded, vanish};
 use crate::samples::{
     PUBLIC_KEYS, adoption, backup_creation, backup_place, bandwidth, creation, digest, equipment,
-    foreign_machine, found_backup, group_rules, holding, id, image_of, image_stored, launch,
-    machine, made, move_beginning, move_landing, nic, origin, placement, plan_results, plan_terms,
-    quota, rescue_system, restored_from, seen_disk, seen_of_host, server_image, snapshot_place,
-    utilisation,
+    foreign_machine, found_backup, group_rules, holding, id, image_of, image_of_disk, image_stored,
+    launch, machine, made, move_beginning, move_landing, nic, origin, placement, plan_results,
+    plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host, server_image,
+    snapshot_place, utilisation,
 };
 
 /// Commands of a kind of these; none of another.
@@ -105,6 +105,7 @@ pub(super) fn commands(kind: &str) -> Vec<Told> {
         "image" => {
             pool.extend([400, 500, 0].map(|size| ("define", image_of(size))));
             pool.extend([("define", image_stored()), uploaded(), uploaded()]);
+            pool.push(("define", image_of_disk()));
             pool.extend([1, 2].map(|number| ("confirm-removal", json!({"number": number}))));
             pool.push(("retire", json!({})));
             park(&mut pool);

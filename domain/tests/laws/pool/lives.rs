@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{Told, other_addresses, set_creation, set_taken, uploaded};
 use crate::samples::{
-    adoption, creation, disc, foreign_machine, id, image_stored, launch, launch_moved,
-    launch_shared, machine, move_beginning, move_landing, place_on, restored_from, seen_of_host,
+    adoption, creation, disc, foreign_machine, id, image_of_disk, image_stored, launch,
+    launch_moved, launch_shared, machine, move_beginning, move_landing, place_on, restored_from,
+    seen_of_host,
 };
 
 /// Machines that come here, and some that go back.
@@ -60,7 +61,11 @@ pub(crate) fn told_lives(kind: &str) -> Vec<Vec<Told>> {
         let begun = [("define", image_stored()), uploaded(), ("retire", json!({})), park];
         let removed = ("confirm-removal", json!({"number": 1}));
         let ends = [vec![("retry", json!({})), removed], vec![("abandon", json!({}))]];
-        return ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+        let lives = ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect());
+        let file = json!({"size_bytes": 400 << 20, "disk_bytes": 2_u64 << 30});
+        let made = ("confirm-made", json!({"number": 1, "sha256": "0c".repeat(32), "file": file}));
+        let of_disk = vec![("define", image_of_disk()), made, ("retire", json!({}))];
+        return lives.chain([of_disk]).collect();
     }
     if kind == "disk" {
         let restore = json!({"backup": id(32), "found": restored_from()});

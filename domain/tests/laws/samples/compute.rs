@@ -675,6 +675,21 @@ pub(crate) fn image_stored() -> Value {
     image
 }
 
+/// An image that is made from a disk.
+pub(crate) fn image_of_disk() -> Value {
+    json!({
+        "name": "golden", "project": id(2), "source": {"disk": {"disk": id(7), "store": id(31)}},
+        "sha256": "", "format": "qcow2", "size_mib": 0, "architecture": "x86_64", "os": "linux",
+        "firmware": "bios", "min_disk_gib": 0,
+        "found": {"id": id(1), "backup": id(33), "store": id(31), "creation": {
+            "name": "for image golden", "disk": id(7), "store": id(31), "found": {
+                "id": id(33), "project": id(2), "host": id(9), "server": id(4),
+                "disk_name": "web-0",
+            },
+        }},
+    })
+}
+
 /// Public keys of nobody.
 pub(crate) const PUBLIC_KEYS: [&str; 2] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI ann",

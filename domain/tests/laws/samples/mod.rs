@@ -27,10 +27,10 @@ use tenancy::{account, organisation};
 
 pub(crate) use compute::{
     PUBLIC_KEYS, adoption, backup_creation, backup_place, creation, disc, foreign_machine,
-    found_backup, holding, image_of, image_stored, launch, launch_moved, launch_shared, machine,
-    made, move_beginning, move_landing, place_on, placement, plan_results, plan_terms,
-    rescue_system, restored_from, seen_disk, seen_of_host, server_image, snapshot_place,
-    utilisation,
+    found_backup, holding, image_of, image_of_disk, image_stored, launch, launch_moved,
+    launch_shared, machine, made, move_beginning, move_landing, place_on, placement, plan_results,
+    plan_terms, rescue_system, restored_from, seen_disk, seen_of_host, server_image,
+    snapshot_place, utilisation,
 };
 pub(crate) use finops::{
     allowance, cost_rules, equipment, exchange_rate, finding, invoice, new_rate, place, question,
@@ -163,6 +163,13 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
         of::<image::Image>(vec![
             image::Event::Abandoned {},
             image::Event::Defined(serde_json::from_value(image_of(400)).unwrap()),
+            image::Event::Defined(serde_json::from_value(image_of_disk()).unwrap()),
+            image::Event::Made {
+                number: 1,
+                at: time(),
+                sha256: "0c".repeat(32),
+                file: image::Uploaded { size_bytes: 400 << 20, disk_bytes: 2 << 30 },
+            },
             image::Event::Parked { number: 1, reason: "no route".into() },
             image::Event::RemovalOrdered {},
             image::Event::Removed { number: 1 },

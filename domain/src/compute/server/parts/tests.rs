@@ -28,6 +28,7 @@ fn image() -> Definition {
         os: Os::Linux,
         firmware: Firmware::Uefi,
         min_disk_gib: 3,
+        found: None,
     }
 }
 
