@@ -3,6 +3,7 @@
 use domain::{
     compute::{
         adoption::{Adopt, work_out},
+        disk::Disk,
         host::Host,
         placement::HostId,
         server::Server,
@@ -48,5 +49,24 @@ pub(super) async fn look(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         return Err(Refusal::new(&codes::NOT_ADOPTABLE, why.join("; ")).into());
     }
     gathering.body["found"] = json!(looked.adoption);
+    Ok(())
+}
+
+/// Nothing of ours is in the disks of one that is given back, and nothing works on them.
+pub(super) async fn unused(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    let ledger = gathering.ledger;
+    let (_, server) = ledger.typed::<Server>(&gathering.id.to_string()).await?;
+    // What else is in the way is the decider's to say.
+    let disks = server.home.iter().flat_map(|home| &home.parts.disks);
+    for disk in disks.filter(|disk| disk.in_place.is_some()) {
+        let (revision, state) = ledger.typed::<Disk>(&disk.id.to_string()).await?;
+        note(gathering, Disk::KIND, disk.id, revision);
+        state.ensure_unused()?;
+        let snapshots = state.home.iter().flat_map(|home| &home.snapshots);
+        if let Some(snapshot) = snapshots.into_iter().next() {
+            let detail = format!("disk {} has snapshot {snapshot} in it: delete it first", disk.id);
+            return Err(Refusal::new(&codes::IN_USE, detail).into());
+        }
+    }
     Ok(())
 }

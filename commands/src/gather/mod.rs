@@ -107,6 +107,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "migrate") => migrate::migrate(gathering).await?,
         ("server", "open-console") => console::ticket(gathering)?,
         ("server", "change-cdrom") => cdrom::find(gathering).await?,
+        ("server", "release") => adoption::unused(gathering).await?,
         ("server", "rebuild") => rebuild::find(gathering).await?,
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,

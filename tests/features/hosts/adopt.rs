@@ -8,8 +8,11 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::code;
-use crate::world::{World, small};
+use super::{code, operations::rescue_is_there};
+use crate::{
+    backups::detail,
+    world::{World, small},
+};
 
 const DB: Uuid = Uuid::from_u128(0x8a5c_2f0e_6f0a_4d5e_9a40_0d4f_4f1f_5a01);
 const MAC: &str = "52:54:00:aa:00:01";
@@ -109,15 +112,16 @@ async fn a_machine_is_a_server_as_it_is_and_all_that_is_ordered_of_servers_is_or
     for (verb, body, no) in [
         ("add-nic", json!({"nic": {"network": network}}), codes::WRONG_STATE.code),
         ("rebuild", json!({"stop": true, "image": DB}), codes::UNSUPPORTED.code),
-        ("rescue", json!({}), codes::UNSUPPORTED.code),
         ("set-boot-order", json!({"order": ["disk"]}), codes::UNSUPPORTED.code),
         ("migrate", json!({}), codes::NOT_MOVABLE.code),
     ] {
         assert_eq!(code(world.send("server", DB, verb, body).await), no, "{verb}");
     }
     let disk = home.parts.disks[0].id;
-    let grow = world.send("disk", disk, "grow", json!({"size_gib": 20})).await;
-    assert_eq!(code(grow), codes::UNSUPPORTED.code);
+    for verb in ["detach", "delete"] {
+        let no = world.send("disk", disk, verb, json!({})).await;
+        assert_eq!(code(no), codes::UNSUPPORTED.code, "{verb}");
+    }
     for (verb, body, status) in [
         ("rename", json!({"name": "db"}), "running"),
         ("suspend", json!({}), "suspended"),
@@ -138,6 +142,87 @@ async fn a_machine_is_a_server_as_it_is_and_all_that_is_ordered_of_servers_is_or
     let holdings = world.ledger.typed::<Host>(&host.to_string()).await.unwrap().1.holdings;
     assert!(holdings.is_empty());
     assert!(!world.has_addresses(network, nics[0].id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_of_one_that_was_adopted_are_limited_grown_kept_and_restored_and_it_is_rescued() {
+    let world = World::empty(small());
+    let device = json!({
+        "target": "sdb", "device": "disk", "path": "/dev/vg/data", "format": "raw",
+        "size_bytes": 1 << 30,
+    });
+    let mut is = machine(json!({}));
+    is.disks.push(serde_json::from_value(device).unwrap());
+    let (host, network) = world.with_machine(json!({"disks": is.disks})).await;
+    world.send("host", host, "adopt", adopt()).await.unwrap();
+    world.settle().await;
+    let disks = world.server(DB).await.home.unwrap().parts.disks;
+    let (disk, device) = (disks[0].id, disks[1].id);
+    world.hosts.write(disk, "first");
+    for step in [HostStep::Plug, HostStep::Grow, HostStep::BackUp, HostStep::Fill] {
+        world.hosts.break_next(step, HostFault::Transient);
+        world.hosts.break_next(step, HostFault::AnswerLost);
+    }
+    for step in [HostStep::Rescue, HostStep::Snapshot, HostStep::SnapshotRemoval] {
+        world.hosts.break_next(step, HostFault::AnswerLost);
+    }
+
+    // While it runs, and is never restarted.
+    let limits = json!({"read_operations": {"rate": 500}});
+    world.through("disk", disk, "throttle", json!({"limits": limits})).await;
+    assert_eq!(json!(world.hosts.census(host)[&DB].disks[&disk]), limits);
+    world.through("disk", disk, "grow", json!({"size_gib": 20})).await;
+    assert_eq!(world.hosts.disks(host)[&disk].0, 20);
+    let store = world.store("vault").await;
+    let backup = world.back_up(disk, store, None).await.unwrap();
+    let release = || world.send("server", DB, "release", json!({}));
+    assert_eq!(code(release().await), "in-use", "something works on its disk");
+    world.settle().await;
+    assert_eq!(world.status(backup).await, "available");
+    let snapshot = world.snapshot(disk).await.unwrap();
+    world.settle().await;
+    assert!(detail(release().await).contains("delete it first"), "it is in its disk");
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    assert_eq!(world.hosts.census(host)[&DB].boots, 1, "it was not restarted");
+
+    rescue_is_there(&world, host).await;
+    world.through("server", DB, "rescue", json!({})).await;
+    assert_eq!(world.status(DB).await, "rescued");
+    world.through("server", DB, "leave-rescue", json!({})).await;
+    assert_eq!(world.status(DB).await, "running");
+    // It was started by us: its interfaces are ours.
+    world.through("server", DB, "add-nic", json!({"nic": {"network": network}})).await;
+
+    world.hosts.write(disk, "second");
+    world.through("server", DB, "stop", json!({})).await;
+    world.through("disk", disk, "restore", json!({"backup": backup})).await;
+    assert_eq!(world.hosts.content(disk), "first");
+    // What it is on a device of its host is for that host to make larger.
+    let of_device = world.back_up(device, store, None).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(of_device).await, "available");
+    let grow = world.send("disk", device, "grow", json!({"size_gib": 20})).await;
+    assert!(detail(grow).contains("is a device of its host: /dev/vg/data"));
+    let back = world.send("disk", device, "restore", json!({"backup": of_device})).await;
+    assert_eq!(code(back), codes::UNSUPPORTED.code);
+    assert_eq!(world.hosts.hit().len(), 11, "every fault was had: {:?}", world.hosts.hit());
+
+    // And a new server is had from what was kept of it.
+    let copy = json!({
+        "name": "copy", "spec": {"vcpus": 1, "memory_mib": 64},
+        "disks": [{"from": {"backup": backup}}],
+    });
+    let copy = world.send("server", None, "launch", copy).await.unwrap().id;
+    world.settle().await;
+    let disks = world.server(copy).await.home.unwrap().parts.disks;
+    assert_eq!(
+        (disks[0].in_place.as_ref(), world.hosts.content(disks[0].id)),
+        (None, "first".into())
+    );
+    release().await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(DB).await, "gone");
+    assert!(world.hosts.machines(host).contains_key(&DB));
 }
 
 #[tokio::test(flavor = "multi_thread")]

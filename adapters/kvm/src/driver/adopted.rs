@@ -1,7 +1,8 @@
 //! Servers that were somebody's domains. A domain is adopted by writing that down: it is neither stopped nor
 //! defined anew. Its definition stays its own, and when it is started here the few things of it that are ours
 //! to say are changed in it: its size where that was changed, and what the host calls its interfaces, by
-//! which they are limited and guarded. Its disks' files are never written, renamed or removed by us.
+//! which they are limited and guarded. Its disks stay where they lie and are never removed by us; a name of
+//! ours leads to each, by which it is found as every other disk is.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,8 @@ use tokio::fs;
 use uuid::Uuid;
 
 use super::{
-    Inner, Step, Work, disks::described, fault::libvirt, find, records::Record, start, state,
-    wanted,
+    Inner, Step, Work, backup::drop_changes, disks::described, fault::libvirt, find,
+    records::Record, start, state, wanted,
 };
 
 /// How much of a definition's SHA-256 names it, in hexadecimal digits.
@@ -57,9 +58,31 @@ impl Inner {
         })
     }
 
+    /// Disks that were there before their server was ours are found by their ids.
+    pub(super) async fn place_disks(&self, home: Option<&Home>) -> Result<(), DriverFault> {
+        let home = home.filter(|home| !home.removed);
+        for disk in home.iter().flat_map(|home| &home.parts.disks) {
+            if let Some(path) = &disk.in_place {
+                let format = wanted::format(disk.format);
+                self.storage.place(disk.id, format, path.as_ref()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// It is ours no more: what was set for it is taken away, and it does what it does.
     pub(super) async fn release(&self, work: &Work<'_>) -> Result<Report, DriverFault> {
-        let let_go = self.plugs.let_go(&self.records, work.server);
+        let let_go = async {
+            let wire = self.wire.get().await?;
+            let domain = find(&wire, work.server).await?;
+            for disk in work.home.parts.disks.iter().filter(|disk| disk.in_place.is_some()) {
+                if let Some(domain) = &domain {
+                    drop_changes(&wire, domain, disk.id).await?;
+                }
+                self.storage.displace(disk.id).await?;
+            }
+            self.plugs.let_go(&self.records, work.server).await
+        };
         self.step(Step::Release, work.server, let_go).await?;
         Ok(Report { verb: "confirm-removal", body: json!({"number": work.number}) })
     }

@@ -145,9 +145,7 @@ impl KvmHost {
         wire: &Connection,
         domain: &Domain,
     ) -> Result<Vec<String>, DriverFault> {
-        let mut names = wire.checkpoints(domain).await.map_err(libvirt)?;
-        names.retain(|name| name.starts_with(&checkpoints(disk)));
-        Ok(names)
+        own_checkpoints(disk, wire, domain).await
     }
 
     /// Nobody counts on what is known of changes of a disk any more.
@@ -361,6 +359,29 @@ impl KvmHost {
         export.close().await?;
         Ok(())
     }
+}
+
+async fn own_checkpoints(
+    disk: Uuid,
+    wire: &Connection,
+    domain: &Domain,
+) -> Result<Vec<String>, DriverFault> {
+    let mut names = wire.checkpoints(domain).await.map_err(libvirt)?;
+    names.retain(|name| name.starts_with(&checkpoints(disk)));
+    Ok(names)
+}
+
+/// Nothing of what is known of changes of a disk is left, as far as it can be taken away: from the file of a
+/// server that does not run it cannot.
+pub(super) async fn drop_changes(
+    wire: &Connection,
+    domain: &Domain,
+    disk: Uuid,
+) -> Result<(), DriverFault> {
+    for name in own_checkpoints(disk, wire, domain).await? {
+        drop_checkpoint(wire, domain, &name).await?;
+    }
+    Ok(())
 }
 
 /// Removes a checkpoint. One whose bitmap is not there any more can only be forgotten.

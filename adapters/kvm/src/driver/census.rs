@@ -15,7 +15,7 @@ pub struct Census {
     pub servers: BTreeMap<Uuid, Power>,
     /// Processes of servers: libvirt's name of each, and how many it has.
     pub processes: BTreeMap<String, usize>,
-    /// Files of disks, by name; such as are being made among them.
+    /// Files of disks, by name; such as are being made among them, and what leads to those that lie elsewhere.
     pub disks: BTreeSet<String>,
     /// Discs in servers' drives, by the name of the file.
     pub cdroms: BTreeSet<String>,

@@ -163,6 +163,9 @@ impl Inner {
 
     /// Where it lies: on the host alone, or on a storage that is mounted now.
     async fn path(&self, home: &Home) -> Result<String, DriverFault> {
+        if let Some(path) = &home.in_place {
+            return Ok(path.clone());
+        }
         let storage = self.storage_of(home.storage).await?;
         Ok(storage.path(home.id, wanted::format(home.format)).display().to_string())
     }

@@ -151,6 +151,9 @@ impl Inner {
         {
             self.step(Step::Stop, work.server, power_off(&wire, &domain)).await?;
         }
+        if work.home.adopted.is_some() {
+            return if start { self.start_adopted(work).await } else { Ok(()) };
+        }
         let machine = self.describe(work).await?;
         if start {
             self.plug(work).await?;

@@ -17,7 +17,7 @@ use domain::{
         server::{
             boot::BootDevice,
             home::{Home, Spec},
-            parts::{Disk, Nic, hostname},
+            parts::{self, Disk, Nic, hostname},
         },
         storage::{Format, StorageId},
         userdata::{Userdata, nocloud::Documents},
@@ -102,6 +102,9 @@ impl Layout {
     /// # Errors
     /// The storage it lies on is not there.
     pub(super) fn disk(&self, disk: &Disk) -> Result<PathBuf, DriverFault> {
+        if let Some(path) = &disk.in_place {
+            return Ok(path.into());
+        }
         if let Some(devices) = disk.storage.and_then(|storage| self.groups.get(&storage)) {
             return Ok(devices.join(format!("sk-{}", disk.id)));
         }
@@ -167,8 +170,9 @@ pub(super) fn description(
     places: &Places,
 ) -> Result<Description, DriverFault> {
     let (holding, parts) = (&home.placement.holding, &home.parts);
-    let mut machine =
-        Description::new(&name(server), server, holding.memory_mib << 10, holding.vcpus);
+    // libvirt knows one that was adopted by the name that it had.
+    let name = home.adopted.as_ref().map_or_else(|| name(server), |adopted| adopted.name.clone());
+    let mut machine = Description::new(&name, server, holding.memory_mib << 10, holding.vcpus);
     machine.virtualisation = virtualisation;
     board(&mut machine, home.spec.architecture);
     if let Some(firmware) = parts.firmware {
@@ -185,7 +189,9 @@ pub(super) fn description(
     grows(&mut machine, &home.spec);
     let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
     machine.disks = disks.collect::<Result<_, _>>()?;
-    machine.disks.push(seed(server, layout));
+    if home.adopted.is_none() {
+        machine.disks.push(seed(server, layout));
+    }
     if let Some(cdrom) = &parts.cdrom {
         let boot = home.boot_place(BootDevice::Cdrom);
         machine.disks.push(DiskDevice { boot, ..super::cdrom::drive(server, cdrom, layout) });
@@ -245,7 +251,10 @@ fn cells(holding: &Holding) -> Vec<GuestCell> {
 
 pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice, DriverFault> {
     let path = layout.disk(disk)?.display().to_string();
-    let is_device = disk.storage.is_some_and(|storage| layout.groups.contains_key(&storage));
+    let is_device = match &disk.in_place {
+        Some(path) => parts::is_device(path),
+        None => disk.storage.is_some_and(|storage| layout.groups.contains_key(&storage)),
+    };
     let mut serial = disk.id.simple().to_string();
     serial.truncate(SERIAL_BYTES);
     Ok(DiskDevice {

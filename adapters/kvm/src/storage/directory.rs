@@ -3,7 +3,11 @@
 //! ```text
 //! <root>/disks/<disk id>.qcow2          a disk
 //! <root>/disks/<disk id>.qcow2.part     one that is being made
+//! <root>/placed/<disk id>.qcow2         leads to a file or device that was there before, and is a disk now
 //! ```
+//!
+//! What was there before is never removed. It is written where a disk is: it is made larger, has snapshots,
+//! and is made anew in its place, when somebody asks for that.
 //!
 //! Everything can be run again with the same end: what is there as it was to be is left alone, what
 //! is there in another way is a fault and is left alone too. One disk is worked on by one caller at a
@@ -65,6 +69,7 @@ pub struct Capacity {
 #[derive(Clone, Debug)]
 pub struct Directory {
     disks: PathBuf,
+    placed: PathBuf,
     shared: Shared,
 }
 
@@ -88,7 +93,7 @@ impl Directory {
         }
         let disks = root.join("disks");
         fs::create_dir_all(&disks).await.map_err(StorageFault::file("cannot make", &disks))?;
-        Ok(Self { disks, shared })
+        Ok(Self { disks, placed: root.join("placed"), shared })
     }
 
     /// The folder of a storage, or the host's own: what is made by it is made there.
@@ -105,6 +110,44 @@ impl Directory {
     /// The storages that the host reaches now.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// The folder of what leads to disks that were there before.
+    pub fn placed_folder(&self) -> &Path {
+        &self.placed
+    }
+
+    /// Something that is there is a disk from now on, where it lies.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn place(&self, disk: Uuid, format: Format, at: &Path) -> Result<(), StorageFault> {
+        let name = self.placed.join(format!("{disk}.{format}"));
+        if leads_to(&name).await?.as_deref() == Some(at) {
+            return Ok(());
+        }
+        let fault = StorageFault::file("cannot make", &self.placed);
+        fs::create_dir_all(&self.placed).await.map_err(fault)?;
+        let part = files::part(&name);
+        files::remove(&part).await?;
+        fs::symlink(at, &part).await.map_err(StorageFault::file("cannot make", &part))?;
+        fs::rename(&part, &name).await.map_err(StorageFault::file("cannot rename to", &name))?;
+        files::sync(&self.placed).await
+    }
+
+    /// It is no disk any more, and stays where it lies.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn displace(&self, disk: Uuid) -> Result<(), StorageFault> {
+        for format in Format::ALL {
+            let name = self.placed.join(format!("{disk}.{format}"));
+            let Some(at) = leads_to(&name).await? else { continue };
+            // Of what was begun in its place.
+            files::remove(&files::part(&real(&at).await?)).await?;
+            files::remove(&name).await?;
+        }
+        Ok(())
     }
 
     /// The disk that a file is of, wherever it lies.
@@ -267,9 +310,11 @@ impl Directory {
                 wanted_bytes: is.size_bytes,
             });
         }
-        let part = files::part(&is.path);
+        let path = real(&is.path).await?;
+        let part = files::part(&path);
         files::remove(&part).await?;
         qemu_img::create(&part, is.format, is.size_bytes).run().await?;
+        files::like(&part, &path).await?;
         Ok((part, is.format))
     }
 
@@ -279,10 +324,11 @@ impl Directory {
     /// It is not as large, and the host's.
     pub async fn replace(&self, disk: Uuid) -> Result<Disk, StorageFault> {
         let is = self.inspect(disk).await?;
-        let part = files::part(&is.path);
+        let path = real(&is.path).await?;
+        let part = files::part(&path);
         let new = look(&part, is.format).await?;
         same(disk, "bytes", new.size_bytes, is.size_bytes)?;
-        files::put_in_place(&part, &is.path).await?;
+        files::put_in_place(&part, &path).await?;
         self.inspect(disk).await
     }
 
@@ -375,11 +421,13 @@ impl Directory {
         look(&path, format).await
     }
 
-    /// Removes a disk, and what is left of one that was being made.
+    /// Removes a disk, and what is left of one that was being made. One that was there before stays where it
+    /// lies.
     ///
     /// # Errors
     /// The file system's.
     pub async fn delete(&self, disk: Uuid) -> Result<(), StorageFault> {
+        self.displace(disk).await?;
         for path in self.paths(disk).map(|(path, _)| path) {
             // A folder that is not there has nothing of it.
             if files::exists(path.parent().unwrap_or(&path)).await? {
@@ -427,6 +475,12 @@ impl Directory {
     }
 
     async fn find(&self, disk: Uuid) -> Result<Option<(PathBuf, Format)>, StorageFault> {
+        for format in Format::ALL {
+            let at = leads_to(&self.placed.join(format!("{disk}.{format}"))).await?;
+            if let Some(path) = at {
+                return Ok(files::exists(&path).await?.then_some((path, format)));
+            }
+        }
         let mut found = None;
         for (path, format) in self.paths(disk) {
             if files::exists(&path).await? {
@@ -534,6 +588,24 @@ fn read_name(name: &str) -> Option<(Uuid, Format)> {
         let disk: Uuid = id.parse().ok()?;
         (disk.to_string() == id).then_some((disk, format))
     })
+}
+
+/// Where a name leads; none when there is no such name.
+async fn leads_to(name: &Path) -> Result<Option<PathBuf>, StorageFault> {
+    match fs::read_link(name).await {
+        Ok(at) => Ok(Some(at)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageFault::file("cannot look at", name)(error)),
+    }
+}
+
+/// What a path is once all names on the way lead where they do: what takes the place of the file.
+async fn real(path: &Path) -> Result<PathBuf, StorageFault> {
+    match fs::canonicalize(path).await {
+        Ok(real) => Ok(real),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(path.to_owned()),
+        Err(error) => Err(StorageFault::file("cannot look at", path)(error)),
+    }
 }
 
 /// Looks at a file of this format.

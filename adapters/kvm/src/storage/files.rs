@@ -24,6 +24,25 @@ pub async fn put_in_place(part: &Path, path: &Path) -> Result<(), StorageFault> 
     sync_folder_of(path).await
 }
 
+/// A file may be read and written by whoever may read and write another one, and is as that one's owner's.
+///
+/// # Errors
+/// The file system's.
+pub async fn like(path: &Path, other: &Path) -> Result<(), StorageFault> {
+    use std::os::unix::fs::MetadataExt as _;
+    let fault = || StorageFault::file("cannot give to its owner", path);
+    let of = fs::metadata(other).await.map_err(fault())?;
+    let is = fs::metadata(path).await.map_err(fault())?;
+    if (is.uid(), is.gid()) != (of.uid(), of.gid()) {
+        let path = path.to_owned();
+        let give = move || std::os::unix::fs::chown(path, Some(of.uid()), Some(of.gid()));
+        let given = tokio::task::spawn_blocking(give).await;
+        given.map_err(std::io::Error::other).and_then(|given| given).map_err(fault())?;
+    }
+    let mode = fs::metadata(other).await.map_err(fault())?.permissions();
+    fs::set_permissions(path, mode).await.map_err(fault())
+}
+
 /// Removes a file; that it is not there is the same end.
 ///
 /// # Errors

@@ -54,6 +54,13 @@ impl SimHost {
             server.suspended = machine.power == Power::Suspended;
             server.boots = u32::from(server.running);
             server.machine = Some(machine);
+            for disk in &home.parts.disks {
+                if server.running {
+                    server.disks.insert(disk.id, disk.limits);
+                }
+                let here = world.disks.entry(host).or_default();
+                here.entry(disk.id).or_insert((disk.size_gib, None));
+            }
             world.hosts.entry(host).or_default().insert(id, server);
         })
     }

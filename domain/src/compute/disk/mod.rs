@@ -446,7 +446,7 @@ pub struct Home {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// The file or device of its host that it is, where it was there before its server was ours: it is left
-    /// there and as it is, whatever becomes of the server.
+    /// there, whatever becomes of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<String>,
     /// What its host said last.
@@ -557,6 +557,19 @@ impl Home {
         })
     }
 
+    /// Whether a disk that was there before its server was ours can do this. It stays where it lies, and with
+    /// that server; what is in it is the server's to change.
+    fn can(&self, verb: &str) -> Result<(), Refusal> {
+        let Some(path) = &self.in_place else { return Ok(()) };
+        let why = match verb {
+            "attach" | "delete" | "detach" => "it stays with the server that it was adopted with",
+            "grow" | "restore" if parts::is_device(path) => "it is a device of its host",
+            _ => return Ok(()),
+        };
+        let detail = format!("{verb}: {why}: {path}");
+        Err(Refusal::new(&codes::UNSUPPORTED, detail))
+    }
+
     /// What it is being made now, in its place.
     pub fn restored_from(&self) -> Option<&Source> {
         match self.orders.out.as_ref().map(|out| &out.order) {
@@ -616,10 +629,7 @@ impl Disk {
         if !home.made {
             return Err(Refusal::wrong_state(verb, self.status()));
         }
-        if let Some(path) = &home.in_place {
-            let detail = format!("{verb}: its server was adopted, and it is left as it is: {path}");
-            return Err(Refusal::new(&codes::UNSUPPORTED, detail));
-        }
+        home.can(verb)?;
         Ok(home)
     }
 

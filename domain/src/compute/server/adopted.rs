@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Its definition stays its own: its host changes of it what is wanted otherwise, when it starts it, and
-//! nothing while it runs. So what is described from our own state alone (a root disk from an image, a
-//! rescue, a first boot) is not to be had for it, and its disks are left where they lie and as they are.
+//! nothing while it runs. So what a first boot would have to begin (a root disk from an image) is not to be
+//! had for it, nor what its definition says of drives and of what it is started from; and its disks stay
+//! where they lie. A rescue is described from our own state, and needs nothing of its definition.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,8 +76,10 @@ impl Home {
     pub(super) fn can(&self, verb: &str, power: Power) -> Result<(), Refusal> {
         let Some(adopted) = &self.adopted else { return Ok(()) };
         let never = match verb {
-            "rebuild" => "its root disk lies where it was",
-            "change-cdrom" | "rescue" | "set-boot-order" => "its definition is its own",
+            "rebuild" => {
+                "a system from an image would know nothing of its addresses and users here"
+            }
+            "change-cdrom" | "set-boot-order" => "its definition is its own",
             "change-addresses" => "its guest reads no addresses of ours: set them inside by hand",
             "resize" if adopted.bound => "it is bound to CPUs, cells or pages of its host",
             "add-nic" | "change-nic" | "read-nics" | "remove-nic" | "reset-nic-traffic"
@@ -141,9 +144,18 @@ impl Server {
         if adopted { Event::ReleaseOrdered {} } else { Event::RemovalOrdered {} }
     }
 
-    /// It was started here: its definition is as we want it.
+    /// It was started here: its definition is as we want it, and its interfaces are ours.
     pub(super) fn started(&mut self, order: Option<&Order>) {
-        if matches!(order, Some(Order::Reboot {} | Order::Start {})) {
+        let starts = matches!(
+            order,
+            Some(
+                Order::LeaveRescue { start: true }
+                    | Order::Reboot {}
+                    | Order::Rescue { .. }
+                    | Order::Start {}
+            )
+        );
+        if starts {
             self.at_home(|home| {
                 if let Some(adopted) = &mut home.adopted {
                     adopted.as_found = false;

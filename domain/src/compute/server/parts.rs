@@ -165,6 +165,11 @@ pub struct Disk {
     pub in_place: Option<String>,
 }
 
+/// Whether what lies there is a device of its host, and no file.
+pub fn is_device(path: &str) -> bool {
+    path.starts_with("/dev/")
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
