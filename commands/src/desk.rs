@@ -47,6 +47,7 @@ pub use outcome::{Outcome, OutcomeFault};
 use crate::{
     ledger::Ledger,
     ports::{Clock, DriverFault, HostDriver, HostTask, Lease, Pipe, Report, ServerPowers},
+    progress::{Progress, Told},
     submit::{Submission, SubmitFault},
 };
 
@@ -78,7 +79,7 @@ struct Seat {
     /// Questions for tasks that are waiting: while there is one the agent is heard.
     waiting: usize,
     /// What it works on, as it said last.
-    busy: BTreeSet<OrderKey>,
+    busy: Busy,
     laid: BTreeMap<OrderKey, Laid>,
     /// Consoles that it is called for.
     calls: BTreeMap<Uuid, calls::Waiting>,
@@ -94,7 +95,7 @@ impl Seat {
             epoch,
             heard_at: now,
             waiting: 0,
-            busy: BTreeSet::new(),
+            busy: Busy::default(),
             laid: BTreeMap::new(),
             calls: BTreeMap::new(),
             bells: Vec::new(),
@@ -123,6 +124,21 @@ const AWAY_AFTER_DELTA: TimeDelta = TimeDelta::seconds(AWAY_AFTER.as_secs() as i
 struct Seats {
     seats: BTreeMap<Uuid, Seat>,
     laid: u64,
+}
+
+/// What an agent says that it works on.
+#[derive(Clone, Debug, Default)]
+pub struct Busy {
+    /// The orders, which it is not given again.
+    pub orders: BTreeSet<OrderKey>,
+    /// How far those are that are transfers.
+    pub progress: Vec<Told>,
+}
+
+impl From<BTreeSet<OrderKey>> for Busy {
+    fn from(orders: BTreeSet<OrderKey>) -> Self {
+        Self { orders, progress: Vec::new() }
+    }
 }
 
 /// What an agent is given at once.
@@ -194,6 +210,16 @@ impl Desk {
             connected: seat.is_heard(now),
             orders: seat.laid.len(),
         })
+    }
+
+    /// How far the order of a resource is that an agent works on which is heard here.
+    pub fn progress(&self, kind: &str, id: &str) -> Option<Progress> {
+        let now = self.clock.now();
+        let seats = self.seats();
+        let heard = seats.seats.values().filter(|seat| seat.is_heard(now));
+        let mut told = heard.flat_map(|seat| &seat.busy.progress);
+        let found = told.find(|told| told.key.stream.kind == kind && told.key.stream.id == id);
+        found.map(|told| told.progress)
     }
 
     /// How many agents are heard here.
@@ -277,11 +303,12 @@ impl Desk {
         by: &Principal,
         host: Uuid,
         epoch: u64,
-        busy: BTreeSet<OrderKey>,
+        busy: impl Into<Busy>,
         wait: Duration,
         stop: impl Future<Output = ()>,
     ) -> Result<Given, SubmitFault> {
-        if busy.len() > BUSY_MAX {
+        let busy = busy.into();
+        if busy.orders.len().max(busy.progress.len()) > BUSY_MAX {
             let detail = format!("busy: at most {BUSY_MAX} orders");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
         }
@@ -317,7 +344,7 @@ impl Desk {
         let seat = seat.ok_or_else(|| {
             Refusal::new(&codes::STALE_EPOCH, format!("epoch: {epoch} is over, another has joined"))
         })?;
-        let given = seat.laid.iter().filter(|(key, _)| !seat.busy.contains(*key));
+        let given = seat.laid.iter().filter(|(key, _)| !seat.busy.orders.contains(*key));
         let tasks: Vec<_> = given.take(TASKS_MAX).map(|(_, laid)| laid.task.clone()).collect();
         let called: Vec<_> = seat.calls.values_mut().filter(|one| !one.given).collect();
         let call = |one: &mut calls::Waiting| {
@@ -352,7 +379,8 @@ impl Desk {
         let Some(seat) = seats.seats.get_mut(&host).filter(|seat| seat.epoch == epoch) else {
             return Ok(false);
         };
-        seat.busy.remove(key);
+        seat.busy.orders.remove(key);
+        seat.busy.progress.retain(|told| told.key != *key);
         seat.ring();
         let laid = seat.laid.remove(key);
         Ok(laid.is_some_and(|laid| laid.answer.send(outcome).is_ok()))
@@ -440,13 +468,7 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(
-        desk: &'a Desk,
-        host: Uuid,
-        epoch: u64,
-        busy: BTreeSet<OrderKey>,
-        now: DateTime<Utc>,
-    ) -> Self {
+    fn begin(desk: &'a Desk, host: Uuid, epoch: u64, busy: Busy, now: DateTime<Utc>) -> Self {
         desk.seat(host, epoch, |seat| {
             (seat.busy, seat.heard_at) = (busy, now);
             seat.waiting += 1;

@@ -23,6 +23,7 @@ use crate::{
         Access, Answers, BackupStores, BillStore, Clock, EventLog, HostDriver, Hosts, Leases,
         LogFault, NewId, Provider, StoreAccess, Vault, VaultFault, Views,
     },
+    progress::{Meters, Progress},
 };
 
 /// Records read at once when a stream is folded.
@@ -124,6 +125,8 @@ pub struct Ledger {
     pub paces: Arc<Paces>,
     /// Where agents of hosts come to.
     pub desk: Arc<Desk>,
+    /// How far transfers of this process are.
+    pub meters: Meters,
     /// Held by the one command that takes a place in the fleet now.
     pub(crate) placing: futures::lock::Mutex<()>,
     pub(crate) fleet: futures::lock::Mutex<FleetCache>,
@@ -139,10 +142,16 @@ impl Ledger {
             ports,
             paces,
             desk,
+            meters: Meters::default(),
             placing: futures::lock::Mutex::default(),
             fleet: futures::lock::Mutex::default(),
             cache: Mutex::default(),
         })
+    }
+
+    /// How far the transfer of a resource's order is, as far as this process hears of it.
+    pub fn progress(&self, kind: &str, id: &str) -> Option<Progress> {
+        self.desk.progress(kind, id).or_else(|| self.meters.find(kind, id))
     }
 
     /// The provider of this name.

@@ -66,6 +66,7 @@ pub mod origin;
 pub mod pace;
 pub mod plan;
 pub mod ports;
+pub mod progress;
 pub mod pull;
 pub mod rate;
 pub mod reconcile;

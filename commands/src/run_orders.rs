@@ -368,6 +368,7 @@ impl Runner {
             }
             self.work(kind, id, &key, &out, loaded.state.as_ref(), chain_of.0).await
         };
+        let work = self.ledger.meters.of(key.clone(), work);
         // Apart, and awaited beside what may overtake it.
         let work = Box::pin(work.instrument(span));
         let work = async {

@@ -14,11 +14,12 @@ use adapters_agent::{Agent, AgentFault, EpochFile, Line, LineFault, LocalLine, O
 use adapters_sim::{HostFault, HostStep, SimHosts};
 use async_trait::async_trait;
 use commands::{
-    desk::{AWAY_AFTER, Given, Outcome},
+    desk::{AWAY_AFTER, Busy, Given, Outcome},
     ledger::Ledger,
     ports::{
         DriverFault, HostDriver, HostTask, LocalHost, Pipe, Report, ServerPower, ServerPowers,
     },
+    progress::{self, Progress},
     run_orders::{LEASE_TERM, Runner},
     submit::SubmitFault,
 };
@@ -101,12 +102,7 @@ impl Line for Wire {
     ) -> Result<(), LineFault> {
         self.over(async |line| line.sight(epoch, seen, servers).await).await
     }
-    async fn tasks(
-        &self,
-        epoch: u64,
-        busy: &BTreeSet<OrderKey>,
-        wait: Duration,
-    ) -> Result<Given, LineFault> {
+    async fn tasks(&self, epoch: u64, busy: &Busy, wait: Duration) -> Result<Given, LineFault> {
         self.over(async |line| line.tasks(epoch, busy, wait).await).await
     }
     async fn console(
@@ -166,6 +162,8 @@ impl Watched {
     async fn halts(&self, at: Halt) {
         let halts = self.halt.lock().unwrap().take_if(|halt| *halt == at).is_some();
         if halts {
+            progress::expect(1_000);
+            progress::add(400);
             self.halted.notify_one();
             self.go_on.notified().await;
         }
@@ -596,6 +594,33 @@ async fn an_agent_of_an_older_epoch_is_told_so_and_changes_nothing() {
     let future = desk.sight(ledger, &by, host, 9, &seen, &ServerPowers::new()).await;
     assert_eq!(code(future), "stale-epoch", "nor one that the log does not know");
     assert_eq!(second.world.log.head().await.unwrap().position, head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_an_order_is_is_known_while_it_goes_on_and_is_in_no_record() {
+    let site = Site::new().await;
+    let _server = site.server();
+    let _agent = site.agent().await;
+    site.watched.halt(Halt::Before);
+    let id = site.launched("web").await;
+    site.halted().await;
+    let (ledger, head) = (&site.world.ledger, site.world.log.head().await.unwrap().position);
+    let far = || ledger.progress("server", &id.to_string());
+    // It is told with the agent's next question, and nobody tells when that comes.
+    let told = async {
+        while far().is_none() {
+            site.world.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    assert_eq!(far(), Some(Progress { done_bytes: 400, total_bytes: 1_000 }));
+    assert_eq!(ledger.progress("server", &site.host.to_string()), None, "it is of that order");
+    assert_eq!(site.another().progress("server", &id.to_string()), None, "it is in memory alone");
+    assert_eq!(site.world.log.head().await.unwrap().position, head);
+    site.watched.go_on.notify_one();
+    site.is(id, "running").await;
+    assert_eq!(far(), None, "it is through");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,9 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use commands::{
-    desk::{Call, Given, Outcome, OutcomeFault},
+    desk::{Busy, Call, Given, Outcome, OutcomeFault},
     ports::{Clock, DriverFault, HostDriver, HostTask, LocalHost, Report},
+    progress::Meters,
 };
 use domain::kernel::OrderKey;
 use futures::{
@@ -32,6 +33,8 @@ use crate::{
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause: a server that is back is found within it.
 const BACK_OFF_MAX: Duration = Duration::from_secs(20);
+/// How long one question for orders waits while an order is carried out: how far it is is said with the next.
+const WAIT_BUSY: Duration = Duration::from_secs(5);
 /// How long an agent that ends tries to bring what it has.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -84,6 +87,8 @@ pub struct Agent {
     local: Arc<dyn LocalHost>,
     clock: Arc<dyn Clock>,
     options: Options,
+    /// How far what it carries out is.
+    meters: Meters,
 }
 
 type Through = (OrderKey, Result<Report, DriverFault>);
@@ -98,7 +103,7 @@ impl Agent {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Self {
-        Self { line, local, clock, options }
+        Self { line, local, clock, options, meters: Meters::default() }
     }
 
     /// Works until `stop` comes back, then finishes what it has begun. A line that breaks is looked
@@ -165,7 +170,8 @@ impl Agent {
             }
             while let Some(task) = tasks.begin(self.options.at_once) {
                 tracing::info!(key = %task.key, "an order is begun");
-                running.push(carry_out(Arc::clone(&driver), task).boxed());
+                let meters = self.meters.clone();
+                running.push(carry_out(Arc::clone(&driver), task, meters).boxed());
             }
         }
         tracing::info!(orders = running.len(), "the agent ends after what it has begun");
@@ -229,12 +235,14 @@ impl Agent {
         tasks: &Tasks,
         pause: Duration,
     ) -> Fuse<BoxFuture<'_, Result<Given, LineFault>>> {
-        let busy = tasks.busy().clone();
+        let orders = tasks.busy().clone();
         let asking = async move {
             if !pause.is_zero() {
                 self.clock.sleep(pause).await;
             }
-            self.line.tasks(epoch, &busy, self.options.wait).await
+            let wait = if orders.is_empty() { self.options.wait } else { WAIT_BUSY };
+            let busy = Busy { orders, progress: self.meters.all() };
+            self.line.tasks(epoch, &busy, wait.min(self.options.wait)).await
         };
         asking.boxed().fuse()
     }
@@ -344,11 +352,12 @@ fn brought(
 
 /// Carries an order out on a task of its own: one that computes does not hold up the others, and one
 /// that panics has failed.
-async fn carry_out(driver: Arc<dyn HostDriver>, task: HostTask) -> Through {
+async fn carry_out(driver: Arc<dyn HostDriver>, task: HostTask, meters: Meters) -> Through {
     let key = task.key.clone();
     // Ends with this future: an agent that was fenced off does nothing more.
     let mut alone = JoinSet::new();
-    alone.spawn(async move { driver.carry_out(&task).await });
+    let work = async move { driver.carry_out(&task).await };
+    alone.spawn(meters.of(key.clone(), work));
     let result = match alone.join_next().await {
         Some(Ok(result)) => result,
         Some(Err(fault)) => Err(DriverFault::Unexpected(fault.to_string())),

@@ -1,10 +1,10 @@
 //! The way to the desk over HTTP.
 
-use std::{collections::BTreeSet, error::Error, net::IpAddr, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use commands::{
-    desk::{Call, Given, Outcome},
+    desk::{Busy, Call, Given, Outcome},
     ports::{DriverFault, HostTask, PIECE_BYTES_MAX, Pipe, ServerPowers},
 };
 use domain::{compute::host::HostSighting, kernel::OrderKey};
@@ -322,13 +322,11 @@ impl Line for HttpLine {
         Ok(())
     }
 
-    async fn tasks(
-        &self,
-        epoch: u64,
-        busy: &BTreeSet<OrderKey>,
-        wait: Duration,
-    ) -> Result<Given, LineFault> {
-        let body = json!({"epoch": epoch, "busy": busy});
+    async fn tasks(&self, epoch: u64, busy: &Busy, wait: Duration) -> Result<Given, LineFault> {
+        let mut body = json!({"epoch": epoch, "busy": busy.orders});
+        if !busy.progress.is_empty() {
+            body["progress"] = json!(busy.progress);
+        }
         let Answered { tasks, calls } = self.post("tasks", &body, Some(wait)).await?;
         Ok(Given { tasks, calls })
     }

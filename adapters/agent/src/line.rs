@@ -1,10 +1,10 @@
 //! The way to the desk.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use commands::{
-    desk::{Given, Outcome},
+    desk::{Busy, Given, Outcome},
     ledger::Ledger,
     ports::{DriverFault, Pipe, ServerPowers},
     submit::SubmitFault,
@@ -57,14 +57,9 @@ pub trait Line: Send + Sync + 'static {
         seen: &HostSighting,
         servers: &ServerPowers,
     ) -> Result<(), LineFault>;
-    /// Asks for orders but those that are worked on already, and for consoles to bring; waits for one at
-    /// most so long.
-    async fn tasks(
-        &self,
-        epoch: u64,
-        busy: &BTreeSet<OrderKey>,
-        wait: Duration,
-    ) -> Result<Given, LineFault>;
+    /// Asks for orders but those that are worked on already, and for consoles to bring, and says how far
+    /// those are; waits for one at most so long.
+    async fn tasks(&self, epoch: u64, busy: &Busy, wait: Duration) -> Result<Given, LineFault>;
     /// Brings a console that was called for, or why there is none; comes back when it was closed.
     async fn console(
         &self,
@@ -124,12 +119,7 @@ impl Line for LocalLine {
         Ok(desk.sight(&self.ledger, &self.by, self.host, epoch, seen, servers).await?)
     }
 
-    async fn tasks(
-        &self,
-        epoch: u64,
-        busy: &BTreeSet<OrderKey>,
-        wait: Duration,
-    ) -> Result<Given, LineFault> {
+    async fn tasks(&self, epoch: u64, busy: &Busy, wait: Duration) -> Result<Given, LineFault> {
         let (desk, never) = (&self.ledger.desk, std::future::pending());
         let (by, host, busy) = (&self.by, self.host, busy.clone());
         Ok(desk.next(&self.ledger, by, host, epoch, busy, wait, never).await?)

@@ -16,7 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt as _, TryStreamExt as _};
+use commands::progress;
+use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -79,9 +80,12 @@ impl Store {
         let chunk_bytes = parent.as_ref().map_or(asked.chunk_bytes, |one| one.chunk_bytes);
         let count = Manifest::count(size_bytes, chunk_bytes)?;
         let known = Known::of(parent.as_ref(), condemned);
+        progress::expect(size_bytes);
         let work = (0..count).map(|at| {
             let length = Manifest::length(size_bytes, chunk_bytes, at);
-            self.chunk(source, &known, at, at * u64::from(chunk_bytes), length)
+            let work = self.chunk(source, &known, at, at * u64::from(chunk_bytes), length);
+            // What is the same as before, or zeroes, is through as well.
+            work.inspect_ok(move |_| progress::add(length as u64))
         });
         let mut work = futures::stream::iter(work).buffered(AT_ONCE);
         let (mut chunks, mut read_bytes, mut sent_bytes) = (Vec::new(), 0, 0);

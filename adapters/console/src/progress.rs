@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const REDRAWS: u8 = 10;
 
 /// Work with an end.
-const BAR: &str = "{msg:24!} {bar:30.cyan/blue} {human_pos}/{human_len} ({per_sec}, {eta} left)";
+const BAR: &str =
+    "{msg:24!} {bar:30.cyan/blue} {percent}% {human_pos}/{human_len} ({per_sec}, {eta} left)";
 /// The bar's full, half and empty place.
 const CHARS: &str = "━╸─";
 /// Work without one.

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use ::commands::{
-    desk::{BUSY_MAX, Given, Outcome, WAIT_MAX},
+    desk::{BUSY_MAX, Busy, Given, Outcome, WAIT_MAX},
     ports::ServerPowers,
+    progress::Told,
 };
 use axum::http::StatusCode;
 use domain::{
@@ -62,6 +63,10 @@ struct Ask {
     #[serde(default)]
     #[schemars(length(max = BUSY_MAX))]
     busy: Vec<OrderKey>,
+    /// How far those are that are transfers.
+    #[serde(default)]
+    #[schemars(length(max = BUSY_MAX))]
+    progress: Vec<Told>,
 }
 
 /// An agent brings what became of an order.
@@ -161,12 +166,13 @@ pub(crate) async fn sight(mut call: Call) -> Answer {
 pub(crate) async fn tasks(mut call: Call) -> Answer {
     let host = host(&call)?;
     let wait = wait(call.params.text(&PREFER))?.unwrap_or(Duration::ZERO).min(WAIT_MAX);
-    let Ask { epoch, busy } = read(&mut call).await?;
+    let Ask { epoch, busy, progress } = read(&mut call).await?;
     let service = call.service.clone();
     let _waiting = service.agents.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
     // Others may work while this one waits.
     call.permit = None;
-    let (ledger, busy) = (&service.ledger, busy.into_iter().collect());
+    let ledger = &service.ledger;
+    let busy = Busy { orders: busy.into_iter().collect(), progress };
     let closed = service.closed();
     let asked = ledger.desk.next(ledger, &call.principal, host, epoch, busy, wait, closed);
     let Given { tasks, calls } = asked.await?;

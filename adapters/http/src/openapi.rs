@@ -151,6 +151,8 @@ impl Document {
                         "created_at": {"type": "string", "format": "date-time"},
                         "updated_at": {"type": "string", "format": "date-time"},
                         "state": {"type": "object"},
+                        // While something is moved for it that this process hears of.
+                        "progress": {"$ref": "#/components/schemas/Progress"},
                     },
                 }),
             ),

@@ -166,7 +166,13 @@ pub(crate) async fn get(call: Call) -> Answer {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        answer(StatusCode::OK, &show::row(row.body, &call.principal.reach))
+        let mut body = show::row(row.body, &call.principal.reach);
+        // It is of now, and of what this process hears.
+        let progress = call.service.ledger.progress(kind.name, &id.to_string());
+        if let Some(progress) = progress.filter(|_| at.is_none()) {
+            body["progress"] = json!(progress);
+        }
+        answer(StatusCode::OK, &body)
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(revision));

@@ -53,6 +53,19 @@ impl Connection {
         Ok(matches!(Reader::new(&answer).int()?, 1 | 2))
     }
 
+    /// How far what goes on with a domain in the background is: bytes that are through, and all of them as far as
+    /// they are known by now. None when nothing goes on.
+    pub async fn job(&self, domain: &Domain) -> Result<Option<(u64, u64)>, Fault> {
+        let arguments = Writer::default().domain(domain);
+        let answer = self.call(Program::REMOTE, GET_JOB_INFO, arguments).await?;
+        let mut reader = Reader::new(&answer);
+        let goes_on = matches!(reader.int()?, 1 | 2);
+        // Since when, and for how long still.
+        let (_, _) = (reader.hyper()?, reader.hyper()?);
+        let (total, done) = (reader.hyper()?, reader.hyper()?);
+        Ok(goes_on.then_some((done, total)))
+    }
+
     /// Lets a domain that runs go to another host, whose disks are the same or are copied. It is defined there by
     /// nobody yet, and stays defined here.
     ///

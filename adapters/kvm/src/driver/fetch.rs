@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use commands::progress;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use reqwest::Client;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -42,6 +43,8 @@ impl Source for Address {
         let client = Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build();
         let answer = client.map_err(io::Error::other)?.get(&self.0).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
+        // Who does not say how long it is, is waited for without a word.
+        progress::expect(answer.as_ref().ok().and_then(|one| one.content_length()).unwrap_or(0));
         // What comes after the path may open it to whoever reads this.
         let at = self.0.split('?').next().unwrap_or_default().to_owned();
         let fault = move |error: reqwest::Error| {
@@ -72,6 +75,7 @@ impl AsyncRead for Body {
                 None => return Poll::Ready(Ok(())),
                 Some(chunk) => (self.chunk, self.read) = (chunk?, 0),
             }
+            progress::add(self.chunk.len() as u64);
         }
         let count = into.remaining().min(self.chunk.len() - self.read);
         into.put_slice(&self.chunk[self.read..self.read + count]);

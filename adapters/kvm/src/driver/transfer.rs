@@ -5,10 +5,14 @@
 //! asked by a task of its own, which holds [`super::Inner::sending`] until it is answered: as long as it
 //! is held, what is here of the server may still change, and nobody says what is left.
 
-use std::{pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use adapters_libvirt::{Destination, Domain, Fault, State};
-use commands::ports::{DriverFault, Report};
+use adapters_libvirt::{Connection, Destination, Domain, Fault, State};
+use commands::{
+    ports::{DriverFault, Report},
+    progress,
+};
+use futures::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
@@ -16,6 +20,8 @@ use super::{Inner, Step, Turn, Work, fault::libvirt, find, migrate::moving};
 
 /// Between two looks at something that tells nobody of its end.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks how far something is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How long libvirt may take to end what it was told to break off.
 const END_PATIENCE: Duration = Duration::from_mins(2);
 /// `VIR_DOMAIN_PAUSED_USER`: somebody holds it who does not move it.
@@ -36,6 +42,18 @@ pub(super) enum Left {
     Unsure,
 }
 
+/// Says how far a server's way to another host is, as long as it is asked.
+async fn tell(wire: Arc<Connection>, domain: Domain) -> Infallible {
+    loop {
+        sleep(TELL_EVERY).await;
+        match wire.job(&domain).await {
+            Ok(Some((done, total))) => progress::at(done, total),
+            Ok(None) => {}
+            Err(fault) => tracing::debug!(%fault, "it is not said how far the server is"),
+        }
+    }
+}
+
 impl Inner {
     /// Asks libvirt to send a server, and waits so long for what it says.
     pub(super) async fn hand_over(
@@ -46,13 +64,17 @@ impl Inner {
     ) -> Result<Result<(), Fault>, DriverFault> {
         let wire = self.wire.get().await?;
         let sending = self.sending.of(server).await;
+        let told = tell(Arc::clone(&wire), domain.clone());
         let asked = tokio::spawn(async move {
             // What is not answered by then is broken off, and answered soon.
             let said = wire.migrate(&domain, &there, patience + END_PATIENCE).await;
             drop(sending);
             said
         });
-        let said = timeout(patience, asked).await;
+        let said = match select(pin!(timeout(patience, asked)), pin!(told)).await {
+            Either::Left((said, _)) => said,
+            Either::Right((never, _)) => match never {},
+        };
         let said = said.unwrap_or(Ok(Err(Fault::Late(patience))));
         said.map_err(|fault| DriverFault::Unexpected(fault.to_string()))
     }
