@@ -878,8 +878,8 @@ mod tests {
             let known = image.definition.unwrap();
             assert_eq!((known.size_mib, known.min_disk_gib), (401, 3));
             assert_eq!(
-                (known.sha256, known.lies()),
-                ("0c".repeat(32), Source::Store(Uuid::from_u128(3)))
+                (known.lies(), known.sha256),
+                (Source::Store(Uuid::from_u128(3)), "0c".repeat(32))
             );
 
             // Given up, or retired meanwhile, it is none, and the backup is needed no more.
