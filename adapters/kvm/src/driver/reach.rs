@@ -100,11 +100,11 @@ impl Inner {
     ) -> Result<(), DriverFault> {
         let digits = call.simple().to_string();
         let link = format!("{LINK}{}", &digits[digits.len() - DIGITS..]);
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let (own, mac) = (reach::words(reach::on_the_bridge(mac)), reach::words(mac));
         let (place, mtu, bridge) = (&self.options.place, port.mtu, &port.bridge);
         let lines = [
             format!(
-                "link add {link} mtu {mtu} type veth \
+                "link add {link} mtu {mtu} address {own} type veth \
                  peer name {} address {mac} netns {pid}",
                 reach::LINK
             ),

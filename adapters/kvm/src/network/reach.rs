@@ -46,6 +46,19 @@ pub fn hardware(id: u128, lent: Option<Ipv4Addr>) -> [u8; 6] {
     [0x02, bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]]
 }
 
+/// The hardware address of the interface's other end, which is on the bridge. A bridge has the lowest address of
+/// its ports for its own, and everybody on it would have to learn another one when this end comes and when
+/// it goes: so it is a high one, as those of taps are, and higher than theirs.
+pub fn on_the_bridge(mac: [u8; 6]) -> [u8; 6] {
+    let [_, _, a, b, c, d] = mac;
+    [0xfe, 0xff, a, b, c, d]
+}
+
+/// A hardware address in words.
+pub fn words(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// The link-local address that follows from a hardware address (RFC 4291, appendix A).
 pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     let mut bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];

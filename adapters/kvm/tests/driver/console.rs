@@ -88,13 +88,18 @@ fn who_reaches() {
     std::process::exit(0);
 }
 
-/// What a remote desktop's interface is called on the host.
-fn links(host: &Host) -> Vec<String> {
+/// Interfaces of the host whose names begin so, each with its state and hardware address.
+fn interfaces(host: &Host, name: &str) -> Vec<String> {
     let net = format!("--net={}", host.folder().join("net").display());
     let listed = Command::new("nsenter").args([&net, "ip", "-br", "link"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
-    let names = listed.lines().filter(|line| line.starts_with("skr"));
-    names.map(str::to_owned).collect()
+    let found = listed.lines().filter(|line| line.starts_with(name));
+    found.map(str::to_owned).collect()
+}
+
+/// Those of remote desktops.
+fn links(host: &Host) -> Vec<String> {
+    interfaces(host, "skr")
 }
 
 /// Its port for remote desktops, over IPv4 by an address that was lent and over IPv6 by none; nothing of it
@@ -113,6 +118,8 @@ async fn its_port_is_reached(host: &Host, driver: &KvmHost, guest: &Guest, serve
     }
     guest.begin("exec nc -ll -p 3389 -e cat").await;
     guest.becomes("netstat -ltn | grep -c :3389", "1").await;
+    let bridge = interfaces(host, "lab");
+    assert_eq!(bridge.len(), 1);
     let mut open = Vec::new();
     for (call, lent) in [(8, lent), (9, None)] {
         let mut pipe = desktop(call, lent).await.unwrap();
@@ -124,6 +131,8 @@ async fn its_port_is_reached(host: &Host, driver: &KvmHost, guest: &Guest, serve
     let from = guest.run("netstat -tn").await;
     assert!(from.contains("10.9.0.200:") && from.contains("ESTABLISHED"), "{from}");
     assert_eq!(links(host).len(), 2);
+    // Everybody knows the bridge by its hardware address.
+    assert_eq!(interfaces(host, "lab"), bridge);
     drop(open);
     let ends = tokio::time::Instant::now() + PATIENCE;
     while !links(host).is_empty() {
