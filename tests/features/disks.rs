@@ -206,3 +206,34 @@ async fn a_disk_is_its_servers_project_s_even_when_that_changes_at_the_last_mome
     let disk = Ledger::new(ports).submit(create).await.unwrap().id;
     assert_eq!(world.row(disk).await["project"], json!(shop));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sata_disks_come_and_go_while_their_server_is_off() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 4, 4_096).await;
+    let body = json!({
+        "name": "old", "spec": {"vcpus": 1, "memory_mib": 64}, "disks": [{"size_gib": 1}],
+        "hardware": {"disks": "sata", "nics": "e1000e"},
+    });
+    let old = world.send("server", None, "launch", body.clone()).await.unwrap().id;
+    world.settle().await;
+    let head = world.log.head().await.unwrap().position;
+    let no = world.disk(old, 2).await;
+    assert_eq!(code(no), "wrong-state", "it runs");
+    assert_eq!(world.log.head().await.unwrap().position, head, "nothing was written");
+    world.send("server", old, "stop", json!({})).await.unwrap();
+    world.settle().await;
+    let disk = world.disk(old, 2).await.unwrap();
+    world.settle().await;
+    world.send("server", old, "start", json!({})).await.unwrap();
+    world.settle().await;
+    assert!(world.hosts.census(host)[&old].disks.contains_key(&disk));
+    world.order(disk, "grow", json!({"size_gib": 3})).await;
+    assert_eq!(world.hosts.disks(host)[&disk].0, 3, "what it has may change");
+    assert_eq!(code(world.send("disk", disk, "detach", json!({})).await), "wrong-state");
+    let arm = json!({"architecture": "aarch64", "vcpus": 1, "memory_mib": 64});
+    let mut body = body;
+    (body["name"], body["spec"]) = (json!("arm"), arm);
+    let no = world.send("server", None, "launch", body).await;
+    assert!(no.unwrap_err().to_string().contains("only x86_64"));
+}

@@ -29,6 +29,7 @@ mod looks_between_steps;
 mod mapping;
 mod mapping_answers;
 mod move_ins;
+mod move_ins_vmware;
 mod nics;
 mod plans;
 mod private_cloud;

@@ -6,6 +6,8 @@ use std::{error::Error, sync::OnceLock, time::Duration};
 use commands::ports::DriverFault;
 use reqwest::{Certificate, Client, redirect};
 
+pub use crate::tls::Fingerprint;
+
 /// Longest wait for a connection. A cloud's end-point that does not take one in this time is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a whole answer: the largest page of a listing takes AWS a few seconds.
@@ -26,6 +28,8 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// The token that came with it, of those who answer with one (`X-Subject-Token`).
     pub token: Option<String>,
+    /// The first cookie that came with it, as it is sent back.
+    pub cookie: Option<String>,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -61,6 +65,7 @@ impl Coming {
 #[derive(Debug)]
 pub struct HttpClient {
     answer_timeout: Duration,
+    fingerprint: Option<Fingerprint>,
     // Two, because the one for TLS needs the machine's root certificates: a machine without any
     // can still talk to an end-point on the loopback.
     plain: OnceLock<Result<Client, String>>,
@@ -81,7 +86,12 @@ impl HttpClient {
 
     /// With another patience for a whole answer.
     pub fn with_answer_timeout(answer_timeout: Duration) -> Self {
-        Self { answer_timeout, plain: OnceLock::new(), tls: OnceLock::new() }
+        Self { answer_timeout, fingerprint: None, plain: OnceLock::new(), tls: OnceLock::new() }
+    }
+
+    /// One that speaks TLS to who has the certificate with this fingerprint, and to nobody else.
+    pub fn of(fingerprint: Fingerprint) -> Self {
+        Self { fingerprint: Some(fingerprint), ..Self::new() }
     }
 
     fn build(&self, tls: bool) -> Result<Client, String> {
@@ -94,7 +104,9 @@ impl HttpClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(self.answer_timeout)
             .user_agent(concat!("skyledger/", env!("CARGO_PKG_VERSION")));
-        if !tls {
+        if let Some(fingerprint) = self.fingerprint.filter(|_| tls) {
+            builder = builder.tls_backend_preconfigured(fingerprint.config()?);
+        } else if !tls {
             builder = builder.tls_certs_only(std::iter::empty::<Certificate>());
         }
         builder.build().map_err(|error| chain(&error))
@@ -173,6 +185,9 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, DriverFault> {
         .map(Duration::from_secs);
     let token = response.headers().get("x-subject-token");
     let token = token.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let cookie = response.headers().get(http::header::SET_COOKIE);
+    let cookie = cookie.and_then(|value| value.to_str().ok()?.split(';').next());
+    let cookie = cookie.map(|pair| pair.trim().to_owned());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(transient)? {
         if body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -182,7 +197,7 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, DriverFault> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, retry_after, token, body })
+    Ok(Answer { status, retry_after, token, cookie, body })
 }
 
 fn transient(error: reqwest::Error) -> DriverFault {

@@ -9,6 +9,8 @@ pub mod aws;
 pub mod cloudpods;
 pub mod http_client;
 pub mod testing;
+mod tls;
+pub mod vmware;
 
 use std::sync::Arc;
 
@@ -40,6 +42,7 @@ pub static PROVIDERS: &[Entry] = &[
         table: cloudpods::TABLE,
         make: || Arc::new(cloudpods::Cloudpods::new()),
     },
+    Entry { name: "vmware", table: vmware::TABLE, make: || Arc::new(vmware::Vmware::new()) },
 ];
 
 /// All of them, ready to be called.

@@ -6,6 +6,8 @@
 
 pub mod cloudpods;
 mod hand;
+pub mod nbd;
+pub mod vcenter;
 
 pub use hand::{Answered, Hand};
 

@@ -10,7 +10,7 @@ use adapters_libvirt::{
     Affects, Connection, Limit, Options,
     description::{
         Description, DirectKernel, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic,
-        Source, Virtualisation,
+        NicModel, Source, Virtualisation,
     },
 };
 use proptest::{
@@ -73,6 +73,7 @@ fn everything() -> Description {
     server.nics = vec![
         Nic {
             mac: "52:54:00:12:34:56".to_owned(),
+            model: NicModel::Virtio,
             bridge: "br0".to_owned(),
             port: Some("shop-0".to_owned()),
             vlan: None,
@@ -83,6 +84,7 @@ fn everything() -> Description {
         },
         Nic {
             mac: "52:54:00:12:34:57".to_owned(),
+            model: NicModel::E1000e,
             bridge: "ovs".to_owned(),
             port: None,
             vlan: Some(42),
@@ -170,6 +172,7 @@ fn any_nic(index: usize) -> impl Strategy<Value = Nic> {
     (any::<[u8; 2]>(), any::<bool>(), vlan, proptest::option::of(1_280_u32..9_217)).prop_map(
         move |([a, b], is_up, vlan, mtu)| Nic {
             mac: format!("52:54:00:{a:02x}:{b:02x}:{index:02x}"),
+            model: if is_up { NicModel::Virtio } else { NicModel::E1000e },
             bridge: format!("br{index}"),
             port: Some(format!("port{index}")),
             vlan,

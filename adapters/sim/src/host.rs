@@ -13,7 +13,7 @@ mod volumes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -327,6 +327,8 @@ struct World {
     file: Option<PathBuf>,
     #[serde(skip)]
     pause: Duration,
+    #[serde(skip)]
+    takes_in: Option<(SocketAddr, Uuid)>,
 }
 
 /// Hosts in memory. Clones share them.
@@ -355,6 +357,11 @@ impl SimHosts {
     /// Every order takes so long before each of its parts: there is time to end a process in between.
     pub fn slow_down(&self, pause: Duration) {
         self.world().pause = pause;
+    }
+
+    /// Machines that others run are written there, to disks of this name: who writes finds what a test has there.
+    pub fn takes_in_at(&self, at: SocketAddr, filling: Uuid) {
+        self.world().takes_in = Some((at, filling));
     }
 
     /// One of them as its agent reaches it: it looks like this.

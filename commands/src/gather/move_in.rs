@@ -81,6 +81,7 @@ pub(super) async fn launch(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     fill("name", json!(machine.name));
     fill("firmware", json!(machine.firmware));
     fill("nics", json!(looked.nics));
+    fill("hardware", json!(machine.hardware.unwrap_or_default()));
     let disk = |bytes: u64| json!({"size_gib": bytes.div_ceil(1 << 30), "format": Format::Qcow2});
     fill("disks", machine.disks.iter().map(|one| disk(one.size_bytes)).collect());
     let spec = json!({

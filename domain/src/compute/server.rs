@@ -12,6 +12,7 @@ pub mod coming;
 pub mod console;
 pub mod direct;
 pub mod elsewhere;
+pub mod hardware;
 pub mod home;
 pub mod migrate;
 pub mod nic;
@@ -970,6 +971,9 @@ impl Decider for Server {
                 }
                 let disks = &home.parts.disks;
                 let known = disks.iter().find(|known| known.id == disk.id);
+                if known.is_none() {
+                    self.ensure_pluggable(home, "attach a disk")?;
+                }
                 if known.is_none() && disks.len() >= parts::DISKS_MAX {
                     let detail =
                         format!("server: it has {} disks, the most there are", disks.len());
@@ -988,6 +992,9 @@ impl Decider for Server {
                 let has = self.home.iter().flat_map(|home| &home.parts.disks);
                 let has = has.into_iter().any(|known| known.id == disk);
                 self.stays("detach a disk")?;
+                if let Some(home) = self.home.as_ref().filter(|_| has) {
+                    self.ensure_pluggable(home, "detach a disk")?;
+                }
                 if has { vec![Event::DiskDismissed { disk }] } else { vec![] }
             }
             Command::Assign { .. } if self.observation.seen.is_none() && self.home.is_none() => {

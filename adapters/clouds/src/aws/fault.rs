@@ -173,6 +173,7 @@ mod tests {
             status,
             retry_after: Some(Duration::from_secs(7)),
             token: None,
+            cookie: None,
             body: body.as_bytes().to_vec(),
         };
         format!("{:?}", of_answer("DescribeVpcs", &answer).fault)

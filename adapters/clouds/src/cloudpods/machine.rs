@@ -95,6 +95,8 @@ pub(super) fn source(server: Server) -> SourceMachine {
         encrypted: !server.encrypt_key_id.is_empty(),
         has_standby: !server.backup_host_id.is_empty(),
         mark: server.metadata.get(MARK).filter(|mark| !mark.is_empty()).cloned(),
+        hardware: None,
+        uncopied: Vec::new(),
         id: server.id,
         name: server.name,
         status: server.status,

@@ -67,7 +67,7 @@ pub(super) async fn carry_out(session: &Session<'_>, task: &Task) -> Result<Repo
             work.copy(&landing).await?;
             "confirm-copied"
         }
-        Order::Stop { shut_down, disks } => {
+        Order::Stop { shut_down, disks, .. } => {
             work.stop(shut_down, &disks.into_iter().collect()).await?;
             "confirm-stopped"
         }

@@ -94,7 +94,7 @@ impl Inner {
         wanted::board(&mut machine, home.spec.architecture);
         for (at, disk) in home.parts.disks.iter().enumerate() {
             if local.contains(&disk.id) {
-                let mut device = wanted::disk(at, disk, &layout)?;
+                let mut device = wanted::disk((at, home.parts.hardware.disks), disk, &layout)?;
                 device.limits = Limits::new();
                 machine.disks.push(device);
             }

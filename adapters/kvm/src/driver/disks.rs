@@ -14,7 +14,7 @@ use commands::ports::{DriverFault, HostTask, Report};
 use domain::compute::{
     disk::{Actual, Disk, Home, Limits, Order, Rate},
     placement::ServerId,
-    server::parts,
+    server::{hardware::DiskBus, parts},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -210,7 +210,7 @@ impl Inner {
             in_place: home.in_place.clone(),
         };
         let layout = self.lies().await?;
-        Ok(DiskDevice { target, boot: None, ..wanted::disk(0, &part, &layout)? })
+        Ok(DiskDevice { target, boot: None, ..wanted::disk((0, DiskBus::Virtio), &part, &layout)? })
     }
 
     /// The machine has it no more.
@@ -327,13 +327,17 @@ impl Inner {
 
 /// A name that no disk of the machine has, now or when it is started next.
 async fn free_target(wire: &Connection, machine: Option<&Machine>) -> Result<String, DriverFault> {
-    let mut taken = Vec::new();
+    let (mut taken, mut bus) = (Vec::new(), DiskBus::Virtio);
     if let Some(Machine { domain, of }) = machine {
         for of in of {
             let is = described(wire, domain, *of).await?;
+            if is.disks.iter().any(|disk| !disk.is_cdrom && disk.target.starts_with("sd")) {
+                bus = DiskBus::Sata;
+            }
             taken.extend(is.disks.into_iter().map(|disk| disk.target));
         }
     }
-    let free = (0..parts::DISKS_MAX).map(wanted::target).find(|name| !taken.contains(name));
+    let mut names = (0..parts::DISKS_MAX).map(|at| wanted::target(at, bus));
+    let free = names.find(|name| !taken.contains(name));
     free.ok_or_else(|| DriverFault::Rejected("the server has no room for another disk".to_owned()))
 }

@@ -195,13 +195,13 @@ impl Inner {
             .iter()
             .fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(*byte)))
             % count;
-        let mut last = None;
+        let (mut last, filling) = (None, Uuid::now_v7());
         for at in 0..PORTS_TRIED {
             let port = PORTS.start() + (first + at) % count;
             let name =
                 |pair: &Pair<'_>| LandingDisk { index: pair.index, name: pair.disk.id.to_string() };
             let disks = all.iter().map(name).collect();
-            let landing = Landing { address, port, disks };
+            let landing = Landing { address, port, filling: Some(filling), disks };
             // Who may come is known before anybody can.
             let guard = table(&files.table, port, from);
             let place = &self.options.place;
@@ -246,7 +246,7 @@ impl Inner {
                 format!("driver=raw,node-name=part{index},file=disk{index},offset=0,size={bytes}"),
             );
         }
-        let Landing { address, port, disks } = landing;
+        let Landing { address, port, disks, .. } = landing;
         say("--nbd-server", format!("addr.type=inet,addr.host={address},addr.port={port}"));
         for LandingDisk { index, name } in disks {
             say(

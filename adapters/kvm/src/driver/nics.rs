@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use adapters_libvirt::{Affects, Connection, Domain, State, description::Description};
+use adapters_libvirt::{
+    Affects, Connection, Domain, State,
+    description::{Description, Nic},
+};
 use commands::ports::DriverFault;
 use domain::{
-    compute::server::{Order, nic::SeenNic, parts::Nic},
+    compute::server::{Order, nic::SeenNic},
     network::bandwidth::Bandwidth,
 };
 use tokio::time::{Instant, sleep};
@@ -39,11 +42,15 @@ impl Inner {
         let is_active = state(&wire, &domain).await?.is_active();
         let of: &[Affects] =
             if is_active { &[Affects::Live, Affects::Config] } else { &[Affects::Config] };
-        let named = |id| parts.nics.iter().find(|nic| nic.id == id);
+        let model = parts.hardware.nics;
+        let named = |id| {
+            let nic = parts.nics.iter().find(|nic| nic.id == id)?;
+            Some(wanted::nic(nic, model))
+        };
         if let Order::RemoveNic { nic } = order
             && let Some(nic) = named(*nic)
         {
-            self.step(Step::NicUnplug, server, unplug(&wire, &domain, of, nic)).await?;
+            self.step(Step::NicUnplug, server, unplug(&wire, &domain, of, &nic)).await?;
         }
         let ports = wanted::ports(parts.nics_after(order), work.home);
         let plug_in = self.plugs.plug(&self.records, server, ports.clone());
@@ -51,7 +58,7 @@ impl Inner {
         if let Order::AddNic { nic } = order
             && let Some(nic) = named(*nic)
         {
-            self.step(Step::NicPlug, server, plug(&wire, &domain, of, nic)).await?;
+            self.step(Step::NicPlug, server, plug(&wire, &domain, of, &nic)).await?;
         }
         self.step(Step::NicLimits, server, self.plugs.limit(&ports)).await
     }
@@ -110,9 +117,8 @@ impl Inner {
     }
 }
 
-fn has(is: &Description, nic: &Nic) -> bool {
-    let mac = nic.mac.to_string();
-    is.nics.iter().any(|known| known.mac == mac)
+fn has(is: &Description, device: &Nic) -> bool {
+    is.nics.iter().any(|known| known.mac == device.mac)
 }
 
 /// The machine has it from now on.
@@ -120,11 +126,10 @@ async fn plug(
     wire: &Connection,
     domain: &Domain,
     of: &[Affects],
-    nic: &Nic,
+    device: &Nic,
 ) -> Result<(), DriverFault> {
-    let device = wanted::nic(nic);
     for of in of {
-        if !has(&described(wire, domain, *of).await?, nic) {
+        if !has(&described(wire, domain, *of).await?, device) {
             wire.attach(domain, &device.xml(), *of).await.map_err(libvirt)?;
         }
     }
@@ -136,14 +141,13 @@ async fn unplug(
     wire: &Connection,
     domain: &Domain,
     of: &[Affects],
-    nic: &Nic,
+    device: &Nic,
 ) -> Result<(), DriverFault> {
-    let device = wanted::nic(nic);
     // What is started next time first: a guest may never let it go.
     for of in of.iter().rev() {
         let until = Instant::now() + LEAVE_PATIENCE;
         let mut asked = false;
-        while has(&described(wire, domain, *of).await?, nic) {
+        while has(&described(wire, domain, *of).await?, device) {
             if !asked {
                 match wire.detach(domain, &device.xml(), *of).await {
                     // One that is being let go already is not asked a second time.

@@ -16,6 +16,7 @@ use domain::{
         placement::{Architecture, Holding, SeenCell},
         server::{
             boot::BootDevice,
+            hardware::{DiskBus, NicModel},
             home::{Home, Spec},
             parts::{self, Disk, Nic, hostname},
         },
@@ -187,7 +188,8 @@ pub(super) fn description(
     machine.page_kib = holding.page_kib.map(u64::from);
     bind(&mut machine, holding);
     grows(&mut machine, &home.spec);
-    let disks = parts.disks.iter().enumerate().map(|(at, one)| disk(at, one, layout));
+    let bus = parts.hardware.disks;
+    let disks = parts.disks.iter().enumerate().map(|(at, one)| disk((at, bus), one, layout));
     machine.disks = disks.collect::<Result<_, _>>()?;
     if home.adopted.is_none() {
         machine.disks.push(seed(server, layout));
@@ -197,7 +199,7 @@ pub(super) fn description(
         machine.disks.push(DiskDevice { boot, ..super::cdrom::drive(server, cdrom, layout) });
     }
     // Those that are virtual functions are among its devices.
-    machine.nics = parts.normal_nics().map(nic).collect();
+    machine.nics = parts.normal_nics().map(|one| nic(one, parts.hardware.nics)).collect();
     // Where it has no disk of its own, the first is its seed, and nothing to start from.
     if let Some(first) = machine.disks.first_mut().filter(|_| !parts.disks.is_empty()) {
         first.boot = home.boot_place(BootDevice::Disk);
@@ -249,7 +251,11 @@ fn cells(holding: &Holding) -> Vec<GuestCell> {
     holding.seen_cells().into_iter().map(cell).collect()
 }
 
-pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice, DriverFault> {
+pub(super) fn disk(
+    (at, bus): (usize, DiskBus),
+    disk: &Disk,
+    layout: &Layout,
+) -> Result<DiskDevice, DriverFault> {
     let path = layout.disk(disk)?.display().to_string();
     let is_device = match &disk.in_place {
         Some(path) => parts::is_device(path),
@@ -258,7 +264,7 @@ pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice
     let mut serial = disk.id.simple().to_string();
     serial.truncate(SERIAL_BYTES);
     Ok(DiskDevice {
-        target: target(at),
+        target: target(at, bus),
         source: Some(if is_device { Source::Block(path) } else { Source::File(path) }),
         format: match disk.format {
             Format::Qcow2 => description::Format::Qcow2,
@@ -273,10 +279,14 @@ pub(super) fn disk(at: usize, disk: &Disk, layout: &Layout) -> Result<DiskDevice
     })
 }
 
-/// `vda`, `vdb` and so on.
-pub(super) fn target(at: usize) -> String {
-    let letter = char::from(b'a' + (at % 26) as u8);
-    format!("vd{letter}")
+/// `vda`, `vdb` and so on; of SATA `sdb`, `sdc` and so on, behind the drive of discs, up to `sdaa`.
+pub(super) fn target(at: usize, bus: DiskBus) -> String {
+    let letter = |at: usize| char::from(b'a' + (at % 26) as u8);
+    match (bus, at + 1) {
+        (DiskBus::Virtio, _) => format!("vd{}", letter(at)),
+        (DiskBus::Sata, 26..) => format!("sda{}", letter(at + 1)),
+        (DiskBus::Sata, at) => format!("sd{}", letter(at)),
+    }
 }
 
 /// A disk and not a disc: the smallest kernels have no driver for a drive of discs.
@@ -295,10 +305,14 @@ fn seed(server: Uuid, layout: &Layout) -> DiskDevice {
 }
 
 /// An interface, as libvirt is told of it.
-pub(super) fn nic(nic: &Nic) -> description::Nic {
+pub(super) fn nic(nic: &Nic, model: NicModel) -> description::Nic {
     let (bridge, _) = uplink::of(nic.segment, &nic.bridge, nic.medium);
     description::Nic {
         mac: nic.mac.to_string(),
+        model: match model {
+            NicModel::E1000e => description::NicModel::E1000e,
+            NicModel::Virtio => description::NicModel::Virtio,
+        },
         bridge,
         port: Some(tap(nic.id)),
         vlan: None,

@@ -10,7 +10,7 @@ use std::{
 use adapters_kvm::driver::{KvmHost, Side, Step};
 use adapters_libvirt::{
     Affects,
-    description::{Description, DiskDevice, Format, Nic, Source},
+    description::{Description, DiskDevice, Format, Nic, NicModel, Source},
 };
 use domain::{
     compute::{
@@ -61,6 +61,7 @@ async fn by_hand_with(host: &Host, disks: &[(&Path, Format)]) {
     machine.disks = ["vda", "vdb"].into_iter().zip(disks).map(device).collect();
     machine.nics = vec![Nic {
         mac: MAC.to_owned(),
+        model: NicModel::Virtio,
         bridge: "lab".to_owned(),
         port: None,
         vlan: None,

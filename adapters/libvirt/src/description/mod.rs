@@ -111,11 +111,23 @@ pub struct DiskDevice {
     pub boot: Option<u32>,
 }
 
+/// Which card the guest sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NicModel {
+    /// Intel's 82574L.
+    E1000e,
+    /// virtio.
+    #[default]
+    Virtio,
+}
+
 /// A network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
     /// Its address, such as `52:54:00:12:34:56`, in lower case.
     pub mac: String,
+    /// Which card it is.
+    pub model: NicModel,
     /// The host's bridge that it is plugged into.
     pub bridge: String,
     /// The host's name for its end of the wire; none leaves it to libvirt.

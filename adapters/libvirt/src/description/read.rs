@@ -10,7 +10,7 @@ use quick_xml::{
 use uuid::Uuid;
 
 use super::{
-    Description, DirectKernel, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic,
+    Description, DirectKernel, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic, NicModel,
     NotADescription, Source, Virtualisation,
 };
 use crate::{Limit, Limits};
@@ -309,6 +309,10 @@ fn read_nic(nic: &Node) -> Option<Nic> {
     let attribute = |path: &str, name: &str| nic.at(path)?.attribute(name).map(str::to_owned);
     Some(Nic {
         mac: attribute("mac", "address")?.to_lowercase(),
+        model: match attribute("model", "type").as_deref() {
+            Some("e1000e") => NicModel::E1000e,
+            _ => NicModel::Virtio,
+        },
         bridge: attribute("source", "bridge")?,
         port: attribute("target", "dev"),
         vlan: attribute("vlan/tag", "id").and_then(|id| id.parse().ok()),

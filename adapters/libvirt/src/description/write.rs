@@ -8,7 +8,8 @@ use quick_xml::{
 };
 
 use super::{
-    Description, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic, Source, Virtualisation,
+    Description, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic, NicModel, Source,
+    Virtualisation,
 };
 use crate::Limit;
 
@@ -300,8 +301,6 @@ impl DiskDevice {
             }
             let bus = match self.target.get(..2) {
                 Some("vd") => "virtio",
-                Some("sd") if self.is_cdrom => "sata",
-                Some("sd") => "scsi",
                 _ => "sata",
             };
             xml.empty("target", &[("dev", &self.target), ("bus", bus)])?;
@@ -348,7 +347,11 @@ impl Nic {
             if let Some(port) = &self.port {
                 xml.empty("target", &[("dev", port)])?;
             }
-            xml.empty("model", &[("type", "virtio")])?;
+            let model = match self.model {
+                NicModel::E1000e => "e1000e",
+                NicModel::Virtio => "virtio",
+            };
+            xml.empty("model", &[("type", model)])?;
             if !self.is_up {
                 xml.empty("link", &[("state", "down")])?;
             }

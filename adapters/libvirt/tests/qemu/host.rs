@@ -11,7 +11,7 @@ use std::{
 
 use adapters_libvirt::{
     Affects, Code, Connection, Domain, Events, Fault, Options, State,
-    description::{Description, DirectKernel, DiskDevice, Nic, Source, Virtualisation},
+    description::{Description, DirectKernel, DiskDevice, Nic, NicModel, Source, Virtualisation},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
@@ -138,6 +138,7 @@ impl Host {
 pub(crate) fn nic(mac: &str) -> Nic {
     Nic {
         mac: mac.to_owned(),
+        model: NicModel::Virtio,
         bridge: "lab".to_owned(),
         port: None,
         vlan: None,

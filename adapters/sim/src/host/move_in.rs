@@ -1,10 +1,16 @@
-//! A machine that others run comes to a host in memory: nothing is written, and where it would be is said.
+//! A machine that others run comes to a host in memory: nothing is written here, and where it would be is said, or
+//! where a test has something that is written.
+
+use core::net::Ipv4Addr;
 
 use commands::ports::{DriverFault, HostTask, Report};
 use domain::compute::move_in::{Landing, LandingDisk, MoveIn, Order};
 use serde_json::json;
 
 use super::{HostStep, SimHost, kept::read};
+
+/// The port that nobody listens at.
+const PORT: u16 = 21_800;
 
 impl SimHost {
     /// An order of a move.
@@ -16,9 +22,14 @@ impl SimHost {
         }
         let disks = state.machine().map(|machine| machine.disks.clone()).unwrap_or_default();
         let disk = |index: u32| LandingDisk { index, name: format!("disk-{index}") };
+        let (at, filling) = match self.hosts.world().takes_in {
+            Some((at, filling)) => (at, Some(filling)),
+            None => ((Ipv4Addr::LOCALHOST, PORT).into(), None),
+        };
         let landing = Landing {
-            address: core::net::Ipv4Addr::LOCALHOST.into(),
-            port: 21_800,
+            address: at.ip(),
+            port: at.port(),
+            filling,
             disks: disks.iter().map(|one| disk(one.index)).collect(),
         };
         self.step(HostStep::Receive, |_| false, |_| {})?;

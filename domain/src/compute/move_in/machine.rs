@@ -19,6 +19,7 @@ use crate::{
         server::{
             Power,
             direct::VnicType,
+            hardware::{DiskBus, Hardware},
             parts::{DISKS_MAX, NICS_MAX, NicAsk},
         },
     },
@@ -77,6 +78,12 @@ pub struct SourceMachine {
     /// Whether another host there keeps a copy of it that is written all the time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_standby: bool,
+    /// What its disks and interfaces have to be here for its system; virtio when that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+    /// What keeps its disks from being copied there, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncopied: Vec<String>,
     /// What is written on it by a move of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<String>,
@@ -176,6 +183,9 @@ impl SourceMachine {
         if self.vcpus == 0 || self.memory_mib == 0 {
             no("size", "nobody says how large it is".to_owned());
         }
+        for why in &self.uncopied {
+            no("copy", why.clone());
+        }
         let (disks, nics) = (self.disks.len(), self.nics.len());
         if disks == 0 || disks > DISKS_MAX || nics > NICS_MAX {
             let most = format!("1 to {DISKS_MAX} and at most {NICS_MAX}");
@@ -185,7 +195,8 @@ impl SourceMachine {
             if *size_bytes == 0 {
                 no("disk", format!("nobody says how large disk {index} is"));
             }
-            if !matches!(bus.as_str(), "virtio" | "scsi" | "vdisk") {
+            let any = self.hardware.is_some_and(|hardware| hardware.disks != DiskBus::Virtio);
+            if !any && !matches!(bus.as_str(), "virtio" | "scsi" | "vdisk") {
                 let detail = format!(
                     "disk {index} is plugged in as {bus}, and here disks are virtio: let its \
                      system have that driver, and change the disk there first"
@@ -206,6 +217,11 @@ impl SourceMachine {
         }
         if self.disks.iter().any(|disk| disk.size_bytes % (1 << 30) != 0) {
             notes.push("its disks are rounded up to whole GiB".to_owned());
+        }
+        if self.hardware.is_some_and(|hardware| !hardware.is_virtio()) {
+            let note = "here its disks are SATA and its interfaces e1000e, for a system without \
+                        drivers of virtio: say `hardware` to have others";
+            notes.push(note.to_owned());
         }
         notes
     }
@@ -289,6 +305,7 @@ mod tests {
             "name": "", "architecture": "sparc", "power": "stopped", "frozen": true,
             "devices": ["GPU"], "has_standby": true, "encrypted": true, "host_address": null,
             "vcpus": 0, "disks": [{"index": 0, "size_bytes": 0, "bus": "ide"}],
+            "uncopied": ["it has snapshots"],
         }));
         let want = [
             "name",
@@ -300,12 +317,17 @@ mod tests {
             "encrypted",
             "host",
             "size",
+            "copy",
             "disk",
             "bus",
         ];
         assert_eq!(all, want);
         assert_eq!(codes(json!({"frozen": true, "mark": "m"})), ["moving"]);
         assert_eq!(codes(json!({"disks": []})), ["too-many"]);
+        let ide = json!([{"index": 0, "size_bytes": 1 << 30, "bus": "ide"}]);
+        assert_eq!(codes(json!({"disks": ide})), ["bus"]);
+        let here = json!({"disks": "sata", "nics": "e1000e"});
+        assert!(codes(json!({"disks": ide, "hardware": here})).is_empty());
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub enum Order {
         shut_down: bool,
         /// The numbers of its disks.
         disks: Vec<u32>,
+        /// Where the last of it goes; none where nobody said so then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        landing: Option<Landing>,
     },
 }
 
@@ -75,6 +78,9 @@ pub struct Landing {
     pub address: IpAddr,
     /// The port there.
     pub port: u16,
+    /// Names these disks: others are made each time that they are made anew. None where the host does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filling: Option<Uuid>,
     /// What each disk is called there.
     pub disks: Vec<LandingDisk>,
 }
@@ -316,6 +322,9 @@ pub struct MoveIn {
     /// Whether nothing of its server is left.
     #[serde(default)]
     pub target_gone: bool,
+    /// Where its disks are written to; none before the host was ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing: Option<Landing>,
     /// What is wanted of it.
     pub orders: Orders<Order>,
 }
@@ -555,13 +564,17 @@ impl Decider for MoveIn {
                 let disks = machine.iter().flat_map(|machine| &machine.disks);
                 let disks = disks.map(|disk| disk.index).collect();
                 self.stage = Stage::Stopping;
-                self.orders.issue(Order::Stop { shut_down, disks });
+                let landing = self.landing.clone();
+                self.orders.issue(Order::Stop { shut_down, disks, landing });
             }
             Event::Finished {} => to(Stage::Finished, None),
             Event::GoneBack {} => to(Stage::GoneBack, None),
             Event::Parked { reason, .. } => self.orders.park(reason),
             Event::PreparationOrdered {} => to(Stage::Preparing, Some(Order::Prepare {})),
-            Event::Prepared { landing, .. } => to(Stage::Copying, Some(Order::Copy { landing })),
+            Event::Prepared { landing, .. } => {
+                to(Stage::Copying, Some(Order::Copy { landing: landing.clone() }));
+                self.landing = Some(landing);
+            }
             Event::ReleaseOrdered { start } => to(Stage::Releasing, Some(Order::Release { start })),
             Event::RetryOrdered {} => self.orders.retry(),
             Event::SourceReleased { .. } => to(Stage::Clearing, None),

@@ -32,6 +32,7 @@ use super::{
     boot::BootDevice,
     coming::Coming,
     console::Console,
+    hardware::Hardware,
     migrate::Moving,
     parts::{DISKS_MAX, DiskAsk, KEY_PAIRS_MAX, NICS_MAX, NicAsk, Parts},
     rescue::Rescue,
@@ -155,6 +156,10 @@ pub struct Launch {
     /// What it is started by; as the image says when left out, and BIOS when that says nothing.
     #[serde(default)]
     pub firmware: Option<Firmware>,
+    /// What its disks and interfaces are for its system; virtio when left out, or as the machine says that it is made
+    /// from.
+    #[serde(default, skip_serializing_if = "Hardware::is_virtio")]
+    pub hardware: Hardware,
     /// The backup set that its disks are made from, by id: in their order, each as large as it was. `disks`
     /// and `image` are left out then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -251,6 +256,7 @@ impl Launch {
             image: None,
             cdrom: None,
             firmware: None,
+            hardware: Hardware::default(),
             backup_set: None,
             move_in: None,
             disks: Vec::new(),

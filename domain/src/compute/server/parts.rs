@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     cdrom::{Cdrom, holds_disk},
     direct::VnicType,
+    hardware::{DiskBus, Hardware},
     home::{Home, Launch},
 };
 use crate::{
@@ -239,6 +240,9 @@ pub struct Parts {
     /// What it is started by; BIOS when nothing says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Firmware>,
+    /// What its disks and interfaces are for its system.
+    #[serde(default, skip_serializing_if = "Hardware::is_virtio")]
+    pub hardware: Hardware,
     /// Its disks, in the guest's order; with an image the first is made from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Disk>,
@@ -331,8 +335,12 @@ impl Parts {
             nic.check(&found.groups).map_err(named)?;
         }
         let image = found.image.map(|(id, definition)| Image::of(id, definition));
+        let (hardware, groups) = (launch.hardware, found.groups);
+        if hardware.disks == DiskBus::Sata && architecture != Architecture::X86_64 {
+            return Err(no("hardware.disks: only x86_64 has sata".to_owned()));
+        }
         let parts =
-            Self { image, cdrom, firmware, disks, nics, groups: found.groups, keys: found.keys };
+            Self { image, cdrom, firmware, hardware, disks, nics, groups, keys: found.keys };
         // What its host would find out is found out before there is anything.
         parts.seed(server, &launch.name, None)?;
         Ok(parts)
