@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_fingerprint_has_colons_or_none() {
         let plain = "0a".repeat(32);
-        let spelled = vec!["0A"; 32].join(":");
+        let spelled = ["0A"; 32].join(":");
         assert_eq!(Fingerprint::read(&plain), Some(Fingerprint([10; 32])));
         assert_eq!(Fingerprint::read(&spelled), Fingerprint::read(&plain));
         assert_eq!(Fingerprint::read("0a"), None);

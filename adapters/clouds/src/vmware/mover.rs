@@ -279,6 +279,11 @@ impl Work<'_> {
             let status = &vm.power_state;
             return Err(no(format!("it is {status} there: start it, or go back")));
         }
+        if landing.filling.is_none() {
+            return Err(no(
+                "the agent of the host that it goes to is too old: let it be this release",
+            ));
+        }
         let stores = self.session.stores().await?;
         let own = snapshot_name(self.move_in);
         if let Some(why) = in_the_way(&vm, &stores, Some(&own)).first() {

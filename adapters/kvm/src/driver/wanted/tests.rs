@@ -89,6 +89,7 @@ fn a_state_is_one_machine() {
     let common = machine(&home(|launch| {
         launch["parts"]["hardware"] = json!({"disks": "sata", "nics": "e1000e"});
         launch["parts"]["image"] = Value::Null;
+        launch["parts"]["firmware"] = json!("bios");
         launch["placement"]["holding"] = json!({"server": id(9), "vcpus": 6, "memory_mib": 4096});
         launch["spec"]["page_kib"] = Value::Null;
     }))
