@@ -152,7 +152,7 @@ async fn unplug(
                 match wire.detach(domain, &device.xml(), *of).await {
                     // One that is being let go already is not asked a second time.
                     Err(fault) if fault.code().is_some() => {
-                        tracing::debug!(%fault, nic = %nic.id, "an interface is asked for in vain");
+                        tracing::debug!(%fault, mac = device.mac, "an interface is asked for in vain");
                     }
                     asked => asked.map_err(libvirt)?,
                 }
