@@ -86,18 +86,8 @@ fn a_state_is_one_machine() {
         });
     }))
     .unwrap();
-    let common = machine(&home(|launch| {
-        launch["parts"]["hardware"] = json!({"disks": "sata", "nics": "e1000e"});
-        launch["parts"]["image"] = Value::Null;
-        launch["parts"]["firmware"] = json!("bios");
-        launch["placement"]["holding"] = json!({"server": id(9), "vcpus": 6, "memory_mib": 4096});
-        launch["spec"]["page_kib"] = Value::Null;
-    }))
-    .unwrap();
     assert_eq!(Description::read(&growing.xml()).unwrap(), growing);
-    assert_eq!(Description::read(&common.xml()).unwrap(), common);
     for (name, machine, expected) in [
-        ("common.xml", common, include_str!("common.xml")),
         ("growing.xml", growing, include_str!("growing.xml")),
         ("pinned.xml", pinned, include_str!("pinned.xml")),
         ("small.xml", small, include_str!("small.xml")),
@@ -199,15 +189,4 @@ fn names_are_told_from_others() {
     assert_eq!(server_of("web", id(9)), None);
     assert_eq!(tap(id(9)), "sk019900000000");
     assert!(tap(Uuid::max()).len() <= 15, "the kernel's longest name of an interface");
-}
-
-#[test]
-fn disks_have_names_of_their_bus() {
-    assert_eq!(
-        (target(0, DiskBus::Virtio), target(25, DiskBus::Virtio)),
-        ("vda".into(), "vdz".into())
-    );
-    // The drive of discs is `sda`.
-    let sata = [0, 1, 24, 25].map(|at| target(at, DiskBus::Sata));
-    assert_eq!(sata, ["sdb", "sdc", "sdz", "sdaa"]);
 }
