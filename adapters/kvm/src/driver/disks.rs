@@ -331,7 +331,12 @@ async fn free_target(wire: &Connection, machine: Option<&Machine>) -> Result<Str
     if let Some(Machine { domain, of }) = machine {
         for of in of {
             let is = described(wire, domain, *of).await?;
-            if is.disks.iter().any(|disk| !disk.is_cdrom && disk.target.starts_with("sd")) {
+            // Ours begin behind the drive of discs; a machine that was somebody's has a disk in its place.
+            let is_disk = |name: &str| {
+                let mut disks = is.disks.iter().filter(|disk| !disk.is_cdrom);
+                disks.any(|disk| disk.target == name)
+            };
+            if is_disk("sdb") && !is_disk("sda") {
                 bus = DiskBus::Sata;
             }
             taken.extend(is.disks.into_iter().map(|disk| disk.target));
