@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What no other test shows, for the machine's kernel cannot do it: devices that are passed through (cells, IOMMU
-# groups, virtual functions, mediated devices, USB), and volumes that hosts share (lvmlockd with sanlock). Whole
-# Debian systems run under QEMU without KVM, with our agent in each; the server runs on the loopback, and
-# all is asked for by the command line. On demand, as root, on Debian; a run takes half an hour or more.
+# groups, virtual functions, mediated devices, USB), volumes that hosts share (lvmlockd with sanlock), and a folder
+# that they share (NFS). Whole Debian systems run under QEMU without KVM, with our agent in each; the server runs
+# on the loopback, and all is asked for by the command line. On demand, as root, on Debian; a run takes half an hour or more.
 #
-#   tests/full-hosts/full_hosts.sh [devices] [volumes]
+#   tests/full-hosts/full_hosts.sh [devices] [volumes] [nfs]
 #
 #   SKYLEDGER_CACHE      where the root file system is kept (about 1 GB); default: in cargo's target
 #   SKYLEDGER_PROGRAM    the program; default: target/debug/skyledger, which is built
+#   FULL_HOSTS_PATIENCE  how many seconds a host or an order may take; default: 900
 #   FULL_HOSTS_KEEP      leave the hosts running when something failed, until a line comes
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

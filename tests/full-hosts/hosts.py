@@ -16,7 +16,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # On a machine that has other things to do a host takes minutes to start.
-PATIENCE = 900
+PATIENCE = int(os.environ.get("FULL_HOSTS_PATIENCE", "900"))
 
 
 class Failed(Exception):
@@ -42,13 +42,13 @@ def until(what, ask, patience=PATIENCE, pause=1.0):
 
 
 class Host:
-    """One host, number 1 or 2."""
+    """One host, with its number; each wire is one end of a socket, `listen` or `connect`, and a port."""
 
-    def __init__(self, cache, scratch, program, number, san=None, wire_port=None):
+    def __init__(self, cache, scratch, program, number, san=None, wires=()):
         self.number, self.name = number, f"full-{number}"
         self.scratch = os.path.join(scratch, self.name)
         self.socket = os.path.join(scratch, f"ga{number}")
-        self.cache, self.san, self.wire_port = cache, san, wire_port
+        self.cache, self.san, self.wires = cache, san, wires
         os.makedirs(self.scratch)
         self.process = self.line = None
         self._pack(program)
@@ -59,7 +59,7 @@ class Host:
             "HOST_NUMBER": self.number,
             "HOST_MAC": f"52:54:00:99:00:0{self.number}",
             "WIRE_MAC": f"52:54:00:99:01:0{self.number}",
-            "WIRE_ADDRESS": f"10.99.0.{self.number}/24" if self.wire_port else "",
+            "WIRE_ADDRESS": f"10.99.0.{self.number}/24" if self.wires else "",
             "SAN": "yes" if self.san else "",
         }
         env = os.path.join(self.scratch, "host.env")
@@ -113,11 +113,10 @@ class Host:
                 "-blockdev", "driver=raw,file=lun,node-name=san",
                 "-device", "virtio-blk-pci,drive=san,share-rw=on,serial=SANLUN1",
             ]
-        if self.wire_port:
-            how = "listen" if self.number == 1 else "connect"
+        for at, (how, port) in enumerate(self.wires):
             words += [
-                "-netdev", f"socket,id=n2,{how}=127.0.0.1:{self.wire_port}",
-                "-device", f"virtio-net-pci,netdev=n2,mac=52:54:00:99:01:0{self.number}",
+                "-netdev", f"socket,id=w{at},{how}=127.0.0.1:{port}",
+                "-device", f"virtio-net-pci,netdev=w{at},mac=52:54:00:99:0{1 + 2 * at}:0{self.number}",
             ]
         with open(os.path.join(self.scratch, "qemu.log"), "ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

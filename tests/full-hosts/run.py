@@ -1,4 +1,4 @@
-"""What only a whole Linux host shows: devices that are passed through, and volumes that hosts share.
+"""What only a whole Linux host shows: devices that are passed through, volumes that hosts share, and an NFS server.
 
 Run by full_hosts.sh. Every check prints one line; the exit status says whether one failed.
 """
@@ -10,9 +10,10 @@ import sys
 from hosts import Checks, Server, clear, scratch_folder
 
 import devices
+import nfs
 import volumes
 
-PARTS = {"devices": devices.check, "volumes": volumes.check}
+PARTS = {"devices": devices.check, "volumes": volumes.check, "nfs": nfs.check}
 
 program, cache, *asked = sys.argv[1:]
 # Told to end, it clears up as well.

@@ -28,8 +28,9 @@ def check(checks, server, hosts, cache, scratch):
     san = os.path.join(scratch, "san.raw")
     with open(san, "wb") as file:
         file.truncate(3 << 30)
-    for number in (1, 2):
-        hosts.append(Host(cache, os.path.join(scratch, "pair"), server.program, number, san, server.port + 1))
+    for number, how in ((1, "listen"), (2, "connect")):
+        wires = [(how, server.port + 1)]
+        hosts.append(Host(cache, os.path.join(scratch, "pair"), server.program, number, san, wires))
     one, two = hosts
     one.start()
     time.sleep(2)

@@ -91,7 +91,7 @@ pub async fn check(options: &Options) -> Vec<Finding> {
     }
     for folder in &options.storages {
         let what = format!("storage {}", folder.display());
-        found.push(Finding::of(what, shared::read(folder).await, |id| id.to_string()));
+        found.push(Finding::of(what, shared::read(folder), |id| id.to_string()));
     }
     found.extend(volume_groups(options).await);
     found

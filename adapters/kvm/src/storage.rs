@@ -44,6 +44,9 @@ pub enum StorageFault {
         #[source]
         source: std::io::Error,
     },
+    /// It is mounted, and whoever is behind it does not answer.
+    #[error("{} does not answer: is its file server away?", .0.display())]
+    Silent(PathBuf),
     /// It is not there.
     #[error("{0} is not there")]
     Missing(String),

@@ -57,7 +57,7 @@ impl From<StorageFault> for DriverFault {
         let said = chain(&fault);
         match &fault {
             StorageFault::Tool(inner) => tool(inner, said),
-            StorageFault::File { .. } => Self::Transient(said),
+            StorageFault::File { .. } | StorageFault::Silent(_) => Self::Transient(said),
             StorageFault::Missing(_)
             | StorageFault::Differs { .. }
             | StorageFault::Smaller { .. }

@@ -428,14 +428,21 @@ impl Directory {
     /// The file system's.
     pub async fn delete(&self, disk: Uuid) -> Result<(), StorageFault> {
         self.displace(disk).await?;
-        for path in self.paths(disk).map(|(path, _)| path) {
-            // A folder that is not there has nothing of it.
-            if files::exists(path.parent().unwrap_or(&path)).await? {
-                files::remove(&files::part(&path)).await?;
-                files::remove(&path).await?;
-            }
+        let mut any = false;
+        for path in Format::ALL.map(|format| self.path(disk, format)) {
+            any |= files::exists(&path).await?;
+            files::remove(&files::part(&path)).await?;
+            files::remove(&path).await?;
         }
-        Ok(())
+        let names = Format::ALL.map(|format| format!("{disk}.{format}"));
+        let parts = names.each_ref().map(|name| files::part(name.as_ref()).display().to_string());
+        let (elsewhere, fault) = self.shared.find(&[names, parts].concat()).await;
+        any |= !elsewhere.is_empty();
+        for path in elsewhere {
+            files::remove(&path).await?;
+        }
+        // It may lie with whoever does not answer.
+        fault.filter(|_| !any).map_or(Ok(()), Err)
     }
 
     /// Every disk that is whole, sorted by id. Names that are not a disk's are left out.
@@ -465,38 +472,52 @@ impl Directory {
         Ok(Capacity { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
     }
 
-    /// Everywhere that a disk may be.
-    fn paths(&self, disk: Uuid) -> impl Iterator<Item = (PathBuf, Format)> {
-        let folders = std::iter::once(self.disks.clone()).chain(self.shared.folders());
-        folders.flat_map(move |folder| {
-            let name = move |format| (folder.join(format!("{disk}.{format}")), format);
-            Format::ALL.into_iter().map(name)
-        })
-    }
-
-    async fn find(&self, disk: Uuid) -> Result<Option<(PathBuf, Format)>, StorageFault> {
+    /// Where a disk is, among what answers; and a folder that does not.
+    async fn seek(
+        &self,
+        disk: Uuid,
+    ) -> Result<(Vec<(PathBuf, Format)>, Option<StorageFault>), StorageFault> {
         for format in Format::ALL {
             let at = leads_to(&self.placed.join(format!("{disk}.{format}"))).await?;
             if let Some(path) = at {
-                return Ok(files::exists(&path).await?.then_some((path, format)));
+                let there = files::exists(&path).await?;
+                return Ok((there.then_some((path, format)).into_iter().collect(), None));
             }
         }
-        let mut found = None;
-        for (path, format) in self.paths(disk) {
+        let mut found = Vec::new();
+        for format in Format::ALL {
+            let path = self.path(disk, format);
             if files::exists(&path).await? {
-                if found.is_some() {
-                    let what = format!("disk {disk} is there in two formats, or in two folders");
-                    return Err(StorageFault::Unfit(what));
-                }
-                found = Some((path, format));
+                found.push((path, format));
             }
         }
-        Ok(found)
+        let names = Format::ALL.map(|format| format!("{disk}.{format}"));
+        let (elsewhere, fault) = self.shared.find(&names).await;
+        let format = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let (_, format) = read_name(name)?;
+            Some((path, format))
+        };
+        found.extend(elsewhere.into_iter().filter_map(format));
+        if found.len() > 1 {
+            let what = format!("disk {disk} is there in two formats, or in two folders");
+            return Err(StorageFault::Unfit(what));
+        }
+        Ok((found, fault))
+    }
+
+    async fn find(&self, disk: Uuid) -> Result<Option<(PathBuf, Format)>, StorageFault> {
+        match self.seek(disk).await? {
+            (found, _) if !found.is_empty() => Ok(found.into_iter().next()),
+            (_, Some(fault)) => Err(fault),
+            _ => Ok(None),
+        }
     }
 
     /// The disk, when an earlier run has made it.
     async fn there(&self, wanted: &Wanted<'_>) -> Result<Option<Disk>, StorageFault> {
-        match self.find(wanted.disk).await? {
+        // It is to be made here: who does not answer has nothing to do with it.
+        match self.seek(wanted.disk).await?.0.pop() {
             None => Ok(None),
             Some((path, format)) => {
                 let is = look(&path, format).await?;
