@@ -56,6 +56,7 @@ fn device(id: String, kind: &str, model: &str, cell: u32, group: u32) -> Device 
         availability: Availability::Free,
         carrier: None,
         profile: None,
+        switch: None,
     }
 }
 
@@ -130,6 +131,7 @@ fn request(server: u128, dice: &mut Dice) -> Request {
                 kind,
                 model,
                 carrier: None,
+                represented: false,
                 count: 1 + dice.roll(2) as u32,
                 function: None,
             });
@@ -229,6 +231,7 @@ fn equal_cells(size: Size) {
         kind: format!("kind-{kind}"),
         model: None,
         carrier: None,
+        represented: false,
         count: 1,
         function: None,
     };

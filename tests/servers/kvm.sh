@@ -249,14 +249,17 @@ make_guest() {
 # Open vSwitch, without installing it: its programs with the libraries that they miss here. Without its
 # datapath in the kernel frames pass through its daemon.
 make_switch() {
-    [ ! -e "$switch" ] || return 0
+    # What tells flows came later than the rest.
+    [ ! -x "$switch/bin/ovs-ofctl" ] || return 0
+    rm -rf "$switch"
     local package part=$switch.part
     rm -rf "$part"
     for package in openvswitch-switch openvswitch-common libxdp1; do
         (unpack "$package" "$part") || return 0
     done
     mkdir "$part/bin"
-    for program in usr/lib/openvswitch-switch/ovs-vswitchd usr/sbin/ovsdb-server usr/bin/ovsdb-tool usr/bin/ovs-vsctl; do
+    for program in usr/lib/openvswitch-switch/ovs-vswitchd usr/sbin/ovsdb-server usr/bin/ovsdb-tool usr/bin/ovs-vsctl \
+        usr/bin/ovs-ofctl; do
         printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$switch/usr/lib/$(uname -m)-linux-gnu" \
             "$switch/$program" >"$part/bin/${program##*/}"
         chmod +x "$part/bin/${program##*/}"

@@ -50,6 +50,7 @@ mod disks;
 mod fault;
 mod fetch;
 mod foreign;
+mod functions;
 mod kept;
 mod migrate;
 mod move_in;
@@ -125,7 +126,7 @@ use self::{
     wire::Wire,
 };
 use crate::{
-    network::{Interface, Place, rates, uplink},
+    network::{Interface, Place, offload, rates, uplink},
     observe::{self, Tree, devices::Kept},
     storage::{
         StorageFault,
@@ -142,6 +143,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether servers are still told their addresses.
 const KEEP_RESPONDER: Duration = Duration::from_secs(2);
+/// Every how many of these it is looked whether Open vSwitch has what was told to it.
+const KEEP_SWITCHES: u64 = 5;
 
 /// How a host is worked for.
 #[derive(Clone)]
@@ -379,6 +382,8 @@ impl KvmHost {
             guarded: inner.plugs.guarded().await?,
             counted: inner.plugs.counted().await?.into_keys().collect(),
             bridges: set(inner.records.bridges().await?),
+            // Where there is no Open vSwitch, or none that runs, there are none.
+            switches: offload::there(&inner.options.place).await.unwrap_or_default(),
             responder: inner.plugs.responder().is_there(),
         })
     }
@@ -482,7 +487,11 @@ impl Inner {
     /// Its bridges and its rules are there.
     async fn plug(&self, work: &Work<'_>) -> Result<(), DriverFault> {
         let ports = wanted::ports(work.home.parts.nics.iter(), work.home);
-        let plug = self.plugs.plug(&self.records, work.server, ports);
+        let functions = self.function_ports(work.home).await?;
+        let plug = async {
+            self.plugs.plug(&self.records, work.server, ports).await?;
+            self.plugs.plug_functions(&self.records, work.server, functions).await
+        };
         self.step(Step::Network, work.server, plug).await
     }
 
@@ -873,9 +882,14 @@ fn responder(options: &Options) -> Result<Vec<String>, DriverFault> {
 
 /// As long as somebody works for the host, what tells servers their addresses is begun again when it is gone.
 async fn keep_responder(host: Weak<Inner>) {
-    loop {
+    for turn in 1_u64.. {
         tokio::time::sleep(KEEP_RESPONDER).await;
         let Some(inner) = host.upgrade() else { return };
+        if turn.is_multiple_of(KEEP_SWITCHES)
+            && let Err(fault) = inner.plugs.keep_switches(&inner.records).await
+        {
+            tracing::warn!(%fault, "virtual functions of servers may reach nobody");
+        }
         if let Err(fault) = inner.plugs.responder().keep(&inner.records).await {
             tracing::warn!(%fault, "servers are not told their addresses");
         }

@@ -5,6 +5,7 @@
 
 pub mod dhcp;
 pub mod firewall;
+pub mod offload;
 pub mod quota;
 pub mod rates;
 pub mod reach;
@@ -115,6 +116,14 @@ impl Place {
             return Tool::new(program, words);
         };
         Tool::new(first, before.iter().cloned().chain([program.to_owned()]).chain(words))
+    }
+
+    /// What `ovs-ofctl` calls a bridge of Open vSwitch by: its socket lies beside that of the database.
+    pub(crate) fn bridge(&self, name: &str) -> String {
+        let Some(database) = &self.switch else { return name.to_owned() };
+        let path = database.strip_prefix("unix:").unwrap_or(database);
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        format!("unix:{}", path.with_file_name(format!("{name}.mgmt")).display())
     }
 
     /// Runs a tool there, and reads its answer.

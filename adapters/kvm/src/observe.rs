@@ -6,6 +6,7 @@
 
 pub mod devices;
 pub mod mediated;
+mod representor;
 pub mod topology;
 pub mod tree;
 pub mod vgpu;

@@ -16,7 +16,7 @@ use adapters_kvm::observe::{
 use domain::compute::placement::{
     AgentState, Architecture,
     Availability::{self, Free, Reserved},
-    Cell, Core, Device, HostFacts, HostId, Pages,
+    CardSwitch, Cell, Core, Device, HostFacts, HostId, Pages, SwitchMode,
 };
 
 /// A host that is a folder.
@@ -285,6 +285,12 @@ fn devices_have_a_kind_a_cell_and_a_group_and_bridges_are_none() {
         availability,
         carrier: None,
         profile: None,
+        // What has functions, and what is one, is on the card's own switch.
+        switch: ["nic", "vf"].contains(&kind).then_some(CardSwitch {
+            mode: SwitchMode::Legacy,
+            representor: None,
+            offloads: false,
+        }),
     };
     let expected = [
         device("0000:3b:00.0", "gpu", "10de:1eb8", Some(1), 31, Free),
@@ -391,6 +397,70 @@ fn a_virtual_function_is_on_the_wire_of_the_bridge_that_its_card_is_a_port_of() 
     assert_eq!(host.devices(&kept)["0000:01:10.0"].carrier, None);
     // A card itself is none's: it is the host's.
     assert_eq!(devices["0000:01:00.0"].carrier, None);
+}
+
+#[test]
+fn a_card_in_switchdev_mode_has_functions_with_another_end_on_the_host() {
+    let host = Fixture::new();
+    // Two ports of one card: in a bond they have one switch.
+    let mut at = Vec::new();
+    for (port, interface) in ["eth0", "eth1"].into_iter().enumerate() {
+        let card = host.pci(&format!("0000:03:00.{port}"), "0x020000", "15b3:101d", 0, Some(30));
+        host.interface(interface, &card);
+        host.file(&format!("{card}/net/{interface}/phys_switch_id"), "0c42a1000301");
+        host.file(&format!("{card}/net/{interface}/phys_port_name"), &format!("p{port}"));
+        host.file(&format!("{card}/sriov_totalvfs"), "8");
+        host.file(&format!("{card}/sriov_numvfs"), "2");
+        for number in 0..2 {
+            let address = format!("0000:03:0{}.{}", port + 1, number);
+            let group = 40 + 2 * port as u32 + number;
+            let of = host.pci(&address, "0x020000", "15b3:101e", 0, Some(group));
+            host.link(&format!("{card}/virtfn{number}"), &of);
+            host.link(&format!("{of}/physfn"), &card);
+        }
+        at.push(card);
+    }
+    // Some drivers have them beside the card's own, and before it by name; others for themselves.
+    let representor = |name: &str, at: &str, port: &str| {
+        host.interface(name, at);
+        host.file(&format!("{at}/net/{name}/phys_switch_id"), "0c42a1000301");
+        host.file(&format!("{at}/net/{name}/phys_port_name"), port);
+    };
+    representor("a0", &at[0], "pf0vf0");
+    host.link(&format!("{}/net/a0/device", at[0]), &at[0]);
+    representor("a1", &at[0], "pf0vf1");
+    for (name, port) in [("rep3", "pf1vf1"), ("sf0", "pf0sf88")] {
+        let net = format!("sys/devices/virtual/net/{name}");
+        host.file(&format!("{net}/phys_switch_id"), "0c42a1000301");
+        host.file(&format!("{net}/phys_port_name"), port);
+        host.link(&format!("sys/class/net/{name}"), &net);
+    }
+    for name in ["bond0", "ovs-system"] {
+        host.link(&format!("sys/class/net/{name}"), &format!("sys/devices/virtual/net/{name}"));
+    }
+    for (card, interface) in at.iter().zip(["eth0", "eth1"]) {
+        host.link(&format!("{card}/net/{interface}/master"), "sys/devices/virtual/net/bond0");
+    }
+    host.link("sys/devices/virtual/net/bond0/master", "sys/devices/virtual/net/ovs-system");
+    let kept = Kept {
+        switched: [("bond0".to_owned(), "br-ext".to_owned())].into(),
+        offloads: true,
+        ..Kept::default()
+    };
+    let devices = host.devices(&kept);
+    let of = |id: &str| {
+        let device = &devices[id];
+        let switch = device.switch.clone().unwrap();
+        assert_eq!((switch.mode, switch.offloads), (SwitchMode::Switchdev, true), "{id}");
+        (device.carrier.clone(), switch.representor)
+    };
+    let on = |representor: &str| (Some("br-ext".to_owned()), Some(representor.to_owned()));
+    assert_eq!(of("0000:03:01.0"), on("a0"));
+    assert_eq!(of("0000:03:01.1"), on("a1"));
+    assert_eq!(of("0000:03:02.1"), on("rep3"));
+    // One without another end leads nowhere.
+    assert_eq!(of("0000:03:02.0"), (None, None));
+    assert_eq!(of("0000:03:00.0"), (None, None));
 }
 
 #[test]

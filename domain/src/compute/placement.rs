@@ -47,7 +47,10 @@ mod request;
 mod room;
 
 pub use cells::{SETS_ALL_MAX, SETS_MAX};
-pub use facts::{AgentState, Architecture, Availability, Cell, Core, Device, HostFacts, Pages};
+pub use facts::{
+    AgentState, Architecture, Availability, CardSwitch, Cell, Core, Device, HostFacts, Pages,
+    SwitchMode,
+};
 pub use fleet::{
     Fleet, HOW_MANY_MAX, HowMany, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection,
     RunnerUp, Score, Unplaced, Verdict,

@@ -344,11 +344,12 @@ impl Books<'_> {
                     && facts.cells.iter().filter(holds).count() == *fitting as usize
                     && fitting < asked
             }
-            Reason::Devices { kind, model, carrier, asked, free } => {
+            Reason::Devices { kind, model, carrier, represented, asked, free } => {
                 let fits = |one: &&Device| {
                     one.kind == *kind
                         && model.as_ref().is_none_or(|model| *model == one.model)
                         && (carrier.is_none() || *carrier == one.carrier)
+                        && (!represented || is_represented(one))
                 };
                 let there = facts.devices.iter().filter(|one| self.device_is_free(&one.id));
                 let there = there.filter(fits).count();
@@ -356,6 +357,7 @@ impl Books<'_> {
                     one.kind == *kind
                         && (model.is_none() || one.model == *model)
                         && (carrier.is_none() || one.carrier == *carrier)
+                        && (!represented || one.represented)
                 });
                 wanted.map(|one| one.count).sum::<u32>() == *asked
                     && there == *free as usize
@@ -405,11 +407,16 @@ fn choose(asked: &[&DeviceAsk], free: &[&Device]) -> bool {
         let device = free[at];
         let fits = device.kind == first.kind
             && first.model.as_ref().is_none_or(|model| *model == device.model)
-            && (first.carrier.is_none() || first.carrier == device.carrier);
+            && (first.carrier.is_none() || first.carrier == device.carrier)
+            && (!first.represented || is_represented(device));
         let mut left = free.to_vec();
         left.remove(at);
         fits && choose(rest, &left)
     })
+}
+
+fn is_represented(device: &Device) -> bool {
+    device.switch.as_ref().is_some_and(|switch| switch.representor.is_some())
 }
 
 /// What a request is cut into; plain words for what the code under test has too.

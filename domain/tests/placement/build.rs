@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use domain::{
     compute::placement::{
-        Affinity, AgentState, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill,
-        HostFacts, HostId, Numa, Pages, Pinning, Relation, Request, ServerId,
+        Affinity, AgentState, Architecture, Availability, CardSwitch, Cell, Core, Device,
+        DeviceAsk, Fill, HostFacts, HostId, Numa, Pages, Pinning, Relation, Request, ServerId,
+        SwitchMode,
     },
     kernel::Id,
 };
@@ -68,12 +69,13 @@ pub(crate) fn device(id: &str, kind: &str, model: &str, cell: Option<u32>) -> De
         availability: Availability::Free,
         carrier: None,
         profile: None,
+        switch: None,
     }
 }
 
 pub(crate) fn ask(kind: &str, model: Option<&str>, count: u32) -> DeviceAsk {
     let (kind, model) = (kind.to_owned(), model.map(str::to_owned));
-    DeviceAsk { kind, model, carrier: None, count, function: None }
+    DeviceAsk { kind, model, carrier: None, represented: false, count, function: None }
 }
 
 pub(crate) fn request(server: u128, vcpus: u32, memory_mib: u64) -> Request {
@@ -167,6 +169,10 @@ impl Dice {
             let kind = self.pick(&["gpu", "gpu", "nic"]);
             let mut device = device(&format!("{number}"), kind, model, place);
             device.carrier = self.pick(&[None, Some("br0"), Some("br1")]).map(str::to_owned);
+            if device.carrier.is_some() && self.one_in(2) {
+                let (mode, representor) = (SwitchMode::Switchdev, Some(format!("rep{number}")));
+                device.switch = Some(CardSwitch { mode, representor, offloads: false });
+            }
             device.iommu_group = self.one_in(2).then(|| self.roll(2) as u32);
             let (free, reserved, lost) =
                 (Availability::Free, Availability::Reserved, Availability::Lost);
@@ -210,6 +216,7 @@ impl Dice {
             for ask in &mut request.devices {
                 ask.model = None;
                 ask.carrier = self.pick(&[None, Some("br0"), Some("br1")]).map(str::to_owned);
+                ask.represented = ask.carrier.is_some() && self.one_in(2);
             }
         }
         request

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     compute::placement::{
-        Affinity, Architecture, Availability, Cell, Core, Device, DeviceAsk, Fill, Fleet, Holding,
-        Host, HostFacts, Numa, Pinning, Placement, Reason, Relation, Request, Unplaced,
-        VirtualFunction,
+        Affinity, Architecture, Availability, CardSwitch, Cell, Core, Device, DeviceAsk, Fill,
+        Fleet, Holding, Host, HostFacts, Numa, Pinning, Placement, Reason, Relation, Request,
+        SwitchMode, Unplaced, VirtualFunction,
     },
     kernel::Refusal,
 };
@@ -184,15 +184,27 @@ fn an_iommu_group_goes_to_one_server() {
         devices: vec![ask("gpu", None, count)],
         ..request(server, 1, 512)
     };
-    let none =
-        [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 3, free: 2 }];
+    let none = [Reason::Devices {
+        kind: "gpu".into(),
+        model: None,
+        carrier: None,
+        represented: false,
+        asked: 3,
+        free: 2,
+    }];
     assert_eq!(reasons(&fleet, &asked(1, 3)), none);
     let place = placed(&fleet, &asked(1, 1));
     assert_eq!(place.holding.devices, BTreeSet::from(["a0".to_owned()]));
     assert_eq!(place.holding.devices_with, BTreeSet::from(["a1".to_owned()]));
     fleet.take(place.host, place.holding).unwrap();
-    let none =
-        [Reason::Devices { kind: "gpu".into(), model: None, carrier: None, asked: 1, free: 0 }];
+    let none = [Reason::Devices {
+        kind: "gpu".into(),
+        model: None,
+        carrier: None,
+        represented: false,
+        asked: 1,
+        free: 0,
+    }];
     assert_eq!(reasons(&fleet, &asked(2, 1)), none);
     fleet.give_back(host_id(1), server_id(1)).unwrap();
     assert_eq!(placed(&fleet, &asked(2, 2)).holding.devices.len(), 2, "both are free again");
@@ -242,11 +254,46 @@ fn a_virtual_function_is_on_the_wire_that_is_asked_for_or_not_given() {
     assert!(devices.contains("a1") && devices.len() == 3, "{devices:?}");
     let many = asked(vec![on("br0", 2)]);
     let carrier = Some("br0".to_owned());
-    let too_few = [Reason::Devices { kind: "vf".into(), model: None, carrier, asked: 2, free: 1 }];
+    let kind = "vf".to_owned();
+    let too_few =
+        [Reason::Devices { kind, model: None, carrier, represented: false, asked: 2, free: 1 }];
     assert_eq!(reasons(&fleet, &many), too_few);
     assert!(too_few[0].to_string().contains("on br0"), "{}", too_few[0]);
     let mixed = asked(vec![ask("vf", Some("8086:10ca"), 1), on("br0", 1)]);
     assert_eq!(mixed.check().unwrap_err().code.code, "invalid-field");
+}
+
+#[test]
+fn what_must_be_guarded_is_a_function_whose_other_end_the_host_has() {
+    let mut host = two_cells(1);
+    let of = |id: &str, representor: Option<&str>| Device {
+        carrier: Some("br0".to_owned()),
+        switch: representor.map(|name| CardSwitch {
+            mode: SwitchMode::Switchdev,
+            representor: Some(name.to_owned()),
+            offloads: true,
+        }),
+        ..device(id, "vf", "15b3:101e", Some(0))
+    };
+    host.devices = vec![of("a0", Some("rep0")), of("a1", None)];
+    let fleet = fleet([host]);
+    let ask = |represented, count| DeviceAsk {
+        carrier: Some("br0".to_owned()),
+        represented,
+        ..ask("vf", None, count)
+    };
+    let asked = |devices| Request { devices, ..request(1, 1, 512) };
+    let one = placed(&fleet, &asked(vec![ask(true, 1)])).holding.devices;
+    assert_eq!(one, ["a0".to_owned()].into());
+    // One that need not be guarded leaves it to one that must be.
+    let both = placed(&fleet, &asked(vec![ask(false, 1), ask(true, 1)])).holding.devices;
+    assert_eq!(both.len(), 2);
+    let whys = reasons(&fleet, &asked(vec![ask(true, 2)]));
+    assert!(whys[0].to_string().contains("on br0 with a representor"), "{}", whys[0]);
+    let whys = reasons(&fleet, &asked(vec![ask(false, 2), ask(true, 1)]));
+    assert_eq!(whys.len(), 1, "{whys:?}");
+    let nowhere = DeviceAsk { carrier: None, ..ask(true, 1) };
+    assert_eq!(asked(vec![nowhere]).check().unwrap_err().code.code, "invalid-field");
 }
 
 #[test]

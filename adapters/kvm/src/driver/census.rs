@@ -31,6 +31,8 @@ pub struct Census {
     pub counted: BTreeSet<String>,
     /// Bridges that were made for servers.
     pub bridges: BTreeSet<String>,
+    /// Bridges of Open vSwitch that were made for virtual functions of servers.
+    pub switches: BTreeSet<String>,
     /// Whether something tells servers their addresses.
     pub responder: bool,
 }

@@ -5,18 +5,22 @@
 //! rate. What the card has already is left alone, and what was set is read back. A mediated device is made by
 //! its driver when its server is started, under a UUID that follows from both, so that it is found again after
 //! a restart of the host. What was made or set is written down first, and goes with the server. vGPUs that are
-//! virtual functions are another module's: [`super::vgpu`].
+//! virtual functions are another module's: [`super::vgpu`]. Of a function whose other end the host has, the card is
+//! told the hardware address and the rate alone: the rest is [`super::functions`]'.
 
 use std::collections::BTreeMap;
 
 use commands::ports::DriverFault;
-use domain::compute::{placement::VirtualFunction, server::home::Home};
+use domain::compute::{
+    placement::VirtualFunction,
+    server::{home::Home, parts::Nic},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Inner, Step, Work};
+use super::{Inner, Step, Work, functions};
 use crate::{
-    network::{Interface, NetworkFault},
+    network::{Interface, NetworkFault, offload},
     observe::{
         Tree,
         devices::{self, Devices},
@@ -32,6 +36,8 @@ struct Seat {
     card: Interface,
     /// Its number there.
     number: u32,
+    /// Whether the host has its other end: what passes is said there, and not to the card.
+    is_represented: bool,
 }
 
 /// Where a virtual function is set; none for what is none, or whose card has no interface.
@@ -40,7 +46,8 @@ fn seat(devices: &Devices, address: &str) -> Option<Seat> {
     let addresses = &card.functions.as_ref()?.addresses;
     let number = addresses.iter().position(|known| known == address)?;
     let card = card.interfaces.first()?.parse().ok()?;
-    Some(Seat { card, number: u32::try_from(number).ok()? })
+    let is_represented = devices.representors.contains_key(address);
+    Some(Seat { card, number: u32::try_from(number).ok()?, is_represented })
 }
 
 /// What a card says of one of its functions (`ip -j link show`); none when it has no such function.
@@ -130,16 +137,25 @@ impl Inner {
     }
 
     async fn set_function(&self, seat: &Seat, wanted: VirtualFunction) -> Result<(), DriverFault> {
+        // A card in switchdev mode takes neither VLANs nor guards: its function's other end has them.
+        let wanted = match seat.is_represented {
+            true => VirtualFunction { vlan: None, ..wanted },
+            false => wanted,
+        };
+        let guards = |links: &[Value]| match seat.is_represented {
+            true => Vec::new(),
+            false => guards(links, seat.number),
+        };
         let links = self.links(seat).await?;
         let is = self.function(seat).await?;
         let (card, number) = (seat.card.as_str(), seat.number.to_string());
-        let words = guards(&links, seat.number);
+        let words = guards(&links);
         for [what, value] in words.into_iter().chain(differences(wanted, is)) {
             let words = ["link", "set", "dev", card, "vf", &number, &what, &value];
             let done = self.options.place.tool("ip", words).run().await;
             done.map_err(NetworkFault::from)?;
         }
-        let open = guards(&self.links(seat).await?, seat.number);
+        let open = guards(&self.links(seat).await?);
         if let Some([what, _]) = open.first() {
             let why = format!("function {number} of {card} keeps its {what} as it was");
             return Err(DriverFault::Rejected(why));
@@ -177,9 +193,15 @@ impl Inner {
         }
         let found = self.look().await?;
         for id in functions.keys() {
-            if let Some(seat) = seat(&found, id) {
-                seen.insert(id.clone(), self.function(&seat).await?);
+            let Some(seat) = seat(&found, id) else { continue };
+            let mut is = self.function(&seat).await?;
+            if seat.is_represented {
+                let of = |nic: &&Nic| functions::device(nic, home) == Some(id);
+                if let Some(nic) = home.parts.nics.iter().find(of) {
+                    is.vlan = offload::vlan(&self.options.place, nic.segment).await?;
+                }
             }
+            seen.insert(id.clone(), is);
         }
         Ok(seen)
     }

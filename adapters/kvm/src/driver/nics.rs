@@ -19,7 +19,12 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
-    Inner, Step, Work, disks::described, fault::libvirt, find, plug::limited, records::Record,
+    Inner, Step, Work,
+    disks::described,
+    fault::libvirt,
+    find,
+    plug::limited,
+    records::{FunctionPort, Record},
     state, wanted,
 };
 
@@ -53,7 +58,11 @@ impl Inner {
             self.step(Step::NicUnplug, server, unplug(&wire, &domain, of, &nic)).await?;
         }
         let ports = wanted::ports(parts.nics_after(order), work.home);
-        let plug_in = self.plugs.plug(&self.records, server, ports.clone());
+        let functions = self.function_ports(work.home).await?;
+        let plug_in = async {
+            self.plugs.plug(&self.records, server, ports.clone()).await?;
+            self.plugs.plug_functions(&self.records, server, functions).await
+        };
         self.step(Step::Network, server, plug_in).await?;
         if let Order::AddNic { nic } = order
             && let Some(nic) = named(*nic)
@@ -92,7 +101,17 @@ impl Inner {
             }
             self.records.write(server, &record).await?;
         }
-        let mut seen = Vec::new();
+        // A function is no interface of the machine that libvirt knows of.
+        let function = |port: &FunctionPort| SeenNic {
+            mac: port.mac,
+            bandwidth: Bandwidth::default(),
+            quota: None,
+            traffic: None,
+            security_groups: port.groups.clone(),
+            rules: port.rules.as_ref().map(|rules| rules.len() as u64),
+            told: false,
+        };
+        let mut seen: Vec<SeenNic> = record.functions.iter().map(function).collect();
         for nic in &is.nics {
             let Some(port) = record.ports.iter().find(|port| port.mac.to_string() == nic.mac)
             else {

@@ -35,10 +35,10 @@ use crate::network::{
 /// The network of a host's servers.
 #[derive(Debug)]
 pub(super) struct Plugs {
-    place: Place,
+    pub(super) place: Place,
     responder: Responder,
     /// One change at a time: each looks at all servers.
-    turn: Mutex<()>,
+    pub(super) turn: Mutex<()>,
 }
 
 impl Plugs {
@@ -189,13 +189,14 @@ impl Plugs {
     pub(super) async fn unplug(&self, records: &Records, server: Uuid) -> Result<(), DriverFault> {
         let _turn = self.turn.lock().await;
         let Some(record) = records.read(server).await? else { return Ok(()) };
+        let mut left = records.all().await?;
+        left.remove(&server);
+        self.unplug_functions(&record.functions, &left).await?;
         if record.ports.is_empty() {
             return Ok(records.remove(server).await?);
         }
         self.sweep(&record.ports.iter().collect::<Vec<_>>()).await?;
         // Last: without it nobody would know what was to be taken away.
-        let mut left = records.all().await?;
-        left.remove(&server);
         self.load(&left).await?;
         self.remove_bridges(records, &left).await?;
         records.remove(server).await?;
@@ -231,6 +232,10 @@ impl Plugs {
     pub(super) async fn guard(&self, kept: &Records) -> Result<(), DriverFault> {
         let records = kept.all().await?;
         // A host without servers need not have the tools either.
+        if records.values().any(|record| !record.functions.is_empty()) {
+            let _turn = self.turn.lock().await;
+            self.load_switches(&records, None).await?;
+        }
         if records.values().all(|record| record.ports.is_empty()) {
             return Ok(());
         }
@@ -351,7 +356,7 @@ impl Plugs {
 }
 
 /// What is to be enforced for these servers.
-fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
+pub(super) fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
     let mut firewall = Firewall::default();
     for port in records.values().flat_map(|record| &record.ports) {
         let nic = firewall::Nic {
@@ -368,15 +373,19 @@ fn wanted(records: &BTreeMap<Uuid, Record>) -> Result<Firewall, NetworkFault> {
     }
     let mut taken = BTreeSet::new();
     for (name, zone) in &mut firewall.bridges {
-        // The same for a bridge whatever others there are, but where two begin at one number: connections
-        // are known by it.
-        let mut number = first_zone(name.as_str());
-        while !taken.insert(number) {
-            number = number % u16::MAX + 1;
-        }
-        *zone = number;
+        *zone = next_zone(name.as_str(), &mut taken);
     }
     Ok(firewall)
+}
+
+/// The number of a zone: the same for a name whatever others there are, but where two begin at one number, for
+/// connections are known by it.
+pub(super) fn next_zone(name: &str, taken: &mut BTreeSet<u16>) -> u16 {
+    let mut number = first_zone(name);
+    while !taken.insert(number) {
+        number = number % u16::MAX + 1;
+    }
+    number
 }
 
 fn first_zone(bridge: &str) -> u16 {

@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// Its interfaces.
     #[serde(default)]
     pub(super) ports: Vec<Port>,
+    /// Its interfaces that are virtual functions with another end on the host: those ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) functions: Vec<FunctionPort>,
     /// The number of the order by which its root disk was made again last.
     #[serde(default)]
     pub(super) rebuilt: Option<u64>,
@@ -105,6 +108,29 @@ pub(super) struct Port {
     /// What it is told when it asks; none when nobody answers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) told: Option<Told>,
+}
+
+/// The other end of a virtual function that is an interface of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FunctionPort {
+    /// Its name on the host.
+    pub(super) representor: String,
+    /// The segment.
+    pub(super) segment: Uuid,
+    /// What carries it.
+    pub(super) uplink: Uplink,
+    /// Largest packet, in bytes.
+    pub(super) mtu: u32,
+    /// The function's hardware address.
+    pub(super) mac: Mac,
+    /// Its addresses, with the length of their subnet's prefix.
+    pub(super) addresses: Vec<IpNet>,
+    /// All rules of its security groups; none when nothing is kept from it but spoofing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rules: Option<BTreeSet<Rule>>,
+    /// The security groups that guard it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) groups: BTreeSet<Uuid>,
 }
 
 /// A restart that was begun.

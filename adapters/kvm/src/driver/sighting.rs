@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fault::libvirt;
 use crate::{
-    network::{Place, uplink},
+    network::{Place, offload, uplink},
     observe::{self, Observed, Tree, devices::Kept},
 };
 
@@ -21,6 +21,7 @@ pub(super) async fn observe(
 ) -> Result<Observed, DriverFault> {
     kept.interfaces.extend(with_address(place).await?);
     kept.switched = uplink::switched(place).await?;
+    kept.offloads = offload::is_on(place).await;
     let look = tokio::task::spawn_blocking(move || observe::look(&kernel, &kept));
     let looked = look.await.map_err(|error| DriverFault::Unexpected(error.to_string()))?;
     Ok(looked?)

@@ -38,6 +38,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Interface, NetworkFault};
 pub use apply::{Applied, apply, conntrack, remove};
+pub(crate) use rules::{in_order, link_local};
 
 /// The name of our tables.
 pub const TABLE: &str = "skyledger";

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Interface, NetworkFault, Place};
+use super::{Interface, NetworkFault, Place, offload};
 use crate::tool::ToolFault;
 
 /// Begin the names of bridges of ours, by what joins them.
@@ -32,7 +32,7 @@ const UP: &str = "su";
 /// How many digits of a segment's id are in a name.
 const DIGITS: usize = 12;
 /// How long Open vSwitch may take to do what it is told, in seconds.
-const OVS_PATIENCE: &str = "--timeout=10";
+pub(super) const OVS_PATIENCE: &str = "--timeout=10";
 
 /// What joins a bridge of ours to its segment elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,17 +51,25 @@ pub fn of(segment: Uuid, bridge: &str, medium: Medium) -> (String, Option<Uplink
         Medium::Ovs { .. } => OVS,
         Medium::Vlan { .. } => VLAN,
     };
-    // The end of an id is chance; its beginning may be a time.
-    let digits = segment.simple().to_string();
-    let name = format!("{begin}{}", &digits[digits.len() - DIGITS..]);
+    let name = format!("{begin}{}", digits(segment));
     (name, Some(Uplink { on: bridge.to_owned(), medium }))
+}
+
+/// What of a segment's id is in names: its end is chance; its beginning may be a time.
+pub(super) fn digits(segment: Uuid) -> String {
+    let digits = segment.simple().to_string();
+    digits[digits.len() - DIGITS..].to_owned()
+}
+
+/// Whether it may be that.
+pub(super) fn are_digits(digits: &str) -> bool {
+    digits.len() == DIGITS && digits.bytes().all(|one| one.is_ascii_hexdigit())
 }
 
 /// How a bridge of this name is joined, and by which interface; none when nothing joins it.
 fn parts(bridge: &str) -> Option<(&str, String)> {
     let (begin, digits) = bridge.split_at_checked(2)?;
-    let is_ours = digits.len() == DIGITS && digits.bytes().all(|one| one.is_ascii_hexdigit());
-    let is_joined = [OVS, VLAN].contains(&begin) && is_ours;
+    let is_joined = [OVS, VLAN].contains(&begin) && are_digits(digits);
     is_joined.then(|| (begin, format!("{UP}{digits}")))
 }
 
@@ -124,7 +132,8 @@ pub async fn carriers(place: &Place, made: &[String]) -> Result<BTreeSet<String>
     match place.tool("ovs-vsctl", [OVS_PATIENCE, "list-br"]).run().await {
         Ok(said) => {
             let said = String::from_utf8_lossy(&said);
-            found.extend(said.lines().filter(|name| !name.is_empty()).map(carrier::of_switch));
+            let others = said.lines().filter(|name| !name.is_empty() && !offload::is_ours(name));
+            found.extend(others.map(carrier::of_switch));
         }
         // It is not installed.
         Err(ToolFault::Start { .. }) => {}
@@ -178,7 +187,7 @@ pub async fn join(
     // Both go into lists of words.
     let on: Interface = uplink.on.parse()?;
     let carries = match uplink.medium {
-        Medium::Ovs { .. } => switch_has(place, "Bridge", on.as_str(), &[]).await?.is_some(),
+        Medium::Ovs { .. } => is_switch(place, on.as_str()).await?,
         _ => link(place, on.as_str())
             .await?
             .is_some_and(|it| it["linkinfo"]["info_kind"] == "bridge"),
@@ -214,14 +223,27 @@ pub async fn join(
             if port.as_ref() != Some(&wanted) {
                 return Err(NetworkFault::differs(format!("{up}'s VLAN"), wanted, port));
             }
-            let interface = switch_has(place, "Interface", &up, &["ofport", "error"]).await?;
-            let number = interface.as_ref().and_then(|row| row.first()?.as_i64());
+            let (number, interface) = port_of(place, &up).await?;
             if number.is_some_and(|number| number > 0) {
                 return Ok(());
             }
             Err(NetworkFault::differs(format!("{up} in Open vSwitch"), "a port", interface))
         }
     }
+}
+
+/// Whether Open vSwitch has a bridge of this name.
+pub(super) async fn is_switch(place: &Place, name: &str) -> Result<bool, NetworkFault> {
+    Ok(switch_has(place, "Bridge", name, &[]).await?.is_some())
+}
+
+/// The number that an interface has in Open vSwitch, -1 when it could not be one; and all that it says of it.
+pub(super) async fn port_of(
+    place: &Place,
+    name: &str,
+) -> Result<(Option<i64>, Option<Vec<Value>>), NetworkFault> {
+    let interface = switch_has(place, "Interface", name, &["ofport", "error"]).await?;
+    Ok((interface.as_ref().and_then(|row| row.first()?.as_i64()), interface))
 }
 
 /// These columns of what Open vSwitch has by this name; none when it has not.

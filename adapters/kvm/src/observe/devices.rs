@@ -8,9 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::compute::placement::{Availability, Cell, Device, DeviceProfile};
+use domain::compute::placement::{
+    Availability, CardSwitch, Cell, Device, DeviceProfile, SwitchMode,
+};
 
-use super::{ObserveFault, Tree, mediated, vgpu};
+use super::{ObserveFault, Tree, mediated, representor, vgpu};
 
 const PCI: &str = "sys/bus/pci/devices";
 const USB: &str = "sys/bus/usb/devices";
@@ -34,6 +36,8 @@ pub struct Kept {
     pub cards: BTreeMap<String, vgpu::Card>,
     /// The bridges of Open vSwitch that interfaces are ports of.
     pub switched: BTreeMap<String, String>,
+    /// Whether Open vSwitch has cards do what they can do by themselves.
+    pub offloads: bool,
 }
 
 /// What the kernel says.
@@ -49,6 +53,8 @@ pub struct Devices {
     pub parted: BTreeMap<String, BTreeMap<String, Profile>>,
     /// Parts of the paths of what is in use by the host: addresses and places.
     pub in_use: BTreeSet<String>,
+    /// The other ends of virtual functions on the host, by the function's address.
+    pub representors: BTreeMap<String, String>,
 }
 
 /// One PCI function.
@@ -70,13 +76,15 @@ pub struct Pci {
     pub functions: Option<Functions>,
     /// The function it is a virtual one of.
     pub physical: Option<String>,
-    /// Its network interfaces.
+    /// Its network interfaces, without the other ends of its virtual functions.
     pub interfaces: Vec<String>,
+    /// The bonds that those are parts of.
+    pub bonds: Vec<String>,
     /// The Linux bridges that those are ports of, by themselves or in a bond.
     pub bridges: Vec<String>,
-    /// Whether its own switch is told what to do by the host (`switchdev`): a virtual function is reached by its
-    /// representor then, and not by the card's wire.
-    pub is_switchdev: bool,
+    /// The switch in it, by the kernel's name, where its host says what passes there (`switchdev`): a virtual
+    /// function is reached by its representor then, and not by the card's wire.
+    pub switch: Option<String>,
     /// The kinds of mediated devices it can be parted into, by the driver's name of them.
     pub profiles: BTreeMap<String, Profile>,
     /// What vGPUs it can be made, when it is a virtual function that is made for that.
@@ -166,6 +174,7 @@ pub fn read(tree: &Tree) -> Result<Devices, ObserveFault> {
         }
     }
     devices.in_use = in_use(tree)?;
+    devices.representors = representor::read(tree, &devices.pci)?;
     Ok(devices)
 }
 
@@ -194,7 +203,10 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         let link = |number| tree.link(&format!("{at}/virtfn{number}"));
         functions = Some(Functions { most, made, addresses: (0..made).filter_map(link).collect() });
     }
-    let interfaces = tree.names(&format!("{at}/net"))?;
+    let mut interfaces = tree.names(&format!("{at}/net"))?;
+    // Some drivers have the other ends of functions beside the card's own.
+    interfaces.retain(|name| representor::port(tree, name).is_none());
+    let (bonds, bridges) = above(tree, &interfaces);
     Ok(Pci {
         class: hexadecimal("class")?,
         model: format!("{:04x}:{:04x}", hexadecimal("vendor")?, hexadecimal("device")?),
@@ -205,36 +217,33 @@ fn read_pci(tree: &Tree, at: &str) -> Result<Pci, ObserveFault> {
         boot_vga: tree.number::<u8>(&format!("{at}/boot_vga"))? == Some(1),
         functions,
         physical: tree.link(&format!("{at}/physfn")),
-        bridges: bridges(tree, &interfaces),
-        is_switchdev: interfaces.iter().any(|name| has_switch(tree, name)),
+        bonds,
+        bridges,
+        switch: interfaces.iter().find_map(|name| representor::switch(tree, name)),
         interfaces,
         profiles: read_profiles(tree, at)?,
         vgpu: vgpu::read(tree, at)?,
     })
 }
 
-/// Whether an interface is a port of its card's own switch, for the host to say what passes there.
-fn has_switch(tree: &Tree, interface: &str) -> bool {
-    // A card whose switch is as it is by itself answers that it can say nothing.
-    let id = tree.text(&format!("sys/class/net/{interface}/phys_switch_id"));
-    id.ok().flatten().is_some_and(|id| !id.is_empty())
-}
-
-/// The bridges that interfaces are ports of.
-fn bridges(tree: &Tree, interfaces: &[String]) -> Vec<String> {
-    let above = |name: &String| tree.link(&format!("sys/class/net/{name}/master"));
-    let of = |interface: &String| {
-        let mut name = above(interface)?;
-        // A bond is a port in its stead.
+/// What interfaces are parts of: bonds, and the bridges that they are ports of by themselves or in those.
+fn above(tree: &Tree, interfaces: &[String]) -> (Vec<String>, Vec<String>) {
+    let master = |name: &String| tree.link(&format!("sys/class/net/{name}/master"));
+    let (mut bonds, mut bridges) = (Vec::new(), Vec::new());
+    for interface in interfaces {
+        let mut name = master(interface);
         for _ in 0..MASTERS_MAX {
-            if tree.has(&format!("sys/class/net/{name}/bridge")) {
-                return Some(name);
+            let Some(one) = name else { break };
+            if tree.has(&format!("sys/class/net/{one}/bridge")) {
+                bridges.push(one);
+                break;
             }
-            name = above(&name)?;
+            name = master(&one);
+            // A bond is a port in its stead.
+            bonds.push(one);
         }
-        None
-    };
-    interfaces.iter().filter_map(of).collect()
+    }
+    (bonds, bridges)
 }
 
 fn group(tree: &Tree, at: &str) -> Option<u32> {
@@ -354,8 +363,9 @@ impl Devices {
                 cell: pci.cell,
                 iommu_group: pci.iommu_group,
                 availability: reserved(self.is_kept(address, pci, kept)),
-                carrier: self.carrier(pci, kept).filter(|_| kind == "vf"),
+                carrier: self.carrier(address, pci, kept).filter(|_| kind == "vf"),
                 profile: self.share(pci).filter(|_| kind == "vgpu"),
+                switch: self.switch(address, pci, kept).filter(|_| ["nic", "vf"].contains(&kind)),
             });
         }
         devices.extend(mediated::placeable(self, kept));
@@ -375,6 +385,7 @@ impl Devices {
                 availability: reserved(kept.devices.contains(id)),
                 carrier: None,
                 profile: parent.and_then(|pci| pci.profiles.get(&mediated.profile)?.said()),
+                switch: None,
             });
         }
         // Hubs are part of the bus.
@@ -391,6 +402,7 @@ impl Devices {
                 availability: reserved(is_kept),
                 carrier: None,
                 profile: None,
+                switch: None,
             });
         }
         for device in &mut devices {
@@ -401,10 +413,30 @@ impl Devices {
     }
 
     /// The bridge whose wire a virtual function is on: that which its card is a port of.
-    fn carrier(&self, pci: &Pci, kept: &Kept) -> Option<String> {
-        let card = self.pci.get(pci.physical.as_ref()?).filter(|card| !card.is_switchdev)?;
-        let switched = card.interfaces.iter().find_map(|name| kept.switched.get(name));
+    fn carrier(&self, address: &str, pci: &Pci, kept: &Kept) -> Option<String> {
+        let card = self.pci.get(pci.physical.as_ref()?)?;
+        let names = card.interfaces.iter().chain(&card.bonds);
+        let switched = names.filter_map(|name| kept.switched.get(name)).next();
+        if card.switch.is_some() {
+            // By its other end, and that is a port of Open vSwitch alone.
+            return switched.filter(|_| self.representors.contains_key(address)).cloned();
+        }
         card.bridges.first().or(switched).cloned()
+    }
+
+    /// The switch between a card's wire and its functions, of either.
+    fn switch(&self, address: &str, pci: &Pci, kept: &Kept) -> Option<CardSwitch> {
+        let card = match &pci.physical {
+            None => pci,
+            Some(card) => self.pci.get(card)?,
+        };
+        card.functions.as_ref()?;
+        if card.switch.is_none() {
+            let mode = SwitchMode::Legacy;
+            return Some(CardSwitch { mode, representor: None, offloads: false });
+        }
+        let representor = self.representors.get(address).cloned();
+        Some(CardSwitch { mode: SwitchMode::Switchdev, representor, offloads: kept.offloads })
     }
 
     /// How a vGPU that is a virtual function shares its card: equally with the card's other ones.

@@ -106,6 +106,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                     availability: if is_kept { Availability::Reserved } else { Availability::Free },
                     carrier: None,
                     profile: of.said(),
+                    switch: None,
                 }
             }));
         }

@@ -200,6 +200,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                 availability: if is_kept { Availability::Reserved } else { Availability::Free },
                 carrier: None,
                 profile: profile(card.types.get(&number), most),
+                switch: None,
             });
         };
         let offered: BTreeSet<u32> =

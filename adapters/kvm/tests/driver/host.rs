@@ -60,6 +60,8 @@ pub(crate) struct Host {
     /// Where the driver keeps its files.
     pub(crate) data: TempDir,
     pub(crate) stop_patience: Duration,
+    /// Where the kernel's files of devices are, where those of this machine do not do.
+    pub(crate) kernel: Option<PathBuf>,
     /// Of one of those that `./test` started.
     turn: Option<SemaphorePermit<'static>>,
 }
@@ -86,7 +88,7 @@ impl Host {
     /// The host that was started with this folder.
     pub(crate) fn at(folder: PathBuf) -> Self {
         let data = tempfile::tempdir_in(folder.join("disks")).unwrap();
-        Self { folder, data, stop_patience: PATIENCE, turn: None }
+        Self { folder, data, stop_patience: PATIENCE, kernel: None, turn: None }
     }
 
     /// Everything that was started with it.
@@ -115,6 +117,7 @@ impl Host {
             libvirt: self.libvirt(),
             place: self.place(),
             root: self.folder.join("own"),
+            kernel: self.kernel.clone().unwrap_or_else(|| PathBuf::from("/")),
             virtualisation: Some(Virtualisation::Emulated),
             reacher: reacher(),
             responder: responder(self.data.path()),

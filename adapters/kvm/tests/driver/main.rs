@@ -11,6 +11,7 @@ mod cdrom;
 mod console;
 mod dhcp;
 mod disks;
+mod functions;
 mod host;
 mod kept;
 #[path = "../lab/volumes.rs"]

@@ -18,7 +18,7 @@ fn carried(server: Launch, on: &str, medium: &Value) -> Launch {
 
 impl Host {
     /// Somebody on the switch, in this VLAN, with the neighbours' addresses.
-    fn neighbour(&self, vlan: u16) {
+    pub(crate) fn neighbour(&self, vlan: u16) {
         let name = "sk-test-peer";
         let port = format!(
             "--may-exist add-port switch {name} -- set Port {name} tag={vlan} -- \

@@ -8,7 +8,7 @@ use super::{
     holding::{CellHolding, Holding, Pin},
     host::Host,
     reason::Reason,
-    request::{Numa, Pinning, Request},
+    request::{DeviceAsk, Numa, Pinning, Request},
 };
 
 /// A part of a server in one cell: the place of the cell, units of CPUs, units of memory.
@@ -294,22 +294,17 @@ fn give_devices(host: &Host, request: &Request, places: &[usize], holding: &mut 
         (distance_to(facts, cell, places), group_size(device.iommu_group), *at)
     });
     let mut groups = BTreeSet::new();
-    for particular in [true, false] {
-        for ask in request.devices.iter().filter(|ask| ask.is_particular() == particular) {
-            for _ in 0..ask.count {
-                let found = order.iter().position(|at| {
-                    let device = &facts.devices[*at];
-                    ask.matches(&device.kind, &device.model, device.carrier.as_deref())
-                });
-                if let Some(found) = found {
-                    let device = &facts.devices[order.remove(found)];
-                    holding.devices.insert(device.id.clone());
-                    if let Some(function) = ask.function {
-                        let function = function.of(request.server, holding.functions.len());
-                        holding.functions.insert(device.id.clone(), function);
-                    }
-                    groups.extend(device.iommu_group);
+    for ask in DeviceAsk::narrowest_first(&request.devices) {
+        for _ in 0..ask.count {
+            let found = order.iter().position(|at| ask.fits(&facts.devices[*at]));
+            if let Some(found) = found {
+                let device = &facts.devices[order.remove(found)];
+                holding.devices.insert(device.id.clone());
+                if let Some(function) = ask.function {
+                    let function = function.of(request.server, holding.functions.len());
+                    holding.functions.insert(device.id.clone(), function);
                 }
+                groups.extend(device.iommu_group);
             }
         }
     }

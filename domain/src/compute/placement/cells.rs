@@ -162,10 +162,10 @@ impl Search<'_> {
 fn classes(host: &Host, request: &Request, open: &[usize], caches: &[u64]) -> Vec<Option<usize>> {
     let (facts, room) = (host.facts(), host.room());
     let devices = |at: usize| {
-        room.devices
-            .iter()
-            .filter(move |device| device.cell == Some(at))
-            .map(|device| (&device.kind, &device.model, &device.carrier, device.free))
+        room.devices.iter().filter(move |device| device.cell == Some(at)).map(|device| {
+            let wire = (&device.carrier, device.is_represented);
+            (&device.kind, &device.model, wire, device.free)
+        })
     };
     let equal = |one: usize, other: usize| {
         let (a, b) = (open[one], open[other]);
@@ -200,17 +200,15 @@ pub(super) fn device_distance(
         .collect();
     let mut sum = 0;
     // Those of one model first, as they leave no choice: what is left of a kind serves the rest.
-    for particular in [true, false] {
-        for ask in asks.iter().filter(|ask| ask.is_particular() == particular) {
-            for _ in 0..ask.count {
-                let nearest = (0..free.len())
-                    .filter(|at| free[*at].1 > 0)
-                    .filter(|at| ask.has_room(&room.devices[*at]))
-                    .min_by_key(|at| free[*at].0);
-                if let Some(at) = nearest {
-                    free[at].1 -= 1;
-                    sum += free[at].0;
-                }
+    for ask in DeviceAsk::narrowest_first(asks) {
+        for _ in 0..ask.count {
+            let nearest = (0..free.len())
+                .filter(|at| free[*at].1 > 0)
+                .filter(|at| ask.has_room(&room.devices[*at]))
+                .min_by_key(|at| free[*at].0);
+            if let Some(at) = nearest {
+                free[at].1 -= 1;
+                sum += free[at].0;
             }
         }
     }

@@ -173,6 +173,41 @@ pub struct Device {
     /// What part of a card it is, where its driver says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<DeviceProfile>,
+    /// The switch in its card: of a network card that can have virtual functions, and of each of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<CardSwitch>,
+}
+
+/// The switch in a network card, between its wire and its virtual functions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CardSwitch {
+    /// Who says what passes there.
+    pub mode: SwitchMode,
+    /// The interface of the host that is the other end of a virtual function: its representor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub representor: Option<String>,
+    /// Whether Open vSwitch has the card do what the card can do by itself (`hw-offload`). Without it all that
+    /// passes goes through the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offloads: bool,
+}
+
+/// Who says what passes in the switch of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwitchMode {
+    /// The card, by hardware addresses and VLANs.
+    Legacy,
+    /// The host: each virtual function has an interface of it as its other end.
+    Switchdev,
+}
+
+impl Device {
+    /// Whether the host has its other end, and can guard what it sends and gets.
+    pub(super) fn is_represented(&self) -> bool {
+        self.switch.as_ref().is_some_and(|switch| switch.representor.is_some())
+    }
 }
 
 /// Whether a device may be given. That it is with a server is known from holdings.

@@ -513,13 +513,12 @@ impl Looked<'_> {
     }
 
     /// Whether there are the devices. Those of one model or on one wire are asked for first and for themselves;
-    /// then all of a kind together: those sets are disjoint, so there is nothing else in the way.
+    /// then all of a kind together. Of two such sets one is within the other or they are disjoint, so there is
+    /// nothing else in the way.
     fn devices(&self, host: &Host, all: bool, no: &mut Vec<Reason>) {
         let asks = &self.request.devices;
         for (at, ask) in asks.iter().enumerate() {
-            let same = |other: &&super::DeviceAsk| {
-                other.kind == ask.kind && (!ask.is_particular() || other.is_of(ask))
-            };
+            let same = |other: &&super::DeviceAsk| other.kind == ask.kind && ask.covers(other);
             // Said once, for the last one.
             if asks[at + 1..].iter().any(|other| same(&other) && other.is_of(ask)) {
                 continue;
@@ -530,8 +529,8 @@ impl Looked<'_> {
             let free: u32 = rooms.map(|room| room.free).sum();
             if asked > free {
                 let (kind, model) = (ask.kind.clone(), ask.model.clone());
-                let carrier = ask.carrier.clone();
-                no.push(Reason::Devices { kind, model, carrier, asked, free });
+                let (carrier, represented) = (ask.carrier.clone(), ask.represented);
+                no.push(Reason::Devices { kind, model, carrier, represented, asked, free });
                 if !all {
                     return;
                 }

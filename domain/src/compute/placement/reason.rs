@@ -117,6 +117,9 @@ pub enum Reason {
         /// On which wire; on any when none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         carrier: Option<String>,
+        /// Whether the host must have their other ends.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        represented: bool,
         /// Asked for.
         asked: u32,
         /// There.
@@ -266,10 +269,11 @@ impl fmt::Display for Reason {
             Self::CpuHeld { cpu, server } => write!(f, "CPU {cpu} is server {server}'s alone"),
             Self::CpuReserved { cpu } => write!(f, "CPU {cpu} is the host's"),
             Self::CpuUnknown { cpu } => write!(f, "there is no CPU {cpu}"),
-            Self::Devices { kind, model, carrier, asked, free } => {
+            Self::Devices { kind, model, carrier, represented, asked, free } => {
                 let model = model.as_deref().unwrap_or("any model");
                 let on = carrier.as_ref().map_or(String::new(), |one| format!(" on {one}"));
-                write!(f, "{asked} {kind} of {model}{on}, of which {free} are free")
+                let by = if *represented { " with a representor" } else { "" };
+                write!(f, "{asked} {kind} of {model}{on}{by}, of which {free} are free")
             }
             Self::DeviceHeld { device } => write!(f, "device {device} is not free"),
             Self::Disabled => f.write_str("it is disabled"),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    facts::{Architecture, CELLS_MAX, CPUS_MAX, MEMORY_MIB_MAX},
+    facts::{Architecture, CELLS_MAX, CPUS_MAX, Device, MEMORY_MIB_MAX},
     function::VirtualFunction,
     host::{HostId, ServerId},
     room::DeviceRoom,
@@ -18,6 +18,8 @@ use crate::kernel::{Refusal, codes};
 pub(super) const DEVICES_ASKED_MAX: u32 = 64;
 /// Most entries of each list of a request.
 const ENTRIES_MAX: usize = 64;
+/// The largest [`DeviceAsk::narrowness`].
+const NARROWEST: usize = 2;
 
 /// What is asked for a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -121,6 +123,10 @@ pub struct DeviceAsk {
     /// Not together with a model, of that or another entry for the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,
+    /// Whether its host must have its other end (its representor), so that it can guard what passes. Together
+    /// with a carrier.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub represented: bool,
     /// How many, at least 1.
     #[serde(default = "one")]
     pub count: u32,
@@ -165,24 +171,47 @@ pub enum Fill {
 }
 
 impl DeviceAsk {
-    pub(super) fn matches(&self, kind: &str, model: &str, carrier: Option<&str>) -> bool {
-        self.kind == kind
-            && self.model.as_deref().is_none_or(|asked| asked == model)
-            && self.carrier.as_deref().is_none_or(|asked| carrier == Some(asked))
+    pub(super) fn fits(&self, device: &Device) -> bool {
+        let carrier = device.carrier.as_deref();
+        self.matches(&device.kind, &device.model, carrier, device.is_represented())
     }
 
     pub(super) fn has_room(&self, room: &DeviceRoom) -> bool {
-        self.matches(&room.kind, &room.model, room.carrier.as_deref())
+        self.matches(&room.kind, &room.model, room.carrier.as_deref(), room.is_represented)
     }
 
-    /// Whether it leaves less choice than all that ask for its kind.
-    pub(super) fn is_particular(&self) -> bool {
-        self.model.is_some() || self.carrier.is_some()
+    fn matches(&self, kind: &str, model: &str, carrier: Option<&str>, represented: bool) -> bool {
+        self.kind == kind
+            && self.model.as_deref().is_none_or(|asked| asked == model)
+            && self.carrier.as_deref().is_none_or(|asked| carrier == Some(asked))
+            && (!self.represented || represented)
+    }
+
+    /// How little choice it leaves: what only a few would do for is given first.
+    pub(super) fn narrowness(&self) -> usize {
+        let is_particular = self.model.is_some() || self.carrier.is_some();
+        usize::from(is_particular) + usize::from(self.represented)
     }
 
     /// Whether it asks for the same sort as another one of its kind.
     pub(super) fn is_of(&self, other: &Self) -> bool {
-        (&self.model, &self.carrier) == (&other.model, &other.carrier)
+        (&self.model, &self.carrier, self.represented)
+            == (&other.model, &other.carrier, other.represented)
+    }
+
+    /// Whether all that would do for another one of its kind would do for it as well.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match self.narrowness() {
+            0 => true,
+            1 => (&self.model, &self.carrier) == (&other.model, &other.carrier),
+            _ => self.is_of(other),
+        }
+    }
+
+    /// All that are asked for, those that leave the least choice first.
+    pub(super) fn narrowest_first(asks: &[Self]) -> impl Iterator<Item = &Self> {
+        let of = |narrowness| asks.iter().filter(move |ask| ask.narrowness() == narrowness);
+        (0..=NARROWEST).rev().flat_map(of)
     }
 }
 
@@ -246,6 +275,9 @@ impl Request {
                 let kind = &ask.kind;
                 return no(format!("devices: {kind} by model and by carrier: name one of them"));
             }
+        }
+        if self.devices.iter().any(|ask| ask.represented && ask.carrier.is_none()) {
+            return no("devices: represented: together with a carrier".to_owned());
         }
         let mut macs = BTreeSet::new();
         for ask in &self.devices {

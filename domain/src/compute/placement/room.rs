@@ -27,6 +27,8 @@ pub(super) struct DeviceRoom {
     pub(super) kind: String,
     pub(super) model: String,
     pub(super) carrier: Option<String>,
+    /// Whether the host has their other ends.
+    pub(super) is_represented: bool,
     /// The place of the cell.
     pub(super) cell: Option<usize>,
     pub(super) free: u32,
@@ -44,7 +46,7 @@ pub(super) struct Room {
     pub(super) spare_cpus: u32,
     /// Ordinary memory, in all.
     pub(super) memory_mib: u64,
-    /// Sorted by kind, model, carrier and cell.
+    /// Sorted by kind, model, carrier, other end and cell.
     pub(super) devices: Vec<DeviceRoom>,
     /// Hundredths of virtual CPUs there are, and how many are in use.
     pub(super) cpu_share: Share,
@@ -147,6 +149,7 @@ fn free_devices(facts: &HostFacts, used: &Used) -> Vec<DeviceRoom> {
                 && room.kind == device.kind
                 && room.model == device.model
                 && room.carrier == device.carrier
+                && room.is_represented == device.is_represented()
         });
         match found {
             Some(room) => room.free += 1,
@@ -154,14 +157,16 @@ fn free_devices(facts: &HostFacts, used: &Used) -> Vec<DeviceRoom> {
                 kind: device.kind.clone(),
                 model: device.model.clone(),
                 carrier: device.carrier.clone(),
+                is_represented: device.is_represented(),
                 cell,
                 free: 1,
             }),
         }
     }
     out.sort_by(|one, other| {
+        let sort = |room: &DeviceRoom| (room.is_represented, room.cell);
         let (a, b) = ((&one.kind, &one.model), (&other.kind, &other.model));
-        (a, &one.carrier, one.cell).cmp(&(b, &other.carrier, other.cell))
+        (a, &one.carrier, sort(one)).cmp(&(b, &other.carrier, sort(other)))
     });
     out
 }

@@ -1,10 +1,14 @@
 //! Interfaces that are virtual functions of a network card: on the wire without the host in between.
 //!
 //! Such an interface has its addresses from its network as any other, and its system is told them by its seed.
-//! What its host does for others it cannot do here, for it never sees a frame: no security groups, no quota, no
-//! answer to DHCP, no limit of what comes in. That is refused, and never silently left out. The card does the
-//! rest: it tags frames with the segment's VLAN, lets none pass from another hardware address, and limits
-//! what is sent. The function comes with the server's place and goes with it, so it is asked for at the launch.
+//! What its host does for others it cannot do here, for it never sees a frame: no quota, no answer to DHCP, no
+//! limit of what comes in. That is refused, and never silently left out. The card does the rest: it tags frames
+//! with the segment's VLAN, lets none pass from another hardware address, and limits what is sent. The function
+//! comes with the server's place and goes with it, so it is asked for at the launch.
+//!
+//! On a segment of Open vSwitch a card may have its host say what passes in its switch. There the host has the
+//! function's other end, a representor, and with it security groups can be enforced: one that names some goes
+//! only to such a card.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,7 +61,7 @@ impl Nic {
             );
             Err(Refusal::new(&codes::NOT_ENFORCEABLE, detail))
         };
-        if !self.security_groups.is_empty() {
+        if self.must_be_represented() && !matches!(self.medium, Medium::Ovs { .. }) {
             return no("security_groups");
         }
         if self.quota.is_some() {
@@ -73,6 +77,11 @@ impl Nic {
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
         Ok(())
+    }
+
+    /// Whether its host has to have the function's other end: nobody else could do what is asked of it.
+    fn must_be_represented(&self) -> bool {
+        !self.security_groups.is_empty()
     }
 
     /// Whether it can be changed, removed or added while its server is there.
@@ -104,6 +113,7 @@ impl Nic {
             kind: KIND.to_owned(),
             model: None,
             carrier: Some(self.bridge.clone()),
+            represented: self.must_be_represented(),
             count: 1,
             function: Some(function),
         })
@@ -158,6 +168,13 @@ mod tests {
         }
         assert_eq!(code(json!({"bandwidth": {"egress_kbit_s": 1_500}})).0, "invalid-field");
         assert_eq!(code(json!({"bandwidth": {"egress_kbit_s": 2_000}})).0, "");
+        // Where the host has its other end, groups can be enforced.
+        let groups = json!([Uuid::from_u128(9)]);
+        let switched = |more: &str, value: Value| {
+            code(json!({"medium": {"ovs": {"vlan": 7}}, "security_groups": groups, more: value})).0
+        };
+        assert_eq!(switched("mtu", json!(1_400)), "");
+        assert_eq!(switched("quota", json!({"ingress_bytes": 1_000})), "not-enforceable");
         // One that its host makes may have all of it.
         let normal = json!({"vnic_type": "normal", "security_groups": [Uuid::from_u128(9)]});
         assert_eq!(code(normal).0, "");
@@ -179,6 +196,9 @@ mod tests {
         );
         assert_eq!(of(json!({"vlan": {"id": 7}})).function.unwrap().vlan, Some(7));
         assert_eq!(of(json!({"ovs": {"vlan": 9}})).function.unwrap().vlan, Some(9));
+        assert!(!of(json!({"ovs": {"vlan": 9}})).represented);
+        let guarded = json!({"medium": {"ovs": {}}, "security_groups": [Uuid::from_u128(9)]});
+        assert!(nic(guarded).function().unwrap().represented);
         let limited = nic(json!({"bandwidth": {"egress_kbit_s": 20_000}})).function().unwrap();
         assert_eq!(limited.function.unwrap().egress_mbit_s, Some(20));
         assert_eq!(nic(json!({"vnic_type": "normal"})).function(), None);

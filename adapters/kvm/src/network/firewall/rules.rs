@@ -67,7 +67,7 @@ fn short(net: IpNet) -> String {
 }
 
 /// The address that IPv6 derives from a hardware address (RFC 4291, appendix A).
-fn link_local(mac: Mac) -> Ipv6Net {
+pub(crate) fn link_local(mac: Mac) -> Ipv6Net {
     let mac = mac.bytes();
     let mut bytes = [0; 16];
     bytes[..2].copy_from_slice(&[0xfe, 0x80]);
@@ -87,24 +87,29 @@ pub(super) fn chains(
     let chain = |name: &str, rules| Chain { name: format!("{name}-{tap}"), hook: None, rules };
     let mut chains = vec![chain("source", source(nic))];
     let Some(rules) = &nic.rules else { return Ok(chains) };
-    // The highest priority first; among equals what is denied; then their own order.
-    let mut sorted: Vec<&Rule> = rules.iter().collect();
-    sorted.sort_by_key(|rule| {
-        (Reverse(rule.priority.unwrap_or(0)), rule.action == Action::Allow, *rule)
-    });
     for (name, direction) in [("leave", Direction::Egress), ("enter", Direction::Ingress)] {
         let mut lines = essential(direction);
         lines.push(match conntrack {
             Conntrack::Bridge => "ct state established,related accept".to_owned(),
             Conntrack::Marked => format!("meta mark & {MARK:#x} != 0 accept"),
         });
-        for rule in sorted.iter().filter(|rule| rule.direction == direction) {
+        for rule in in_order(rules, direction) {
             lines.extend(lines_of(rule, sets)?);
         }
         lines.push("drop".to_owned());
         chains.push(chain(name, lines));
     }
     Ok(chains)
+}
+
+/// The rules of one direction as they are looked at: the highest priority first; among equals what is denied; then
+/// their own order.
+pub(crate) fn in_order(rules: &BTreeSet<Rule>, direction: Direction) -> Vec<&Rule> {
+    let mut sorted: Vec<&Rule> = rules.iter().filter(|rule| rule.direction == direction).collect();
+    sorted.sort_by_key(|rule| {
+        (Reverse(rule.priority.unwrap_or(0)), rule.action == Action::Allow, *rule)
+    });
+    sorted
 }
 
 /// Whether a frame is the interface's own.
