@@ -138,13 +138,10 @@ impl Inner {
 
     async fn set_function(&self, seat: &Seat, wanted: VirtualFunction) -> Result<(), DriverFault> {
         // A card in switchdev mode takes neither VLANs nor guards: its function's other end has them.
-        let wanted = match seat.is_represented {
-            true => VirtualFunction { vlan: None, ..wanted },
-            false => wanted,
-        };
-        let guards = |links: &[Value]| match seat.is_represented {
-            true => Vec::new(),
-            false => guards(links, seat.number),
+        let vlan = wanted.vlan.filter(|_| !seat.is_represented);
+        let wanted = VirtualFunction { vlan, ..wanted };
+        let guards = |links: &[Value]| {
+            if seat.is_represented { Vec::new() } else { guards(links, seat.number) }
         };
         let links = self.links(seat).await?;
         let is = self.function(seat).await?;
