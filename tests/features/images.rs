@@ -242,7 +242,9 @@ async fn an_image_of_a_disk_is_made_once_whatever_fails_and_dies() {
     let define = || golden(json!({"disk": {"disk": disk, "store": store}}));
     let steps = [HostStep::BackUp, HostStep::StoreImage, HostStep::StoreForget];
     for fault in [HostFault::Transient, HostFault::AnswerLost] {
-        steps.iter().for_each(|step| world.hosts.break_next(*step, fault.clone()));
+        for step in steps {
+            world.hosts.break_next(step, fault.clone());
+        }
         let mortal = Arc::new(Mortal::default());
         let image = world.send("image", None, "define", define()).await.unwrap().id;
         world.settle_with(Some(mortal.clone())).await;

@@ -99,7 +99,7 @@ impl<'a> Layout<'a> {
     /// What is before the chunks, cluster by cluster.
     pub(crate) fn head(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         std::iter::once(self.header())
-            .chain(self.table(1 + self.refcount_table, self.refcount_blocks, self.refcount_table))
+            .chain(Self::table(1 + self.refcount_table, self.refcount_blocks, self.refcount_table))
             .chain((0..self.refcount_blocks).map(|at| self.refcounts(at)))
             .chain((0..self.l1).map(|at| self.l1_table(at)))
             .chain(self.l2_tables())
@@ -108,10 +108,10 @@ impl<'a> Layout<'a> {
     fn header(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(CLUSTER as usize);
         let words = |bytes: &mut Vec<u8>, words: &[u32]| {
-            words.iter().for_each(|word| bytes.extend(word.to_be_bytes()));
+            bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
         };
         let longs = |bytes: &mut Vec<u8>, longs: &[u64]| {
-            longs.iter().for_each(|long| bytes.extend(long.to_be_bytes()));
+            bytes.extend(longs.iter().flat_map(|long| long.to_be_bytes()));
         };
         words(&mut bytes, &[MAGIC, VERSION]);
         // Nothing is behind it.
@@ -129,12 +129,7 @@ impl<'a> Layout<'a> {
     }
 
     /// A table of so many clusters, that lie one behind the other from `first`.
-    fn table(
-        &self,
-        first: u64,
-        count: u64,
-        clusters: u64,
-    ) -> impl Iterator<Item = Vec<u8>> + use<> {
+    fn table(first: u64, count: u64, clusters: u64) -> impl Iterator<Item = Vec<u8>> {
         (0..clusters).map(move |part| {
             let entry = |at: u64| if at < count { (first + at) * CLUSTER } else { 0 };
             entries((part * ENTRIES..(part + 1) * ENTRIES).map(entry))
@@ -200,6 +195,7 @@ pub(crate) fn padded(mut content: Vec<u8>) -> Vec<u8> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use domain::compute::image::header::{Claim, read as claim};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -287,7 +283,6 @@ mod tests {
                     prop_assert_eq!(is, u64::from(block * COUNTED + one < clusters));
                 }
             }
-            use domain::compute::image::header::{Claim, read as claim};
             prop_assert_eq!(claim(&file[..4_096]), Claim::Qcow2);
         }
     }

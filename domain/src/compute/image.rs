@@ -367,7 +367,7 @@ impl Definition {
     }
 
     /// The same as it is known after it was made, where nothing else is said.
-    fn as_made(mut self, known: &Self) -> Self {
+    fn made_as(mut self, known: &Self) -> Self {
         if self.is_made() && self.source == known.source {
             if self.sha256.is_empty() {
                 self.sha256.clone_from(&known.sha256);
@@ -482,7 +482,7 @@ impl Image {
     fn define(&self, new: Definition) -> Result<Vec<Event>, Refusal> {
         let new = match &self.definition {
             None => new,
-            Some(known) => new.as_made(known),
+            Some(known) => new.made_as(known),
         };
         // What is made is known when it is there.
         if new.is_made() && self.file.is_none() {

@@ -72,7 +72,7 @@ pub(super) struct Disk {
     pub(super) bytes: u64,
     pub(super) bus: &'static str,
     /// Its place among the machine's disks: bus, controller and place there.
-    place: (usize, u32, u32),
+    pub(super) place: (usize, u32, u32),
     /// How it lies: the type of its backing.
     pub(super) backing: String,
     /// As its datastore calls it, such as `[store] web/web.vmdk`.

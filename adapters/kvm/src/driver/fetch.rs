@@ -44,7 +44,8 @@ impl Source for Address {
         let answer = client.map_err(io::Error::other)?.get(&self.0).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
         // Who does not say how long it is, is waited for without a word.
-        progress::expect(answer.as_ref().ok().and_then(|one| one.content_length()).unwrap_or(0));
+        let bytes = answer.as_ref().ok().and_then(reqwest::Response::content_length);
+        progress::expect(bytes.unwrap_or(0));
         // What comes after the path may open it to whoever reads this.
         let at = self.0.split('?').next().unwrap_or_default().to_owned();
         let fault = move |error: reqwest::Error| {

@@ -415,8 +415,8 @@ impl Devices {
     /// The bridge whose wire a virtual function is on: that which its card is a port of.
     fn carrier(&self, address: &str, pci: &Pci, kept: &Kept) -> Option<String> {
         let card = self.pci.get(pci.physical.as_ref()?)?;
-        let names = card.interfaces.iter().chain(&card.bonds);
-        let switched = names.filter_map(|name| kept.switched.get(name)).next();
+        let mut names = card.interfaces.iter().chain(&card.bonds);
+        let switched = names.find_map(|name| kept.switched.get(name));
         if card.switch.is_some() {
             // By its other end, and that is a port of Open vSwitch alone.
             return switched.filter(|_| self.representors.contains_key(address)).cloned();

@@ -151,15 +151,15 @@ fn direct(server: Launch, at: usize, function: &Function, port: Option<&str>) ->
     })
 }
 
-impl Host {
-    /// What is asked again until it is so: nothing tells when the switch has forgotten what was before.
-    fn becomes(&self, what: &str, is: impl Fn() -> bool) {
-        let ends = std::time::Instant::now() + PATIENCE;
-        while !is() {
-            assert!(std::time::Instant::now() < ends, "{what}");
-        }
+/// What is asked again until it is so: nothing tells when the switch has forgotten what was before.
+fn becomes(what: &str, is: impl Fn() -> bool) {
+    let ends = std::time::Instant::now() + PATIENCE;
+    while !is() {
+        assert!(std::time::Instant::now() < ends, "{what}");
     }
+}
 
+impl Host {
     fn flows(&self, command: &str) -> String {
         let bridges = self.switch("list-br");
         let ours = bridges.lines().find(|name| name.starts_with("sf")).unwrap().to_owned();
@@ -198,13 +198,13 @@ async fn functions_are_guarded_by_their_other_ends_and_leave_nothing() {
         (host.reaches(&format!("10.9.0.{number}"), port), host.reaches(&v6, port))
     };
     host.neighbour(7);
-    host.becomes("it is reached", || reached(61, 80) == (true, true));
+    becomes("it is reached", || reached(61, 80) == (true, true));
     assert_eq!(reached(61, 81), (false, false), "no rule lets it in");
     assert_eq!(reached(62, 81), (true, true), "that one has no groups");
     host.neighbour(8);
     assert_eq!((reached(61, 80), reached(62, 80)), ((false, false), (false, false)));
     host.neighbour(7);
-    host.becomes("it is reached again", || reached(61, 80) == (true, true));
+    becomes("it is reached again", || reached(61, 80) == (true, true));
 
     // Among themselves, without the operator's bridge: what one is not let do, and the other.
     let connects = |from: &Function, to: &str| {
@@ -221,7 +221,7 @@ async fn functions_are_guarded_by_their_other_ends_and_leave_nothing() {
     assert!(two.inside(&host, "ip link set eth0 address 52:54:00:00:01:99"));
     assert!(!host.reaches("10.9.0.62", 80));
     assert!(two.inside(&host, &format!("ip link set eth0 address {}", two.mac)));
-    host.becomes("with its own it is", || host.reaches("10.9.0.62", 80));
+    becomes("with its own it is", || host.reaches("10.9.0.62", 80));
 
     // Open vSwitch forgets its flows when it is started again, and gets them again.
     host.flows("del-flows");
