@@ -700,9 +700,9 @@ async fn an_agent_brings_consoles_and_they_go_with_it() {
     let id = site.launched("web").await;
     site.is(id, "running").await;
     let (world, ledger) = (&site.world, &site.world.ledger);
-    let mut screen = Looker::at(ledger, id, &world.ticket(id, "vnc").await).await;
+    let mut screen = Looker::of_kind(world, id, "vnc").await;
     screen.reads("RFB 003.008\n").await;
-    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    let mut serial = Looker::of_kind(world, id, "serial").await;
     serial.reads("login: ").await;
     serial.types("x").await;
     serial.reads("x").await;
@@ -711,7 +711,7 @@ async fn an_agent_brings_consoles_and_they_go_with_it() {
     assert_eq!(serial.ended().await, ConsoleEnd::ServerStopped);
     assert_eq!(screen.ended().await, ConsoleEnd::ServerStopped);
     site.order(id, "start", "running").await;
-    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    let mut serial = Looker::of_kind(world, id, "serial").await;
     serial.reads("login: ").await;
     agent.abort();
     assert_eq!(serial.ended().await, ConsoleEnd::HostClosed);
@@ -721,7 +721,7 @@ async fn an_agent_brings_consoles_and_they_go_with_it() {
     let epoch = site.state().await.epoch;
     let heard = || ledger.desk.heard(site.host);
     world.when(async || heard().is_some_and(|heard| heard.epoch == epoch)).await;
-    let mut serial = Looker::at(ledger, id, &world.ticket(id, "serial").await).await;
+    let mut serial = Looker::of_kind(world, id, "serial").await;
     serial.reads("login: ").await;
     server.kill().await;
 }
