@@ -40,7 +40,7 @@ esac
 guest=$cache/guest
 switch=$cache/switch
 # Goes up with every change of how the guest is made.
-recipe=4
+recipe=3
 
 cannot() { echo "kvm.sh: $*" >&2; exit 3; }
 
@@ -57,8 +57,6 @@ unpack() { # PACKAGE INTO
 
 linux=linux-image-cloud-amd64
 drivers='virtio_pci virtio_blk virtio_net virtio_console button evdev vfat nls_cp437 nls_ascii'
-# Those it has for a test that asks for them.
-more_drivers='crc32c_generic ext4'
 
 # What the guest does: mounts, drivers, its agent, what its seed says, a line on the console, and then
 # what it is told.
@@ -204,21 +202,20 @@ make_guest() {
     mkdir -p "$guest"
     command -v apt-get >/dev/null || cannot "the guest is made of Debian packages, and there is no apt-get"
     apt-get -qq update >&2 || true
-    local package version root=$guest/root kernel=$guest/linux box=$guest/busybox agent=$guest/agent dhcp=$guest/dhcp
+    local package version root=$guest/root kernel=$guest/linux box=$guest/busybox agent=$guest/agent
     package=$(apt-cache depends "$linux" 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
     [ -n "$package" ] || cannot "no Debian package $linux to be had"
     version=${package#linux-image-}
     unpack "$package" "$kernel"
     unpack busybox-static "$box"
     unpack qemu-guest-agent "$agent"
-    unpack dhcpcd-base "$dhcp"
     mkdir -p "$root"/{bin,dev,proc,run,sys,tmp,lib/modules}
     cp "$box/bin/busybox" "$root/bin/"
-    cp "$agent/usr/sbin/qemu-ga" "$dhcp/usr/sbin/dhcpcd" "$root/bin/"
+    cp "$agent/usr/sbin/qemu-ga" "$root/bin/"
     local library
-    ldd "$root/bin/qemu-ga" "$root/bin/dhcpcd" >"$guest/libraries"
-    ! grep -q 'not found' "$guest/libraries" || cannot "the guest's programs miss: $(grep 'not found' "$guest/libraries")"
-    for library in $(grep -o '/[^ :]*lib[^ :]*' "$guest/libraries" | sort -u); do
+    ldd "$root/bin/qemu-ga" >"$guest/libraries"
+    ! grep -q 'not found' "$guest/libraries" || cannot "the guest's agent misses: $(grep 'not found' "$guest/libraries")"
+    for library in $(grep -o '/[^ ]*' "$guest/libraries"); do
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
     done
@@ -230,7 +227,7 @@ make_guest() {
     # The drivers, and whatever they need: which they are is worked out among all of them.
     "$root/bin/busybox" depmod -b "$kernel" "$version"
     local file modules=lib/modules/$version
-    for driver in $drivers $more_drivers; do
+    for driver in $drivers; do
         awk -v driver="/$driver.ko" 'index($1, driver ":") {gsub(":", ""); print; exit}' "$kernel/$modules/modules.dep"
     done | tr ' ' '\n' | sort -u | while read -r file; do
         [ -n "$file" ] || continue
@@ -242,7 +239,7 @@ make_guest() {
     (cd "$root" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$guest/initramfs"
     make_image "$guest/image"
     unpack ovmf "$guest/firmware"
-    rm -rf "$root" "$kernel" "$box" "$agent" "$dhcp" "$guest/libraries"
+    rm -rf "$root" "$kernel" "$box" "$agent" "$guest/libraries"
     printf %s "$recipe" >"$guest/stamp"
 }
 
