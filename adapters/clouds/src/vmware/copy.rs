@@ -60,7 +60,7 @@ impl Landed {
         let (_, to) = found.ok_or_else(|| {
             DriverFault::Rejected(format!("disk {} is not one that is moved", disk.key))
         })?;
-        if to.bytes < disk.bytes {
+        if to.export.bytes < disk.bytes {
             let why = format!("disk {} has grown since the move was begun: go back", disk.key);
             return Err(DriverFault::Rejected(why));
         }
