@@ -7,12 +7,13 @@
 #                                                 makes the guest alone, of this Debian kernel and with
 #                                                 these drivers besides, and prints where its image is
 #
-# Each NAME is a host of its own, beside the one without; the guest is the same.
+# Each NAME is a host of its own, beside the one without; the guests are the same.
 #
-# CACHE_DIR keeps what takes long to make: the guest, and what libvirt found out about QEMU. The
+# CACHE_DIR keeps what takes long to make: the guests, and what libvirt found out about QEMU. The
 # folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
 # (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
-# which is empty. Where there is hugetlbfs, its mount is `hugepages`. `peer` in it is a second host, with
+# which is empty. `larger` has `kernel`, `initramfs` and `image` of a second guest, of Debian's kernel for every
+# machine, with file systems, SATA, an Intel card and a DHCP client, for tests that ask for it. Where there is hugetlbfs, its mount is `hugepages`. `peer` in it is a second host, with
 # `socket` and `net` of its own: from one to the other there is a wire, on which the first is 10.99.0.1
 # and the second 10.99.0.2, and each one's daemon listens there. Where Debian's Open vSwitch is to be had,
 # the first has a bridge of it, `switch`, whose database is `switch.sock`; its programs are in `bin`.
@@ -28,7 +29,7 @@
 # Exit status 3 says that this machine cannot have it; the reason is on stderr.
 set -euo pipefail
 
-usage() { sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,30s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 verb=$1
 mkdir -p "$2"
@@ -38,6 +39,7 @@ case $verb in
 start | stop) state=$cache/host${3:+-$3} ;;
 esac
 guest=$cache/guest
+larger=$cache/larger
 switch=$cache/switch
 # Goes up with every change of how the guest is made.
 recipe=3
@@ -57,6 +59,10 @@ unpack() { # PACKAGE INTO
 
 linux=linux-image-cloud-amd64
 drivers='virtio_pci virtio_blk virtio_net virtio_console button evdev vfat nls_cp437 nls_ascii'
+# Programs of other packages, each as `package:file`.
+programs=
+# Where it looks for its disks.
+disks='/dev/vd*'
 
 # What the guest does: mounts, drivers, its agent, what its seed says, a line on the console, and then
 # what it is told.
@@ -196,7 +202,9 @@ make_image() { # FILE
 }
 
 make_guest() {
-    [ "$(cat "$guest/stamp" 2>/dev/null)" != "$recipe" ] || return 0
+    local stamp=$recipe
+    [ "$guest" != "$larger" ] || stamp="$recipe $linux $drivers $programs $disks"
+    [ "$(cat "$guest/stamp" 2>/dev/null)" != "$stamp" ] || return 0
     echo "kvm.sh: making the guest" >&2
     rm -rf "$guest"
     mkdir -p "$guest"
@@ -212,17 +220,22 @@ make_guest() {
     mkdir -p "$root"/{bin,dev,proc,run,sys,tmp,lib/modules}
     cp "$box/bin/busybox" "$root/bin/"
     cp "$agent/usr/sbin/qemu-ga" "$root/bin/"
-    local library
-    ldd "$root/bin/qemu-ga" >"$guest/libraries"
-    ! grep -q 'not found' "$guest/libraries" || cannot "the guest's agent misses: $(grep 'not found' "$guest/libraries")"
-    for library in $(grep -o '/[^ ]*' "$guest/libraries"); do
+    local program library
+    for program in $programs; do
+        unpack "${program%%:*}" "$guest/program"
+        cp "$guest/program/${program#*:}" "$root/bin/"
+        rm -rf "$guest/program"
+    done
+    find "$root/bin" -type f ! -name busybox -exec ldd {} + >"$guest/libraries"
+    ! grep -q 'not found' "$guest/libraries" || cannot "the guest's programs miss: $(grep 'not found' "$guest/libraries")"
+    for library in $(grep -v ':$' "$guest/libraries" | grep -o '/[^ ]*' | sort -u); do
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
     done
     # What the agent runs to shut down.
     mkdir "$root/sbin"
     printf '#!/bin/sh\nsync\nexec /bin/poweroff -f\n' >"$root/sbin/shutdown"
-    guest_init >"$root/init"
+    guest_init | sed "s|/dev/vd\*|$disks|" >"$root/init"
     chmod +x "$root/sbin/shutdown" "$root/init"
     # The drivers, and whatever they need: which they are is worked out among all of them.
     "$root/bin/busybox" depmod -b "$kernel" "$version"
@@ -238,9 +251,21 @@ make_guest() {
     cp "$kernel/boot/vmlinuz-$version" "$guest/kernel"
     (cd "$root" && find . | bin/busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$guest/initramfs"
     make_image "$guest/image"
-    unpack ovmf "$guest/firmware"
+    [ "$guest" = "$larger" ] || unpack ovmf "$guest/firmware"
     rm -rf "$root" "$kernel" "$box" "$agent" "$guest/libraries"
-    printf %s "$recipe" >"$guest/stamp"
+    printf %s "$stamp" >"$guest/stamp"
+}
+
+# The second guest, which has what a few tests ask for, and wants more memory for it.
+make_larger_guest() {
+    (
+        guest=$larger
+        linux=linux-image-amd64
+        drivers+=' crc32c_generic ext4 ahci sd_mod e1000e'
+        programs=dhcpcd-base:usr/sbin/dhcpcd
+        disks='/dev/[sv]d*'
+        make_guest
+    )
 }
 
 # Open vSwitch, without installing it: its programs with the libraries that they miss here. Without its
@@ -395,12 +420,13 @@ start() {
         cannot "libvirt has no driver for QEMU here (package libvirt-daemon-driver-qemu)"
     unshare --mount --net --pid --fork true 2>/dev/null || cannot "no namespaces may be made here"
     make_guest
+    make_larger_guest
     make_switch
     # A short path, for a socket's may not be long.
     local folder
     folder=$(mktemp -d "${TMPDIR:-/tmp}/skyledger-kvm.XXXXXX")
     mkdir "$folder/disks"
-    ln -s "$guest/kernel" "$guest/initramfs" "$guest/image" "$folder/"
+    ln -s "$guest/kernel" "$guest/initramfs" "$guest/image" "$larger" "$folder/"
     [ ! -d "$switch/bin" ] || ln -s "$switch/bin" "$folder/bin"
     echo "$folder" >"$state.folder"
     unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private \

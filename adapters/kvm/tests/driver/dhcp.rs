@@ -28,6 +28,14 @@ const ASK: &str = "cat >/run/told.sh <<'END'\n\
     ip addr flush dev eth0 scope global\n\
     udhcpc -i eth0 -n -q -f -t 3 -T 1 -O mtu -s /run/told.sh >/dev/null 2>&1; cat /run/told";
 
+/// The same by IPv6: its router says that addresses are to be asked for, and it asks.
+const ASK_V6: &str = "cat >/run/told6.sh <<'END'\n\
+    #!/bin/sh\n\
+    [ \"$reason\" != BOUND6 ] || echo \"$new_dhcp6_ia_na1_ia_addr1\" >/run/told6\n\
+    END\n\
+    chmod +x /run/told6.sh; mkdir -p /var/lib/dhcpcd /etc\n\
+    dhcpcd -f /dev/null -6 -B -1 -t 20 -c /run/told6.sh eth0 >/run/dhcpcd.log 2>&1; cat /run/told6";
+
 #[tokio::test]
 async fn a_server_is_told_its_addresses_whoever_is_there_and_nothing_is_left_of_it() {
     let Some(host) = Host::of_tests().await else { return };
@@ -80,6 +88,20 @@ async fn a_server_is_told_its_addresses_whoever_is_there_and_nothing_is_left_of_
         }
     }
     let driver = host.driver().await;
+    server.removed(&driver, 2).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}
+
+#[tokio::test]
+async fn a_guests_own_client_asks_by_dhcpv6_because_the_routers_word_says_so() {
+    let Some(host) = Host::of_tests().await else { return };
+    let server = told(host.launch_larger(63, "sk-test-dhcp6", "#!/bin/sh\n"));
+    let driver = host.driver().await;
+    let seen = server.done(&driver, 1, Order::Launch {}).await;
+    assert!(seen.nics.iter().all(|nic| nic.told));
+    let guest = Guest::ready(&host, server.id).await;
+    assert_eq!(guest.run("ip -6 addr show dev eth0 scope global").await, "");
+    assert_eq!(guest.run(ASK_V6).await, "2001:db8:9::3f");
     server.removed(&driver, 2).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }

@@ -34,6 +34,9 @@ pub(crate) const PASSWORD: &str = "correct: horse, battery";
 /// What the guest's agent hands a name and a password to: the guest has no program that takes them.
 pub(crate) const CHPASSWD: &str = "#!/bin/busybox sh\nexec cat >>/run/passwords\n";
 
+/// What the larger guest has for memory: its kernel is that of every machine.
+const LARGER_MIB: u64 = 256;
+
 /// As many tests at a time as there are hosts: each takes a whole processor while its guest starts.
 static HOSTS: OnceLock<Hosts> = OnceLock::new();
 
@@ -212,7 +215,28 @@ impl Host {
         bridge: &str,
         userdata: &str,
     ) -> Launch {
-        let image = std::fs::read(self.folder.join("image")).unwrap();
+        self.launch_from("image", data, number, bridge, userdata)
+    }
+
+    /// The same of the larger guest, which has file systems, a client of DHCP, and drivers of what is not virtio.
+    pub(crate) fn launch_larger(&self, number: u128, bridge: &str, userdata: &str) -> Launch {
+        let server =
+            self.launch_from("larger/image", self.data.path(), number, bridge, userdata);
+        server.with(|home| {
+            home["spec"]["memory_mib"] = json!(LARGER_MIB);
+            home["placement"]["holding"]["memory_mib"] = json!(LARGER_MIB);
+        })
+    }
+
+    fn launch_from(
+        &self,
+        image: &str,
+        data: &Path,
+        number: u128,
+        bridge: &str,
+        userdata: &str,
+    ) -> Launch {
+        let image = std::fs::read(self.folder.join(image)).unwrap();
         let sha256 = format!("{:x}", Sha256::digest(&image));
         // Brought by hand, as an image that is uploaded is.
         let uploads = data.join("uploads");

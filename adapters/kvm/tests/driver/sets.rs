@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     host::{End, Guest, Host, Launch},
-    kept::{STORE, Stream, access, copy, same},
+    kept::{STORE, Stream, access, copy, files, same},
 };
 
 /// First on the second disk, then on the first.
@@ -20,17 +20,24 @@ const WRITES: &str = "i=0; while :; do i=$((i+1)); \
     printf %08d $i | dd of=/dev/vdb conv=fsync,notrunc 2>/dev/null; \
     printf %08d $i | dd of=/state/n conv=fsync,notrunc 2>/dev/null; done";
 
+/// A file system that can be held still, and a file in it that it has not written out.
+const KEEPS: &str = "mke2fs /dev/vdb 8192 >/dev/null && mkdir /data && mount -t ext4 /dev/vdb /data && \
+    echo what is only in memory >/data/kept";
+
 fn own(id: u128) -> Uuid {
     Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + id)
 }
 
+fn disks(of: &Launch) -> &[parts::Disk] {
+    &of.state.home.as_ref().unwrap().parts.disks
+}
+
 fn set(id: u128, store: &commands::ports::StoreAccess, of: &Launch) -> Stream<BackupSet> {
-    let disks = &of.state.home.as_ref().unwrap().parts.disks;
     let member = |(at, disk): (usize, &parts::Disk)| {
         let backup = own(id + 1 + at as u128);
         json!({"disk": disk.id, "disk_name": format!("disk-{at}"), "backup": backup})
     };
-    let members: Vec<_> = disks.iter().enumerate().map(member).collect();
+    let members: Vec<_> = disks(of).iter().enumerate().map(member).collect();
     let found = json!({"id": own(id), "host": Uuid::from_u128(7), "members": members});
     let creation = json!({"name": "monday", "server": of.id, "store": STORE, "found": found});
     let data = json!({"creation": creation, "at": "2026-03-04T05:06:07Z"});
@@ -38,14 +45,13 @@ fn set(id: u128, store: &commands::ports::StoreAccess, of: &Launch) -> Stream<Ba
 }
 
 fn sources(id: u128, taken: &Taken, of: &Launch) -> Vec<disk::Source> {
-    let disks = &of.state.home.as_ref().unwrap().parts.disks;
     let source = |(at, disk): (usize, &parts::Disk)| disk::Source::Backup {
         backup: own(id + 1 + at as u128),
         disk: disk.id,
         store: STORE,
         digest: taken.made[&disk.id].digest.clone(),
     };
-    disks.iter().enumerate().map(source).collect()
+    disks(of).iter().enumerate().map(source).collect()
 }
 
 #[tokio::test]
@@ -85,11 +91,11 @@ async fn two_disks_that_are_written_in_turn_are_backed_up_and_restored_as_of_one
     let report = stopped.done(&driver, &web).await;
     let still: Taken = serde_json::from_value(report.body["taken"].clone()).unwrap();
     assert!(still.quiesced, "nothing of it writes");
-    let disks = &web.state.home.as_ref().unwrap().parts.disks;
     for (at, source) in sources(0x50, &still, &web).iter().enumerate() {
-        let made = copy(0x60 + at as u128, &store, (&web, disks[at].size_gib, "qcow2"), source);
+        let size = disks(&web)[at].size_gib;
+        let made = copy(0x60 + at as u128, &store, (&web, size, "qcow2"), source);
         made.done(&driver, &web).await;
-        same(&host, disks[at].id, made.id);
+        same(&host, disks(&web)[at].id, made.id);
     }
     web.removed(&driver, 3).await;
 
@@ -111,4 +117,31 @@ async fn two_disks_that_are_written_in_turn_are_backed_up_and_restored_as_of_one
     assert!(second == first || second == first + 1, "{second} beside {first}");
     drop(guest);
     again.removed(&driver, 2).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_holds_its_file_system_still_writes_out_first_what_it_has_in_memory_alone() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = host.driver().await;
+    let store = access().await;
+    let web = host.launch_larger(76, "sk-test-76", "#!/bin/sh\n");
+    web.done(&driver, 1, Order::Launch {}).await;
+    let guest = Guest::ready(&host, web.id).await;
+    guest.run(KEEPS).await;
+    let path = files(&host, disks(&web)[1].id);
+    let has = |path: &std::path::Path| {
+        let (data, kept) = (std::fs::read(path).unwrap(), b"what is only in memory");
+        data.windows(kept.len()).any(|found| found == kept)
+    };
+    assert!(!has(&path), "the guest has it, and its disk has not");
+    let report = set(0x70, &store, &web).done(&driver, &web).await;
+    let held: Taken = serde_json::from_value(report.body["taken"].clone()).unwrap();
+    assert!(held.quiesced);
+    // It goes on.
+    guest.run("echo goes on >/data/on; sync").await;
+    let source = sources(0x70, &held, &web).swap_remove(1);
+    let made = copy(0x78, &store, (&web, disks(&web)[1].size_gib, "raw"), &source);
+    made.done(&driver, &web).await;
+    assert!(has(&files(&host, made.id)));
+    web.removed(&driver, 2).await;
 }
