@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use crate::host::{End, Guest, Host, Launch};
 
-const ID: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0d15_0001);
+pub(crate) const ID: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0d15_0001);
 
 /// A disk as its stream has it, and the server that it is for.
-struct Lab<'a> {
+pub(crate) struct Lab<'a> {
     server: &'a Launch,
     disk: Disk,
 }
 
 impl<'a> Lab<'a> {
-    fn of(server: &'a Launch) -> Self {
+    pub(crate) fn of(server: &'a Launch) -> Self {
         let creation = json!({
             "name": "data", "server": server.id, "size_gib": 1, "format": "qcow2",
             "found": {"id": ID, "host": Uuid::from_u128(7)},
@@ -55,7 +55,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Carries its order out, twice, and says what is seen of it then.
-    async fn done(self, driver: &KvmHost) -> (Self, Actual) {
+    pub(crate) async fn done(self, driver: &KvmHost) -> (Self, Actual) {
         let out = self.disk.order().unwrap();
         let task = self.task(&out.order);
         let report = driver.carry_out(&task).await.unwrap();

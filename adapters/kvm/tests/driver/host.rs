@@ -220,8 +220,7 @@ impl Host {
 
     /// The same of the larger guest, which has file systems, a client of DHCP, and drivers of what is not virtio.
     pub(crate) fn launch_larger(&self, number: u128, bridge: &str, userdata: &str) -> Launch {
-        let server =
-            self.launch_from("larger/image", self.data.path(), number, bridge, userdata);
+        let server = self.launch_from("larger/image", self.data.path(), number, bridge, userdata);
         server.with(|home| {
             home["spec"]["memory_mib"] = json!(LARGER_MIB);
             home["placement"]["holding"]["memory_mib"] = json!(LARGER_MIB);

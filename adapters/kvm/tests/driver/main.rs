@@ -19,6 +19,7 @@ mod lab;
 mod life;
 mod migrate;
 mod move_in;
+mod move_in_vmware;
 mod nics;
 mod operations;
 mod placed;

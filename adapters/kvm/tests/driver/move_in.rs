@@ -17,7 +17,7 @@ use adapters_kvm::{
     storage::seed,
 };
 use async_trait::async_trait;
-use commands::ports::{Access, HostTask, Machines as _, Provider as _, Report, Task, Unpaced};
+use commands::ports::{Access, HostTask, Machines, Provider, Report, Task, Unpaced};
 use domain::{
     compute::{
         move_in::{self, Beginning, Command as Say, MoveIn},
@@ -171,16 +171,42 @@ impl Drop for Source {
 }
 
 /// A move, as the log and the runner would have it.
-struct Moving {
+pub(crate) struct Moving {
     id: Uuid,
-    state: MoveIn,
-    server: Launch,
-    cloud: Cloudpods,
+    pub(crate) state: MoveIn,
+    pub(crate) server: Launch,
+    cloud: Box<dyn Provider>,
     access: Access,
+    machine: String,
 }
 
 impl Moving {
-    fn say(&mut self, command: Say) {
+    /// A machine that nothing is in the way of begins to move.
+    pub(crate) async fn begin(
+        server: Launch,
+        cloud: impl Provider + Machines + 'static,
+        access: Access,
+        machine: &str,
+    ) -> Self {
+        let found = cloud.machine(&access, machine).await.unwrap().unwrap();
+        assert!(found.obstacles().is_empty() && found.power == Power::Running, "{found:?}");
+        let id = move_in::id_of(server.id);
+        let provider = cloud.name().to_owned();
+        let beginning = Beginning {
+            name: "old".to_owned(),
+            project: None,
+            account: Uuid::nil(),
+            source: move_in::Source { id, provider, machine: found },
+            server: server.id,
+            host: server.state.home.as_ref().unwrap().placement.host,
+        };
+        let (cloud, machine) = (Box::new(cloud), machine.to_owned());
+        let mut moving = Self { id, state: MoveIn::default(), server, cloud, access, machine };
+        moving.say(Say::Begin(Box::new(beginning)));
+        moving
+    }
+
+    pub(crate) fn say(&mut self, command: Say) {
         let stamp = Stamp { now: chrono::DateTime::UNIX_EPOCH, actor: "test".into() };
         for event in self.state.decide(command, &stamp).unwrap() {
             self.state = self.state.clone().evolve(event);
@@ -206,18 +232,18 @@ impl Moving {
         HostTask { key, order, subject: json!(self.state), ..task }
     }
 
-    async fn here(&mut self, driver: &KvmHost) -> &'static str {
+    pub(crate) async fn here(&mut self, driver: &KvmHost) -> &'static str {
         let report = driver.carry_out(&self.task()).await.unwrap();
         self.report(report)
     }
 
-    async fn there(&mut self) -> &'static str {
+    pub(crate) async fn there(&mut self) -> &'static str {
         let (key, order) = self.key();
         let origin = Origin {
-            provider: "cloudpods".to_owned(),
+            provider: self.cloud.name().to_owned(),
             account: Uuid::nil(),
             region: None,
-            external_id: "m1".to_owned(),
+            external_id: self.machine.clone(),
         };
         let task = Task { kind: MoveIn::KIND, key, order, origin };
         let report = self.cloud.carry_out(&self.access, &task).await.unwrap();
@@ -225,7 +251,7 @@ impl Moving {
     }
 }
 
-async fn driver(host: &Host) -> KvmHost {
+pub(crate) async fn driver(host: &Host) -> KvmHost {
     let reached = Reached {
         libvirt: "qemu+tcp://10.99.0.1/system".to_owned(),
         memory: Some("tcp://10.99.0.1".to_owned()),
@@ -270,20 +296,7 @@ async fn a_machine_that_writes_all_the_time_comes_here_with_every_byte_that_was_
         identity: None,
         pace: Arc::new(Unpaced),
     };
-    let cloud = Cloudpods::new();
-    let machine = cloud.machine(&access, "m1").await.unwrap().unwrap();
-    assert!(machine.obstacles().is_empty() && machine.power == Power::Running, "{machine:?}");
-    let id = move_in::id_of(server.id);
-    let beginning = Beginning {
-        name: "old".to_owned(),
-        project: None,
-        account: Uuid::nil(),
-        source: move_in::Source { id, provider: "cloudpods".to_owned(), machine },
-        server: server.id,
-        host: server.state.home.as_ref().unwrap().placement.host,
-    };
-    let mut moving = Moving { id, state: MoveIn::default(), server, cloud, access };
-    moving.say(Say::Begin(Box::new(beginning)));
+    let mut moving = Moving::begin(server, Cloudpods::new(), access, "m1").await;
 
     // An agent that dies after it has made ready is followed by one that finds it.
     let first = driver(&host).await.carry_out(&moving.task()).await.unwrap();

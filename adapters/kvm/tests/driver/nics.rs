@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::host::{End, Guest, Host, Launch};
 
 const GROUP: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0a01);
-const ADDED: Uuid = Uuid::from_u128(0xadd0_0000_0000_8000_8000_0000_0000_0001);
+pub(crate) const ADDED: Uuid = Uuid::from_u128(0xadd0_0000_0000_8000_8000_0000_0000_0001);
 /// Answers on two ports, over both families.
 const USERDATA: &str = "#!/bin/sh\n\
     for port in 80 81; do nc -ll -p $port -e hostname & done\n";
@@ -44,7 +44,7 @@ fn limited(server: &Launch, ingress: u64, egress: Option<u64>) -> Launch {
 }
 
 /// It has another interface, on a bridge of its own.
-fn with_another(server: &Launch, bridge: &str) -> Launch {
+pub(crate) fn with_another(server: &Launch, bridge: &str) -> Launch {
     after(server, |parts| {
         let nic = json!({
             "id": ADDED, "network": Uuid::from_u128(51), "segment": Uuid::from_u128(52),
@@ -56,7 +56,7 @@ fn with_another(server: &Launch, bridge: &str) -> Launch {
 }
 
 /// Carries an order out, twice, and says what is seen then.
-async fn done(server: &Launch, driver: &KvmHost, number: u64, order: Order) -> Machine {
+pub(crate) async fn done(server: &Launch, driver: &KvmHost, number: u64, order: Order) -> Machine {
     let once = server.done(driver, number, order.clone()).await;
     let twice = server.done(driver, number, order).await;
     // But for what has passed between.
