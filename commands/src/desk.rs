@@ -222,6 +222,14 @@ impl Desk {
         found.map(|told| told.progress)
     }
 
+    /// How far everything is that agents work on which are heard here.
+    pub fn told(&self) -> Vec<Told> {
+        let now = self.clock.now();
+        let seats = self.seats();
+        let heard = seats.seats.values().filter(|seat| seat.is_heard(now));
+        heard.flat_map(|seat| seat.busy.progress.iter().cloned()).collect()
+    }
+
     /// How many agents are heard here.
     pub fn connected(&self) -> usize {
         let now = self.clock.now();

@@ -7,7 +7,11 @@ use std::{
 };
 
 use domain::{
-    compute::{backup_store::BackupStore, server::Server},
+    compute::{
+        backup_store::BackupStore,
+        move_in::{self, MoveIn},
+        server::Server,
+    },
     kernel::{Decider, Kind, Principal, State, StreamId},
     kinds,
     tenancy::cloud_account::CloudAccount,
@@ -23,7 +27,7 @@ use crate::{
         Access, Answers, BackupStores, BillStore, Clock, EventLog, HostDriver, Hosts, Leases,
         LogFault, NewId, Provider, StoreAccess, Vault, VaultFault, Views,
     },
-    progress::{Meters, Progress},
+    progress::{Meters, Progress, Told},
 };
 
 /// Records read at once when a stream is folded.
@@ -151,7 +155,20 @@ impl Ledger {
 
     /// How far the transfer of a resource's order is, as far as this process hears of it.
     pub fn progress(&self, kind: &str, id: &str) -> Option<Progress> {
-        self.desk.progress(kind, id).or_else(|| self.meters.find(kind, id))
+        let own = || self.desk.progress(kind, id).or_else(|| self.meters.find(kind, id));
+        // One that comes here from elsewhere has no order of its own until it is here: its move has.
+        let comes = || {
+            let server = (kind == Server::KIND).then(|| id.parse().ok()).flatten()?;
+            self.meters.find(MoveIn::KIND, &move_in::id_of(server).to_string())
+        };
+        own().or_else(comes)
+    }
+
+    /// How far all transfers are, as far as this process hears of them.
+    pub fn transfers(&self) -> Vec<Told> {
+        let mut all = self.desk.told();
+        all.extend(self.meters.all());
+        all
     }
 
     /// The provider of this name.

@@ -1188,6 +1188,9 @@ pub(crate) struct Events {
     /// Stay, and show records as they come
     #[arg(long)]
     pub(crate) follow: bool,
+    /// Also how far transfers are; this is in no record
+    #[arg(long, requires = "follow")]
+    pub(crate) progress: bool,
     /// Only records of this kind
     #[arg(long, value_parser = SubjectParser::kinds(), value_name = "KIND", hide_possible_values = true)]
     pub(crate) kind: Option<Subject>,

@@ -76,7 +76,13 @@ pub(super) async fn get(get: Get, connection: &Connection) -> Result<Exit, Failu
         format::Format::Json | format::Format::Yaml => {
             format::document(out, get.list.output.output, &row)?;
         }
-        format => format::rows(out, format, &get.subject.plural, &[row], Utc::now(), style)?,
+        format => {
+            let far = show::progress(&row["progress"]).filter(|_| format.is_for_people());
+            format::rows(out, format, &get.subject.plural, &[row], Utc::now(), style)?;
+            if let Some(far) = far {
+                writeln!(out, "{}", style.cyan(&far))?;
+            }
+        }
     }
     Ok(Exit::Ok)
 }
@@ -213,6 +219,7 @@ pub(super) async fn events(events: Events, connection: &Connection) -> Result<Ex
     query.extend(events.actor.iter().map(|one| ("actor", one.clone())));
     let (style, format) = (Style::stdout(), events.output.output);
     if events.follow {
+        query.extend(events.progress.then(|| ("progress", "true".to_owned())));
         let follow = |event: &Value| {
             let mut out = std::io::stdout().lock();
             if format.is_for_people() {

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use adapters_clouds::{
@@ -14,6 +15,7 @@ use adapters_sim::SimHosts;
 use commands::{
     move_in::SourceFault,
     ports::DriverFault,
+    progress::Progress,
     run_orders::{Probe, Step},
     submit::SubmitFault,
 };
@@ -23,6 +25,8 @@ use uuid::Uuid;
 
 use crate::world::{World, id_of};
 
+/// What is told is told well within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 const MAC: &str = "00:22:aa:00:00:01";
 
 /// What the cluster says of a machine.
@@ -202,6 +206,36 @@ async fn a_machine_comes_here_while_it_runs_and_is_kept_until_somebody_is_done_w
     assert!(corner.runs_here(host, server) && !paper.runs());
     let late = corner.world.send("move-in", id_of_move(server), "go-back", json!({})).await;
     assert_eq!(crate::hosts::code(late), "wrong-state");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_copy_is_is_told_of_the_move_and_of_its_server() {
+    let corner = Corner::new().await;
+    let paper = corner.put("m1", details("web", json!({})));
+    paper.is_stuck(Some((300, 1_000)));
+    let server = corner.launch("m1").await.unwrap();
+    let of_move = id_of_move(server).to_string();
+    let ledger = corner.world.ledger.clone();
+    let watched = async {
+        let far = |kind: &str, id: &str| ledger.progress(kind, id);
+        let comes_to = async |done_bytes: u64| {
+            let wanted = Some(Progress { done_bytes, total_bytes: 1_000 });
+            while far("move-in", &of_move) != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(far("server", &server.to_string()), wanted);
+        };
+        comes_to(300).await;
+        assert_eq!(far("move-in", &server.to_string()), None, "it is of that move");
+        paper.is_stuck(Some((700, 1_000)));
+        comes_to(700).await;
+        paper.is_stuck(None);
+    };
+    let watched = tokio::time::timeout(PATIENCE, watched);
+    let (_, watched) = futures::future::join(corner.world.settle(), watched).await;
+    watched.expect("it is told");
+    assert_eq!(corner.stage(server).await, "ready");
+    assert_eq!(ledger.progress("move-in", &of_move), None, "it is through");
 }
 
 #[tokio::test(flavor = "multi_thread")]

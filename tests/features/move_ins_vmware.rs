@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use adapters_clouds::{
@@ -11,8 +12,12 @@ use adapters_clouds::{
     vmware::Vmware,
 };
 use adapters_sim::SimHosts;
-use commands::run_orders::{Probe, Step};
+use commands::{
+    progress::Progress,
+    run_orders::{Probe, Step},
+};
 use domain::{compute::move_in::id_of as id_of_move, kernel::OrderKey};
+use futures::future::join;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -22,6 +27,8 @@ use crate::world::World;
 const DISK: u32 = 2000;
 const NAME: &str = "disk-2000";
 const MIB: usize = 1 << 20;
+/// What is told is told well within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A vCenter whose account is connected, a host of ours and a network.
 struct Corner {
@@ -168,6 +175,39 @@ async fn a_machine_of_a_vcenter_comes_here_while_it_runs_and_goes_back() {
     corner.say(server, "finish").await;
     assert!(corner.is_same(&id).await && corner.runs_here(server).await);
     assert_eq!(corner.of(&id).await["runs"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_each_pass_over_a_machine_of_a_vcenter_is_is_told() {
+    let Some(corner) = Corner::new().await else { return };
+    let id = corner.machine().await;
+    let ledger = corner.world.ledger.clone();
+    let told = async |of_move: &str| {
+        let told = async {
+            loop {
+                if let Some(far) = ledger.progress("move-in", of_move) {
+                    corner.shelf.hold(false);
+                    return far;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let (_, told) = join(corner.world.settle(), tokio::time::timeout(PATIENCE, told)).await;
+        told.expect("it is told")
+    };
+    corner.shelf.hold(true);
+    let server = corner.launch(&id).await;
+    let of_move = id_of_move(server).to_string();
+    let first = told(&of_move).await;
+    assert_eq!(first, Progress { done_bytes: 0, total_bytes: 2 * MIB as u64 }, "all of it");
+    assert_eq!(corner.stage(server).await, "ready");
+    assert_eq!(ledger.progress("move-in", &of_move), None, "it is through");
+    corner.write(&id, 700_000, 5).await;
+    corner.shelf.hold(true);
+    corner.say(server, "copy-again").await;
+    let second = told(&of_move).await;
+    assert!(second.done_bytes == 0 && second.total_bytes < 2 * MIB as u64, "{second:?}");
+    assert!(second.total_bytes >= 200_000 && corner.is_same(&id).await, "{second:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

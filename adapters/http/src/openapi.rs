@@ -255,10 +255,11 @@ impl Document {
             "audit-watch" => json!({"text/event-stream": {"schema": {
                 "type": "object",
                 "description": "One event of the feed.",
-                "required": ["id", "data"],
+                "required": ["data"],
                 "properties": {
-                    "id": {"type": "string", "description": "The record's position."},
-                    "data": {"type": "string", "contentMediaType": "application/json", "description": "The record."},
+                    "id": {"type": "string", "description": "The record's position; progress has none."},
+                    "event": {"type": "string", "enum": ["progress"], "description": "Only where the event is no record, but how far a transfer is."},
+                    "data": {"type": "string", "contentMediaType": "application/json", "description": "The record; of progress: kind, id, order, done_bytes and total_bytes."},
                 },
             }}}),
             "report-answer" | "report-run-answer" => {

@@ -144,6 +144,7 @@ parameters! {
     PLAN_ID = "plan_id" Query Shape::Text(12_000), "Do it only if nothing has moved since this plan.";
     POSITION = "position" Query Shape::Integer(1, i64::MAX as u64), "For an inclusion proof: the record's position.";
     PREFER = "prefer" Header Shape::Text(200), "wait=30: wait up to so many seconds (at most 120) for the order to be done or parked; an agent for an order to come (at most 30).";
+    PROGRESS = "progress" Query Shape::Flag, "Also how far transfers are: events called progress, which are no records, have no id, and come about once a second while it changes.";
     PROJECT = "project" Query Shape::Uuid, "Only records of this project.";
     QUANTITY = "quantity" Query Shape::Text(40), "How many units of the driver there were; a decimal.";
     REASON = "reason" Query Shape::Text(2000), "Why a closed month gets a further version.";
@@ -249,8 +250,18 @@ static SEARCH: &[&Parameter] = &[
     &TYPE,
     &UNTIL,
 ];
-static WATCH: &[&Parameter] =
-    &[&ACTOR, &COMMAND_ID, &CORRELATION_ID, &START, &ID, &KIND, &LAST_EVENT_ID, &PROJECT, &TYPE];
+static WATCH: &[&Parameter] = &[
+    &ACTOR,
+    &COMMAND_ID,
+    &CORRELATION_ID,
+    &START,
+    &ID,
+    &KIND,
+    &LAST_EVENT_ID,
+    &PROGRESS,
+    &PROJECT,
+    &TYPE,
+];
 
 macro_rules! routes {
     ($($method:ident $path:literal $scope:ident $access:ident $operation:literal $parameters:expr,

@@ -3,25 +3,38 @@
 //! An event's id is its position, so a reader that comes back with `Last-Event-ID` goes on without
 //! a gap and without a duplicate. Records that the caller does not ask for or reach are passed over;
 //! heartbeats carry the position that was passed, so that coming back costs no second look.
+//!
+//! How far transfers are is in no record. Who asks for that as well (`progress`) gets events of another
+//! name and without an id, of what this process hears.
 
-use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    sync::Arc,
+    time::Duration,
+};
 
-use ::commands::ports::AuditFilter;
+use ::commands::{ports::AuditFilter, progress::Progress};
 use axum::{
     body::Body,
     http::{HeaderValue, Response, header},
 };
 use bytes::Bytes;
-use domain::{kernel::Principal, log::Position};
+use domain::{
+    kernel::{OrderKey, Principal},
+    log::Position,
+};
 use futures::stream;
-use tokio::sync::OwnedSemaphorePermit;
+use serde_json::json;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     api::bearer,
     audit::filter,
     call::{Answer, Call},
     problem::Problem,
-    routes::{LAST_EVENT_ID, START},
+    queries::{INVENTORY, project_of},
+    routes::{LAST_EVENT_ID, PROGRESS, START},
     service::Service,
     show,
 };
@@ -30,6 +43,8 @@ use crate::{
 const PAGE: usize = 500;
 /// A sign of life at least this often: proxies cut what is silent for a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Between two looks at how far transfers are: agents tell about as often.
+const LOOK: Duration = Duration::from_secs(1);
 
 struct Feed {
     service: Arc<Service>,
@@ -39,6 +54,10 @@ struct Feed {
     /// All up to here was sent or passed over.
     after: Position,
     queued: VecDeque<Bytes>,
+    /// Transfers that go on: whether the caller is told of each, and what it was told last. None when nobody asks.
+    transfers: Option<BTreeMap<OrderKey, (bool, Option<Progress>)>>,
+    /// When something was sent last.
+    sent: Instant,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -68,6 +87,8 @@ pub(crate) async fn watch(call: Call) -> Answer {
         after,
         // The head of the answer goes out with the first bytes.
         queued: VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]),
+        transfers: call.params.flag(&PROGRESS).then(BTreeMap::new),
+        sent: Instant::now(),
         _slot: slot,
     };
     let body = Body::from_stream(stream::unfold(feed, |mut feed| async move {
@@ -87,6 +108,7 @@ impl Feed {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.queued.pop_front() {
+                self.sent = Instant::now();
                 return Some(bytes);
             }
             // A token that was revoked, or is over, opens nothing any more.
@@ -103,13 +125,25 @@ impl Feed {
                 }
             };
             let Some(last) = records.last() else {
+                if self.look().await {
+                    continue;
+                }
+                let mut until = self.sent + HEARTBEAT;
+                if self.transfers.is_some() {
+                    until = until.min(Instant::now() + LOOK);
+                }
+                let log = &self.service.ledger.ports.log;
                 tokio::select! {
-                    () = log.appended(self.after) => continue,
-                    () = tokio::time::sleep(HEARTBEAT) => {
-                        return Some(Bytes::from(format!(": alive\nid: {}\n\n", self.after)));
+                    () = log.appended(self.after) => {}
+                    () = tokio::time::sleep_until(until) => {
+                        if self.sent.elapsed() >= HEARTBEAT {
+                            let alive = format!(": alive\nid: {}\n\n", self.after);
+                            self.queued.push_back(alive.into());
+                        }
                     }
                     () = self.service.closed() => return None,
                 }
+                continue;
             };
             self.after = last.position();
             let mut text = String::new();
@@ -121,5 +155,46 @@ impl Feed {
                 self.queued.push_back(text.into());
             }
         }
+    }
+    /// How far those transfers are by now that have come further; whether there is anything to send.
+    async fn look(&mut self) -> bool {
+        let Some(known) = &mut self.transfers else { return false };
+        let told = self.service.ledger.transfers();
+        known.retain(|key, _| told.iter().any(|told| told.key == *key));
+        let mut text = String::new();
+        for told in told {
+            let stream = &told.key.stream;
+            let wanted =
+                |one: &Option<String>, is: &str| one.as_deref().is_none_or(|one| one == is);
+            if !wanted(&self.filter.kind, &stream.kind) || !wanted(&self.filter.id, &stream.id) {
+                continue;
+            }
+            if !known.contains_key(&told.key) {
+                let views = &self.service.ledger.ports.views;
+                // A view that is late, or cannot be read now, says it next time.
+                let Ok(Some(row)) = views.get(INVENTORY, &stream.id, None).await else { continue };
+                let project = project_of(&row.body);
+                let projects = self.filter.projects.as_ref();
+                let covers = projects.is_none_or(|of| project.is_some_and(|one| of.contains(&one)));
+                known.insert(told.key.clone(), (covers, None));
+            }
+            let Some((true, last)) = known.get_mut(&told.key) else { continue };
+            if last.replace(told.progress) == Some(told.progress) {
+                continue;
+            }
+            let data = json!({
+                "kind": stream.kind,
+                "id": stream.id,
+                "order": told.key.number,
+                "done_bytes": told.progress.done_bytes,
+                "total_bytes": told.progress.total_bytes,
+            });
+            let _ = write!(text, "event: progress\ndata: {data}\n\n");
+        }
+        if text.is_empty() {
+            return false;
+        }
+        self.queued.push_back(text.into());
+        true
     }
 }

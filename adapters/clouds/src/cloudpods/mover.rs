@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use commands::ports::{Call, DriverFault, Report, Task};
+use commands::{
+    ports::{Call, DriverFault, Report, Task},
+    progress,
+};
 use domain::compute::{
     move_in::{Landing, LandingDisk, Order},
     server::Power,
@@ -93,6 +96,17 @@ struct Work<'a> {
 struct Job {
     status: String,
     error: Option<String>,
+    /// Bytes that are through, and all of them as far as it knows by now.
+    progress: (u64, u64),
+}
+
+/// Tells how far copies are, all together.
+fn tell<'a>(jobs: impl Iterator<Item = &'a Job>) {
+    let add = |sum: (u64, u64), job: &Job| {
+        (sum.0.saturating_add(job.progress.0), sum.1.saturating_add(job.progress.1))
+    };
+    let (done, total) = jobs.fold((0, 0), add);
+    progress::at(done, total);
 }
 
 /// What is written on a machine.
@@ -143,7 +157,9 @@ impl Work<'_> {
         let text = |job: &Value, name: &str| job[name].as_str().map(str::to_owned);
         let of = |job: &Value| {
             let id = text(job, "id").filter(|id| id.starts_with(JOB))?;
-            Some((id, Job { status: text(job, "status")?, error: text(job, "error") }))
+            let number = |name: &str| job[name].as_u64().unwrap_or_default();
+            let progress = (number("current-progress"), number("total-progress"));
+            Some((id, Job { status: text(job, "status")?, error: text(job, "error"), progress }))
         };
         Ok(all.iter().filter_map(of).collect())
     }
@@ -219,11 +235,12 @@ impl Work<'_> {
         }
         loop {
             let jobs = self.jobs().await?;
+            tell(wanted.keys().filter_map(|name| jobs.get(name)));
             let mut ready = true;
             for job in wanted.keys() {
                 match jobs.get(job) {
                     Some(job) if job.status == "ready" => {}
-                    Some(Job { status, error }) if status == "concluded" => {
+                    Some(Job { status, error, .. }) if status == "concluded" => {
                         let why = error.as_deref().unwrap_or("it has ended");
                         return Err(no(format!("{job}: {why}")));
                     }
@@ -311,6 +328,7 @@ impl Work<'_> {
         let mut asked = BTreeSet::new();
         loop {
             let copies = self.copies(disks).await?;
+            tell(copies.values());
             let mut ended = true;
             for (name, job) in &copies {
                 match (job.status.as_str(), &job.error) {

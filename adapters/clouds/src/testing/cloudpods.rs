@@ -323,6 +323,8 @@ struct Written {
     /// Whether each job is ready, concluded, and with which error.
     jobs: BTreeMap<String, (&'static str, Option<String>)>,
     starts: u32,
+    /// How far copies that do not get on are.
+    stuck: Option<(u64, u64)>,
 }
 
 impl Paper {
@@ -346,6 +348,11 @@ impl Paper {
         for job in self.lock().jobs.values_mut() {
             *job = ("concluded", Some(why.to_owned()));
         }
+    }
+
+    /// Its copies get so far of so much and no further, or get on.
+    pub fn is_stuck(&self, at: Option<(u64, u64)>) {
+        self.lock().stuck = at;
     }
 
     /// Whether it runs: it is there, and nobody holds it.
@@ -396,11 +403,15 @@ impl Qemu for Paper {
                 json!({})
             }
             "query-jobs" => {
+                let (done, total) = written.stuck.unwrap_or((1, 2));
                 let jobs = written.jobs.iter().map(|(id, (status, error))| {
                     json!({"id": id, "type": "mirror", "status": status, "error": error,
-                           "current-progress": 1, "total-progress": 2})
+                           "current-progress": done, "total-progress": total})
                 });
                 let all = json!(jobs.collect::<Vec<_>>());
+                if written.stuck.is_some() {
+                    return Ok(all);
+                }
                 for job in written.jobs.values_mut().filter(|job| job.0 == "running") {
                     job.0 = "ready";
                 }

@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -31,10 +32,14 @@ struct State {
     flushes: u32,
 }
 
+/// Whether requests wait.
+type Held = watch::Sender<bool>;
+
 /// Disks that are offered; no more when it is dropped.
 pub struct Shelf {
     at: SocketAddr,
     state: Arc<Mutex<State>>,
+    held: Arc<Held>,
     task: JoinHandle<()>,
 }
 
@@ -63,17 +68,18 @@ impl Shelf {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let held = Arc::new(Held::new(false));
+        let (shared, waits) = (Arc::clone(&state), Arc::clone(&held));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
+                let (shared, waits) = (Arc::clone(&shared), waits.subscribe());
                 tokio::spawn(async move {
                     // A connection that ends is what some tests are for.
-                    let _ = serve(client, &shared).await;
+                    let _ = serve(client, &shared, waits).await;
                 });
             }
         });
-        Ok(Self { at, state, task })
+        Ok(Self { at, state, held, task })
     }
 
     /// Where it listens.
@@ -99,6 +105,11 @@ impl Shelf {
     /// Whether a failure is still to come.
     pub fn is_to_fail(&self) -> bool {
         lock(&self.state).fails_after.is_some()
+    }
+
+    /// What is asked for waits from now on, or does not any more.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// How often somebody waited until all was written out.
@@ -152,7 +163,11 @@ async fn greet(client: &mut TcpStream, state: &Mutex<State>) -> io::Result<Strin
     }
 }
 
-async fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+async fn serve(
+    mut client: TcpStream,
+    state: &Mutex<State>,
+    mut held: watch::Receiver<bool>,
+) -> io::Result<()> {
     let name = greet(&mut client, state).await?;
     loop {
         if client.read_u32().await? != REQUEST {
@@ -169,6 +184,8 @@ async fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         if kind == 2 {
             return Ok(());
         }
+        // Nobody holds it any more when the shelf is gone.
+        let _ = held.wait_for(|held| !held).await;
         let error = done(&mut lock(state), &name, (kind, at as usize, length as usize), &data);
         client.write_u32(SIMPLE).await?;
         client.write_u32(error).await?;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use commands::ports::DriverFault;
+use commands::{ports::DriverFault, progress};
 use domain::compute::move_in::{Landing, LandingDisk};
 use futures::{StreamExt, stream};
 
@@ -85,6 +85,7 @@ impl Landed {
             let (at, bytes, since) = piece?;
             since.check()?;
             to.write(at, &bytes).await.map_err(lost)?;
+            progress::add(bytes.len() as u64);
             written += bytes.len() as u64;
         }
         Ok(written)

@@ -18,7 +18,10 @@
 
 use std::collections::BTreeSet;
 
-use commands::ports::{Call, DriverFault, Report, Task};
+use commands::{
+    ports::{Call, DriverFault, Report, Task},
+    progress,
+};
 use domain::compute::{
     move_in::{Landing, Order},
     server::Power,
@@ -248,6 +251,8 @@ impl Work<'_> {
         if known.is_none() {
             areas = disks.iter().map(|disk| vec![(0, disk.bytes)]).collect();
         }
+        // Each pass begins anew: what is still to come shrinks from one to the next.
+        progress::at(0, areas.iter().flatten().map(|(_, length)| length).sum());
         let mut written = 0;
         for (disk, areas) in disks.iter().zip(areas) {
             written += landed.fill(self.session, disk, stores, areas).await?;

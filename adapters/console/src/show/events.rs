@@ -7,9 +7,13 @@ use serde_json::Value;
 use super::grid;
 use crate::{columns::plain, style::Style, time};
 
-/// One event of a feed.
+/// One event of a feed, or how far a transfer is.
 pub fn event_line(event: &Value, style: Style) -> String {
     let text = |name: &str| plain(&event[name]);
+    if let Some(far) = progress(event) {
+        let of = format_args!("{}/{}", text("kind"), text("id"));
+        return format!("{:>8}  {of}  {}", "", style.cyan(&far));
+    }
     format!(
         "{:>8}  {}  {}  {}  {}",
         text("position"),
@@ -18,6 +22,14 @@ pub fn event_line(event: &Value, style: Style) -> String {
         format_args!("{}/{}", text("kind"), text("id")),
         style.cyan(&text("actor")),
     )
+}
+
+/// How far a transfer is, in words; nothing where it does not say.
+pub fn progress(said: &Value) -> Option<String> {
+    const MIB: u64 = 1 << 20;
+    let (done, total) = (said["done_bytes"].as_u64()?, said["total_bytes"].as_u64()?);
+    let percent = u128::from(done) * 100 / u128::from(total.max(1));
+    Some(format!("{percent} %, {} of {} MiB", done / MIB, total.div_ceil(MIB)))
 }
 
 /// What the data of an event says, in a few words.
@@ -107,4 +119,20 @@ pub fn why(answer: &Value, now: DateTime<Utc>, style: Style) -> String {
         lines.push(format!("  command {command}"));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn how_far_a_transfer_is_is_a_line_of_its_own() {
+        let far = |done: u64, total: u64| json!({"kind": "move-in", "id": "m", "done_bytes": done, "total_bytes": total});
+        let line = event_line(&far(3 << 20, 8 << 20), Style::plain());
+        assert_eq!(line.trim_start(), "move-in/m  37 %, 3 of 8 MiB");
+        assert_eq!(progress(&far(0, 0)).unwrap(), "0 %, 0 of 0 MiB");
+        assert_eq!(progress(&Value::Null), None);
+    }
 }

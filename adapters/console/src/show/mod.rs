@@ -6,7 +6,7 @@ mod plan;
 mod resource;
 
 pub use change::{changes, value_lines};
-pub use events::{event_line, history, why};
+pub use events::{event_line, history, progress, why};
 pub use plan::{outcome, plan};
 pub use resource::{drift, resource};
 

@@ -1,11 +1,12 @@
 //! Audit: records, the feed, the head and its proofs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adapters_http::Options;
 use axum::body::Body;
+use commands::progress;
 use domain::{
-    kernel::{Reach, Role},
+    kernel::{OrderKey, Reach, Role, StreamId},
     log::{
         Hash, Sign, SignedHead, VerifierKey, hash_from_hex, verify_consistency, verify_inclusion,
     },
@@ -96,6 +97,68 @@ async fn a_feed_that_comes_back_has_no_gap_and_no_duplicate() {
     assert_eq!(seen, (1..=seen.len() as u64).collect::<Vec<_>>());
     let created = feed(&world, "/v1/audit/events:watch?from=0&kind=token", None, 1).await;
     assert_eq!(created[0].1["type"], "issued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_tells_how_far_transfers_are_where_that_is_asked_and_reached() {
+    let world = World::new().await;
+    let (own, others) = (world.project("own").await, world.project("others").await);
+    let reach = Reach::Projects([own].into_iter().collect());
+    let token = world.token("own", Role::Viewer, reach).await;
+    let open = async |secret: &str, query: &str| {
+        let path = format!("/v1/audit/events:watch?{query}");
+        let request = Request::get(path).header("authorization", format!("Bearer {secret}"));
+        let request = request.body(Body::empty()).unwrap();
+        world.router.clone().oneshot(request).await.unwrap().into_body().into_data_stream()
+    };
+    let mut all = open(&world.admin, "progress=true").await;
+    let mut reached = open(&token, "progress=true").await;
+    let mut of_one = open(&world.admin, &format!("progress=true&id={own}")).await;
+    let mut records = open(&world.admin, "").await;
+    let next = async |feed: &mut axum::body::BodyDataStream| {
+        let told = async {
+            let mut text = String::new();
+            while !text.contains("data: ") {
+                text = String::from_utf8(feed.next().await.unwrap().unwrap().to_vec()).unwrap();
+            }
+            text
+        };
+        tokio::time::timeout(Duration::from_secs(30), told).await.expect("something comes")
+    };
+    let meters = &world.ledger.meters;
+    let key = |id: uuid::Uuid| OrderKey { stream: StreamId::new("project", id), number: 7 };
+    let go_on = tokio::sync::Notify::new();
+    let transfer = |id: uuid::Uuid, done: u64| {
+        let go_on = &go_on;
+        meters.of(key(id), async move {
+            progress::at(done, 1_000);
+            go_on.notified().await;
+            progress::at(900, 1_000);
+            go_on.notified().await;
+        })
+    };
+    let data = |id: uuid::Uuid, done: u64| {
+        let data = json!({"kind": "project", "id": id, "order": 7,
+                          "done_bytes": done, "total_bytes": 1_000});
+        format!("event: progress\ndata: {data}\n\n")
+    };
+    let looks = async {
+        let both = next(&mut all).await;
+        assert!(both.contains(&data(own, 300)) && both.contains(&data(others, 400)), "{both}");
+        assert_eq!(next(&mut reached).await, data(own, 300));
+        assert_eq!(next(&mut of_one).await, data(own, 300));
+        go_on.notify_waiters();
+        assert_eq!(
+            next(&mut reached).await,
+            data(own, 900),
+            "what did not change is not told again"
+        );
+        let p = world.project("more").await;
+        let record = next(&mut records).await;
+        assert!(record.starts_with("id: ") && record.contains(&p.to_string()), "{record}");
+        go_on.notify_waiters();
+    };
+    futures::future::join3(transfer(own, 300), transfer(others, 400), looks).await;
 }
 
 #[tokio::test]
