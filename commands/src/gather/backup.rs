@@ -11,7 +11,7 @@ use domain::{
         placement::{HostId, ServerId},
         server::{Power, Server},
         snapshot::{self, Snapshot},
-        storage::Format,
+        storage::{Format, StorageId},
     },
     kernel::{Decider, Refusal, Role, canonical_value, codes},
 };
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{GatherFault, Gathering};
 use crate::{
+    fleet::Reached,
     ledger::{LoadFault, store_context},
     plan::{Looked, Saw},
     ports::{Query, Row, StoreKeys},
@@ -233,8 +234,18 @@ pub(super) struct Base {
     pub(super) source: disk::Source,
     /// How large it is at least, in GiB.
     pub(super) size_gib: u64,
-    /// The only host on which it can be made; none when any will do.
-    pub(super) host: Option<HostId>,
+    /// Where that can be read.
+    pub(super) read: Read,
+}
+
+/// Where what a disk is made from can be read.
+pub(super) enum Read {
+    /// Everywhere: it is in a store.
+    Anywhere,
+    /// On one host alone.
+    At(HostId),
+    /// On every host that reaches this storage.
+    On(StorageId),
 }
 
 /// What a new disk of a project is made from.
@@ -251,7 +262,7 @@ pub(super) async fn source(
             usable_store(gathering, backup.store, project).await?;
             let (disk, store, digest) = (backup.disk, backup.store, made.digest);
             let source = disk::Source::Backup { backup: id, disk, store, digest };
-            Ok(Base { source, size_gib: made.size_bytes.div_ceil(1 << 30), host: None })
+            Ok(Base { source, size_gib: made.size_bytes.div_ceil(1 << 30), read: Read::Anywhere })
         }
         disk::From::Snapshot(id) => {
             let field = format!("{field}.snapshot");
@@ -262,9 +273,17 @@ pub(super) async fn source(
             if let Some(server) = home.server {
                 stopped(gathering, server.uuid(), "a copy of a snapshot").await?;
             }
-            let (size_gib, host) = (home.size_gib, Some(home.host));
+            let (size_gib, host) = (home.size_gib, home.host);
+            // It lies where its disk does now.
+            let read = match home.storage {
+                Some(storage) => match gathering.ledger.reached(storage).await? {
+                    Reached::Folder => Read::On(storage),
+                    Reached::Group(_) | Reached::Nowhere => Read::At(host),
+                },
+                None => Read::At(host),
+            };
             let source = disk::Source::Snapshot { snapshot: id, disk: snapshot.disk };
-            Ok(Base { source, size_gib, host })
+            Ok(Base { source, size_gib, read })
         }
     }
 }

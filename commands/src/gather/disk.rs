@@ -5,6 +5,7 @@ use domain::{
     compute::{
         disk,
         host::Host,
+        placement::HostId,
         server::Server,
         storage::{Format, StorageId, in_group},
     },
@@ -13,7 +14,12 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, backup, launch::note, volume};
+use super::{
+    GatherFault, Gathering,
+    backup::{self, Read},
+    launch::note,
+    volume,
+};
 use crate::fleet::Reached;
 
 fn no(detail: String) -> GatherFault {
@@ -47,6 +53,17 @@ pub(super) async fn attach(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     server(gathering).await.map(drop)
 }
 
+/// Whether a host says that it reaches a storage.
+async fn reaches(
+    gathering: &mut Gathering<'_>,
+    host: HostId,
+    storage: StorageId,
+) -> Result<bool, GatherFault> {
+    let (revision, state) = gathering.ledger.typed::<Host>(&host.to_string()).await?;
+    note(gathering, Host::KIND, host.uuid(), revision);
+    Ok(state.seen.is_some_and(|seen| seen.storages.contains(&storage)))
+}
+
 /// A new disk's place and owner are its server's.
 pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     if !matches!(gathering.body["found"], Value::Null) {
@@ -58,8 +75,13 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     let source = match serde_json::from_value(gathering.body["from"].clone()) {
         Ok(Some(from)) => {
             let base = backup::source(gathering, "from", from, project).await?;
-            if base.host.is_some_and(|at| at != host) {
-                let detail = "from.snapshot: its disk is on another host than the server";
+            let readable = match base.read {
+                Read::Anywhere => true,
+                Read::At(at) => at == host,
+                Read::On(storage) => reaches(gathering, host, storage).await?,
+            };
+            if !readable {
+                let detail = "from.snapshot: its disk is where the server's host does not reach it";
                 return Err(no(detail.to_owned()));
             }
             backup::size(&mut gathering.body["size_gib"], base.size_gib)?;
@@ -72,10 +94,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     if let Ok(Some(storage)) =
         serde_json::from_value::<Option<StorageId>>(gathering.body["storage"].clone())
     {
-        let host = home.placement.host.to_string();
-        let (revision, state) = gathering.ledger.typed::<Host>(&host).await?;
-        note(gathering, Host::KIND, home.placement.host.uuid(), revision);
-        if !state.seen.is_some_and(|seen| seen.storages.contains(&storage)) {
+        if !reaches(gathering, home.placement.host, storage).await? {
             return Err(no(format!("storage: its server's host does not reach {storage}")));
         }
         if let Reached::Group(group) = gathering.ledger.reached(storage).await? {

@@ -11,7 +11,7 @@ use domain::{
         image::Image,
         key_pair::KeyPair,
         server::{
-            home::Launch,
+            home::{Launch, Reads},
             parts::{
                 DISKS_MAX, Found, GROUPS_MAX, GroupRules, KEY_PAIRS_MAX, NICS_MAX, Parts, system,
             },
@@ -25,7 +25,12 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering, backup, cdrom::disc, volume};
+use super::{
+    GatherFault, Gathering,
+    backup::{self, Read},
+    cdrom::disc,
+    volume,
+};
 use crate::{
     fleet::Reached,
     ledger::{LoadFault, userdata_context},
@@ -40,6 +45,10 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     }
     if !matches!(gathering.body["parts"], Value::Null) {
         let detail = "parts: are found, not given; name image, disks and networks";
+        return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
+    }
+    if !matches!(gathering.body["reads"], Value::Null) {
+        let detail = "reads: is found, not given; name what disks are made from in `disks`";
         return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
     }
     // What does not read is refused by the decider, with what is wrong.
@@ -64,7 +73,7 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     if let Some(id) = launch.cdrom {
         found.cdrom = Some((id, disc(gathering, "cdrom", id, launch.project).await?));
     }
-    let mut on_host = None;
+    let mut reads = Reads::default();
     for (at, ask) in launch.disks.iter().enumerate() {
         let Some(from) = ask.from else {
             found.sources.push(None);
@@ -72,21 +81,27 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         };
         let field = format!("disks[{at}].from");
         let base = backup::source(gathering, &field, from, launch.project).await?;
-        if let Some(host) = base.host {
-            let only = &launch.wishes.only;
-            let others = on_host.replace(host).is_some_and(|at| at != host);
-            if others || (!only.is_empty() && !only.contains(&host)) {
-                let detail = format!("{field}: its disk is on a host where the server may not go");
-                return Err(no(detail).into());
+        match base.read {
+            Read::Anywhere => {}
+            Read::At(host) => {
+                let only = &launch.wishes.only;
+                let others = reads.host.replace(host).is_some_and(|at| at != host);
+                if others || (!only.is_empty() && !only.contains(&host)) {
+                    let detail =
+                        format!("{field}: its disk is on a host where the server may not go");
+                    return Err(no(detail).into());
+                }
+            }
+            Read::On(storage) => {
+                reads.storages.insert(storage);
             }
         }
         found.sources.push(Some((base.source, base.size_gib)));
     }
-    // A snapshot is where its disk is, and a server whose disk is made from it as well.
-    if let Some(host) = on_host {
-        let mut wishes = launch.wishes.clone();
-        wishes.only = [host].into();
-        gathering.body["wishes"] = json!(wishes);
+    // A snapshot is where its disk is, and a server whose disk is made from it begins there. That is no wish: it
+    // goes elsewhere as others do.
+    if reads != Reads::default() {
+        gathering.body["reads"] = json!(reads);
     }
     for (at, ask) in launch.nics.iter().enumerate() {
         let field = format!("nics[{at}].");

@@ -113,3 +113,68 @@ async fn a_disk_lies_on_a_storage_that_its_host_reaches_and_nowhere_else() {
     }
     assert!(world.hosts.disks(STORAGE).is_empty(), "nothing is left there");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_made_from_a_snapshot_is_not_bound_to_where_that_was() {
+    let world = World::empty(small());
+    let here = world.peer("kvm-1").await;
+    let shared = world.launch_on("web", STORAGE).await.unwrap();
+    let (local, of_local) = world.with_data("files", "first").await;
+    world.settle().await;
+    let of_shared = world.server(shared).await.home.unwrap().parts.disks[0].id;
+    world.hosts.write(of_shared, "second");
+    for server in [shared, local] {
+        world.through("server", server, "stop", json!({})).await;
+    }
+    let (of_local, of_shared) =
+        (world.snapshot(of_local).await.unwrap(), world.snapshot(of_shared).await.unwrap());
+    world.settle().await;
+    let there = world.peer("kvm-2").await;
+    let far = world.host_with("kvm-3", &[]).await;
+    let body = |name: &str, snapshot: Uuid, only: &[Uuid]| {
+        json!({
+            "name": name, "spec": {"vcpus": 1, "memory_mib": 64}, "wishes": {"only": only},
+            "disks": [{"from": {"snapshot": snapshot}, "storage": STORAGE}],
+        })
+    };
+    let launch = async |body: Value| world.send("server", None, "launch", body).await;
+    let mut given = body("given", of_local, &[]);
+    given["reads"] = json!({"host": there});
+    assert_eq!(code(launch(given).await), "invalid-field");
+    // What lies on its host alone is read there; what several reach by each of them.
+    assert!(refused(launch(body("no", of_local, &[there])).await).contains("may not go"));
+    assert_eq!(code(launch(body("no", of_shared, &[far])).await), "no-room");
+    let beyond = launch(body("beyond", of_shared, &[there])).await.unwrap().id;
+    let from_here = launch(body("from-here", of_local, &[])).await.unwrap().id;
+    world.settle().await;
+    for (id, host, content) in [(beyond, there, "second"), (from_here, here, "first")] {
+        assert_eq!(world.row(id).await["status"], "running");
+        let home = world.server(id).await.home.unwrap();
+        assert_eq!(home.placement.host.uuid(), host);
+        assert_eq!(world.hosts.content(home.parts.disks[0].id), content);
+    }
+    let wishes = world.server(from_here).await.home.unwrap().wishes;
+    assert!(wishes.only.is_empty(), "nobody wished it: {wishes:?}");
+    let wishes = world.server(beyond).await.home.unwrap().wishes;
+    assert_eq!(wishes.only.into_iter().map(|host| host.uuid()).collect::<Vec<_>>(), [there]);
+
+    // A disk that is made later is read where its server is.
+    let copy = |server: Uuid, snapshot: Uuid| json!({"name": "copy", "server": server, "from": {"snapshot": snapshot}});
+    let late = world.send("disk", None, "create", copy(beyond, of_shared)).await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.hosts.content(late), "second");
+    let no = refused(world.send("disk", None, "create", copy(beyond, of_local)).await);
+    assert!(no.contains("does not reach it"), "{no}");
+
+    // It goes elsewhere as others do: by itself, and from a host that is dead.
+    world.through("server", from_here, "migrate", json!({})).await;
+    assert_eq!(world.host_of(from_here).await, there);
+    world.through("server", from_here, "migrate", json!({})).await;
+    assert_eq!(world.host_of(from_here).await, here);
+    let epoch = world.state_of(here).await.epoch;
+    world.hosts.leave(here);
+    world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
+    let evacuate = json!({"host_is_down": true});
+    world.send("server", from_here, "evacuate", evacuate).await.unwrap();
+    assert_eq!(world.host_of(from_here).await, there);
+}

@@ -44,7 +44,7 @@ use crate::{
         Affinity, Architecture, DeviceAsk, Fill, Holding, HostId, Numa, Pinning, Placement,
         Request, ServerId,
     },
-    compute::storage,
+    compute::storage::{self, StorageId},
     kernel::{Companion, Facets, Refusal, codes},
     tenancy::{check_name, check_tags},
 };
@@ -126,6 +126,18 @@ pub struct Wishes {
     pub fill: Fill,
 }
 
+/// Where what a new server's disks are made from can be read: it is made there, and goes where it may afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reads {
+    /// The host that has it alone; none when others have it as well.
+    #[serde(default)]
+    pub host: Option<HostId>,
+    /// The storages on which it lies.
+    #[serde(default)]
+    pub storages: BTreeSet<StorageId>,
+}
+
 /// What a server is launched with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -185,6 +197,9 @@ pub struct Launch {
     /// What it is made of: found out by Skyledger, and of no use to callers.
     #[serde(default)]
     pub parts: Option<Box<Parts>>,
+    /// Where what its disks are made from can be read: found out by Skyledger, and of no use to callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<Reads>,
     /// Where it goes: found out by Skyledger, and of no use to callers.
     #[serde(default)]
     pub placement: Option<Box<Placement>>,
@@ -264,6 +279,7 @@ impl Launch {
             key_pairs: Vec::new(),
             userdata: None,
             parts: None,
+            reads: None,
             placement: None,
         }
     }
@@ -272,7 +288,9 @@ impl Launch {
     pub fn request(&self, server: ServerId) -> Request {
         let (spec, wishes) = (self.spec.clone(), self.wishes.clone());
         let carriers = self.parts.as_deref().map_or_else(BTreeSet::new, Parts::carriers);
-        let storages = storage::labels(self.disks.iter().map(|ask| ask.storage));
+        let reads = self.reads.clone().unwrap_or_default();
+        let asked = self.disks.iter().map(|ask| ask.storage);
+        let storages = storage::labels(asked.chain(reads.storages.into_iter().map(Some)));
         Request {
             server,
             architecture: spec.architecture,
@@ -288,7 +306,8 @@ impl Launch {
             tags_forbidden: wishes.tags_forbidden,
             labels: &(&wishes.labels | &storages) | &carriers,
             affinities: wishes.affinities,
-            only: wishes.only,
+            // Who says `only` as well was asked whether it is one of those.
+            only: reads.host.map_or(wishes.only, |host| [host].into()),
             except: wishes.except,
             fill: wishes.fill,
         }
