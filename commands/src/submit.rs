@@ -40,6 +40,8 @@ use crate::{
 const ATTEMPTS_MAX: usize = 128;
 /// Times a command is decided again after another stream said no to what was decided on a look at it.
 const BESIDE_ATTEMPTS_MAX: usize = 4;
+/// Records of a name's stream read at once: one for each who ever had it.
+const CLAIMS_PAGE: usize = 100;
 /// Longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 
@@ -178,6 +180,8 @@ struct Ready {
     beside: Vec<Beside>,
     /// What it was decided on: the resource itself first.
     looked: Vec<Looked>,
+    /// Names that it takes after others, or first.
+    takes: Vec<(String, u64)>,
     secret: Option<String>,
     /// Who owns the resource after the command.
     project: Option<Uuid>,
@@ -269,7 +273,9 @@ impl Ledger {
         if !ready.decided.steps.is_empty() {
             touches.push(format!("{}/{id}", kind.name));
             touches.extend(ready.beside.iter().map(|one| one.stream.to_string()));
-            touches.extend(ready.decided.claims.iter().map(|claim| format!("claim/{claim}")));
+            let taken = ready.takes.iter().map(|(claim, _)| claim);
+            let claims = ready.decided.claims.iter().chain(taken);
+            touches.extend(claims.map(|claim| format!("claim/{claim}")));
         }
         let diff =
             if ready.decided.steps.is_empty() { Vec::new() } else { fields(&after, &before) };
@@ -440,10 +446,11 @@ impl Ledger {
             exists,
             body: submission.body.clone(),
             looked: vec![itself(kind, id, loaded.revision)],
+            takes: Vec::new(),
             secret: None,
         };
         gather(&mut gathering).await?;
-        let Gathering { body, mut looked, secret, .. } = gathering;
+        let Gathering { body, mut looked, takes, secret, .. } = gathering;
         let stamp = Stamp { now: self.ports.clock.now(), actor: principal.name.clone() };
         let decided = loaded.state.decide(verb, &body, &stamp)?;
         fits(&decided)?;
@@ -458,7 +465,7 @@ impl Ledger {
         if !principal.name.starts_with("system:") {
             self.check_order(principal, kind, id, &loaded, &decided, &mut looked).await?;
         }
-        Ok(Ready { loaded, decided, beside, looked, secret, project })
+        Ok(Ready { loaded, decided, beside, looked, takes, secret, project })
     }
 
     /// What a command's facts come to in other streams; several of one stream follow each other.
@@ -630,7 +637,7 @@ impl Ledger {
         ready: Ready,
         request: Option<&RequestStamp>,
     ) -> Result<Appending, SubmitFault> {
-        let Ready { loaded, decided, beside, looked, secret, project } = ready;
+        let Ready { loaded, decided, beside, looked, takes, secret, project } = ready;
         let kind = submission.kind;
         let stream = StreamId::new(kind.name, id);
         let outcome = |position, revision, secret| {
@@ -670,10 +677,12 @@ impl Ledger {
                 events: new_events(&one.steps),
             });
         }
-        for claim in &decided.claims {
+        let new = decided.claims.iter().map(|claim| (claim, 0));
+        let taken = takes.iter().filter(|_| !decided.steps.is_empty());
+        for (claim, revision) in new.chain(taken.map(|(claim, revision)| (claim, *revision))) {
             streams.push(StreamAppend {
                 stream: StreamId::new("claim", claim),
-                expected: Expected::NoStream,
+                expected: expected(revision),
                 project,
                 events: vec![NewEvent {
                     event_type: "claimed".to_owned(),
@@ -744,7 +753,9 @@ impl Ledger {
                 }
                 Ok(outcome(appended.last, revision, secret))
             }
-            Err(AppendFault::Conflict { stream: lost, .. }) if lost.kind == "claim" => {
+            Err(AppendFault::Conflict { stream: lost, .. })
+                if lost.kind == "claim" && decided.claims.contains(&lost.id) =>
+            {
                 let detail = format!("{} is mapped already", lost.id);
                 Err(Refusal::new(&codes::ALREADY_CLAIMED, detail).into())
             }
@@ -820,6 +831,20 @@ impl Ledger {
         let records = self.ports.log.stream(&StreamId::new("claim", claim), 0, 1).await?;
         let data = records.first().map(|record| serde_json::from_slice::<Value>(record.data()));
         Ok(data.and_then(Result::ok).and_then(|data| data["id"].as_str()?.parse().ok()))
+    }
+
+    /// Who has taken this name last, and the revision at which that is so.
+    pub(crate) async fn last_claim(&self, claim: &str) -> Result<(u64, Option<Uuid>), LogFault> {
+        let stream = StreamId::new("claim", claim);
+        let (mut revision, mut last) = (0, None);
+        loop {
+            let records = self.ports.log.stream(&stream, revision, CLAIMS_PAGE).await?;
+            let Some(record) = records.last() else { break };
+            revision = record.revision();
+            let data = serde_json::from_slice::<Value>(record.data()).unwrap_or_default();
+            last = data["id"].as_str().and_then(|id| id.parse().ok());
+        }
+        Ok((revision, last))
     }
 
     /// Now, as the ledger's clock has it.

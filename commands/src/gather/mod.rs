@@ -61,6 +61,8 @@ pub(crate) struct Gathering<'a> {
     pub(crate) body: Value,
     /// What was looked at: the stream itself first.
     pub(crate) looked: Vec<Looked>,
+    /// Names that it takes which others gave up, or that nobody had: each by the revision at which that was so.
+    pub(crate) takes: Vec<(String, u64)>,
     /// Goes to the caller, once, and nowhere else.
     pub(crate) secret: Option<String>,
 }

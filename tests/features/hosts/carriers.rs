@@ -1,7 +1,8 @@
 //! Segments that something carries: a VLAN of a bridge is one segment's, and a server goes where the bridge is.
 
 use adapters_sim::SimHosts;
-use commands::submit::SubmitFault;
+use commands::{ledger::Ledger, submit::SubmitFault};
+use futures::future::{join, join_all};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -81,4 +82,57 @@ async fn a_vlan_of_a_bridge_is_one_segment_s_and_which_is_said() {
     world.send("segment", blue, "retire", json!({})).await.unwrap();
     world.caught_up().await;
     world.send("segment", red, "change", json!({"medium": vlan(7)})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_segments_that_two_processes_define_at_once_on_one_vlan_one_is() {
+    let world = World::empty(small());
+    let there = Ledger::new(world.ledger.ports.clone());
+    let ledgers = [&world.ledger, &there];
+    let define = async |ledger: &Ledger, medium: Value| {
+        let body = json!({"name": "blue", "medium": medium, "bridge": "br0"});
+        ledger.submit(World::submission("segment", None, "define", body)).await
+    };
+    let mut refused = 0;
+    for (at, medium) in
+        [json!({"vlan": {"id": 7}}), json!({"ovs": {"vlan": 7}}), json!({"ovs": {"vlan": null}})]
+            .into_iter()
+            .enumerate()
+    {
+        let asked = (0..16).map(|one| define(ledgers[one % 2], medium.clone()));
+        let came = join_all(asked).await;
+        assert_eq!(came.iter().filter(|one| one.is_ok()).count(), 1, "{medium}: {came:?}");
+        for no in came.into_iter().filter(Result::is_err) {
+            assert_eq!(code(no), "in-use");
+            refused += 1;
+        }
+        world.caught_up().await;
+        assert_eq!(world.rows("segment").await.len(), at + 1);
+    }
+    assert_eq!(refused, 3 * 15);
+
+    // Two that go to what a third gives up: one gets it, and its name is taken from who had it.
+    let vlan = |id: u16| json!({"vlan": {"id": id}});
+    let of = async |id: u16| define(&world.ledger, vlan(id)).await.unwrap().id;
+    let (one, other, third) = (of(8).await, of(9).await, of(10).await);
+    let change = async |ledger: &Ledger, id: Uuid, medium: Value| {
+        let body = json!({"medium": medium});
+        ledger.submit(World::submission("segment", id, "change", body)).await
+    };
+    assert_eq!(code(change(&there, one, vlan(10)).await), "in-use");
+    world.send("segment", third, "retire", json!({})).await.unwrap();
+    world.caught_up().await;
+    let both = join(change(&world.ledger, one, vlan(10)), change(&there, other, vlan(10))).await;
+    let both = [both.0, both.1];
+    assert_eq!(both.iter().filter(|one| one.is_ok()).count(), 1, "{both:?}");
+    let (winner, loser) = if both[0].is_ok() { (one, other) } else { (other, one) };
+    world.caught_up().await;
+    // What was given up so is to be had, and comes back to who had it before.
+    let freed = if winner == one { 8 } else { 9 };
+    change(&there, loser, vlan(freed)).await.unwrap();
+    world.caught_up().await;
+    assert_eq!(code(change(&there, winner, vlan(freed)).await), "in-use");
+    change(&world.ledger, loser, vlan(11)).await.unwrap();
+    world.caught_up().await;
+    change(&there, winner, vlan(freed)).await.unwrap();
 }
