@@ -232,7 +232,7 @@ async fn how_far_a_copy_is_is_told_of_the_move_and_of_its_server() {
         paper.is_stuck(None);
     };
     let watched = tokio::time::timeout(PATIENCE, watched);
-    let (_, watched) = futures::future::join(corner.world.settle(), watched).await;
+    let ((), watched) = futures::future::join(corner.world.settle(), watched).await;
     watched.expect("it is told");
     assert_eq!(corner.stage(server).await, "ready");
     assert_eq!(ledger.progress("move-in", &of_move), None, "it is through");

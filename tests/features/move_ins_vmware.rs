@@ -192,7 +192,7 @@ async fn how_far_each_pass_over_a_machine_of_a_vcenter_is_is_told() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let (_, told) = join(corner.world.settle(), tokio::time::timeout(PATIENCE, told)).await;
+        let ((), told) = join(corner.world.settle(), tokio::time::timeout(PATIENCE, told)).await;
         told.expect("it is told")
     };
     corner.shelf.hold(true);

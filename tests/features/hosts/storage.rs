@@ -156,7 +156,10 @@ async fn a_server_that_was_made_from_a_snapshot_is_not_bound_to_where_that_was()
     let wishes = world.server(from_here).await.home.unwrap().wishes;
     assert!(wishes.only.is_empty(), "nobody wished it: {wishes:?}");
     let wishes = world.server(beyond).await.home.unwrap().wishes;
-    assert_eq!(wishes.only.into_iter().map(|host| host.uuid()).collect::<Vec<_>>(), [there]);
+    assert_eq!(
+        wishes.only.into_iter().map(domain::compute::placement::HostId::uuid).collect::<Vec<_>>(),
+        [there]
+    );
 
     // A disk that is made later is read where its server is.
     let copy = |server: Uuid, snapshot: Uuid| json!({"name": "copy", "server": server, "from": {"snapshot": snapshot}});

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn how_far_a_transfer_is_is_a_line_of_its_own() {
         let far = |done: u64, total: u64| json!({"kind": "move-in", "id": "m", "done_bytes": done, "total_bytes": total});
-        let line = event_line(&far(3 << 20, 8 << 20), Style::plain());
+        let line = event_line(&far(3 << 20, 8 << 20), Style::PLAIN);
         assert_eq!(line.trim_start(), "move-in/m  37 %, 3 of 8 MiB");
         assert_eq!(progress(&far(0, 0)).unwrap(), "0 %, 0 of 0 MiB");
         assert_eq!(progress(&Value::Null), None);
