@@ -1,6 +1,8 @@
 //! A server that says what it should not, and one that says what it may. That a whole disk goes over it is shown on
 //! `qemu-nbd`, in the tests of backups.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{io::ErrorKind, time::Duration};
 
 use adapters_nbd::{Export, Wire, in_time};
