@@ -86,8 +86,17 @@ fn a_state_is_one_machine() {
         });
     }))
     .unwrap();
-    assert_eq!(Description::read(&growing.xml()).unwrap(), growing);
+    let common = machine(&home(|launch| {
+        launch["parts"]["hardware"] = json!({"disks": "sata", "nics": "e1000e"});
+        launch["placement"]["holding"] = json!({"server": id(9), "vcpus": 6, "memory_mib": 4096});
+        launch["spec"]["page_kib"] = Value::Null;
+    }))
+    .unwrap();
+    for machine in [&common, &growing] {
+        assert_eq!(Description::read(&machine.xml()).unwrap(), *machine);
+    }
     for (name, machine, expected) in [
+        ("common.xml", common, include_str!("common.xml")),
         ("growing.xml", growing, include_str!("growing.xml")),
         ("pinned.xml", pinned, include_str!("pinned.xml")),
         ("small.xml", small, include_str!("small.xml")),
