@@ -258,7 +258,7 @@ impl Document {
                 "required": ["data"],
                 "properties": {
                     "id": {"type": "string", "description": "The record's position; progress has none."},
-                    "event": {"type": "string", "enum": ["progress"], "description": "Only where the event is no record, but how far a transfer is."},
+                    "event": {"type": "string", "enum": ["message", "progress"], "description": "message, which is what an event is that does not say, is a record; progress is how far a transfer is."},
                     "data": {"type": "string", "contentMediaType": "application/json", "description": "The record; of progress: kind, id, order, done_bytes and total_bytes."},
                 },
             }}}),
