@@ -156,6 +156,7 @@ impl Feed {
             }
         }
     }
+
     /// How far those transfers are by now that have come further; whether there is anything to send.
     async fn look(&mut self) -> bool {
         let Some(known) = &mut self.transfers else { return false };
