@@ -282,6 +282,23 @@ def direct(checks, server, host, card, image):
 
     checks.that("the guest has the network's address on the function", inside)
 
+    def changed():
+        nic = server.json("get", "server", "direct")["state"]["home"]["parts"]["nics"][0]
+        server.json("do", "server", "change-nic", "direct", body={
+            "nic": nic["id"], "bandwidth": {"egress_kbit_s": 70_000},
+        })
+
+        def rate():
+            said = json.loads(host.run(f"ip -d -j link show dev {card['name']}"))[0]["vfinfo_list"]
+            return [vf["rate"]["max_tx"] for vf in said if vf.get("address", vf.get("mac")) == nic["mac"]] == [70]
+
+        until("the card has the other rate", rate)
+        read = server.json("get", "server", "direct")["state"]["observation"]["seen"]["functions"]
+        expect("read back", [one["egress_mbit_s"] for one in read.values()] == [70], read)
+        return server.awaited("server", "direct", "running")["id"]
+
+    checks.that("its rate is changed while it runs", changed)
+
     def removed():
         for words in (["delete", "direct", "--set", "stop=true"], ["purge", "direct"]):
             until(words[0], lambda words=words: server.run("do", "server", *words)[0] == 0)

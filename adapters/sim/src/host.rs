@@ -29,7 +29,7 @@ use domain::{
         disk::{self, Disk, Limits},
         host::{Host, HostSighting},
         move_in::MoveIn,
-        placement::{Architecture, Cell, Core},
+        placement::{Architecture, Cell, Core, VirtualFunction},
         server::{
             Machine, Order, Power,
             console::ConsoleKind,
@@ -208,6 +208,9 @@ pub struct SimServer {
     /// Its interfaces, in the guest's order.
     #[serde(default)]
     pub nics: Vec<SimNic>,
+    /// What virtual functions that it has are set to on their card.
+    #[serde(default)]
+    pub functions: BTreeMap<String, VirtualFunction>,
     /// The digest of the disc in its drive.
     #[serde(default)]
     pub cdrom: Option<String>,
@@ -278,6 +281,7 @@ impl SimServer {
             pins: BTreeSet::new(),
             disks: BTreeMap::new(),
             nics: Vec::new(),
+            functions: BTreeMap::new(),
             cdrom: None,
             seed: Vec::new(),
             suspended: false,
@@ -293,6 +297,7 @@ impl SimServer {
         self.vcpus = home.spec.vcpus;
         self.memory_mib = home.spec.memory_mib;
         self.pins = home.placement.holding.pins.iter().map(|pin| pin.cpu).collect();
+        self.functions.clone_from(&home.placement.holding.functions);
     }
 }
 
@@ -790,7 +795,7 @@ impl SimHost {
             security_groups: Vec::new(),
             disks: sorted(home.parts.disks.iter().map(|disk| disk.id.to_string())),
             nics: server.nics.iter().map(|nic| nic.seen.clone()).collect(),
-            functions: home.placement.holding.functions.clone(),
+            functions: server.functions.clone(),
             vgpus: BTreeMap::new(),
             tags: home.tags.clone(),
         })
@@ -930,8 +935,14 @@ impl HostDriver for SimHost {
                 let nics = |server: &SimServer| {
                     of_nics(home.parts.nics_after(&order), &home.parts.groups, &server.nics)
                 };
-                let done = |server: &SimServer| server.nics == nics(server);
-                self.of(id, HostStep::Nics, done, |server| server.nics = nics(server))?;
+                let functions = &home.placement.holding.functions;
+                let done = |server: &SimServer| {
+                    server.nics == nics(server) && server.functions == *functions
+                };
+                self.of(id, HostStep::Nics, done, |server| {
+                    server.nics = nics(server);
+                    server.functions.clone_from(functions);
+                })?;
             }
             Order::Arrive { start, certain } => {
                 if let Some(report) = self.arrive(id, (start, certain), home, task)? {

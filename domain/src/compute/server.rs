@@ -1259,6 +1259,7 @@ impl Decider for Server {
             Event::NicChangeOrdered { nic, bandwidth, quota, security_groups, groups } => {
                 self.at_home(|home| {
                     home.parts.change_nic(nic, bandwidth, quota, security_groups, groups);
+                    home.follow_nic(nic);
                 });
                 self.orders.issue(Order::ChangeNics {});
             }

@@ -53,6 +53,17 @@ impl Lab {
         let functions = home.placement.holding.functions.into_iter().collect();
         (home.parts.nics, functions)
     }
+
+    /// The only function that a server has, the log's and its host's words agree, is set to this.
+    async fn is_set(&self, server: Uuid, wanted: VirtualFunction) {
+        let server = self.world.server(server).await;
+        let home = server.home.unwrap();
+        let asked: Vec<_> = home.spec.devices.iter().map(|ask| ask.function.unwrap()).collect();
+        assert_eq!(asked, [wanted]);
+        let functions = home.placement.holding.functions;
+        assert_eq!(functions.values().collect::<Vec<_>>(), [&wanted]);
+        assert_eq!(server.observation.seen.unwrap().functions, functions);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,6 +88,22 @@ async fn an_interface_that_is_a_virtual_function_has_its_network_s_address_and_i
     assert_eq!(functions, [("0000:60:10.0".to_owned(), set)]);
     let seen = lab.world.server(web).await.observation.seen.unwrap();
     assert_eq!(seen.functions["0000:60:10.0"], set, "and its host has read it back");
+
+    // What it may send is changed while it runs, and stays through what it is made of otherwise.
+    let change = json!({"nic": nics[0].id, "bandwidth": {"egress_kbit_s": 80_000}});
+    lab.world.send("server", web, "change-nic", change).await.unwrap();
+    lab.world.settle().await;
+    let set = VirtualFunction { egress_mbit_s: Some(80), ..set };
+    lab.is_set(web, set).await;
+    lab.world.send("server", web, "stop", json!({})).await.unwrap();
+    lab.world.settle().await;
+    lab.world.send("server", web, "resize", json!({"vcpus": 2, "memory_mib": 64})).await.unwrap();
+    lab.world.settle().await;
+    lab.is_set(web, set).await;
+    let change = json!({"nic": nics[0].id, "bandwidth": {}});
+    lab.world.send("server", web, "change-nic", change).await.unwrap();
+    lab.world.settle().await;
+    lab.is_set(web, VirtualFunction { egress_mbit_s: None, ..set }).await;
 
     // One beside one that its host makes; then there is none left on that wire.
     let body = json!({
@@ -138,10 +165,13 @@ async fn what_nobody_could_enforce_on_a_virtual_function_is_refused_and_leaves_n
     };
     assert_eq!(ask("add-nic", json!({"nic": direct(json!({}))})).await, "unsupported");
     assert_eq!(ask("remove-nic", json!({"nic": nic})).await, "unsupported");
-    let limit = json!({"nic": nic, "bandwidth": {"egress_kbit_s": 1_000}});
-    assert_eq!(ask("change-nic", limit).await, "unsupported");
-    let guard = json!({"nic": nic, "security_groups": [group]});
-    assert_eq!(ask("change-nic", guard).await, "unsupported");
+    let change = |what: &str, value: Value| ask("change-nic", json!({"nic": nic, what: value}));
+    assert_eq!(change("security_groups", json!([group])).await, "not-enforceable");
+    assert_eq!(change("quota", json!({"egress_bytes": 1_000})).await, "not-enforceable");
+    let rate = |kbit_s: Value| change("bandwidth", kbit_s);
+    assert_eq!(rate(json!({"ingress_kbit_s": 1_000})).await, "not-enforceable");
+    assert_eq!(rate(json!({"egress_kbit_s": 1_500})).await, "invalid-field");
+    assert_eq!(ask("reset-nic-traffic", json!({"nic": nic})).await, "unsupported");
     // One that its host makes is added to it as to any.
     let body = json!({"nic": {"network": lab.network, "security_groups": [group]}});
     lab.world.send("server", web, "add-nic", body).await.unwrap();

@@ -50,6 +50,12 @@ fn seat(devices: &Devices, address: &str) -> Option<Seat> {
     Some(Seat { card, number: u32::try_from(number).ok()?, is_represented })
 }
 
+fn no_seat(id: &str) -> DriverFault {
+    DriverFault::Rejected(format!(
+        "device {id} is not there, or its card has no interface that it is set by"
+    ))
+}
+
 /// What a card says of one of its functions (`ip -j link show`); none when it has no such function.
 fn read_function(links: &[Value], number: u32) -> Option<VirtualFunction> {
     let all = links.first()?["vfinfo_list"].as_array()?;
@@ -128,12 +134,27 @@ impl Inner {
             }
             match holding.functions.keys().find(|id| !seats.contains_key(*id)) {
                 None => Ok(()),
-                Some(id) => Err(DriverFault::Rejected(format!(
-                    "device {id} is not there, or its card has no interface that it is set by"
-                ))),
+                Some(id) => Err(no_seat(id)),
             }
         };
         self.step(Step::Devices, work.server, prepare).await
+    }
+
+    /// The virtual functions of a server that has them are set to what it is to have by now, also while it runs.
+    pub(super) async fn set_functions(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+        let functions = &work.home.placement.holding.functions;
+        if functions.is_empty() {
+            return Ok(());
+        }
+        let set = async {
+            let found = self.look().await?;
+            for (id, wanted) in functions {
+                let seat = seat(&found, id).ok_or_else(|| no_seat(id))?;
+                self.set_function(&seat, *wanted).await?;
+            }
+            Ok(())
+        };
+        self.step(Step::Devices, work.server, set).await
     }
 
     async fn set_function(&self, seat: &Seat, wanted: VirtualFunction) -> Result<(), DriverFault> {

@@ -1,6 +1,7 @@
 //! The host that `./test` starts, a driver that works for it, and servers as the log would have them.
 
 use std::{
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -175,7 +176,7 @@ impl Host {
 
     /// What servers are rescued with: the guest of the tests, with a program that takes passwords.
     pub(crate) fn rescue_system(&self) -> RescueSystem {
-        let mut initramfs = std::fs::read(self.folder.join("initramfs")).unwrap();
+        let mut initramfs = fs::read(self.folder.join("initramfs")).unwrap();
         // One archive after the other is one system; each begins at a multiple of four bytes.
         initramfs.resize(initramfs.len().next_multiple_of(4), 0);
         for (name, mode, content) in
@@ -193,7 +194,7 @@ impl Host {
             initramfs.extend(entry);
         }
         let path = self.data.path().join("rescue-initramfs");
-        std::fs::write(&path, initramfs).unwrap();
+        fs::write(&path, initramfs).unwrap();
         RescueSystem {
             kernel: self.folder.join("kernel").display().to_string(),
             initramfs: path.display().to_string(),
@@ -235,12 +236,12 @@ impl Host {
         bridge: &str,
         userdata: &str,
     ) -> Launch {
-        let image = std::fs::read(self.folder.join(image)).unwrap();
+        let image = fs::read(self.folder.join(image)).unwrap();
         let sha256 = format!("{:x}", Sha256::digest(&image));
         // Brought by hand, as an image that is uploaded is.
         let uploads = data.join("uploads");
-        std::fs::create_dir_all(&uploads).unwrap();
-        std::fs::write(uploads.join(&sha256), &image).unwrap();
+        fs::create_dir_all(&uploads).unwrap();
+        fs::write(uploads.join(&sha256), &image).unwrap();
         let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number);
         let part = |part: u128| Uuid::from_u128((number << 64) + part);
         let mac = format!("52:54:00:00:01:{number:02x}");
@@ -402,16 +403,14 @@ pub(crate) fn seen(report: Report, number: u64) -> Machine {
 pub(crate) struct Guest {
     libvirt: Connection,
     pub(crate) domain: Domain,
+    /// Where QEMU says why it ends.
+    log: PathBuf,
 }
 
 impl Guest {
     /// Waits until its agent answers, whatever it was started from.
     pub(crate) async fn up(host: &Host, server: Uuid) -> Self {
-        let libvirt = host.connect().await;
-        let domain = libvirt.domain(server).await.unwrap();
-        let guest = Self { libvirt, domain };
-        guest.reach().await;
-        guest
+        Self::in_reach(host.connect().await, host.folder(), server).await
     }
 
     /// Waits until the guest has done what its seed says.
@@ -424,8 +423,13 @@ impl Guest {
     /// The same, on the host of this folder.
     pub(crate) async fn at(folder: &Path, server: Uuid) -> Self {
         let libvirt = Connection::open(&Host::libvirt_at(folder)).await.unwrap();
+        Self::in_reach(libvirt, folder, server).await
+    }
+
+    async fn in_reach(libvirt: Connection, folder: &Path, server: Uuid) -> Self {
         let domain = libvirt.domain(server).await.unwrap();
-        let guest = Self { libvirt, domain };
+        let log = folder.join(format!("own/var/log/libvirt/qemu/sk-{server}.log"));
+        let guest = Self { libvirt, domain, log };
         guest.reach().await;
         guest
     }
@@ -448,7 +452,8 @@ impl Guest {
         let began = Instant::now();
         let ping = json!({"execute": "guest-ping"});
         while let Err(fault) = self.agent(ping.clone()).await {
-            assert!(fault.is(Code::AGENT_UNRESPONSIVE) && began.elapsed() < PATIENCE, "{fault}");
+            let waits = fault.is(Code::AGENT_UNRESPONSIVE) && began.elapsed() < PATIENCE;
+            assert!(waits, "{fault}\n{}", fs::read_to_string(&self.log).unwrap_or_default());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

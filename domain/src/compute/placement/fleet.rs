@@ -379,6 +379,12 @@ impl Fleet {
         let holding = &mut placement.holding;
         (holding.devices, holding.devices_with) = (held.devices, held.devices_with);
         holding.functions = held.functions;
+        // They are set to what is asked for by now.
+        for asked in request.devices.iter().filter_map(|ask| ask.function) {
+            let of = holding.functions.values_mut();
+            of.filter(|function| asked.mac.is_some() && function.mac == asked.mac)
+                .for_each(|function| *function = asked);
+        }
         Ok(placement)
     }
 

@@ -160,7 +160,7 @@ impl Server {
             let detail = "addresses inside Windows are set by hand: add another interface instead";
             return Err(Refusal::new(&codes::UNSUPPORTED, detail));
         }
-        self.check_nic("change-addresses", nic)
+        self.check_normal_nic("change-addresses", nic)
     }
 
     pub(super) fn change_addresses(&self, change: Change) -> Result<Vec<Event>, Refusal> {

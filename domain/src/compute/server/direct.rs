@@ -3,8 +3,9 @@
 //! Such an interface has its addresses from its network as any other, and its system is told them by its seed.
 //! What its host does for others it cannot do here, for it never sees a frame: no quota, no answer to DHCP, no
 //! limit of what comes in. That is refused, and never silently left out. The card does the rest: it tags frames
-//! with the segment's VLAN, lets none pass from another hardware address, and limits what is sent. The function
-//! comes with the server's place and goes with it, so it is asked for at the launch.
+//! with the segment's VLAN, lets none pass from another hardware address, and limits what is sent, by a rate that
+//! may be changed while the server runs. The function comes with the server's place and goes with it, so it is
+//! asked for at the launch.
 //!
 //! On a segment of Open vSwitch a card may have its host say what passes in its switch. There the host has the
 //! function's other end, a representor, and with it security groups can be enforced: one that names some goes
@@ -12,8 +13,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::parts::{Nic, Parts};
+use super::{
+    home::Home,
+    parts::{Nic, Parts},
+};
 use crate::{
     compute::placement::{DeviceAsk, VirtualFunction},
     kernel::{Refusal, codes},
@@ -84,7 +89,7 @@ impl Nic {
         !self.security_groups.is_empty()
     }
 
-    /// Whether it can be changed, removed or added while its server is there.
+    /// Whether it can be added, removed or addressed otherwise while its server is there.
     pub(super) fn ensure_normal(&self, verb: &str) -> Result<(), Refusal> {
         if !self.is_direct() {
             return Ok(());
@@ -117,6 +122,33 @@ impl Nic {
             count: 1,
             function: Some(function),
         })
+    }
+}
+
+impl Home {
+    /// Whether the groups of an interface can be enforced where it was placed: a function that nobody was to guard
+    /// may be on a card that does not let anybody.
+    pub(super) fn ensure_represented(&self, nic: &Nic) -> Result<(), Refusal> {
+        let is_of = |ask: &&DeviceAsk| ask.function.is_some_and(|one| one.mac == Some(nic.mac));
+        let is_represented =
+            || self.spec.devices.iter().find(is_of).is_some_and(|ask| ask.represented);
+        if !nic.is_direct() || !nic.must_be_represented() || is_represented() {
+            return Ok(());
+        }
+        let detail = "security_groups: this virtual function (vnic_type direct) was launched without, where it may \
+                      be that nobody can guard it; launch a server that names some";
+        Err(Refusal::new(&codes::NOT_ENFORCEABLE, detail))
+    }
+
+    /// What an interface's function is set to on its card follows what the interface is to be.
+    pub(super) fn follow_nic(&mut self, id: Uuid) {
+        let nic = self.parts.nics.iter().find(|nic| nic.id == id);
+        let Some(wanted) = nic.and_then(Nic::function).and_then(|ask| ask.function) else { return };
+        let asked = self.spec.devices.iter_mut().filter_map(|ask| ask.function.as_mut());
+        let held = self.placement.holding.functions.values_mut();
+        for function in asked.chain(held).filter(|function| function.mac == wanted.mac) {
+            *function = wanted;
+        }
     }
 }
 

@@ -219,13 +219,18 @@ impl Server {
     /// Whether an interface can be changed now, in whatever the server does.
     ///
     /// # Errors
-    /// As [`Self::check_nics`]; `invalid-field` when it has no such interface, and `unsupported` when that is a
-    /// virtual function of a card.
+    /// As [`Self::check_nics`]; `invalid-field` when it has no such interface.
     pub fn check_nic(&self, verb: &str, nic: Uuid) -> Result<&Nic, Refusal> {
         let home = self.ours(verb)?;
         self.free(verb)?;
         let found = home.parts.nics.iter().find(|known| known.id == nic);
-        let found = found.ok_or_else(|| no(format!("nic: it has no interface {nic}")))?;
+        found.ok_or_else(|| no(format!("nic: it has no interface {nic}")))
+    }
+
+    /// Whether an interface that its host makes can be changed now: `unsupported` when it is a virtual function of
+    /// a card.
+    pub(super) fn check_normal_nic(&self, verb: &str, nic: Uuid) -> Result<&Nic, Refusal> {
+        let found = self.check_nic(verb, nic)?;
         found.ensure_normal(verb)?;
         Ok(found)
     }
@@ -258,6 +263,7 @@ impl Server {
     pub(super) fn change_nic(&self, change: Change) -> Result<Vec<Event>, Refusal> {
         let Change { nic: id, bandwidth, quota, security_groups, groups } = change;
         let nic = self.check_nic("change-nic", id)?;
+        let home = self.ours("change-nic")?;
         let bandwidth = bandwidth.filter(|bandwidth| *bandwidth != nic.bandwidth);
         let quota = quota.filter(|quota| Some(*quota) != nic.quota);
         let security_groups = security_groups.filter(|groups| *groups != nic.security_groups);
@@ -267,6 +273,7 @@ impl Server {
         after.quota = quota.or(nic.quota);
         match &security_groups {
             None => {
+                after.check_direct()?;
                 after.bandwidth.check()?;
                 quota.as_ref().map_or(Ok(()), Quota::check)?;
             }
@@ -278,12 +285,13 @@ impl Server {
         if bandwidth.is_none() && quota.is_none() && security_groups.is_none() {
             return Ok(vec![]);
         }
+        home.ensure_represented(&after)?;
         Ok(vec![Event::NicChangeOrdered { nic: id, bandwidth, quota, security_groups, groups }])
     }
 
     /// Its bytes are counted from nothing.
     pub(super) fn reset_nic_traffic(&self, id: Uuid) -> Result<Vec<Event>, Refusal> {
-        if self.check_nic("reset-nic-traffic", id)?.quota.is_none() {
+        if self.check_normal_nic("reset-nic-traffic", id)?.quota.is_none() {
             return Err(no("nic: it has no quota, and nothing of it is counted".to_owned()));
         }
         Ok(vec![Event::NicTrafficResetOrdered { nic: id }])
@@ -297,7 +305,7 @@ impl Server {
     }
 
     pub(super) fn remove_nic(&self, nic: Uuid) -> Result<Vec<Event>, Refusal> {
-        self.check_nic("remove-nic", nic)?;
+        self.check_normal_nic("remove-nic", nic)?;
         self.check_nics("remove-nic")?;
         Ok(vec![Event::NicRemovalOrdered { nic }])
     }
