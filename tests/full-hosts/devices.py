@@ -277,7 +277,9 @@ def direct(checks, server, host, card, image):
     checks.that("a quota of such an interface is refused", refused)
 
     def inside():
-        said = host.in_guest(f"sk-{made['id']}", "ip address")
+        # Its agent answers before it has done what its seed says.
+        seeded = "for try in $(seq 100); do [ -e /run/seeded ] && break; sleep 1; done; ip address"
+        said = host.in_guest(f"sk-{made['id']}", seeded)
         return expect("the network's address on that card", made["address"] in said and made["mac"] in said, said)
 
     checks.that("the guest has the network's address on the function", inside)
@@ -293,8 +295,12 @@ def direct(checks, server, host, card, image):
             return [vf["rate"]["max_tx"] for vf in said if vf.get("address", vf.get("mac")) == nic["mac"]] == [70]
 
         until("the card has the other rate", rate)
-        read = server.json("get", "server", "direct")["state"]["observation"]["seen"]["functions"]
-        expect("read back", [one["egress_mbit_s"] for one in read.values()] == [70], read)
+
+        def read_back():
+            seen = server.json("get", "server", "direct")["state"]["observation"]["seen"]
+            return [one["egress_mbit_s"] for one in seen["functions"].values()] == [70]
+
+        until("the ledger says so", read_back, 60)
         return server.awaited("server", "direct", "running")["id"]
 
     checks.that("its rate is changed while it runs", changed)

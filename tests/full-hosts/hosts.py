@@ -8,6 +8,7 @@ reaches the server through QEMU's user network.
 import base64
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -236,7 +237,8 @@ class Host:
     def in_guest(self, domain, script, patience=600):
         """What a shell script says in a server of this host, through the server's guest agent."""
         def ask(command):
-            return json.loads(self.run(f"virsh -q qemu-agent-command {domain} '{json.dumps(command)}' --timeout 60"))
+            said = shlex.quote(json.dumps(command))
+            return json.loads(self.run(f"virsh -q qemu-agent-command {domain} {said} --timeout 60"))
         words = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
         pid = until(
             f"the guest agent of {domain}",
