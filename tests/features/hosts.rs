@@ -452,12 +452,26 @@ async fn settings_of_a_host_are_checked_against_what_it_is() {
         code(world.send("host", None, "enrol", json!({"name": "kvm-1"})).await),
         "already-claimed"
     );
-    // Huge pages cannot be promised twice.
+    // What a host is by now is known whatever it was told: huge pages are not promised twice, and what is kept
+    // back is what they leave.
     let mut seen = SimHosts::sighting(1, 2, 4_096);
-    seen.cells[0].pages = serde_json::from_value(json!([{"size_kib": 2048, "count": 4}])).unwrap();
+    let mut pages = async |count: u64| {
+        seen.cells[0].pages =
+            serde_json::from_value(json!([{"size_kib": 2_048, "count": count}])).unwrap();
+        let body = json!({"epoch": 1, "seen": seen});
+        world.system("host", host, "sight", body).await.unwrap();
+    };
     configure(json!({"memory_overcommit_percent": 150})).await.unwrap();
-    let sight = world.system("host", host, "sight", json!({"epoch": 1, "seen": seen})).await;
-    assert_eq!(code(sight), "invalid-field");
+    world.launch("twice", 1, 5_000).await.unwrap();
+    pages(4).await;
+    assert_eq!(code(world.launch("more", 1, 200).await), "no-room", "it would be 200 % of 150 %");
+    let twice = json!({"memory_overcommit_percent": 150, "tags": ["ssd"]});
+    assert_eq!(code(configure(twice).await), "invalid-field");
+    configure(json!({"memory_reserved": [{"cell": 0, "memory_mib": 4_088}]})).await.unwrap();
+    pages(100).await;
+    let more = json!({"memory_reserved": [{"cell": 0, "memory_mib": 3_897}]});
+    assert_eq!(code(configure(more).await), "invalid-field");
+    configure(json!({"memory_reserved": [{"cell": 0, "memory_mib": 3_896}]})).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,11 @@ pub(super) async fn evacuate(gathering: &mut Gathering<'_>) -> Result<(), Gather
         let detail = format!("{} is heard: let its servers go elsewhere by `migrate`", host.name);
         return Err(Refusal::new(&codes::WRONG_STATE, detail).into());
     }
+    // It may be where it was to go to, or is begun there, unless another host is named.
+    let to = &gathering.body["to"];
+    if server.evacuated_to().is_some_and(|host| to.is_null() || *to == json!(host)) {
+        return Ok(());
+    }
     // What is ordered of its disks waits for the new host then.
     disks(gathering, home, false).await?;
     place(gathering, home, false).await

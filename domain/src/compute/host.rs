@@ -465,7 +465,8 @@ impl Host {
         let mut cells = self.seen.as_ref().map_or_else(Vec::new, |seen| seen.cells.clone());
         for cell in &mut cells {
             let of = settings.memory_reserved.iter().find(|reserve| reserve.cell == cell.id);
-            let reserved = of.map_or(0, |reserve| reserve.memory_mib);
+            // More huge pages may be there than when it was said.
+            let reserved = of.map_or(0, |reserve| reserve.memory_mib.min(cell.memory_usable_mib()));
             cell.memory_reserved_mib = cell.memory_reserved_mib.saturating_add(reserved);
         }
         let seen = self.seen.as_ref();
@@ -515,7 +516,31 @@ impl Host {
         Err(Refusal::new(&codes::STALE_EPOCH, detail))
     }
 
-    /// HostSettings and sighting that go together.
+    /// Settings that a host which is so can have. What it is later is not kept from being known by them: they
+    /// hold as far as they can then.
+    fn check_here(settings: &HostSettings, seen: &HostSighting) -> Result<(), Refusal> {
+        let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        for reserve in &settings.memory_reserved {
+            let Some(cell) = seen.cells.iter().find(|cell| cell.id == reserve.cell) else {
+                return no(format!("memory_reserved: the host has no cell {}", reserve.cell));
+            };
+            let most = cell.memory_usable_mib();
+            if reserve.memory_mib > most {
+                return no(format!(
+                    "memory_reserved: cell {} has {most} MiB to keep back",
+                    cell.id
+                ));
+            }
+        }
+        let has_pages = seen.cells.iter().flat_map(|cell| &cell.pages).any(|pages| pages.count > 0);
+        if has_pages && settings.memory_overcommit_percent != 100 {
+            let detail = "memory_overcommit_percent: huge pages cannot be promised twice; only 100";
+            return no(detail.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Settings and a sighting, each in itself.
     fn check(settings: &HostSettings, seen: Option<&HostSighting>) -> Result<(), Refusal> {
         let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
         if settings.tags.len() > TAGS_MAX {
@@ -552,14 +577,6 @@ impl Host {
                     "volume_groups: {id} has less than is free of it, or no extents"
                 ));
             }
-        }
-        if let Some(cell) = cells.iter().find(|cell| facts.cell(**cell).is_none()) {
-            return no(format!("memory_reserved: the host has no cell {cell}"));
-        }
-        let pages = facts.page_sizes();
-        if !pages.is_empty() && settings.memory_overcommit_percent != 100 {
-            let detail = "memory_overcommit_percent: huge pages cannot be promised twice; only 100";
-            return no(detail.to_owned());
         }
         Ok(())
     }
@@ -643,6 +660,7 @@ impl Decider for Host {
             Command::Configure { settings } => {
                 self.there("configure")?;
                 Self::check(&settings, self.seen.as_ref())?;
+                self.seen.as_ref().map_or(Ok(()), |seen| Self::check_here(&settings, seen))?;
                 none_if(settings == self.settings, Event::Configured { settings })
             }
             Command::ConfirmClearing { number } => match &self.orders.out {

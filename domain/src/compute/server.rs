@@ -1042,7 +1042,7 @@ impl Decider for Server {
                 }
             }
             Command::Evacuate { host_is_down, placement, .. } => {
-                self.evacuate(host_is_down, placement)?
+                self.evacuate(host_is_down, placement, stamp)?
             }
             Command::FollowGroups { groups } => self.follow_groups(groups)?,
             Command::Launch(_) if self.home.is_some() || self.observation.seen.is_some() => {
@@ -1138,7 +1138,8 @@ impl Decider for Server {
                 _ => vec![Event::StartOrdered {}],
             },
             Command::Stop {} => match self.free("stop")?.power {
-                Power::Stopped | Power::Stopping => vec![],
+                // A small system that turned itself off is left by this.
+                Power::Stopped | Power::Stopping if self.rescued().is_none() => vec![],
                 _ => vec![Event::StopOrdered {}],
             },
             Command::Suspend {} => {

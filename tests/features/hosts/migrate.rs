@@ -5,7 +5,7 @@ use std::time::Duration;
 use adapters_sim::{HostFault, HostStep};
 use commands::{ports::Clock as _, run_orders::Runner, submit::SubmitFault};
 use domain::{
-    compute::host::Host,
+    compute::{host::Host, server::Order},
     kernel::{Principal, Reach, Role},
 };
 use futures::FutureExt as _;
@@ -338,6 +338,35 @@ async fn a_dead_host_s_server_is_had_back_and_the_host_clears_before_anything_el
     world.settle().await;
     world.is_only_on(id, there, &[here]).await;
     assert_eq!(world.row(local).await["status"], "running", "what is there alone stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_host_dies_while_it_is_sent_is_looked_for_and_begun_where_it_was_to_go() {
+    let (world, here, there, id) = two_hosts().await;
+    let epoch = world.state_of(here).await.epoch;
+    world.hosts.leave(here);
+    world.send("server", id, "migrate", json!({})).await.unwrap();
+    world.pass().await;
+    let order = world.server(id).await.orders.out.unwrap().order;
+    assert!(matches!(order, Order::Send { .. }), "{order:?}");
+    world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
+    let evacuate =
+        || world.send("server", id, "evacuate", json!({"host_is_down": true, "to": there}));
+    evacuate().await.unwrap();
+    world.pass().await;
+    assert!(!world.hosts.census(there).contains_key(&id), "it was not there");
+    assert_eq!(world.server(id).await.orders.out.unwrap().order, Order::TakeBack {});
+    evacuate().await.unwrap();
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert!(world.hosts.census(there)[&id].running);
+    assert!(world.state_of(here).await.fenced);
+    let join = json!({"epoch": epoch + 2, "agent": "sim"});
+    world.system("host", here, "join", join).await.unwrap();
+    world.hosts.join(here, epoch + 2);
+    world.settle().await;
+    world.is_only_on(id, there, &[here]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     compute::placement::{HostId, Placement},
-    kernel::{Companion, Decider, Outstanding, Refusal, codes},
+    kernel::{Companion, Decider, Outstanding, Refusal, Stamp, codes},
 };
 
 pub use super::elsewhere::LIVE;
@@ -162,22 +162,51 @@ impl Server {
 
     /// Whether it can be had back from its host, which is dead, and whether it is to run then.
     ///
+    /// What its host was told and never said is over with it: an interface that was to come is there on the other
+    /// host, and what was to go, to be changed or to be made anew is as it was, to be asked for again.
+    ///
     /// # Errors
-    /// As [`Self::movable`]; an order that its host alone can finish is in the way.
+    /// As [`Self::movable`]; an order that another host is to finish is in the way.
     pub fn evacuable(&self) -> Result<bool, Refusal> {
         let home = self.ours("evacuate")?;
         let Some(seen) = self.observation.seen.as_ref().filter(|_| !self.is_deleted()) else {
             return Err(Refusal::wrong_state("evacuate", self.status()));
         };
         untied(home.stranded())?;
+        // What is rescued is what it was before.
+        let ran = home.rescue.as_ref().map_or(seen.power == Power::Running, |rescue| rescue.runs);
         match self.orders.out.as_ref().map(|out| &out.order) {
-            None | Some(Order::SetPassword { .. } | Order::TakeBack {}) => {
-                Ok(seen.power == Power::Running)
-            }
+            None
+            | Some(
+                Order::AddNic { .. }
+                | Order::BreakOff {}
+                | Order::ChangeAddresses { .. }
+                | Order::ChangeCdrom { .. }
+                | Order::ChangeNics {}
+                | Order::RemoveNic { .. }
+                | Order::Rescue { .. }
+                | Order::Resize { .. }
+                | Order::RestoreAddresses { .. }
+                | Order::Send { .. }
+                | Order::SetPassword { .. }
+                | Order::TakeBack {},
+            ) => Ok(ran),
+            Some(Order::LeaveRescue { start }) => Ok(*start),
+            // The host that it was to be had back on is dead as well.
+            Some(Order::Arrive { start, certain: true }) if home.moving.is_none() => Ok(*start),
             Some(Order::Start {} | Order::Reboot {} | Order::Resume {}) => Ok(true),
-            Some(Order::Stop {} | Order::Suspend {}) => Ok(false),
+            // Its root disk may be the old one or the new one.
+            Some(Order::Rebuild { .. } | Order::Stop {} | Order::Suspend {}) => Ok(false),
             Some(_) => self.orders.ensure_free().map(|()| false),
         }
+    }
+
+    /// Where it is looked for, or begun, before another place is: the host that it was to go to when its own died.
+    pub fn evacuated_to(&self) -> Option<HostId> {
+        let (home, out) = (self.home.as_ref()?, self.orders.out.as_ref()?);
+        let is_underway =
+            matches!(out.order, Order::BreakOff {} | Order::Send { .. } | Order::TakeBack {});
+        home.moving.as_ref().filter(|_| is_underway).map(|moving| moving.to.host)
     }
 
     pub(super) fn migrate(
@@ -199,6 +228,7 @@ impl Server {
         &self,
         host_is_down: bool,
         to: Option<Box<Placement>>,
+        stamp: &Stamp,
     ) -> Result<Vec<Event>, Refusal> {
         let start = self.evacuable()?;
         if !host_is_down {
@@ -206,8 +236,22 @@ impl Server {
                           runs twice on the same disks destroys them";
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
+        match &self.orders.out {
+            // It may run where it was sent to: that host looks.
+            Some(Outstanding {
+                order: Order::BreakOff {} | Order::Send { .. }, number, ..
+            }) => {
+                return Ok(vec![Event::MigrationSent { number: *number, certain: false }]);
+            }
+            // It does not: it is begun there.
+            Some(Outstanding { order: Order::TakeBack {}, number, .. }) if to.is_none() => {
+                return Ok(vec![Event::MigrationSent { number: *number, certain: true }]);
+            }
+            _ => {}
+        }
         let to = self.checked(to)?;
-        Ok(vec![Event::Evacuated { to, start }])
+        let left = self.rescued().map(|rescue| rescue.left(stamp));
+        Ok(left.into_iter().chain([Event::Evacuated { to, start }]).collect())
     }
 
     /// A place for it that is another than its own.
@@ -310,7 +354,10 @@ impl Server {
             // It has left its host, or nobody knows whether it has.
             (Event::MigrationSent { certain, .. }, _, Some(moving)) => {
                 let verb = if *certain { "take-lease" } else { "share-lease" };
-                home.lease(verb, moving.to.host).collect()
+                // Its own host is dead when that cannot have it back.
+                let is_dead = matches!(out, Some(Order::TakeBack {}));
+                let fence = is_dead.then(|| home.tell(moving.from.host, "fence"));
+                fence.into_iter().chain(home.lease(verb, moving.to.host)).collect()
             }
             (Event::MigrationFailed { .. }, _, Some(moving))
             | (

@@ -74,6 +74,14 @@ impl RescueSystem {
     }
 }
 
+impl Rescue {
+    /// That it is over, and for how long it was open.
+    pub(super) fn left(&self, stamp: &Stamp) -> Event {
+        let seconds = self.since.map_or(0, |since| (stamp.now - since).num_seconds());
+        Event::RescueLeft { by: self.by.clone(), seconds: seconds.max(0).unsigned_abs() }
+    }
+}
+
 impl Server {
     /// The rescue it is in, once its small system runs.
     pub(super) fn rescued(&self) -> Option<&Rescue> {
@@ -129,9 +137,7 @@ impl Server {
                 vec![confirmed, Event::RescueEntered { by, at: stamp.now }]
             }
             (Some(Order::LeaveRescue { .. } | Order::Stop {}), Some(rescue)) => {
-                let seconds = rescue.since.map_or(0, |since| (stamp.now - since).num_seconds());
-                let by = rescue.by.clone();
-                vec![confirmed, Event::RescueLeft { by, seconds: seconds.max(0).unsigned_abs() }]
+                vec![confirmed, rescue.left(stamp)]
             }
             _ => vec![confirmed],
         }

@@ -256,6 +256,111 @@ fn a_server_is_had_back_from_a_dead_host_in_one_append() {
     assert!(decide(&removing, evacuate).is_err());
 }
 
+fn evacuate(host: Option<u128>) -> Command {
+    let placement = host.map(|host| serde_json::from_value(place(host)).unwrap());
+    Command::Evacuate { to: None, host_is_down: true, placement }
+}
+
+#[test]
+fn what_a_dead_host_was_told_keeps_nobody_from_having_its_server_back() {
+    let ordered = |event: &str, data: Value| -> Event {
+        serde_json::from_value(json!({"type": event, "data": data})).unwrap()
+    };
+    let image = json!({
+        "id": id(4), "sha256": "00", "format": "raw", "source": "upload", "size_mib": 1,
+        "os": "linux",
+    });
+    for (power, event, data, start) in [
+        ("running", "nics-read-ordered", json!({}), true),
+        ("stopped", "nics-read-ordered", json!({}), false),
+        ("running", "groups-followed", json!({"groups": {}}), true),
+        ("running", "nic-removal-ordered", json!({"nic": id(6)}), true),
+        ("running", "cdrom-change-ordered", json!({"image": null}), true),
+        ("running", "rebuild-ordered", json!({"image": image, "start": true}), false),
+        (
+            "stopped",
+            "resize-ordered",
+            json!({"vcpus": 2, "memory_mib": 512, "placement": place(1)}),
+            false,
+        ),
+    ] {
+        let mut given = at_home(power);
+        given.push(ordered(event, data));
+        let made = decide(&given, evacuate(Some(2))).unwrap();
+        let to = serde_json::from_value(place(2)).unwrap();
+        assert_eq!(made, [Event::Evacuated { to, start }], "{event} {power}");
+    }
+    // What another host is to do comes first.
+    let receiving = live(at_home("running"), vec![migrate(2)]);
+    let refused = decide(&receiving, evacuate(Some(3))).unwrap_err();
+    assert_eq!(refused.code.code, "order-outstanding");
+    // The host that it is had back on dies as well.
+    let there = live(at_home("running"), vec![evacuate(Some(2))]);
+    let again = live(there, vec![evacuate(Some(3))]);
+    let wanted =
+        [(id(3), "reserve"), (id(2), "fence"), (id(2), "clear"), (id(3), "move-with-server")];
+    assert_eq!(told(&again), wanted);
+    assert_eq!(
+        fold(&again).orders.out.unwrap().order,
+        Order::Arrive { start: true, certain: true }
+    );
+}
+
+#[test]
+fn one_that_is_rescued_is_had_back_as_it_was_and_its_rescue_is_over() {
+    for runs in [true, false] {
+        let rescue = json!({
+            "by": "token:ops", "runs": runs, "password": "sealed",
+            "system": {"kernel": "/k", "initramfs": "/i"},
+        });
+        let ordered = json!({"type": "rescue-ordered", "data": rescue});
+        let mut given = at_home(if runs { "running" } else { "stopped" });
+        given.push(serde_json::from_value(ordered).unwrap());
+        let made = decide(&given, evacuate(Some(2))).unwrap();
+        assert!(matches!(&made[..], [Event::Evacuated { start, .. }] if *start == runs));
+        given.push(Event::Confirmed { number: 2, seen: machine("running") });
+        let at = DateTime::UNIX_EPOCH - chrono::TimeDelta::seconds(60);
+        given.push(Event::RescueEntered { by: "token:ops".into(), at });
+        assert_eq!(fold(&given).status(), "rescued");
+        let left = Event::RescueLeft { by: "token:ops".into(), seconds: 60 };
+        let made = decide(&given, evacuate(Some(2))).unwrap();
+        assert!(matches!(&made[..], [first, Event::Evacuated { start, .. }]
+                if *first == left && *start == runs));
+        // A small system that turned itself off is left by a stop, too.
+        given.push(Event::Observed { seen: machine("stopped"), fields: vec![], actor: None });
+        assert_eq!(fold(&given).status(), "rescued");
+        let stopping = live(given, vec![Command::Stop {}]);
+        let number = fold(&stopping).orders.out.unwrap().number;
+        let confirm = Command::Confirm { number, seen: machine("stopped") };
+        let made = decide(&stopping, confirm).unwrap();
+        assert_eq!(made[1], left);
+    }
+}
+
+#[test]
+fn one_whose_host_dies_while_it_is_sent_is_looked_for_where_it_was_to_go_and_begun_there() {
+    let sending = live(at_home("running"), vec![migrate(2), step(2, prepared())]);
+    let broken = live(sending.clone(), vec![Command::Abandon {}]);
+    for (given, number) in [(sending, 3), (broken, 4)] {
+        assert_eq!(fold(&given).evacuated_to().unwrap().uuid(), id(2));
+        let made = decide(&given, evacuate(None)).unwrap();
+        assert_eq!(made, [Event::MigrationSent { number, certain: false }]);
+        let looked = live(given, vec![evacuate(None), step(number + 1, MigrationStep::Lost {})]);
+        assert_eq!(fold(&looked).orders.out.unwrap().order, Order::TakeBack {});
+        let begun = live(looked.clone(), vec![evacuate(None)]);
+        assert_eq!((where_to(&begun), told(&begun)), (Some(id(2)), vec![(id(1), "fence")]));
+        let order = fold(&begun).orders.out.unwrap().order;
+        assert_eq!(order, Order::Arrive { start: true, certain: true });
+        let number = number + 3;
+        let there = live(begun, vec![Command::Confirm { number, seen: machine("running") }]);
+        assert_eq!(told(&there), [(id(1), "clear"), (id(3), "move-with-server")]);
+        // A third host may be named.
+        let third = live(looked, vec![evacuate(Some(3))]);
+        assert_eq!(told(&third)[..2], [(id(3), "reserve"), (id(1), "fence")]);
+        assert!(told(&third).contains(&(id(2), "clear")));
+    }
+}
+
 /// A server that runs, and was to get more memory, which was given up.
 fn may_have_grown() -> Vec<Event> {
     let mut larger = place(1);
