@@ -59,6 +59,8 @@ pub(crate) struct Libvirt {
     pub(crate) socket: Option<PathBuf>,
     /// What the host reaches besides: segments, for instance.
     pub(crate) labels: BTreeSet<String>,
+    /// What images may take that no disk reads from; none of them go when it is left out.
+    pub(crate) images_max_bytes: Option<u64>,
     /// Folders that other hosts reach as well.
     pub(crate) storages: Vec<PathBuf>,
     /// Volume groups that disks may lie in.
@@ -79,6 +81,7 @@ impl Libvirt {
         options.storages.clone_from(&self.storages);
         let groups = VolumeGroups::new(self.volume_groups.clone());
         options.volume_groups = groups.context("--volume-group")?;
+        options.images_max_bytes = self.images_max_bytes;
         options.reached.clone_from(&self.reached);
         Ok(options)
     }

@@ -94,6 +94,7 @@ fn libvirt(options: &AgentOptions) -> Libvirt {
     Libvirt {
         socket: options.libvirt.clone(),
         labels: options.label.iter().cloned().collect(),
+        images_max_bytes: options.images_max_gib.map(|gib| u64::from(gib) << 30),
         storages: options.storage.clone(),
         volume_groups: options.volume_group.clone(),
         reached: reached(options),

@@ -1384,6 +1384,10 @@ pub(crate) struct AgentOptions {
     /// What the host reaches besides, a segment for instance; may be given several times
     #[arg(long, conflicts_with = "simulated")]
     pub(crate) label: Vec<String>,
+    /// How many GiB images may take: beyond it those that no disk reads from go, the longest unused first
+    /// [default: none go]
+    #[arg(long, value_name = "GIB", conflicts_with = "simulated")]
+    pub(crate) images_max_gib: Option<u32>,
     /// The libvirt daemon's socket [default: /run/libvirt/libvirt-sock]
     #[arg(long, value_name = "SOCKET", conflicts_with = "simulated", value_hint = ValueHint::FilePath)]
     pub(crate) libvirt: Option<PathBuf>,

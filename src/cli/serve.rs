@@ -48,6 +48,7 @@ pub(super) fn run(serve: Serve) -> Result<Exit, Failure> {
         let (labels, storages) = (BTreeSet::new(), serve.storage);
         let volume_groups = serve.volume_group;
         Means::Libvirt(Libvirt {
+            images_max_bytes: None,
             socket: serve.libvirt,
             labels,
             storages,

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use super::{
@@ -297,8 +298,44 @@ fn a_machine_is_looked_at_without_a_server_and_what_it_misses_is_said() {
     assert_eq!(super::run(&["agent", "--check", "--simulated"]).code, 2);
 }
 
-/// The whole way, on a real libvirt with QEMU: the agent is killed in the middle of a launch and of a
-/// removal.
+/// What a shell script says inside a guest, through its guest agent, once that is there.
+fn inside(uri: &str, domain: &str, script: &str) -> String {
+    let ask = |command: Value| -> Option<Value> {
+        let words = ["60", "virsh", "-q", "-c", uri, "qemu-agent-command", domain];
+        let said =
+            std::process::Command::new("timeout").args(words).arg(command.to_string()).output();
+        serde_json::from_slice::<Value>(&said.unwrap().stdout)
+            .ok()
+            .map(|said| said["return"].clone())
+    };
+    let until = Instant::now() + PATIENCE;
+    let again = |what: &str| {
+        assert!(Instant::now() < until, "{what} in {domain}");
+        std::thread::sleep(LOOK);
+    };
+    let arguments =
+        serde_json::json!({"path": "/bin/sh", "arg": ["-c", script], "capture-output": true});
+    let pid = loop {
+        match ask(serde_json::json!({"execute": "guest-exec", "arguments": arguments})) {
+            Some(begun) => break begun["pid"].clone(),
+            None => again("no agent answers"),
+        }
+    };
+    loop {
+        let pid = serde_json::json!({"pid": pid});
+        match ask(serde_json::json!({"execute": "guest-exec-status", "arguments": pid})) {
+            Some(said) if said["exited"] == true => {
+                let said = said["out-data"].as_str().unwrap_or_default();
+                let said = base64::engine::general_purpose::STANDARD.decode(said).unwrap();
+                return String::from_utf8(said).unwrap();
+            }
+            _ => again("a script does not end"),
+        }
+    }
+}
+
+/// The whole way, on a real libvirt with QEMU, to a guest that has done what its userdata says, once: the agent is
+/// killed in the middle of a launch and of a removal.
 #[test]
 fn an_agent_runs_a_server_on_a_real_libvirt() {
     let lab = std::env::var("SKYLEDGER_TEST_KVM");
@@ -335,7 +372,7 @@ fn an_agent_runs_a_server_on_a_real_libvirt() {
     let file = folder.path().join("server.json");
     let body = serde_json::json!({
         "name": "web", "spec": {"vcpus": 1, "memory_mib": 128}, "image": created["id"],
-        "disks": [{"size_gib": 1}],
+        "disks": [{"size_gib": 1}], "userdata": "#!/bin/sh\necho reached >/run/marker\n",
     });
     std::fs::write(&file, body.to_string()).unwrap();
     let id = server.json(&["create", "server", "-f", file.to_str().unwrap()])["id"].clone();
@@ -345,14 +382,19 @@ fn an_agent_runs_a_server_on_a_real_libvirt() {
     agent = begin();
     awaited(&server, "web", "running");
     assert_eq!(guests(data.path()), 1);
-    // It loses its power from outside: nobody ordered that, and it is told.
     let uri = format!("qemu+unix:///system?socket={}", socket.display());
     let domain = format!("sk-{id}");
+    // Its agent answers before it has done what its seed says.
+    let marker = "for try in $(seq 600); do [ -e /run/seeded ] && break; sleep 0.1; done; \
+                  cat /run/seeded /run/marker";
+    assert_eq!(inside(&uri, &domain, marker), format!("{id}\nreached\n"));
+    // It loses its power from outside: nobody ordered that, and it is told.
     let virsh = ["60", "virsh", "-q", "-c", &uri, "destroy", &domain];
     assert!(std::process::Command::new("timeout").args(virsh).status().unwrap().success());
     awaited(&server, "web", "stopped");
     order(&server, "start", "web");
     awaited(&server, "web", "running");
+    assert_eq!(inside(&uri, &domain, marker), format!("{id}\n"), "its userdata runs once");
     order(&server, "stop", "web");
     awaited(&server, "web", "stopped");
     assert_eq!(guests(data.path()), 0);

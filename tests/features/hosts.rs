@@ -475,6 +475,25 @@ async fn settings_of_a_host_are_checked_against_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_its_tags_and_its_protection_from_its_launch() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 8, 8_192).await;
+    let body = json!({
+        "name": "kept", "spec": {"vcpus": 1, "memory_mib": 64}, "tags": {"env": "prod"},
+        "protected": true,
+    });
+    let id = world.send("server", None, "launch", body).await.unwrap().id;
+    world.settle().await;
+    let home = world.server(id).await.home.unwrap();
+    assert_eq!((home.protected, json!(home.tags)), (true, json!({"env": "prod"})));
+    assert_eq!(world.row(id).await["tags"], json!({"env": "prod"}));
+    let delete = async || world.send("server", id, "delete", json!({"stop": true})).await;
+    assert_eq!(code(delete().await), "wrong-state");
+    world.send("server", id, "unprotect", json!({})).await.unwrap();
+    delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deleted_servers_are_removed_when_their_time_is_over_and_not_before() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 8, 8_192).await;

@@ -129,8 +129,19 @@ class Host:
             self.process.kill()
             self.process.wait()
 
+    def _ensure_runs(self):
+        """Nobody waits for a machine that has ended: it says why."""
+        if self.process.poll() is None:
+            return
+        said = []
+        for name in ("qemu.log", "console"):
+            with open(os.path.join(self.scratch, name), encoding="utf-8", errors="replace") as file:
+                said.append(f"{name}: {file.read()[-800:]}")
+        raise RuntimeError(f"{self.name} has ended with {self.process.returncode}; " + "; ".join(said))
+
     def _connect(self):
         """The line to its guest agent. It stays, for that takes seconds to notice a new one."""
+        self._ensure_runs()
         if self.line:
             return
         line = socket.socket(socket.AF_UNIX)
@@ -181,9 +192,7 @@ class Host:
     def up(self):
         """Waits until it is there."""
         def ask():
-            if self.process.poll() is not None:
-                with open(os.path.join(self.scratch, "qemu.log"), encoding="utf-8") as log:
-                    raise RuntimeError(f"{self.name} has ended: {log.read()[-500:]}")
+            self._ensure_runs()
             with open(os.path.join(self.scratch, "console"), encoding="utf-8", errors="replace") as console:
                 # What its agent is asked before that is lost.
                 if "HOST IS UP" not in console.read():

@@ -170,6 +170,9 @@ pub struct Options {
     /// Volume groups that disks may lie in, each with its id as a tag: see
     /// [`crate::storage::volume_group`].
     pub volume_groups: VolumeGroups,
+    /// What images may take that no disk reads from, in bytes: when another comes, the longest unused of them go
+    /// until the rest is within it. None go when it is none.
+    pub images_max_bytes: Option<u64>,
     /// How other hosts reach it, where it takes servers that run there.
     pub reached: Option<Reached>,
     /// What is run to reach a port of a guest, in words, with the port and the guest's addresses behind them: a
@@ -198,6 +201,7 @@ impl Options {
             labels: BTreeSet::new(),
             storages: Vec::new(),
             volume_groups: VolumeGroups::default(),
+            images_max_bytes: None,
             reached: None,
             reacher: Vec::new(),
             responder: Vec::new(),
@@ -604,7 +608,22 @@ impl Inner {
                 return Err(DriverFault::Rejected(why));
             }
         };
-        Ok(self.images.take(&digest, from, most).await?)
+        let taken = self.images.take(&digest, from, most).await?;
+        self.drop_images().await;
+        Ok(taken)
+    }
+
+    /// Images that nobody needs go where they are too much: not what a launch fails for.
+    async fn drop_images(&self) {
+        let Some(most) = self.options.images_max_bytes else { return };
+        match self.images.evict(most, &BTreeSet::new(), &self.storage).await {
+            Ok(gone) => {
+                for digest in gone {
+                    tracing::info!(digest = digest.as_str(), "an image is removed from the cache");
+                }
+            }
+            Err(fault) => tracing::warn!(%fault, "images stay that nobody needs"),
+        }
     }
 
     /// Makes a server stop, by its own will or without it.

@@ -171,3 +171,57 @@ async fn what_cannot_be_is_refused_with_the_reason_and_reserves_nothing() {
     let suspended = lab.send(id, "change-addresses", any(nic)).await;
     assert_eq!(code(suspended), "wrong-state");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_network_of_ipv6_alone_as_many_servers_run_as_there_are_addresses_and_change_them() {
+    let mut lab = Lab::of("10.0.0.0/24").await;
+    let segment = json!({"name": "six", "medium": {"vlan": {"id": 6}}, "bridge": "br0"});
+    let segment = lab.world.send("segment", None, "define", segment).await.unwrap().id;
+    let body = json!({
+        "name": "six", "segment": segment, "v6": {"net": "2001:db8:6::/123", "step": "up"},
+    });
+    lab.network = lab.world.send("network", None, "define", body).await.unwrap().id;
+    let free = async || {
+        let row = lab.world.row(lab.network).await;
+        row["state"]["own"]["addresses"]["v6"]["counts"]["free"].as_u64().unwrap()
+    };
+    let most = free().await;
+    assert!((29..=32).contains(&most), "of 32 addresses: {most}");
+    let other = commands::ledger::Ledger::new(lab.world.ledger.ports.clone());
+    let asked = join_all((0..64).map(|at| {
+        let ledger = if at % 2 == 0 { &lab.world.ledger } else { &other };
+        let body = json!({
+            "name": format!("six-{at}"), "spec": {"vcpus": 1, "memory_mib": 64},
+            "nics": [{"network": lab.network}],
+        });
+        ledger.submit(World::submission("server", Uuid::from_u128(1_000 + at), "launch", body))
+    }))
+    .await;
+    let (launched, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
+    assert_eq!(launched.len() as u64, most);
+    for one in refused {
+        assert_eq!(code(one), "no-address-free");
+    }
+    lab.world.settle().await;
+    let ids: Vec<Uuid> = launched.into_iter().map(|one| one.unwrap().id).collect();
+    let mut has = BTreeSet::new();
+    for id in &ids {
+        let addresses = lab.addresses(*id).await;
+        assert!(addresses.len() == 1 && addresses[0].starts_with("2001:db8:6::"), "{addresses:?}");
+        assert!(has.insert(addresses), "a duplicate");
+    }
+
+    // One that is given back is another's next.
+    for verb in ["stop", "delete", "purge"] {
+        lab.done(ids[0], verb, json!({})).await;
+    }
+    assert_eq!(free().await, 1);
+    let nic = lab.ids(ids[1]).await[0];
+    let before = lab.addresses(ids[1]).await;
+    lab.done(ids[1], "change-addresses", json!({"nic": nic, "v6": {"type": "any", "data": {}}}))
+        .await;
+    let after = lab.addresses(ids[1]).await;
+    assert!(before != after && free().await == 1, "{before:?}, {after:?}");
+    let v4 = lab.send(ids[1], "change-addresses", any(nic)).await;
+    assert_eq!(code(v4), "address-not-given", "the network has none");
+}

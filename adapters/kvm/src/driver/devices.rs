@@ -140,8 +140,13 @@ impl Inner {
         self.step(Step::Devices, work.server, prepare).await
     }
 
-    /// The virtual functions of a server that has them are set to what it is to have by now, also while it runs.
-    pub(super) async fn set_functions(&self, work: &Work<'_>) -> Result<(), DriverFault> {
+    /// The virtual functions of a server that has them are set to what it is to have by now, also while it runs. Of
+    /// one that is off, what is not there any more is said when it is started.
+    pub(super) async fn set_functions(
+        &self,
+        work: &Work<'_>,
+        is_active: bool,
+    ) -> Result<(), DriverFault> {
         let functions = &work.home.placement.holding.functions;
         if functions.is_empty() {
             return Ok(());
@@ -149,8 +154,11 @@ impl Inner {
         let set = async {
             let found = self.look().await?;
             for (id, wanted) in functions {
-                let seat = seat(&found, id).ok_or_else(|| no_seat(id))?;
-                self.set_function(&seat, *wanted).await?;
+                match seat(&found, id) {
+                    Some(seat) => self.set_function(&seat, *wanted).await?,
+                    None if is_active => return Err(no_seat(id)),
+                    None => {}
+                }
             }
             Ok(())
         };

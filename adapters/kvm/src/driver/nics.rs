@@ -64,7 +64,7 @@ impl Inner {
             self.plugs.plug_functions(&self.records, server, functions).await
         };
         self.step(Step::Network, server, plug_in).await?;
-        self.set_functions(work).await?;
+        self.set_functions(work, is_active).await?;
         if let Order::AddNic { nic } = order
             && let Some(nic) = named(*nic)
         {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{
+    fs,
     io::AsyncReadExt as _,
     process::{Child, Command},
     time::Instant,
@@ -22,6 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Most that is kept of what it says when it fails, in bytes.
 const SAID_MAX: u64 = 2_048;
+
+/// A socket that is connected to is in this state: `__SO_ACCEPTCON` of Linux.
+const ACCEPTS: u32 = 1 << 16;
+
+/// Whether somebody listens at a socket, as the kernel says it. Who connects to ask is a client, and with its going
+/// the offer ends.
+async fn listens(socket: &Path) -> Result<bool, StorageFault> {
+    let path = Path::new("/proc/net/unix");
+    let said = fs::read_to_string(path).await.map_err(StorageFault::file("cannot read", path))?;
+    Ok(said.lines().any(|line| is_accepting(line, socket)))
+}
+
+/// Reads a line of `/proc/net/unix` (proc(5)): number, references, protocol, flags, type, state, inode, path.
+fn is_accepting(line: &str, socket: &Path) -> bool {
+    let before = socket.to_str().and_then(|socket| line.strip_suffix(socket)).unwrap_or_default();
+    let words: Vec<_> = before.split_ascii_whitespace().collect();
+    let [_, _, _, flags, _, _, _] = words[..] else { return false };
+    before.ends_with(' ') && u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & ACCEPTS != 0)
+}
 
 /// Whether a disk is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +83,8 @@ impl Export {
         let start = |source| ToolFault::Start { tool: "qemu-nbd".to_owned(), source };
         let mut child = command.spawn().map_err(start)?;
         let ends = Instant::now() + PATIENCE;
-        // It listens before its socket has its name, and tells nobody.
-        while !files::exists(socket).await? {
+        // It tells nobody, and its socket has its name a moment before anybody may connect.
+        while !listens(socket).await? {
             if let Some(status) = child.try_wait().map_err(start)? {
                 let mut said = String::new();
                 if let Some(pipe) = child.stderr.take() {
@@ -103,5 +123,28 @@ impl Export {
             return Err(ToolFault::Failed { tool: tool(), code: status.code(), said }.into());
         }
         files::remove(&self.socket).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_listened_at_once_somebody_may_connect() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("one.nbd");
+        assert!(!listens(&socket).await.unwrap());
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        assert!(listens(&socket).await.unwrap());
+        drop(listener);
+        assert!(socket.exists() && !listens(&socket).await.unwrap());
+        let line = |flags: &str, path: &str| {
+            let line = format!("0000000000000000: 00000002 00000000 {flags} 0001 01     9 {path}");
+            is_accepting(&line, Path::new("/run/of us/one.nbd"))
+        };
+        assert!(line("00010000", "/run/of us/one.nbd"));
+        assert!(!line("00000000", "/run/of us/one.nbd"), "it has its name alone");
+        assert!(!line("00010000", "/more/run/of us/one.nbd"));
     }
 }

@@ -130,6 +130,42 @@ async fn a_guest_that_runs_has_another_address_or_what_it_had() {
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }
 
+#[tokio::test]
+async fn a_guest_on_ipv6_alone_is_reached_and_has_another_address_while_it_runs() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = host.driver().await;
+    let (first, second) = ("2001:db8:9::2e", "2001:db8:9::2f");
+    let server = host.launch(46, "sk-test-46", USERDATA).with(|home| {
+        let nic = &mut home["parts"]["nics"][0];
+        nic["addresses"] = json!([format!("{first}/64")]);
+        (nic["gateways"], nic["dns_servers"]) = (json!([]), json!([]));
+    });
+    let machine = server.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(addresses(&machine), [format!("{first}/64")]);
+    assert!(host.inside("ip addr add 2001:db8:9::fe/64 dev sk-test-46 nodad"));
+    let guest = Guest::ready(&host, server.id).await;
+    guest.becomes("netstat -ltn | grep -c ':80 '", "1").await;
+    // Whether somebody has it already is asked first.
+    let settled = "ip -6 addr show dev eth0 | grep -c tentative";
+    guest.becomes(settled, "0").await;
+    assert_eq!(guest.run(HAS).await, format!("{first}/64"));
+    assert!(host.reaches(first, 80));
+
+    let nic = server.state.home.as_ref().unwrap().parts.nics[0].id;
+    let found = Found {
+        holder: Uuid::from_u128(46),
+        addresses: vec![format!("{second}/64").parse().unwrap()],
+        gateways: vec![],
+    };
+    let machine = server.done(&driver, 2, Order::ChangeAddresses { nic, found }).await;
+    assert_eq!(addresses(&machine), [format!("{second}/64")]);
+    guest.becomes(settled, "0").await;
+    assert_eq!(guest.run(HAS).await, format!("{second}/64"));
+    assert!(host.reaches(second, 80) && !host.reaches(first, 80));
+    server.removed(&driver, 3).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}
+
 /// Has the guest's agent sleep for a while at one point.
 struct Sleeper {
     at: (Step, Side),

@@ -32,8 +32,9 @@ use crate::{
 
 const ID: Uuid = Uuid::from_u128(0x8a5c_2f0e_6f0a_4d5e_9a40_0d4f_4f1f_5a01);
 const MAC: &str = "52:54:00:aa:00:01";
-/// It has no seed that would have it do this by itself.
-const MOUNT: &str = "mkdir -p /state && mount -t vfat -o sync /dev/vda /state";
+/// It has no seed that would have it do this by itself; while it still looks for one, its disk is in use.
+const MOUNT: &str = "mkdir -p /state && for try in $(seq 100); do \
+    mount -t vfat -o sync /dev/vda /state && break; sleep 0.2; done; grep -q ' /state ' /proc/mounts";
 
 /// Starts a domain as somebody would, and says where its disk is.
 async fn by_hand(host: &Host) -> PathBuf {
@@ -192,6 +193,11 @@ async fn a_domain_that_runs_is_a_server_of_ours_and_is_given_back() {
 
     // Given back it runs on, and nothing that was set for it is left.
     let running = process(&disk.display().to_string());
+    drop(driver);
+    for side in [Side::Before, Side::After] {
+        host.cut(End::Dies, (Step::Release, side), &server.order(4, &Order::Release {})).await;
+    }
+    let driver = host.driver().await;
     let report = driver.carry_out(&server.order(4, &Order::Release {})).await.unwrap();
     assert_eq!(report.verb, "confirm-removal");
     assert_eq!(process(&disk.display().to_string()), running);

@@ -2,7 +2,7 @@
 
 use adapters_kvm::{
     check::{self, Standing},
-    driver::{Census, Seen},
+    driver::{Census, Options, Seen},
 };
 use domain::compute::server::{Order, Power};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::host::{Guest, Host, PATIENCE, open, seen};
+use crate::host::{Guest, Host, Launch, PATIENCE, open, seen};
 
 const USERDATA: &str = "#!/bin/sh\necho once >>/state/userdata\n";
 
@@ -248,5 +248,38 @@ async fn an_image_comes_by_its_address_and_is_what_it_was_to_be_or_is_not_taken(
     server.removed(&driver, 2).await;
     from(&cut).done(&driver, 3, Order::Launch {}).await;
     server.removed(&driver, 4).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}
+
+#[tokio::test]
+async fn images_that_no_disk_reads_from_go_when_another_comes() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = open(Options { images_max_bytes: Some(0), ..host.options() }).await;
+    let (first, second) =
+        (host.launch(18, "sk-test-18", USERDATA), host.launch_larger(19, "sk-test-19", USERDATA));
+    let image = |server: &Launch| {
+        let parts = &server.state.home.as_ref().unwrap().parts;
+        parts.image.as_ref().unwrap().sha256.clone()
+    };
+    let kept = || {
+        let files = std::fs::read_dir(host.data.path().join("images")).unwrap().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        names.filter_map(|name| name.strip_suffix(".raw").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    first.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(kept(), [image(&first)], "a disk reads from it");
+    first.removed(&driver, 2).await;
+    assert_eq!(kept(), [image(&first)], "until another comes");
+    second.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(kept(), [image(&second)]);
+    // It is taken again from what was brought, and the other one stays.
+    first.done(&driver, 3, Order::Launch {}).await;
+    let mut both = [image(&first), image(&second)];
+    both.sort();
+    let mut is = kept();
+    is.sort();
+    assert_eq!(is, both);
+    first.removed(&driver, 4).await;
+    second.removed(&driver, 2).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }

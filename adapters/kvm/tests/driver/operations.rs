@@ -30,18 +30,24 @@ fn resized(server: &Launch, vcpus: u32, memory_mib: u64) -> (Launch, Order) {
 #[tokio::test]
 async fn a_server_is_held_sized_otherwise_and_given_passwords() {
     let Some(host) = Host::of_tests().await else { return };
-    let driver = host.driver().await;
+    let mut driver = host.driver().await;
     let server = host.launch(22, "lab", &userdata());
     server.done(&driver, 1, Order::Launch {}).await;
     let guest = Guest::ready(&host, server.id).await;
     let boot = guest.run(BOOT).await;
 
-    for _ in 0..2 {
-        assert_eq!(server.done(&driver, 2, Order::Suspend {}).await.power, Power::Suspended);
-    }
-    assert_eq!(driver.powers().await.unwrap()[&server.id].power, Power::Suspended);
-    for _ in 0..2 {
-        assert_eq!(server.done(&driver, 3, Order::Resume {}).await.power, Power::Running);
+    let points = [(End::Dies, Side::Before), (End::Fails, Side::Before), (End::Dies, Side::After)];
+    for (number, order, step, power) in [
+        (2, Order::Suspend {}, Step::Suspend, Power::Suspended),
+        (3, Order::Resume {}, Step::Resume, Power::Running),
+    ] {
+        drop(driver);
+        for (end, side) in points {
+            host.cut(end, (step, side), &server.order(number, &order)).await;
+        }
+        driver = host.driver().await;
+        assert_eq!(server.done(&driver, number, order).await.power, power);
+        assert_eq!(driver.powers().await.unwrap()[&server.id].power, power);
     }
     let guest = Guest::ready(&host, server.id).await;
     assert_eq!(guest.run(BOOT).await, boot, "it went on");

@@ -43,9 +43,20 @@ async fn a_server_goes_back_to_a_snapshot_that_was_taken_while_it_ran() {
     guest.run("echo second >/state/note; sync").await;
     driver.take_snapshot(root, TWO).await.unwrap();
     assert_eq!(driver.snapshots(root).await.unwrap(), [ONE, TWO]);
-    for _ in 0..2 {
-        driver.delete_snapshot(root, TWO).await.unwrap();
+    for side in [Side::Before, Side::After] {
+        drop(driver);
+        let stopper = Stopper::new(End::Dies, (Step::DeleteSnapshot, side));
+        let dying = host.driver_with(stopper.clone()).await;
+        tokio::select! {
+            done = dying.delete_snapshot(root, TWO) => panic!("{done:?}"),
+            () = stopper.stopped.notified() => {}
+        }
+        drop(dying);
+        driver = host.driver().await;
+        let left: &[Uuid] = if side == Side::After { &[ONE] } else { &[ONE, TWO] };
+        assert_eq!(driver.snapshots(root).await.unwrap(), left);
     }
+    driver.delete_snapshot(root, TWO).await.unwrap();
     assert_eq!(driver.snapshots(root).await.unwrap(), [ONE]);
     assert_eq!(guest.run("cat /state/note").await, "second");
     let runs = driver.roll_back(root, ONE).await.unwrap_err();
