@@ -168,7 +168,7 @@ async fn what_nobody_could_enforce_on_a_virtual_function_is_refused_and_leaves_n
     let change = |what: &str, value: Value| ask("change-nic", json!({"nic": nic, what: value}));
     assert_eq!(change("security_groups", json!([group])).await, "not-enforceable");
     assert_eq!(change("quota", json!({"egress_bytes": 1_000})).await, "not-enforceable");
-    let rate = |kbit_s: Value| change("bandwidth", kbit_s);
+    let rate = |bandwidth: Value| change("bandwidth", bandwidth);
     assert_eq!(rate(json!({"ingress_kbit_s": 1_000})).await, "not-enforceable");
     assert_eq!(rate(json!({"egress_kbit_s": 1_500})).await, "invalid-field");
     assert_eq!(ask("reset-nic-traffic", json!({"nic": nic})).await, "unsupported");

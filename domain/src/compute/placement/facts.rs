@@ -334,9 +334,12 @@ impl Cell {
 
     /// Memory in whole MiB that is neither huge pages nor reserved.
     pub fn memory_usable_mib(&self) -> u64 {
-        let pages_kib: u64 =
-            self.pages.iter().map(|pages| u64::from(pages.size_kib) * pages.count).sum();
-        self.memory_mib.saturating_sub(self.memory_reserved_mib + pages_kib.div_ceil(1_024))
+        // Also of a cell that was not checked yet.
+        let pages_kib = self.pages.iter().fold(0_u64, |sum, pages| {
+            sum.saturating_add(u64::from(pages.size_kib).saturating_mul(pages.count))
+        });
+        let kept_mib = self.memory_reserved_mib.saturating_add(pages_kib.div_ceil(1_024));
+        self.memory_mib.saturating_sub(kept_mib)
     }
 
     /// How many huge pages of a size it has.
