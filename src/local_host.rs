@@ -137,6 +137,10 @@ impl LocalHost for Kvm {
         }
     }
 
+    async fn reserve_cpus(&self, cpus: &BTreeSet<u32>) -> Result<(), DriverFault> {
+        self.0.reserve_cpus(cpus).await
+    }
+
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
         self.0.driver(epoch)
     }

@@ -148,10 +148,12 @@ pub struct Given {
     pub tasks: Vec<HostTask>,
     /// Consoles to open and to bring.
     pub calls: Vec<Call>,
+    /// The logical CPUs that no server of the host gets, by its settings; none when it is not said.
+    pub cpus_reserved: Option<BTreeSet<u32>>,
 }
 
 impl Given {
-    /// Whether there is nothing.
+    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.calls.is_empty()
     }
@@ -320,7 +322,8 @@ impl Desk {
             let detail = format!("busy: at most {BUSY_MAX} orders");
             return Err(Refusal::new(&codes::INVALID_FIELD, detail).into());
         }
-        self.hear(ledger, by, host, epoch).await?;
+        let state = self.hear(ledger, by, host, epoch).await?;
+        let cpus_reserved = Some(state.settings.cpus_reserved);
         let now = self.clock.now();
         let _waiting = Waiting::begin(self, host, epoch, busy, now);
         let wait = TimeDelta::from_std(wait.min(WAIT_MAX)).unwrap_or_default();
@@ -331,7 +334,7 @@ impl Desk {
             let (given, bell) = self.look(host, epoch)?;
             let left = (until - self.clock.now()).to_std().unwrap_or_default();
             if !given.is_empty() || left.is_zero() {
-                return Ok(given);
+                return Ok(Given { cpus_reserved, ..given });
             }
             let rest = self.clock.sleep(left).fuse();
             let mut bell = bell.fuse();
@@ -359,7 +362,8 @@ impl Desk {
             one.given = true;
             one.call.clone()
         };
-        let given = Given { tasks, calls: called.into_iter().map(call).collect() };
+        let calls = called.into_iter().map(call).collect();
+        let given = Given { tasks, calls, cpus_reserved: None };
         if given.is_empty() {
             seat.bells.retain(|bell| !bell.is_canceled());
             seat.bells.push(bell);
@@ -402,14 +406,14 @@ impl Desk {
         by: &Principal,
         host: Uuid,
         epoch: u64,
-    ) -> Result<(), SubmitFault> {
+    ) -> Result<Host, SubmitFault> {
         let state = state_of(ledger, host).await?;
         state.check_epoch(epoch)?;
         self.listen(ledger, host, epoch).await;
         if state.unreachable_since.is_some() {
             submit(ledger, by, Host::KIND, host, "mark-reachable", json!({"epoch": epoch})).await?;
         }
-        Ok(())
+        Ok(state)
     }
 
     fn seat<T>(&self, host: Uuid, epoch: u64, work: impl FnOnce(&mut Seat) -> T) -> Option<T> {

@@ -142,6 +142,9 @@ struct Watched {
     halted: Notify,
     go_on: Notify,
     carried_out: Mutex<BTreeMap<OrderKey, usize>>,
+    /// What its servers are kept off, and how often that fails before it goes.
+    reserved: watch::Sender<BTreeSet<u32>>,
+    reserving_fails: AtomicUsize,
 }
 
 impl Watched {
@@ -152,6 +155,8 @@ impl Watched {
             halted: Notify::new(),
             go_on: Notify::new(),
             carried_out: Mutex::default(),
+            reserved: watch::Sender::default(),
+            reserving_fails: AtomicUsize::new(0),
         })
     }
 
@@ -184,6 +189,15 @@ impl LocalHost for Shared {
     }
     async fn sight(&self) -> Result<HostSighting, DriverFault> {
         self.0.inner.sight().await
+    }
+    async fn reserve_cpus(&self, cpus: &BTreeSet<u32>) -> Result<(), DriverFault> {
+        let less = |left: usize| left.checked_sub(1);
+        let fails = &self.0.reserving_fails;
+        if fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            return Err(DriverFault::Transient("libvirt is away".to_owned()));
+        }
+        self.0.reserved.send_replace(cpus.clone());
+        Ok(())
     }
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver> {
         Arc::new(Halting { watched: self.0.clone(), inner: self.0.inner.driver(epoch) })
@@ -724,4 +738,33 @@ async fn an_agent_brings_consoles_and_they_go_with_it() {
     let mut serial = Looker::of_kind(world, id, "serial").await;
     serial.reads("login: ").await;
     server.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_told_which_cpus_no_server_gets() {
+    let site = Site::new().await;
+    let _server = site.server();
+    let agent = site.agent().await;
+    let mut reserved = site.watched.reserved.subscribe();
+    let mut told = async |wanted: BTreeSet<u32>| {
+        let is = reserved.wait_for(|cpus| *cpus == wanted);
+        tokio::time::timeout(PATIENCE, is).await.expect("it is told in time").unwrap();
+    };
+    let configure = async |cpus: &[u32]| {
+        let settings = json!({"settings": {"cpus_reserved": cpus}});
+        site.world.send("host", site.host, "configure", settings).await.unwrap();
+    };
+    // One that could not do it is told again.
+    site.watched.reserving_fails.store(2, Ordering::SeqCst);
+    configure(&[0, 3]).await;
+    told([0, 3].into()).await;
+    assert_eq!(site.watched.reserving_fails.load(Ordering::SeqCst), 0);
+    configure(&[]).await;
+    told([].into()).await;
+    // Said while nobody works for the host, it is told with the first answer.
+    agent.abort();
+    let _ = agent.await;
+    configure(&[2]).await;
+    let _agent = site.agent().await;
+    told([2].into()).await;
 }

@@ -7,7 +7,7 @@
 //!    └── back-off      └──────► finishes what it has begun ──► ends
 //! ```
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use commands::{
     desk::{Busy, Call, Given, Outcome, OutcomeFault},
@@ -17,7 +17,7 @@ use commands::{
 use domain::kernel::OrderKey;
 use futures::{
     FutureExt, StreamExt,
-    future::{BoxFuture, Fuse},
+    future::{BoxFuture, Fuse, FusedFuture as _},
     select,
     stream::FuturesUnordered,
 };
@@ -128,6 +128,7 @@ impl Agent {
         let mut tasks = Tasks::default();
         let mut running: Working<'_, Through> = FuturesUnordered::new();
         let mut bringing: Working<'_, Brought> = FuturesUnordered::new();
+        let mut reserving = Fuse::terminated();
         let mut sighting = self.sight(epoch, Duration::ZERO).boxed().fuse();
         let mut breaks = 0_u32;
         // They end with this agent: whoever is fenced off shows nothing more of its host.
@@ -136,11 +137,18 @@ impl Agent {
         loop {
             select! {
                 () = stop => break,
+                () = reserving => {}
                 next = sighting => sighting = self.sight(epoch, next?).boxed().fuse(),
                 asked = asking => {
                     let mut pause = Duration::ZERO;
                     match asked {
-                        Ok(Given { tasks: given, calls }) => {
+                        Ok(Given { tasks: given, calls, cpus_reserved }) => {
+                            // One that is being told is told again with the next answer.
+                            if let Some(cpus) = cpus_reserved
+                                && reserving.is_terminated()
+                            {
+                                reserving = self.reserve_cpus(cpus).boxed().fuse();
+                            }
                             for call in calls {
                                 consoles.spawn(self.console(epoch, call, &driver));
                             }
@@ -175,7 +183,7 @@ impl Agent {
             }
         }
         tracing::info!(orders = running.len(), "the agent ends after what it has begun");
-        drop((asking, sighting));
+        drop((asking, sighting, reserving));
         tasks.stop();
         while let Some((key, result)) = running.next().await {
             bringing.push(self.through(epoch, &mut tasks, key, &result));
@@ -274,6 +282,13 @@ impl Agent {
                 Ok(self.options.sight_every)
             }
             Err(LineFault::Broken(_)) => Ok(BACK_OFF_FIRST * 4),
+        }
+    }
+
+    /// Keeps servers off CPUs. What does not go is tried with the next answer.
+    async fn reserve_cpus(&self, cpus: BTreeSet<u32>) {
+        if let Err(fault) = self.local.reserve_cpus(&cpus).await {
+            tracing::warn!(%fault, "servers may run on CPUs that they are to be kept off");
         }
     }
 

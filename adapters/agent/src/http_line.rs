@@ -1,6 +1,6 @@
 //! The way to the desk over HTTP.
 
-use std::{error::Error, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, error::Error, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use commands::{
@@ -85,6 +85,8 @@ struct Answered {
     tasks: Vec<HostTask>,
     #[serde(default)]
     calls: Vec<Call>,
+    #[serde(default)]
+    cpus_reserved: Option<BTreeSet<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -327,8 +329,9 @@ impl Line for HttpLine {
         if !busy.progress.is_empty() {
             body["progress"] = json!(busy.progress);
         }
-        let Answered { tasks, calls } = self.post("tasks", &body, Some(wait)).await?;
-        Ok(Given { tasks, calls })
+        let Answered { tasks, calls, cpus_reserved } =
+            self.post("tasks", &body, Some(wait)).await?;
+        Ok(Given { tasks, calls, cpus_reserved })
     }
 
     async fn console(

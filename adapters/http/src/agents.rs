@@ -175,8 +175,12 @@ pub(crate) async fn tasks(mut call: Call) -> Answer {
     let busy = Busy { orders: busy.into_iter().collect(), progress };
     let closed = service.closed();
     let asked = ledger.desk.next(ledger, &call.principal, host, epoch, busy, wait, closed);
-    let Given { tasks, calls } = asked.await?;
-    Ok(reply(StatusCode::OK, &json!({"epoch": epoch, "tasks": tasks, "calls": calls})))
+    let Given { tasks, calls, cpus_reserved } = asked.await?;
+    let mut body = json!({"epoch": epoch, "tasks": tasks, "calls": calls});
+    if let Some(cpus) = cpus_reserved {
+        body["cpus_reserved"] = json!(cpus);
+    }
+    Ok(reply(StatusCode::OK, &body))
 }
 
 /// An agent brings what became of an order.

@@ -25,6 +25,7 @@
 //! <folder>/seeds/<server id>.img   what a server reads at its first boot
 //! <folder>/consoles/<server id> what its serial line is reached by: a socket
 //! <folder>/servers, bridges        what is written down: see `records`
+//! <folder>/cpus-reserved.json      CPUs that no server gets: see `cpus`
 //! <folder>/responder.lock, .log    of what tells servers their addresses: see `responder`
 //! <folder>/backups              where disks are offered while they are backed up
 //! <folder>/uploads/<sha-256>       an image that was brought by hand
@@ -45,6 +46,7 @@ mod carry;
 mod cdrom;
 mod census;
 mod console;
+mod cpus;
 mod devices;
 mod disks;
 mod fault;
@@ -244,6 +246,7 @@ struct Inner {
     images: Cache,
     records: Records,
     plugs: Plugs,
+    cpus: cpus::Keeper,
     virtualisation: OnceCell<Virtualisation>,
     turns: Turns,
     /// Held while libvirt is asked to send a server, whatever becomes of who asked.
@@ -279,6 +282,7 @@ impl KvmHost {
             groups: options.volume_groups.clone(),
             images,
             records,
+            cpus: cpus::Keeper::open(&folder).await?,
             plugs: Plugs::new(
                 options.place.clone(),
                 Responder::new(&folder, responder(&options)?, options.place.clone()),
@@ -402,6 +406,14 @@ impl KvmHost {
         self.thaw_all().await
     }
 
+    /// No server runs on these logical CPUs from now on, as far as others are left to it.
+    ///
+    /// # Errors
+    /// libvirt cannot be reached, or its folder cannot be written.
+    pub async fn reserve_cpus(&self, cpus: &BTreeSet<u32>) -> Result<(), DriverFault> {
+        self.inner.reserve_cpus(cpus).await
+    }
+
     /// Carries out one order of a server.
     ///
     /// # Errors
@@ -450,9 +462,12 @@ impl Inner {
     }
 
     /// Writes down that an order begins.
-    async fn begin(&self, server: Uuid, number: u64) -> Result<(), DriverFault> {
-        let record = self.records.read(server).await?.unwrap_or_default();
-        Ok(self.records.write(server, &Record { number, ..record }).await?)
+    async fn begin(&self, work: &Work<'_>, order: &Order) -> Result<(), DriverFault> {
+        let record = self.records.read(work.server).await?.unwrap_or_default();
+        let cpus = Some(Self::cpus_during(work, order)?);
+        let record = Record { number: work.number, cpus, ..record };
+        self.records.write(work.server, &record).await?;
+        self.clear_cpus(work.server).await
     }
 
     async fn turn(&self, server: Uuid) -> Turn {
@@ -526,7 +541,10 @@ impl Inner {
         let places = wanted::Places { usb, vgpus };
         let (server, home) = (work.server, work.home);
         let layout = self.lies().await?;
-        wanted::description(server, home, work.number, &layout, virtualisation, &places)
+        let mut machine =
+            wanted::description(server, home, work.number, &layout, virtualisation, &places)?;
+        self.bind_shared(&mut machine, &home.placement.holding).await?;
+        Ok(machine)
     }
 
     /// Tells libvirt of a machine, unless it knows of it already.
@@ -821,8 +839,13 @@ impl Inner {
             Order::Send { .. } => self.unless_overtaken(server, number).await?,
             _ => self.turn(server).await,
         };
-        self.begin(server, number).await?;
-        if let Some(report) = self.order(&work, &order).await? {
+        self.begin(&work, &order).await?;
+        let done = self.order(&work, &order).await;
+        if done.is_ok() {
+            self.cpus_after(&work, &order).await?;
+        }
+        self.spread_after(server).await;
+        if let Some(report) = done? {
             return Ok(report);
         }
         let seen = self.seen(server, home).await?;

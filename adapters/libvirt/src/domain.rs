@@ -33,6 +33,7 @@ const SET_BLOCK_IO_TUNE: i32 = 252;
 const GET_BLOCK_IO_TUNE: i32 = 253;
 const SHUTDOWN: i32 = 258;
 const LIST: i32 = 273;
+const PIN_EMULATOR: i32 = 279;
 const DEFINE: i32 = 350;
 const QEMU_MONITOR: i32 = 1;
 const QEMU_AGENT: i32 = 3;
@@ -133,6 +134,16 @@ impl Affects {
             Self::Both => 3,
         }
     }
+}
+
+/// CPUs as libvirt takes them: one bit each, from the lowest of the first byte on.
+fn map(cpus: &[u32]) -> Vec<u8> {
+    let bytes = cpus.iter().max().map_or(0, |most| *most as usize / 8 + 1);
+    let mut map = vec![0_u8; bytes];
+    for cpu in cpus {
+        map[*cpu as usize / 8] |= 1 << (cpu % 8);
+    }
+    map
 }
 
 /// How a guest is asked to stop.
@@ -468,14 +479,22 @@ impl Connection {
         cpus: &[u32],
         affects: Affects,
     ) -> Result<(), Fault> {
-        let bytes = cpus.iter().max().map_or(0, |most| *most as usize / 8 + 1);
-        let mut map = vec![0_u8; bytes];
-        for cpu in cpus {
-            map[*cpu as usize / 8] |= 1 << (cpu % 8);
-        }
+        let map = map(cpus);
         let arguments = Writer::default().domain(domain).uint(vcpu).opaque("the map", &map);
         let arguments = arguments.uint(affects.flags());
         self.call(Program::REMOTE, PIN_VCPU, arguments).await.map(drop)
+    }
+
+    /// Lets everything that it does beside its processors' work run on these of the host alone.
+    pub async fn pin_emulator(
+        &self,
+        domain: &Domain,
+        cpus: &[u32],
+        affects: Affects,
+    ) -> Result<(), Fault> {
+        let arguments = Writer::default().domain(domain).opaque("the map", &map(cpus));
+        let arguments = arguments.uint(affects.flags());
+        self.call(Program::REMOTE, PIN_EMULATOR, arguments).await.map(drop)
     }
 
     /// Tells a domain that a disk of it has become larger, or makes it so, in bytes.

@@ -1,6 +1,11 @@
 //! Hosts of our own: who carries out the orders of the servers that have their place there.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use domain::{
@@ -116,6 +121,11 @@ pub trait LocalHost: Send + Sync + 'static {
     /// Comes back when a server may have changed by itself.
     async fn changed(&self) {
         std::future::pending::<()>().await;
+    }
+    /// Keeps its servers off these logical CPUs. It is told whenever the agent has asked for orders, whether
+    /// they are others than before or not.
+    async fn reserve_cpus(&self, _cpus: &BTreeSet<u32>) -> Result<(), DriverFault> {
+        Ok(())
     }
     /// What carries orders out, for an agent that has joined in this epoch.
     fn driver(&self, epoch: u64) -> Arc<dyn HostDriver>;

@@ -269,6 +269,7 @@ impl Inner {
             Ok(())
         };
         self.forget(server, files).await?;
+        self.spread_after(server).await;
         let number = task.key.number;
         Ok(Report { verb: "confirm-clearing", body: json!({"number": number}) })
     }

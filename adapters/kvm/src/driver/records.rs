@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::fs;
 use uuid::Uuid;
 
+use super::cpus::Cpus;
 use crate::{
     network::{dhcp::Told, uplink::Uplink},
     storage::{StorageFault, files},
@@ -66,6 +67,9 @@ pub(super) struct Record {
     /// Whether it was somebody's machine, and is ours without having been made here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) adopted: bool,
+    /// What it has of the host's CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cpus: Option<Cpus>,
     /// Volumes that others reach as well and that may be active for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,

@@ -23,6 +23,8 @@ pub enum Step {
     Network,
     /// Its devices of the host are as they are to be.
     Devices,
+    /// Nobody else runs on the CPUs that are its alone.
+    Spread,
     /// libvirt knows the server.
     Define,
     /// It runs.
@@ -85,7 +87,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Adopt,
         Self::Cdrom,
         Self::Release,
@@ -94,6 +96,7 @@ impl Step {
         Self::Seed,
         Self::Network,
         Self::Devices,
+        Self::Spread,
         Self::Define,
         Self::Start,
         Self::Note,

@@ -91,6 +91,25 @@ pub fn read(tree: &Tree) -> Result<Topology, ObserveFault> {
     Ok(Topology { machine, offline: &present - &online, cpus, nodes })
 }
 
+/// The CPUs that are on, by the cell that they are in: less to read than all of it.
+///
+/// # Errors
+/// As [`read`].
+pub fn cpus(tree: &Tree) -> Result<BTreeMap<u32, BTreeSet<u32>>, ObserveFault> {
+    let online = tree.cpus(&format!("{CPUS}/online"))?.unwrap_or_default();
+    let mut cells = BTreeMap::new();
+    for name in tree.names(NODES)? {
+        if let Some(id) = name.strip_prefix("node").and_then(|id| id.parse().ok()) {
+            let all = tree.cpus(&format!("{NODES}/{name}/cpulist"))?.unwrap_or_default();
+            cells.insert(id, &all & &online);
+        }
+    }
+    if cells.is_empty() {
+        cells.insert(0, online);
+    }
+    Ok(cells)
+}
+
 fn read_cpu(tree: &Tree, cpu: u32) -> Result<Cpu, ObserveFault> {
     let folder = format!("{CPUS}/cpu{cpu}");
     let mut siblings = tree.cpus(&format!("{folder}/topology/core_cpus_list"))?;

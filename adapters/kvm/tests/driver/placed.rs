@@ -1,13 +1,13 @@
 //! What a place promises, on the machine itself: processors, huge pages, firmware.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{collections::BTreeSet, fs, io::Write as _, path::PathBuf, time::Duration};
 
-use adapters_kvm::driver::Census;
+use adapters_kvm::driver::{Census, Side, Step};
 use domain::compute::server::{Order, Power};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::host::{Guest, Host};
+use crate::host::{End, Guest, Host};
 
 /// QEMU's process of a server, as the machine sees it.
 pub(crate) fn process(server: Uuid) -> PathBuf {
@@ -118,5 +118,107 @@ async fn a_server_starts_by_uefi_and_leaves_nothing_of_what_it_remembers() {
     server.done(&driver, 3, Order::Start {}).await;
     Guest::ready(&host, server.id).await;
     server.removed(&driver, 4).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}
+
+/// The logical CPUs of this machine.
+fn machine_cpus() -> Vec<u32> {
+    let list = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        from.parse::<u32>().unwrap()..=to.parse().unwrap()
+    };
+    list.trim().split(',').flat_map(range).collect()
+}
+
+/// CPUs as the kernel writes them.
+fn listed(cpus: &[u32]) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for cpu in cpus {
+        match runs.last_mut() {
+            Some((_, to)) if *to + 1 == *cpu => *to = *cpu,
+            _ => runs.push((*cpu, *cpu)),
+        }
+    }
+    let run = |(from, to): (u32, u32)| match from == to {
+        true => from.to_string(),
+        false => format!("{from}-{to}"),
+    };
+    runs.into_iter().map(run).collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test]
+async fn who_shares_processors_leaves_those_that_are_another_s_or_kept_from_servers() {
+    let Some(mut host) = Host::of_tests().await else { return };
+    // Nobody waits for a guest here.
+    host.stop_patience = Duration::from_millis(100);
+    let cpus = machine_cpus();
+    let [first, second, ..] = cpus[..] else { panic!("this machine has one processor") };
+    let without = |gone: u32| {
+        let rest: Vec<u32> = cpus.iter().copied().filter(|cpu| *cpu != gone).collect();
+        listed(&rest)
+    };
+    // Its virtual CPU, and everything else that its process does.
+    let runs = |server: Uuid| {
+        let process = process(server);
+        (allowed(&process, "CPU 0/"), allowed(&process, "qemu-system"))
+    };
+    let on = |cpus: String| (cpus.clone(), cpus);
+    let web = host.launch(52, "lab", "#!/bin/sh\n");
+    let sums = host.launch(53, "lab", "#!/bin/sh\n").with(|home| {
+        let holding = &mut home["placement"]["holding"];
+        holding["pins"] = json!([{"vcpu": 0, "cpu": second}]);
+        holding["cpus"] = json!([second]);
+    });
+    let driver = host.driver().await;
+    web.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(runs(web.id), on(listed(&cpus)), "nobody has any for itself");
+    drop(driver);
+
+    // Wherever its launch ends, nobody else is on its own when it runs.
+    let launch = sums.order(1, &Order::Launch {});
+    for (end, side) in
+        [(End::Fails, Side::Before), (End::Dies, Side::Before), (End::Dies, Side::After)]
+    {
+        host.cut(end, (Step::Spread, side), &launch).await;
+        let left = if side == Side::After { without(second) } else { listed(&cpus) };
+        assert_eq!(runs(web.id), on(left), "{end:?} {side:?}");
+    }
+    let driver = host.driver().await;
+    sums.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!(runs(sums.id), on(second.to_string()));
+    assert_eq!(runs(web.id), on(without(second)));
+    // Also in a process that comes later, from its first moment on.
+    web.done(&driver, 2, Order::Stop {}).await;
+    web.done(&driver, 3, Order::Start {}).await;
+    assert_eq!(runs(web.id), on(without(second)));
+    let libvirt = host.connect().await;
+    let domain = libvirt.domain(web.id).await.unwrap();
+    let xml = libvirt.xml(&domain, adapters_libvirt::Affects::Config).await.unwrap();
+    let pinned = format!("<emulatorpin cpuset='{}'/>", without(second));
+    assert!(xml.contains(&pinned), "{xml}");
+
+    // It has them whether it runs or not, and gives them back with its end.
+    sums.done(&driver, 2, Order::Stop {}).await;
+    assert_eq!(runs(web.id), on(without(second)));
+    sums.removed(&driver, 3).await;
+    assert_eq!(runs(web.id), on(listed(&cpus)));
+
+    // What the settings keep from servers; another agent finds it as it was said last.
+    driver.reserve_cpus(&BTreeSet::from([first])).await.unwrap();
+    assert_eq!(runs(web.id), on(without(first)));
+    drop(driver);
+    let driver = host.driver().await;
+    web.done(&driver, 4, Order::Reboot {}).await;
+    assert_eq!(runs(web.id), on(without(first)));
+    // Servers come before the host where nothing would be left to them.
+    driver.reserve_cpus(&cpus.iter().copied().collect()).await.unwrap();
+    assert_eq!(runs(web.id), on(listed(&cpus)));
+    driver.reserve_cpus(&BTreeSet::from([first])).await.unwrap();
+    drop(driver);
+    let driver = host.driver().await;
+    driver.reserve_cpus(&BTreeSet::new()).await.unwrap();
+    assert_eq!(runs(web.id), on(listed(&cpus)), "also by an agent that did not tell it");
+    web.removed(&driver, 5).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }
