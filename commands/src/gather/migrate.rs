@@ -7,7 +7,7 @@ use domain::{
         disk::Disk,
         host::Host,
         placement::HostId,
-        server::{Server, home::Home, parts},
+        server::{Server, elsewhere::LIVE, home::Home, parts},
     },
     kernel::{Decider, Refusal, Role, codes},
 };
@@ -26,6 +26,7 @@ pub(super) async fn migrate(gathering: &mut Gathering<'_>) -> Result<(), GatherF
     // What is in the way is the decider's to say.
     let (Ok(live), Some(home)) = (server.movable(), &server.home) else { return Ok(()) };
     disks(gathering, home, true).await?;
+    let live = if live { How::Live } else { How::Stopped };
     place(gathering, home, live).await
 }
 
@@ -48,9 +49,23 @@ pub(super) async fn evacuate(gathering: &mut Gathering<'_>) -> Result<(), Gather
     if server.evacuated_to().is_some_and(|host| to.is_null() || *to == json!(host)) {
         return Ok(());
     }
+    if server.is_launching() {
+        return place(gathering, home, How::Anew).await;
+    }
     // What is ordered of its disks waits for the new host then.
     disks(gathering, home, false).await?;
-    place(gathering, home, false).await
+    place(gathering, home, How::Stopped).await
+}
+
+/// How a server comes to another host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It runs meanwhile.
+    Live,
+    /// It does not.
+    Stopped,
+    /// It is made there.
+    Anew,
 }
 
 async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
@@ -114,7 +129,7 @@ async fn disks(
     Ok(())
 }
 
-async fn place(gathering: &mut Gathering<'_>, home: &Home, live: bool) -> Result<(), GatherFault> {
+async fn place(gathering: &mut Gathering<'_>, home: &Home, how: How) -> Result<(), GatherFault> {
     // What does not read is refused by the decider, with what is wrong.
     let Ok(to) = serde_json::from_value::<Option<HostId>>(gathering.body["to"].clone()) else {
         return Ok(());
@@ -131,7 +146,12 @@ async fn place(gathering: &mut Gathering<'_>, home: &Home, live: bool) -> Result
         }
         note::<Host>(gathering, to.to_string(), revision);
     }
-    let placed = gathering.ledger.place(&home.elsewhere(to, live)).await;
+    let mut request = home.elsewhere(to, how == How::Live);
+    if how == How::Anew {
+        // Nothing is sent there.
+        request.labels.remove(LIVE);
+    }
+    let placed = gathering.ledger.place(&request).await;
     let placement = placed.map_err(|fault| match fault {
         PlaceFault::Refused(refusal) => GatherFault::Refused(refusal),
         PlaceFault::Load(fault) => GatherFault::Load(fault),

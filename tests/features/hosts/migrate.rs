@@ -370,6 +370,76 @@ async fn a_server_whose_host_dies_while_it_is_sent_is_looked_for_and_begun_where
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_new_host_dies_before_it_is_seen_there_is_had_back_where_it_was() {
+    let (world, here, there, id) = two_hosts().await;
+    let epochs = (world.state_of(here).await.epoch, world.state_of(there).await.epoch);
+    world.hosts.leave(here);
+    world.send("server", id, "migrate", json!({})).await.unwrap();
+    world.pass().await;
+    let out = async || world.server(id).await.orders.out.unwrap().order;
+    assert!(matches!(out().await, Order::Send { .. }));
+    // It is handed over, and nobody is there.
+    world.hosts.leave(there);
+    world.hosts.join(here, epochs.0);
+    world.pass().await;
+    assert_eq!(out().await, Order::Arrive { start: true, certain: true });
+    let evacuate = async |body: Value| world.send("server", id, "evacuate", body).await;
+    assert_eq!(code(evacuate(json!({"host_is_down": true})).await), "wrong-state");
+    world.system("host", there, "mark-unreachable", json!({"epoch": epochs.1})).await.unwrap();
+    assert_eq!(code(evacuate(json!({})).await), "invalid-field");
+    assert_eq!(code(evacuate(json!({"host_is_down": true, "to": there})).await), "invalid-field");
+    let held = world.state_of(here).await.holdings;
+    evacuate(json!({"host_is_down": true})).await.unwrap();
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert_eq!(world.row(id).await["status"], "running");
+    assert_eq!(world.host_of(id).await, here);
+    assert_eq!(world.state_of(here).await.holdings, held, "its place was kept for it");
+    assert!(world.state_of(there).await.fenced);
+    let join = json!({"epoch": epochs.1 + 2, "agent": "sim"});
+    world.system("host", there, "join", join).await.unwrap();
+    world.hosts.join(there, epochs.1 + 2);
+    world.settle().await;
+    world.is_only_on(id, here, &[there]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_host_dies_while_it_is_launched_is_launched_on_another() {
+    let (world, here, there, _) = two_hosts().await;
+    let epoch = world.state_of(here).await.epoch;
+    world.send("host", there, "disable", json!({})).await.unwrap();
+    world.hosts.leave(here);
+    let body = json!({
+        "name": "late", "spec": {"vcpus": 1, "memory_mib": 64}, "disks": [{"size_gib": 1}],
+    });
+    let id = world.send("server", None, "launch", body).await.unwrap().id;
+    world.pass().await;
+    assert_eq!(world.host_of(id).await, here);
+    world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
+    let evacuate =
+        async || world.send("server", id, "evacuate", json!({"host_is_down": true})).await;
+    assert_eq!(code(evacuate().await), "no-room");
+    world.send("host", there, "enable", json!({})).await.unwrap();
+    evacuate().await.unwrap();
+    world.caught_up().await;
+    assert_eq!(world.row(id).await["status"], "launching");
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert_eq!(world.row(id).await["status"], "running");
+    assert_eq!(world.host_of(id).await, there);
+    assert!(world.hosts.census(there)[&id].running);
+    let disk = world.server(id).await.home.unwrap().parts.disks[0].id;
+    assert_eq!(world.row(disk).await["state"]["home"]["host"], json!(there));
+    let join = json!({"epoch": epoch + 2, "agent": "sim"});
+    world.system("host", here, "join", join).await.unwrap();
+    world.hosts.join(here, epoch + 2);
+    world.settle().await;
+    world.is_only_on(id, there, &[here]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_its_disks_is_waited_for_and_goes_on_where_it_is_then() {
     let (world, here, there, id) = two_hosts().await;
     let store = world.store("vault").await;

@@ -163,12 +163,16 @@ impl Server {
     /// Whether it can be had back from its host, which is dead, and whether it is to run then.
     ///
     /// What its host was told and never said is over with it: an interface that was to come is there on the other
-    /// host, and what was to go, to be changed or to be made anew is as it was, to be asked for again.
+    /// host, and what was to go, to be changed or to be made anew is as it was, to be asked for again. A server that
+    /// was being launched is launched elsewhere, for nobody has written anything on its disks.
     ///
     /// # Errors
     /// As [`Self::movable`]; an order that another host is to finish is in the way.
     pub fn evacuable(&self) -> Result<bool, Refusal> {
         let home = self.ours("evacuate")?;
+        if self.is_launching() {
+            return Ok(true);
+        }
         let Some(seen) = self.observation.seen.as_ref().filter(|_| !self.is_deleted()) else {
             return Err(Refusal::wrong_state("evacuate", self.status()));
         };
@@ -192,8 +196,10 @@ impl Server {
                 | Order::TakeBack {},
             ) => Ok(ran),
             Some(Order::LeaveRescue { start }) => Ok(*start),
-            // The host that it was to be had back on is dead as well.
-            Some(Order::Arrive { start, certain: true }) if home.moving.is_none() => Ok(*start),
+            // The host that it went to, or was to be had back on, is dead as well.
+            Some(Order::Arrive { start, certain }) if *certain || home.moving.is_some() => {
+                Ok(*start)
+            }
             Some(Order::Start {} | Order::Reboot {} | Order::Resume {}) => Ok(true),
             // Its root disk may be the old one or the new one.
             Some(Order::Rebuild { .. } | Order::Stop {} | Order::Suspend {}) => Ok(false),
@@ -201,12 +207,22 @@ impl Server {
         }
     }
 
-    /// Where it is looked for, or begun, before another place is: the host that it was to go to when its own died.
+    /// Where it is looked for, or begun, before another place is: the host that it was to go to when its own died,
+    /// and the one that it came from when that died which it had gone to.
     pub fn evacuated_to(&self) -> Option<HostId> {
         let (home, out) = (self.home.as_ref()?, self.orders.out.as_ref()?);
-        let is_underway =
-            matches!(out.order, Order::BreakOff {} | Order::Send { .. } | Order::TakeBack {});
-        home.moving.as_ref().filter(|_| is_underway).map(|moving| moving.to.host)
+        let moving = home.moving.as_ref()?;
+        match out.order {
+            Order::BreakOff {} | Order::Send { .. } | Order::TakeBack {} => Some(moving.to.host),
+            Order::Arrive { .. } => Some(moving.from.host),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody has seen it yet, for it is still being made.
+    pub fn is_launching(&self) -> bool {
+        let order = self.orders.out.as_ref().map(|out| &out.order);
+        matches!(order, Some(Order::Launch {})) && self.observation.seen.is_none()
     }
 
     pub(super) fn migrate(
@@ -246,6 +262,23 @@ impl Server {
             // It does not: it is begun there.
             Some(Outstanding { order: Order::TakeBack {}, number, .. }) if to.is_none() => {
                 return Ok(vec![Event::MigrationSent { number: *number, certain: true }]);
+            }
+            Some(Outstanding { order: Order::Arrive { certain, .. }, .. }) => {
+                let moving = self.ours("evacuate")?.moving.as_ref();
+                match (moving, &to) {
+                    // The host that it came from still has its place, and its disks.
+                    (Some(moving), None) => {
+                        return Ok(vec![Event::Evacuated { to: moving.from.clone(), start }]);
+                    }
+                    (Some(moving), Some(_)) if !certain => {
+                        let detail = format!(
+                            "to: whether it runs on {} is not known, and nowhere else can it be begun",
+                            moving.from.host
+                        );
+                        return Err(Refusal::new(&codes::WRONG_STATE, detail));
+                    }
+                    _ => {}
+                }
             }
             _ => {}
         }
@@ -384,12 +417,27 @@ impl Server {
                 std::iter::once(clear).chain(home.disks_go(moving.to.host)).collect()
             }
             (Event::Evacuated { to, .. }, ..) => {
-                let from = home.placement.host;
-                let there = moving.map(|moving| home.clear(moving.to.host));
-                [reserve(to), home.tell(from, "fence"), home.tell(from, "clear")]
+                let dead = home.placement.host;
+                let other = moving.map(|moving| {
+                    if moving.to.host == dead { moving.from.host } else { moving.to.host }
+                });
+                // What it came from has its place and its disks already.
+                let has_place = other == Some(to.host);
+                let reserved = (!has_place).then(|| reserve(to));
+                let clear = if matches!(out, Some(Order::Launch {})) {
+                    home.clear(dead)
+                } else {
+                    home.tell(dead, "clear")
+                };
+                let there = other.filter(|_| !has_place).map(|host| home.clear(host));
+                let leases = home.lease("take-lease", to.host).filter(|_| has_place);
+                let disks = home.disks_go(to.host).filter(|_| !has_place);
+                reserved
                     .into_iter()
+                    .chain([home.tell(dead, "fence"), clear])
                     .chain(there)
-                    .chain(home.disks_go(to.host))
+                    .chain(leases)
+                    .chain(disks)
                     .collect()
             }
             _ => Vec::new(),
@@ -401,13 +449,18 @@ impl Server {
         match event {
             Event::BreakOffOrdered {} => self.orders.issue(Order::BreakOff {}),
             Event::Evacuated { to, start } => {
+                let is_launching = self.is_launching();
                 self.at_home(|home| {
                     home.placement = to;
                     (home.moving, home.rescue) = (None, None);
                     // It is started anew there.
                     home.may_have_grown = false;
                 });
-                self.orders.issue(Order::Arrive { start, certain: true });
+                self.orders.issue(if is_launching {
+                    Order::Launch {}
+                } else {
+                    Order::Arrive { start, certain: true }
+                });
             }
             Event::MigrationFailed { seen, .. } => {
                 self.at_home(|home| home.moving = None);
