@@ -12,7 +12,7 @@
 # CACHE_DIR keeps what takes long to make: the guests, and what libvirt found out about QEMU. The
 # folder that is printed has `socket` (the daemon's), `kernel` and `initramfs` (the guest's), `image`
 # (a disk that the same guest starts from), `net` (the host's network namespace), `log`, and `disks`,
-# which is empty. `larger` has `kernel`, `initramfs` and `image` of a second guest, of Debian's kernel for every
+# which is empty. Where there is a file `again` when the daemon dies, it is started once more. `larger` has `kernel`, `initramfs` and `image` of a second guest, of Debian's kernel for every
 # machine, with file systems, SATA, an Intel card and a DHCP client, for tests that ask for it. Where there is hugetlbfs, its mount is `hugepages`. `peer` in it is a second host, with
 # `socket` and `net` of its own: from one to the other there is a wire, on which the first is 10.99.0.1
 # and the second 10.99.0.2, and each one's daemon listens there. Where Debian's Open vSwitch is to be had,
@@ -403,11 +403,15 @@ log_outputs = "3:file:$folder/log"
 CONF
     mkdir -p "$folder/sockets"
     ln -s sockets/libvirt-sock "$folder/socket"
-    LIBVIRT_DRIVER_DIR=$folder/own/drivers PATH=$PATH:/usr/sbin \
-        libvirtd --listen --config "$folder/libvirtd.conf" --pid-file "$folder/pid" &
-    child=$!
-    # As the first process it has to see off all that end; with the daemon, the host ends.
-    while kill -0 "$child" 2>/dev/null; do wait -n || true; done
+    while :; do
+        LIBVIRT_DRIVER_DIR=$folder/own/drivers PATH=$PATH:/usr/sbin \
+            libvirtd --listen --config "$folder/libvirtd.conf" --pid-file "$folder/pid" &
+        child=$!
+        # As the first process it has to see off all that end.
+        while kill -0 "$child" 2>/dev/null; do wait -n || true; done
+        # With the daemon the host ends, but where a test has said that it comes back.
+        rm "$folder/again" 2>/dev/null || break
+    done
 }
 
 start() {

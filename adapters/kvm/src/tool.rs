@@ -116,7 +116,8 @@ impl Tool {
         child.map(drop).map_err(start)
     }
 
-    /// Begins it, to be written to and read from; it is killed when what is given here is dropped.
+    /// Begins it, to be written to and read from; it is killed when what is given here is dropped. What it says on
+    /// standard error [`said`] tells.
     ///
     /// # Errors
     /// [`ToolFault::Start`].
@@ -126,7 +127,7 @@ impl Tool {
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(start)
@@ -203,6 +204,18 @@ impl Tool {
     }
 }
 
+/// What a tool that was begun has said on standard error: all of it once it has ended, and before that what it says
+/// within a second.
+pub async fn said(child: &mut Child) -> String {
+    let mut said = Vec::new();
+    if let Some(pipe) = child.stderr.take() {
+        let mut pipe = pipe.take(SAID_MAX as u64);
+        let _ = tokio::time::timeout(Duration::from_secs(1), pipe.read_to_end(&mut said)).await;
+    }
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    if said.is_empty() { "it said nothing".to_owned() } else { said }
+}
+
 async fn read_all(
     pipe: impl tokio::io::AsyncRead + Unpin,
     bytes: &mut Vec<u8>,
@@ -227,6 +240,15 @@ mod tests {
         }
         let missing = Tool::new("no-such-tool", ["--help"]).run().await.unwrap_err();
         assert!(matches!(missing, ToolFault::Start { .. }), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn what_a_tool_says_that_is_talked_to_is_known_when_it_has_ended_and_before() {
+        let mut ends = Tool::new("sh", ["-c", "echo no such port >&2; exit 5"]).talk().unwrap();
+        assert_eq!(said(&mut ends).await, "no such port");
+        let mut goes_on = Tool::new("sh", ["-c", "echo it waits >&2; exec cat"]).talk().unwrap();
+        assert_eq!(said(&mut goes_on).await, "it waits");
+        assert_eq!(said(&mut goes_on).await, "it said nothing");
     }
 
     #[tokio::test]

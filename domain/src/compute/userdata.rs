@@ -254,6 +254,18 @@ mod tests {
         }
     }
 
+    /// What `tests/servers/cloud_init_runs.sh` has the real cloud-init run.
+    #[test]
+    fn what_cloud_init_was_seen_to_run_is_taken() {
+        for (content, form) in [
+            (include_str!("userdata/golden/cloud-config"), Form::CloudConfig),
+            (include_str!("userdata/golden/multipart"), Form::Multipart),
+            (include_str!("userdata/golden/script"), Form::Script),
+        ] {
+            assert_eq!(read(content, System::Linux).map(|read| read.form), Ok(form), "{content}");
+        }
+    }
+
     #[test]
     fn what_nobody_would_understand_is_refused_with_the_reason() {
         use System::*;

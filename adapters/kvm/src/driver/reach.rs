@@ -16,7 +16,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Inner, console::carry, records::Port};
-use crate::network::{NetworkFault, Place, reach};
+use crate::{
+    network::{NetworkFault, Place, reach},
+    tool::said,
+};
 
 /// The port of RDP (MS-RDPBCGR §2.1).
 const PORT: u16 = 3_389;
@@ -64,7 +67,7 @@ impl Inner {
             return Err(lost("it has no standard input"));
         };
         // A process of a test says something of its own before.
-        while line(&mut from).await? != text(reach::HERE) {}
+        while heard(&mut child, &mut from).await? != text(reach::HERE) {}
         let pid = child.id().ok_or_else(|| lost("it has ended"))?;
         self.plug_in(call, pid, mac, port).await?;
         let within = Place::of(format!("/proc/{pid}/ns/net"));
@@ -72,9 +75,9 @@ impl Inner {
         let tool = within.tool("ip", ["-batch", "-"]).input(batch);
         tool.run().await.map_err(NetworkFault::from)?;
         to.write_all(b"\n").await.map_err(|fault| lost(&fault.to_string()))?;
-        let said = line(&mut from).await?;
-        if said != text(reach::OPEN) {
-            return Err(DriverFault::Rejected(silent(&said, lent, mac)));
+        let answer = heard(&mut child, &mut from).await?;
+        if answer != text(reach::OPEN) {
+            return Err(DriverFault::Rejected(silent(&answer, lent, mac)));
         }
         Ok(carry(join(from, to), child))
     }
@@ -145,8 +148,16 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
-/// The next line that the process says; nothing behind it is read.
-async fn line(from: &mut ChildStdout) -> Result<String, DriverFault> {
+/// The next line that the process says. Where it says none, what it says on standard error tells why.
+async fn heard(child: &mut Child, from: &mut ChildStdout) -> Result<String, DriverFault> {
+    match line(from).await {
+        Ok(line) => Ok(line),
+        Err(what) => Err(lost(&format!("{what}: {}", said(child).await))),
+    }
+}
+
+/// The next line; nothing behind it is read.
+async fn line(from: &mut ChildStdout) -> Result<String, &'static str> {
     let read = async {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") && line.len() < LINE_MAX {
@@ -155,8 +166,8 @@ async fn line(from: &mut ChildStdout) -> Result<String, DriverFault> {
         Ok::<_, std::io::Error>(text(&line))
     };
     match timeout(PATIENCE, read).await {
-        Ok(line) => line.map_err(|_| lost("it has ended")),
-        Err(_) => Err(lost("it does not say anything")),
+        Ok(line) => line.map_err(|_| "it has ended"),
+        Err(_) => Err("it does not say anything"),
     }
 }
 

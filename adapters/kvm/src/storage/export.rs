@@ -9,21 +9,17 @@ use std::{
 
 use tokio::{
     fs,
-    io::AsyncReadExt as _,
     process::{Child, Command},
     time::Instant,
 };
 
 use super::{StorageFault, files, qemu_img::Format};
-use crate::tool::ToolFault;
+use crate::tool::{ToolFault, said};
 
 /// How long it may take to offer a disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it does.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Most that is kept of what it says when it fails, in bytes.
-const SAID_MAX: u64 = 2_048;
-
 /// A socket that is connected to is in this state: `__SO_ACCEPTCON` of Linux.
 const ACCEPTS: u32 = 1 << 16;
 
@@ -86,12 +82,7 @@ impl Export {
         // It tells nobody, and its socket has its name a moment before anybody may connect.
         while !listens(socket).await? {
             if let Some(status) = child.try_wait().map_err(start)? {
-                let mut said = String::new();
-                if let Some(pipe) = child.stderr.take() {
-                    let _ = pipe.take(SAID_MAX).read_to_string(&mut said).await;
-                }
-                let tool = format!("qemu-nbd {}", disk.display());
-                let said = said.trim().to_owned();
+                let (tool, said) = (format!("qemu-nbd {}", disk.display()), said(&mut child).await);
                 return Err(ToolFault::Failed { tool, code: status.code(), said }.into());
             }
             if Instant::now() > ends {
@@ -119,7 +110,7 @@ impl Export {
         let ended = ended.map_err(|_| ToolFault::Late { tool: tool(), limit: PATIENCE })?;
         let status = ended.map_err(|source| ToolFault::Start { tool: tool(), source })?;
         if !status.success() {
-            let said = "it did not end well".to_owned();
+            let said = said(&mut self.child).await;
             return Err(ToolFault::Failed { tool: tool(), code: status.code(), said }.into());
         }
         files::remove(&self.socket).await

@@ -12,7 +12,7 @@ use adapters_kvm::{
     driver::{Census, Hook, KvmHost, NoHook, Of, Options, Reached, Side, Step},
     network::Place,
 };
-use commands::ports::{HostTask, Report};
+use commands::ports::{DriverFault, HostTask, Report};
 use domain::{
     compute::{
         host::Order as HostOrder,
@@ -281,6 +281,43 @@ impl Pair {
         assert!(done.success());
     }
 
+    /// Ends the libvirt daemon of a host, which is started once more; its machines run on.
+    fn kill_daemon(&self, at: At) {
+        let folder = self.folder(at);
+        let config = folder.join("libvirtd.conf").display().to_string();
+        let is_it = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| program.ends_with(b"libvirtd"))
+                && words.any(|word| word == config.as_bytes())
+        };
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let pid = pids.find(is_it).expect("the host's daemon");
+        std::fs::write(folder.join("again"), "").unwrap();
+        let done = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+        assert!(done.success());
+        let began = Instant::now();
+        while is_it(&pid) {
+            assert!(began.elapsed() < PATIENCE, "the daemon does not end");
+        }
+    }
+
+    /// Carries out what is ordered as its runner does: what may go away by itself is tried again.
+    async fn insists(&self, driver: &KvmHost, task: &HostTask) -> Report {
+        let began = Instant::now();
+        loop {
+            match driver.carry_out(task).await {
+                Ok(report) => return report,
+                Err(DriverFault::Transient(why)) => {
+                    assert!(began.elapsed() < PATIENCE, "{why}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+    }
+
     async fn guest(&self, at: At) -> Guest {
         Guest::at(&self.folder(at), self.server.id).await
     }
@@ -522,6 +559,114 @@ async fn machines_and_agents_that_die_while_memory_is_sent_leave_one_that_runs()
     drop((here, there));
     pair.is_only_at(at.other(), Power::Running, "its machine was killed").await;
     pair.gone(at.other()).await;
+}
+
+/// What is killed on the way of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    /// The daemon of the host that it leaves, or of the one that it goes to.
+    Daemon { sends: bool },
+    /// The server's machine on one of them.
+    Machine { sends: bool },
+}
+
+/// How far it is then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prepared,
+    Sending,
+    Sent,
+    Arrived,
+}
+
+#[tokio::test]
+async fn daemons_and_machines_that_die_at_any_phase_leave_one_that_runs() {
+    let Some(mut pair) = Pair::of_tests(55).await else { return };
+    pair.launched().await;
+    Guest::ready_at(&pair.folder(At::First), pair.server.id).await;
+    let daemon = |sends| Killed::Daemon { sends };
+    let machine = |sends| Killed::Machine { sends };
+    let mut cases = Vec::new();
+    for phase in [Phase::Prepared, Phase::Sending, Phase::Sent, Phase::Arrived] {
+        cases.extend([true, false].map(|sends| (phase, daemon(sends))));
+    }
+    // While it is sent: see the test before. What is there is killed where there is one.
+    cases.extend([(Phase::Prepared, machine(true)), (Phase::Sent, machine(false))]);
+    let mut at = At::First;
+    for (phase, killed) in cases {
+        let after = format!("{killed:?} at {phase:?}, from {at:?}");
+        // Sent slowly where there is to be a middle.
+        pair.limits.mib_per_second = (phase == Phase::Sending).then_some(2);
+        let kill = |pair: &Pair| match killed {
+            Killed::Daemon { sends } => pair.kill_daemon(if sends { at } else { at.other() }),
+            Killed::Machine { sends } => pair.kill(if sends { at } else { at.other() }),
+        };
+        let (here, there) = (pair.driver(at).await, pair.driver(at.other()).await);
+        pair.order(at, true);
+        let step = pair.carry_out(&there).await;
+        pair.heard(step);
+        if phase == Phase::Prepared {
+            kill(&pair);
+        }
+        let task = pair.task();
+        let middle = async {
+            if phase == Phase::Sending {
+                let began = Instant::now();
+                while pair.processes() < 2 {
+                    assert!(began.elapsed() < PATIENCE, "{after}: it does not begin");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                kill(&pair);
+            }
+        };
+        let (step, ()) = tokio::join!(pair.insists(&here, &task), middle);
+        let step = pair.heard(step);
+        let mut goes = match step {
+            Some(MigrationStep::Sent { .. }) => true,
+            Some(MigrationStep::Stays { .. }) => false,
+            step => panic!("{after}: {step:?}"),
+        };
+        if goes {
+            if phase == Phase::Sent {
+                kill(&pair);
+            }
+            let task = pair.task();
+            let seen = pair.insists(&there, &task).await;
+            match pair.heard(seen) {
+                None => {}
+                // It was not sure that it had gone, and it had not.
+                Some(MigrationStep::Lost {}) if phase == Phase::Sending => {
+                    let task = pair.task();
+                    let seen = pair.insists(&here, &task).await;
+                    assert_eq!(pair.heard(seen), None, "{after}");
+                    goes = false;
+                }
+                step => panic!("{after}: {step:?}"),
+            }
+            if phase == Phase::Arrived {
+                kill(&pair);
+            }
+        }
+        // Whoever has it no more is told to leave nothing.
+        let (left, driver) = if goes { (at, &here) } else { (at.other(), &there) };
+        let cleared = pair.insists(driver, &pair.clear(left)).await;
+        assert_eq!(cleared.verb, "confirm-clearing", "{after}");
+        drop((here, there));
+        at = left.other();
+        // A daemon may still be on its way up.
+        for at in [At::First, At::Second] {
+            let began = Instant::now();
+            while !pair.virsh(at, "version").0 {
+                assert!(began.elapsed() < PATIENCE, "{after}: {at:?} does not come back");
+            }
+        }
+        pair.is_only_at(at, Power::Running, &after).await;
+        if !matches!(killed, Killed::Machine { .. }) {
+            // It went on running.
+            pair.guest(at).await.run("true").await;
+        }
+    }
+    pair.gone(at).await;
 }
 
 #[tokio::test]

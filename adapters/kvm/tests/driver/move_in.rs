@@ -13,7 +13,7 @@ use adapters_clouds::{
     testing::cloudpods::{Cluster, Qemu},
 };
 use adapters_kvm::{
-    driver::{KvmHost, Options, Reached},
+    driver::{Hook, KvmHost, NoHook, Options, Reached, Side, Step},
     storage::seed,
 };
 use async_trait::async_trait;
@@ -34,7 +34,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::host::{Host, Launch, PATIENCE, open};
+use crate::host::{End, Host, Launch, PATIENCE, Stopper, open};
 
 /// What its system does all the time: it writes a number, and says so when that is on its disk.
 const WRITES: &str = "#!/bin/sh\n(n=0; while :; do n=$((n+1)); echo \"number $n\" | dd of=/dev/vdb bs=512 \
@@ -252,11 +252,34 @@ impl Moving {
 }
 
 pub(crate) async fn driver(host: &Host) -> KvmHost {
+    driver_with(host, Arc::new(NoHook)).await
+}
+
+async fn driver_with(host: &Host, hook: Arc<dyn Hook>) -> KvmHost {
     let reached = Reached {
         libvirt: "qemu+tcp://10.99.0.1/system".to_owned(),
         memory: Some("tcp://10.99.0.1".to_owned()),
     };
-    open(Options { reached: Some(reached), ..host.options() }).await
+    open(Options { reached: Some(reached), hook, ..host.options() }).await
+}
+
+/// Carries an order out by an agent that ends at each of these steps in turn.
+async fn cut(host: &Host, task: &HostTask, steps: &[Step]) {
+    for step in steps {
+        for (end, side) in
+            [(End::Fails, Side::Before), (End::Dies, Side::Before), (End::Dies, Side::After)]
+        {
+            let stopper = Stopper::new(end, (*step, side));
+            let driver = driver_with(host, stopper.clone()).await;
+            tokio::select! {
+                done = driver.carry_out(task) => {
+                    assert!(end == End::Fails && done.is_err(), "{step:?} {side:?}: {done:?}");
+                }
+                () = stopper.stopped.notified() => {}
+            }
+            assert!(stopper.was_hit(), "{end:?} {step:?} {side:?}");
+        }
+    }
 }
 
 /// Whether two disks have the same on them; what is behind the smaller one is zeroes.
@@ -298,7 +321,8 @@ async fn a_machine_that_writes_all_the_time_comes_here_with_every_byte_that_was_
     };
     let mut moving = Moving::begin(server, Cloudpods::new(), access, "m1").await;
 
-    // An agent that dies after it has made ready is followed by one that finds it.
+    // Agents that die while it is made ready, and after that, are followed by one that finds what is there.
+    cut(&host, &moving.task(), &[Step::Disks, Step::Offer]).await;
     let first = driver(&host).await.carry_out(&moving.task()).await.unwrap();
     let driver = driver(&host).await;
     let again = driver.carry_out(&moving.task()).await.unwrap();
@@ -312,6 +336,9 @@ async fn a_machine_that_writes_all_the_time_comes_here_with_every_byte_that_was_
     assert_eq!(moving.there().await, "closing");
     assert!(!source.is_on().await);
     assert_eq!(cluster.of("m1", "freezed"), true);
+    drop(driver);
+    cut(&host, &moving.task(), &[Step::Offer]).await;
+    let driver = self::driver(&host).await;
     assert_eq!(moving.here(&driver).await, "starting");
     let disks = host.data.path().join("disks");
     let parts = &moving.server.state.home.as_ref().unwrap().parts.disks;
