@@ -142,6 +142,16 @@ impl Ledger {
         Ok((cache.fleet.clone(), cache.position))
     }
 
+    /// The fleet as it is now, what its hosts are called, and the position that is.
+    pub(crate) async fn fleet_named(
+        &self,
+    ) -> Result<(Fleet, BTreeMap<HostId, String>, Position), LoadFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        let names = cache.hosts.iter().map(|(id, host)| (*id, host.name.clone())).collect();
+        Ok((cache.fleet.clone(), names, cache.position))
+    }
+
     /// Where a server goes that stays on its host and wants something else of it.
     pub(crate) async fn place_again(
         &self,

@@ -64,6 +64,7 @@ pub mod move_in;
 pub mod observe;
 pub mod origin;
 pub mod pace;
+pub mod placements;
 pub mod plan;
 pub mod ports;
 pub mod progress;

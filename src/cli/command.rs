@@ -147,6 +147,16 @@ pub(super) async fn create(
     send(Order { subject, verb, id: None, body, manner }, connection).await
 }
 
+/// A body whose project, image and the like are ids, whatever they were called.
+pub(super) async fn read_named(
+    client: &Client,
+    body: &Body,
+) -> Result<Map<String, Value>, Failure> {
+    let mut body = read(body)?;
+    name_by_id(client, &mut body, NAMED).await?;
+    Ok(body)
+}
+
 fn read(body: &Body) -> Result<Map<String, Value>, Failure> {
     let mut members = match &body.file {
         Some(path) => input::file(path)?,

@@ -240,6 +240,14 @@ pub(crate) enum Command {
     Mute(Mute),
     /// Orders that are out: pending, running, parked
     Orders(List),
+    /// Where a server would go, why not on other hosts, and how many more of it there is room for
+    #[command(
+        after_help = "The body is what `create server` takes; nothing is launched by it. Who reaches single projects is \
+        told how many hosts have no place and why, and not which.\n\nExamples:\n  \
+        skyledger placements -f web.yaml\n  skyledger placements -f web.yaml --host kvm-1\n  \
+        skyledger placements --set spec.vcpus=8 --set spec.memory_mib=65536 -o json"
+    )]
+    Placements(Placements),
     /// Price what was used by our own rates: makes the bills' lines of these months
     #[command(
         after_help = "Examples:\n  skyledger create rate-set --set settings.name=own \\\n      \
@@ -693,6 +701,20 @@ pub(crate) struct Budgets {
 pub(crate) struct Devices {
     /// The host, by id or name
     pub(crate) host: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Placements {
+    #[command(flatten)]
+    pub(crate) body: Body,
+    /// Only what this host says, by id or name, and how many go there
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// How many more are counted up to [default: 1000]
+    #[arg(long, value_name = "SERVERS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) count_to: Option<u32>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

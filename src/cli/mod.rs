@@ -160,6 +160,7 @@ async fn serve_client(
         Command::Machines(machines) => query::machines(&machines, &connection).await,
         Command::Mappings(list) => query::view("mappings", list, &connection).await,
         Command::Orders(list) => query::view("orders", list, &connection).await,
+        Command::Placements(placements) => query::placements(&placements, &connection).await,
         Command::Report { command } => watch::report(command, &connection).await,
         Command::SourceMachines(sources) => query::source_machines(&sources, &connection).await,
         Command::Usage(import) => run::import_usage(import, &connection).await,

@@ -10,10 +10,10 @@ use chrono::Utc;
 use serde_json::Value;
 
 use super::{
-    Failure,
+    Failure, command,
     grammar::{
-        At, Describe, Devices, Diff, Drain, Events, Get, History, List, Machines, SourceMachines,
-        Why,
+        At, Describe, Devices, Diff, Drain, Events, Get, History, List, Machines, Placements,
+        SourceMachines, Why,
     },
     subject::Subject,
 };
@@ -315,6 +315,29 @@ pub(super) async fn drain(drain: &Drain, connection: &Connection) -> Result<Exit
         hosts::drain(out, &answer, Style::stdout())?;
     } else {
         format::document(out, drain.output.output, &answer)?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn placements(
+    placements: &Placements,
+    connection: &Connection,
+) -> Result<Exit, Failure> {
+    let client = connection.client()?;
+    let mut query = Vec::new();
+    if let Some(host) = &placements.host {
+        query.push(("host", resolve(&client, "host", "hosts", host, None).await?));
+    }
+    if let Some(most) = placements.count_to {
+        query.push(("count_to", most.to_string()));
+    }
+    let body = command::read_named(&client, &placements.body).await?;
+    let answer = client.ask("/v1/placements", &query, &body).await?.body;
+    let out = &mut std::io::stdout().lock();
+    if placements.output.output.is_for_people() {
+        hosts::placements(out, &answer, Style::stdout())?;
+    } else {
+        format::document(out, placements.output.output, &answer)?;
     }
     Ok(Exit::Ok)
 }

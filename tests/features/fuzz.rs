@@ -331,7 +331,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/servers/{id}/change-nic" => json!({
                     "nic": Uuid::nil(), "bandwidth": {"ingress_kbit_s": 8_000},
                 }),
-                "/v1/servers/{id}/launch" => json!({
+                "/v1/placements" | "/v1/servers/{id}/launch" => json!({
                     "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
                     "disks": [{"size_gib": 1}],
                 }),

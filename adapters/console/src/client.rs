@@ -16,7 +16,7 @@ use reqwest::{
         SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -329,6 +329,20 @@ impl Client {
             self.newest.fetch_max(position, Ordering::Relaxed);
         }
         Ok(answer)
+    }
+
+    /// A question that has a body. Nothing is done by it.
+    ///
+    /// # Errors
+    /// Any [`ClientFault`].
+    pub async fn ask(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: &Map<String, Value>,
+    ) -> Result<Answer, ClientFault> {
+        // As long as it takes: nothing says how much there is to count.
+        self.answer(self.request(Method::POST, path, query).json(body)).await
     }
 
     /// A file, handed on as it comes. The inner result is whether it could be.

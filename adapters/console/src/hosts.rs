@@ -136,6 +136,91 @@ pub fn drain(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()
     writeln!(out, "{name}: {} can go, {} cannot", counts[0], counts[1])
 }
 
+/// Where a server would go, why not elsewhere, and how many more of it there is room for.
+///
+/// # Errors
+/// What the output says.
+pub fn placements(out: &mut dyn Write, answer: &Value, style: Style) -> io::Result<()> {
+    let all = items(answer, "items");
+    let chosen = &answer["placement"]["host"];
+    if !all.is_empty() {
+        let mut table = bare(style);
+        table.set_header(
+            ["host", "fits", "more", "what it gets, or what is in the way"].map(heading),
+        );
+        for one in all {
+            let reasons: Vec<String> = items(one, "reasons")
+                .iter()
+                .map(|reason| format!("{}: {}", text(reason, "code"), text(reason, "detail")))
+                .collect();
+            let fits = match one["fits"].as_bool() {
+                Some(true) if &one["host"] == chosen => "goes here",
+                Some(true) => "yes",
+                _ => "no",
+            };
+            let room = &one["room"];
+            table.add_row(vec![
+                Cell::new(text(one, "name")),
+                Cell::new(fits),
+                right(if room.is_null() { "–".to_owned() } else { plain(room) }),
+                Cell::new(if reasons.is_empty() { gets(one) } else { reasons.join("\n") }),
+            ]);
+        }
+        close(&mut table);
+        writeln!(out, "{table}")?;
+    }
+    match answer["refusal"]["detail"].as_str() {
+        Some(detail) => writeln!(out, "It would go nowhere: {detail}")?,
+        None if all.is_empty() => {
+            writeln!(out, "It would go to host {}: {}", plain(chosen), gets(&answer["placement"]))?;
+        }
+        None => {}
+    }
+    let limited = answer["limited"].as_bool().unwrap_or_default();
+    let count = style.bold(&plain(&answer["count"]));
+    let least = items(answer, "bounds").iter().filter(|one| one["count"] == answer["count"]);
+    let least: Vec<String> = least
+        .filter(|_| !limited)
+        .map(|one| match one["of"].as_str() {
+            Some(of) => format!("{} {of}", text(one, "what")),
+            None => text(one, "what").to_owned(),
+        })
+        .collect();
+    match (limited, least.is_empty()) {
+        (true, _) => writeln!(out, "{count} more fit, and perhaps more than were counted"),
+        (false, true) => writeln!(out, "{count} more fit"),
+        (false, false) => writeln!(out, "{count} more fit, by {}", least.join(", ")),
+    }
+}
+
+/// What a server takes of its host, in a few words.
+fn gets(of: &Value) -> String {
+    let holding = &of["holding"];
+    let numbers = |list: &Value, name: &str| {
+        let all = list.as_array().map_or(&[][..], Vec::as_slice).iter();
+        let all: Vec<String> =
+            all.map(|one| plain(if name.is_empty() { one } else { &one[name] })).collect();
+        all.join(",")
+    };
+    let mut parts = Vec::new();
+    let cells = numbers(&holding["cells"], "cell");
+    if !cells.is_empty() {
+        parts.push(format!("cells {cells}"));
+    }
+    let cpus = numbers(&holding["cpus"], "");
+    if !cpus.is_empty() {
+        parts.push(format!("CPUs {cpus} for itself"));
+    }
+    let devices = numbers(&holding["devices"], "");
+    if !devices.is_empty() {
+        parts.push(format!("devices {devices}"));
+    }
+    if of["irregular"].as_bool().unwrap_or_default() {
+        parts.push("irregular: in no cells".to_owned());
+    }
+    if parts.is_empty() { "a share of all of it".to_owned() } else { parts.join("; ") }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -193,6 +278,38 @@ mod tests {
         let mut out = Vec::new();
         devices(&mut out, &json!({"name": "kvm-1", "items": []}), Style::PLAIN).unwrap();
         assert!(String::from_utf8(out).unwrap().starts_with("kvm-1 has no devices"));
+    }
+
+    #[test]
+    fn each_host_is_on_a_line_with_what_a_server_gets_there_or_why_it_gets_nothing() {
+        let holding = json!({"cells": [{"cell": 1}], "cpus": [4, 5], "devices": []});
+        let memory = json!({"code": "memory", "detail": "64 MiB asked, 16 MiB free"});
+        let answer = json!({
+            "placement": {"host": "a"}, "refusal": null, "count": 3, "limited": false,
+            "bounds": [{"what": "network", "of": "n-1", "count": 3}, {"what": "hosts", "count": 7}],
+            "items": [
+                {"host": "a", "name": "kvm-1", "fits": true, "room": 7, "reasons": [], "holding": holding,
+                 "irregular": false},
+                {"host": "b", "name": "kvm-2", "fits": false, "room": 0, "reasons": [memory]},
+            ],
+        });
+        let mut out = Vec::new();
+        placements(&mut out, &answer, Style::PLAIN).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("kvm-1").contains("goes here"), "{text}");
+        assert!(line("kvm-1").contains("cells 1; CPUs 4,5 for itself"), "{text}");
+        assert!(line("kvm-2").contains("memory: 64 MiB asked, 16 MiB free"), "{text}");
+        assert!(text.ends_with("3 more fit, by network n-1\n"), "{text}");
+        let nowhere = json!({
+            "placement": null, "refusal": {"code": "no-room", "detail": "1 hosts: memory 1"},
+            "count": 0, "limited": false, "items": [], "bounds": [{"what": "hosts", "count": 0}],
+        });
+        let mut out = Vec::new();
+        placements(&mut out, &nowhere, Style::PLAIN).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let told = "It would go nowhere: 1 hosts: memory 1\n0 more fit, by hosts\n";
+        assert_eq!(text, told);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod metrics;
 mod moment;
 mod openapi;
 mod params;
+mod placements;
 pub mod problem;
 mod queries;
 mod reconciliations;

@@ -215,6 +215,7 @@ impl Document {
                     path if path.starts_with("/v1/hosts") => "agents",
                     path if path.starts_with("/v1/images") => "images",
                     path if path.starts_with("/v1/servers") => "servers",
+                    "/v1/placements" => "servers",
                     path if path.starts_with("/v1/reports") => "reports",
                     _ => "server",
                 };
@@ -225,9 +226,30 @@ impl Document {
                         "content": {"application/json": {"schema": body}},
                     });
                 }
+                if route.operation == "placements" {
+                    operation["requestBody"] = json!({
+                        "required": true,
+                        "description": "What `launch server` takes; the name may be left out.",
+                        "content": {"application/json": {"schema": self.launch()}},
+                    });
+                }
                 self.add(path, route.method, operation);
             }
         }
+    }
+
+    /// What a launch takes, by any name or none.
+    fn launch(&mut self) -> Value {
+        let kind = domain::kinds::by_name("server");
+        let Some((kind, verb)) = kind.and_then(|kind| Some((kind, kind.verb("launch")?))) else {
+            return json!({"type": "object"});
+        };
+        let mut body = self.body(kind, verb);
+        if let Some(required) = body["required"].as_array_mut() {
+            required.retain(|field| field != "name");
+        }
+        body["title"] = json!("launch that is asked about");
+        body
     }
 
     fn add(&mut self, path: String, method: Method, operation: Value) {

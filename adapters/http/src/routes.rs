@@ -3,6 +3,7 @@
 //! A path with `{kinds}` is mounted once for every kind, one with `{view}` once for every view and
 //! lens. What a route takes is written here, so that the document and the check cannot differ.
 
+use domain::compute::placement::HOW_MANY_MAX;
 use futures::future::BoxFuture;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     commands, console_page, consoles, costs, exports, forecasts, hints, history, hosts, images,
     kpis,
     params::{Parameter, Place, Shape},
-    queries, reconciliations, reports, runs, sources, status, usages, watch,
+    placements, queries, reconciliations, reports, runs, sources, status, usages, watch,
 };
 
 /// A method of HTTP (RFC 9110).
@@ -104,6 +105,7 @@ parameters! {
     COMPARE = "compare" Query Shape::Text(10), "Beside the same number of months before (previous), or the same months of the year before (year).";
     CORRELATION_ID = "correlation_id" Query Shape::Uuid, "Only this chain of commands.";
     COUNT = "count" Query Shape::Flag, "Also count all rows that match.";
+    COUNT_TO = "count_to" Query Shape::Integer(1, HOW_MANY_MAX as u64), "How many more are counted up to; 1,000 when it is left out.";
     CURRENCY = "currency" Query Shape::Text(16), "In this currency, by the exchange rates of each month; of a closed bill's, by those known when it was closed.";
     DIGITS = "digits" Query Shape::Integer(0, 12), "Decimals that are shown; rows still come to the total. All of them when it is left out.";
     DRAFT = "draft" Query Shape::Flag, "By the draft, with what differs from the rules that count.";
@@ -120,6 +122,7 @@ parameters! {
     FROM_SIZE = "from" Query Shape::Integer(0, i64::MAX as u64), "For a consistency proof: the size of the older tree.";
     GROUP_BY = "group_by" Query Shape::Text(500), "At most four dimensions, for instance service, tags.env, project, node.";
     HORIZON = "horizon" Query Shape::Integer(1, 92), "Steps to forecast: at most 36 months, or 92 days; 3 months or 30 days when it is left out.";
+    HOST = "host" Query Shape::Uuid, "Only what this host says, and how many go there.";
     ID = "id" Query Shape::Text(2300), "Only records of the stream with this id.";
     IDEMPOTENCY_KEY = "idempotency-key" Header Shape::Text(1024), "Names the request: sent again, it has no second effect.";
     IDLE_NETWORK_MIB = "idle_network_mib" Query Shape::Integer(0, 1_000_000_000), "MiB of network a day, in and out, below which a server is idle; 100 when it is left out.";
@@ -314,6 +317,7 @@ routes! {
     Get "/v1/hosts/{id}/machines" Once Estate "host-machines" &[], hosts::machines, "Machines of a host that are no servers of ours, each with what is in the way of adopting it and what it would be; nothing is adopted by it.";
     Post "/v1/images/{id}/file" Once Token "upload-image" &[], images::upload, "Takes in the file of an image whose source is a backup store, as the body; sent again, it is found and not taken again.";
     Get "/v1/kpis" Once Estate "kpis" &[&AT, &DRIVER, &FILTER, &FROM_MONTH, &ORGANISATION, &QUANTITY, &RULE_SET, &MIN_POSITION, &TAG_KEYS, &TO_MONTH], kpis::list, "Numbers by which costs are judged, each with its formula and the questions behind it.";
+    Post "/v1/placements" Once Token "placements" &[&COUNT_TO, &HOST], placements::ask, "Where a server of this launch would go, everything that is in the way on each host, and how many more of it there is room for; nothing is written.";
     Post "/v1/ratings" Once Estate "rate" &[&FIRST_MONTH, &REASON, &TO_MONTH, &VALIDATE_ONLY], runs::rate, "Makes the lines of what was used, by our own rates.";
     Get "/v1/reports/{id}/answer" Once Estate "report-answer" &[&AT, &FORMAT, &MIN_POSITION], reports::output, "A report's answer as of a position: the same bytes whenever it is asked.";
     Post "/v1/reports/{id}/runs" Once Estate "run-report" &[], reports::run, "Asks a report now, and keeps the answer.";

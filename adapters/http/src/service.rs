@@ -18,6 +18,8 @@ const WAITING_MAX: usize = 4096;
 const AGENTS_MAX: usize = 16_384;
 /// Open consoles: each keeps some hundred KiB on its way.
 const CONSOLES_MAX: usize = 512;
+/// Questions for places that are worked on at once: each has a processor for itself.
+const PLACEMENTS_MAX: usize = 2;
 /// Files of images that come at once: each has some 32 MiB of its file in memory.
 const UPLOADS_MAX: usize = 4;
 /// Open event feeds.
@@ -60,6 +62,7 @@ pub struct Service {
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) agents: Arc<Semaphore>,
     pub(crate) consoles: Arc<Semaphore>,
+    pub(crate) placements: Arc<Semaphore>,
     pub(crate) uploads: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
@@ -77,6 +80,7 @@ impl Service {
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             agents: Arc::new(Semaphore::new(AGENTS_MAX)),
             consoles: Arc::new(Semaphore::new(CONSOLES_MAX)),
+            placements: Arc::new(Semaphore::new(PLACEMENTS_MAX)),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             closing: watch::Sender::new(false),
         })

@@ -8,6 +8,7 @@ mod backup;
 mod backup_plan;
 mod backup_set;
 mod bill_source;
+mod bounds;
 mod cdrom;
 mod console;
 mod disk;
@@ -26,12 +27,16 @@ mod segment;
 mod token;
 mod volume;
 
+pub use bounds::Bound;
 pub(crate) use mapping::{has_region, look_at_account};
-pub(crate) use placement::is_placed;
+pub(crate) use placement::{for_reach, is_placed};
 pub(crate) use project::look_at_project;
 pub use token::secret_digest;
 
-use domain::kernel::{Kind, Principal, Refusal};
+use domain::{
+    compute::{placement::Request, server::home::Launch},
+    kernel::{Kind, Principal, Refusal},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -100,10 +105,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "evacuate") => migrate::evacuate(gathering).await?,
         ("server", "follow-groups") => nic::follow(gathering).await?,
         ("server", "launch") => {
-            project::check(gathering).await?;
-            backup_set::launch(gathering).await?;
-            move_in::launch(gathering).await?;
-            launch::find(gathering).await?;
+            launch_parts(gathering).await?;
             return placement::place(gathering).await;
         }
         ("server", "migrate") => migrate::migrate(gathering).await?,
@@ -124,4 +126,25 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         _ => {}
     }
     project::check(gathering).await
+}
+
+/// Looks up what a server that is launched is made of.
+async fn launch_parts(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    project::check(gathering).await?;
+    backup_set::launch(gathering).await?;
+    move_in::launch(gathering).await?;
+    launch::find(gathering).await
+}
+
+/// A launch up to what it asks of the fleet, and how many more of it there can be whatever hosts have room; none
+/// when it does not read.
+pub(crate) async fn launch_asked(
+    gathering: &mut Gathering<'_>,
+) -> Result<Option<(Launch, Request, Vec<Bound>)>, GatherFault> {
+    launch_parts(gathering).await?;
+    let Some((launch, request)) = placement::asked(gathering)? else { return Ok(None) };
+    launch.check_asked()?;
+    request.check()?;
+    let bounds = bounds::bounds(gathering, &launch).await?;
+    Ok(Some((launch, request, bounds)))
 }

@@ -39,9 +39,7 @@ pub(super) async fn room(
     but: Option<Uuid>,
 ) -> Result<(), GatherFault> {
     let Some(room) = room else { return Ok(()) };
-    let promised = promised(gathering, storage, but);
-    let promised_gib = promised.await.map_err(|fault| LoadFault::Missing(chain(&fault)))?;
-    let free_mib = room.free_mib(promised_gib << 10);
+    let free_mib = free_mib(gathering, storage, room, but).await?;
     if more_gib << 10 <= free_mib {
         return Ok(());
     }
@@ -51,6 +49,18 @@ pub(super) async fn room(
         free_mib >> 10
     );
     Err(Refusal::new(&codes::NO_ROOM, detail).into())
+}
+
+/// What is promised to nobody.
+pub(super) async fn free_mib(
+    gathering: &Gathering<'_>,
+    storage: StorageId,
+    room: &GroupRoom,
+    but: Option<Uuid>,
+) -> Result<u64, LoadFault> {
+    let promised = promised(gathering, storage, but).await;
+    let promised_gib = promised.map_err(|fault| LoadFault::Missing(chain(&fault)))?;
+    Ok(room.free_mib(promised_gib << 10))
 }
 
 /// Looks whether a disk that lies in a volume group can become as large as is asked for.

@@ -45,6 +45,7 @@ mod profile;
 mod reason;
 mod request;
 mod room;
+mod survey;
 
 pub use cells::{SETS_ALL_MAX, SETS_MAX};
 pub use facts::{
@@ -52,8 +53,8 @@ pub use facts::{
     SwitchMode,
 };
 pub use fleet::{
-    Fleet, HOW_MANY_MAX, HowMany, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection,
-    RunnerUp, Score, Unplaced, Verdict,
+    Fleet, Placement, REJECTIONS_MAX, RUNNERS_UP_MAX, Rejected, Rejection, RunnerUp, Score,
+    Unplaced,
 };
 pub use function::VirtualFunction;
 pub use holding::{CellHolding, Holding, Pin, SeenCell};
@@ -61,3 +62,4 @@ pub use host::{Host, HostId, ServerId};
 pub use profile::{DeviceProfile, SeenVgpu};
 pub use reason::Reason;
 pub use request::{Affinity, DeviceAsk, Fill, Numa, Pinning, Relation, Request};
+pub use survey::{HOW_MANY_MAX, HowMany, Verdict};

@@ -175,6 +175,7 @@ proptest! {
         hosts.sort_by_key(|host| host.facts().id);
         let verdicts: Vec<_> =
             hosts.iter().map(|host| fleet.why_not(&request, host.facts().id).unwrap()).collect();
+        prop_assert_eq!(&fleet.why_not_each(&request).unwrap(), &verdicts);
         let mut fitting: Vec<_> =
             verdicts.iter().filter_map(|one| Some((one.score?, one.host))).collect();
         fitting.sort();
@@ -201,11 +202,30 @@ proptest! {
     #[test]
     fn how_many_fit_is_how_many_can_be_taken(seed in any::<u64>()) {
         let mut dice = Dice::new(seed);
-        let hosts = (1..=2).map(|id| lived_in(&mut dice, id));
+        let hosts = (1..=3).map(|id| lived_in(&mut dice, id));
         let mut fleet = Fleet::new(hosts.collect::<Vec<_>>());
         let request = dice.sociable(77_000);
         let many = fleet.how_many(&request, 100).unwrap();
         prop_assert!(!many.limited);
+        // Each host for itself, as if all of them went there.
+        for id in 1..=3 {
+            let host = host_id(id);
+            let mut only = Request { only: [host].into(), ..request.clone() };
+            // It is one of those that are named already, or nothing fits there.
+            if !request.only.is_empty() && !request.only.contains(&host) {
+                only.except.insert(host);
+            }
+            let mut alone = fleet.clone();
+            let mut count = 0;
+            while let Ok(placement) = alone.place(&only) {
+                alone.take(placement.host, placement.holding).unwrap();
+                count += 1;
+                only.server = server_id(99_000 + u128::from(count));
+            }
+            prop_assert_eq!(many.hosts.get(&host).copied().unwrap_or_default(), count);
+            let on = fleet.how_many_on(&request, host, 100).unwrap();
+            prop_assert_eq!((on.count, on.limited), (count, false));
+        }
         for number in 0..many.count {
             let server = server_id(88_000 + u128::from(number));
             let placement = fleet.place(&Request { server, ..request.clone() }).unwrap();

@@ -9,11 +9,11 @@ use super::code;
 use crate::world::{World, small};
 
 /// The volume group of the tests, as a storage.
-const GROUP: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00bb);
+pub(super) const GROUP: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00bb);
 
 impl World {
     /// A host with the volume group, that takes servers which run.
-    async fn with_group(&self, name: &str) -> Uuid {
+    pub(super) async fn with_group(&self, name: &str) -> Uuid {
         let settings = json!({"cpu_overcommit_percent": 100});
         let body = json!({"name": name, "settings": settings});
         let id = self.send("host", None, "enrol", body).await.unwrap().id;

@@ -101,6 +101,93 @@ async fn who_reaches_a_project_alone_is_not_told_which_other_hosts_there_are() {
 }
 
 #[tokio::test]
+async fn hosts_are_asked_about_a_launch_and_only_who_sees_them_hears_each() {
+    let world = World::new().await;
+    let project = world.project("alpha").await;
+    let roomy = host(&world, "kvm-1", 8_192).await;
+    let full = host(&world, "kvm-2", 16).await;
+    let all = world.token("all", Role::Operator, Reach::All).await;
+    let alphas = world.token("ops", Role::Operator, Reach::Projects(vec![project])).await;
+    let viewer = world.token("viewer", Role::Viewer, Reach::All).await;
+    let before = world.position().await;
+    let ask = async |query: &str, token: &str, body: Value| {
+        world.send(post(&format!("/v1/placements{query}"), body).token(token)).await
+    };
+    // The name is nobody's business yet.
+    let body = json!({"project": project, "spec": {"vcpus": 1, "memory_mib": 1_024}});
+    let reply = ask("", &all, body.clone()).await;
+    assert_eq!(reply.header("skyledger-position"), before.to_string());
+    let said = reply.ok(200);
+    assert_eq!(said["placement"]["host"], roomy.to_string());
+    assert_eq!(said["placement"]["holding"]["memory_mib"], 1_024);
+    assert_eq!((&said["count"], &said["limited"]), (&json!(8), &json!(false)), "{said}");
+    assert_eq!(said["bounds"], json!([{"what": "hosts", "count": 8}]));
+    assert_eq!((&said["refusal"], &said["position"]), (&Value::Null, &json!(before)));
+    assert_eq!(said["rejected"], json!({"memory": 1}));
+    let of = |id: Uuid| {
+        let items = said["items"].as_array().unwrap().iter();
+        items.clone().find(|one| one["host"] == id.to_string()).unwrap().clone()
+    };
+    let yes = of(roomy);
+    assert_eq!(
+        (&yes["name"], &yes["fits"], &yes["room"]),
+        (&json!("kvm-1"), &json!(true), &json!(8))
+    );
+    assert_eq!(yes["holding"], said["placement"]["holding"]);
+    let no = of(full);
+    assert_eq!((&no["fits"], &no["room"]), (&json!(false), &json!(0)));
+    assert_eq!(no["reasons"][0]["code"], "memory");
+    assert_eq!(no["reasons"][0]["free_mib"], 16, "{no}");
+    assert!(no["reasons"][0]["detail"].as_str().unwrap().contains("16"), "{no}");
+    // One host, and counting that stops.
+    let one = ask(&format!("?host={full}"), &all, body.clone()).await.ok(200);
+    assert_eq!(one["items"].as_array().unwrap().len(), 1);
+    assert_eq!((&one["count"], &one["items"][0]), (&json!(0), &no));
+    let some = ask("?count_to=3", &all, body.clone()).await.ok(200);
+    assert_eq!((&some["count"], &some["limited"]), (&json!(3), &json!(true)));
+
+    let told = ask("", &alphas, body.clone()).await;
+    assert!(!told.text.contains(&full.to_string()), "{}", told.text);
+    let told = told.ok(200);
+    assert_eq!((&told["items"], &told["count"]), (&json!([]), &json!(8)), "{told}");
+    assert_eq!(told["placement"]["host"], roomy.to_string(), "as a plan of the launch");
+    assert_eq!(told["rejected"], json!({"memory": 1}));
+    ask(&format!("?host={full}"), &alphas, body.clone()).await.problem(404, "not-found");
+    let nobody = Uuid::from_u128(9);
+    ask(&format!("?host={nobody}"), &all, body.clone()).await.problem(404, "not-found");
+    ask("", &viewer, body.clone()).await.problem(403, "role-too-low");
+    ask("?host=kvm-1", &all, body.clone()).await.problem(400, "invalid-parameter");
+    ask("?count_to=0", &all, body.clone()).await.problem(400, "invalid-parameter");
+    let large = json!({"project": project, "spec": {"vcpus": 1, "memory_mib": 9_000}});
+    let nowhere = ask("", &alphas, large.clone()).await.ok(200);
+    let launch = world
+        .send(
+            post("/v1/servers", {
+                let mut named = large.clone();
+                named["name"] = json!("large");
+                named
+            })
+            .token(&alphas),
+        )
+        .await
+        .problem(409, "no-room");
+    assert_eq!(nowhere["placement"], Value::Null);
+    assert_eq!(nowhere["refusal"], json!({"code": "no-room", "detail": launch["detail"]}));
+    // What no host could ever be asked is refused as the launch is.
+    for (bad, status, code) in [
+        (json!({}), 400, "malformed-command"),
+        (json!({"spec": {"vcpus": 1, "memory_mib": 1}, "colour": "red"}), 400, "malformed-command"),
+        (json!({"spec": {"vcpus": 0, "memory_mib": 1}}), 422, "invalid-field"),
+        (json!({"name": "", "spec": {"vcpus": 1, "memory_mib": 1}}), 422, "invalid-field"),
+        (json!({"spec": {"vcpus": 1, "memory_mib": 1}, "placement": {}}), 422, "invalid-field"),
+        (json!({"spec": {"vcpus": 1, "memory_mib": 1}, "image": nobody}), 422, "invalid-field"),
+    ] {
+        ask("", &all, bad).await.problem(status, code);
+    }
+    assert_eq!(world.position().await, before, "nothing was written");
+}
+
+#[tokio::test]
 async fn a_drain_is_looked_at_and_begun() {
     let world = World::new().await;
     let id = host(&world, "kvm-1", 8_192).await;

@@ -637,6 +637,11 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         assert_eq!(reply.status, 403, "{}", reply.text);
         walked.insert(path.to_owned());
     }
+    let body = json!({"project": theirs_id, "spec": {"vcpus": 1, "memory_mib": 1}});
+    let reply = world.send(post("/v1/placements", body).token(&admin)).await;
+    assert!(!reply.text.contains(THEIRS), "{}", reply.text);
+    reply.problem(403, "out-of-reach");
+    walked.insert("/v1/placements".to_owned());
     let report = theirs.iter().find(|(kind, _)| *kind == "report").unwrap().1;
     let path = format!("/v1/reports/{report}/runs");
     world.send(post(&path, json!({})).token(&admin)).await.problem(403, "out-of-reach");

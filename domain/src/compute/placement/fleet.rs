@@ -17,7 +17,7 @@ use super::{
     request::{Affinity, Fill, Relation, Request},
 };
 use crate::{
-    kernel::{Id, Refusal, codes},
+    kernel::{Refusal, codes},
     network::carrier,
 };
 
@@ -25,17 +25,15 @@ use crate::{
 pub const REJECTIONS_MAX: usize = 5_000;
 /// Most hosts that are listed as the next best.
 pub const RUNNERS_UP_MAX: usize = 3;
-/// Most servers that [`Fleet::how_many`] counts up to.
-pub const HOW_MANY_MAX: u32 = 10_000;
 
 /// All hosts, in the order of their ids.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    hosts: Vec<Host>,
+    pub(super) hosts: Vec<Host>,
     /// Where the members of each affinity group are.
     groups: BTreeMap<Uuid, BTreeMap<usize, BTreeSet<ServerId>>>,
     /// Where each server is; in two places while it moves.
-    servers: BTreeMap<ServerId, BTreeSet<usize>>,
+    pub(super) servers: BTreeMap<ServerId, BTreeSet<usize>>,
 }
 
 /// Where a server goes, and why there.
@@ -140,36 +138,12 @@ impl From<Unplaced> for Refusal {
     }
 }
 
-/// What one host says to a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Verdict {
-    /// The host.
-    pub host: HostId,
-    /// How good its place is, when it has one.
-    pub score: Option<Score>,
-    /// What it would take there.
-    pub holding: Option<Holding>,
-    /// Everything that is in the way.
-    pub reasons: Vec<Reason>,
-}
-
-/// How many servers of a request there is room for, one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HowMany {
-    /// So many.
-    pub count: u32,
-    /// Whether counting stopped at the limit: there may be room for more.
-    pub limited: bool,
-}
-
 /// One affinity and where the group's other members are.
-struct Members<'a> {
-    affinity: &'a Affinity,
+pub(super) struct Members<'a> {
+    pub(super) affinity: &'a Affinity,
     /// How many on each host that has any, by its place; sorted.
     hosts: Vec<(usize, u32)>,
-    all: u32,
+    pub(super) all: u32,
 }
 
 impl Members<'_> {
@@ -180,9 +154,9 @@ impl Members<'_> {
 }
 
 /// What of a request needs a look at the fleet, looked at once.
-struct Looked<'a> {
+pub(super) struct Looked<'a> {
     request: &'a Request,
-    members: Vec<Members<'a>>,
+    pub(super) members: Vec<Members<'a>>,
     /// Hosts that have the server already, by place.
     already: BTreeSet<usize>,
 }
@@ -235,11 +209,11 @@ impl Fleet {
         self.at(id).map(|at| &self.hosts[at])
     }
 
-    fn at(&self, id: HostId) -> Option<usize> {
+    pub(super) fn at(&self, id: HostId) -> Option<usize> {
         self.hosts.binary_search_by_key(&id, |host| host.facts().id).ok()
     }
 
-    fn known(&self, id: HostId) -> Result<usize, Refusal> {
+    pub(super) fn known(&self, id: HostId) -> Result<usize, Refusal> {
         self.at(id).ok_or_else(|| {
             Refusal::new(&codes::NOT_FOUND, format!("host {id} is not in this fleet"))
         })
@@ -388,54 +362,7 @@ impl Fleet {
         Ok(placement)
     }
 
-    /// What one host says to a request: its place, or everything that is in the way.
-    ///
-    /// # Errors
-    /// When the request is not valid, or the host is not in this fleet.
-    pub fn why_not(&self, request: &Request, host: HostId) -> Result<Verdict, Refusal> {
-        request.check()?;
-        let at = self.known(host)?;
-        let looked = self.look(request);
-        let (found, mut reasons) = (&self.hosts[at], Vec::new());
-        let fit = looked.judge(at, found, true, &mut reasons);
-        let score = fit.map(|fit| {
-            looked.score(found, fit, looked.quick_score(at, found, fit), &mut SETS_ALL_MAX.clone())
-        });
-        let holding = fit.and_then(|fit| assign(found, request, fit));
-        Ok(Verdict { host, score, holding, reasons })
-    }
-
-    /// How many servers of this request could be placed one after the other, up to a limit: found by
-    /// placing them.
-    ///
-    /// # Errors
-    /// When the request is not valid, or the limit is above [`HOW_MANY_MAX`].
-    pub fn how_many(&self, request: &Request, limit: u32) -> Result<HowMany, Refusal> {
-        request.check()?;
-        if limit > HOW_MANY_MAX {
-            let detail = format!("limit: {limit} is above {HOW_MANY_MAX}");
-            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
-        }
-        if limit > 0 && self.place(request).is_err() {
-            return Ok(HowMany { count: 0, limited: false });
-        }
-        let mut fleet = self.clone();
-        for count in 0..limit {
-            // Any id that nobody has yet.
-            let mut number = request.server.uuid().as_u128().wrapping_add(u128::from(count));
-            while fleet.servers.contains_key(&Id::new(Uuid::from_u128(number))) {
-                number = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            }
-            let one = Request { server: Id::new(Uuid::from_u128(number)), ..request.clone() };
-            match fleet.place(&one) {
-                Ok(placement) => fleet.take(placement.host, placement.holding)?,
-                Err(_) => return Ok(HowMany { count, limited: false }),
-            }
-        }
-        Ok(HowMany { count: limit, limited: true })
-    }
-
-    fn look<'a>(&self, request: &'a Request) -> Looked<'a> {
+    pub(super) fn look<'a>(&self, request: &'a Request) -> Looked<'a> {
         let members = request.affinities.iter().map(|affinity| {
             let hosts = self.groups.get(&affinity.group);
             let others = |(at, members): (&usize, &BTreeSet<ServerId>)| {
@@ -457,7 +384,13 @@ impl Fleet {
 
 impl Looked<'_> {
     /// Whether a host has a place; otherwise why not: the first reason, or all of them.
-    fn judge(&self, at: usize, host: &Host, all: bool, no: &mut Vec<Reason>) -> Option<Fit> {
+    pub(super) fn judge(
+        &self,
+        at: usize,
+        host: &Host,
+        all: bool,
+        no: &mut Vec<Reason>,
+    ) -> Option<Fit> {
         self.admits(at, host, all, no);
         if no.is_empty() || all {
             self.devices(host, all, no);
@@ -546,7 +479,7 @@ impl Looked<'_> {
     }
 
     /// The score, as far as it costs nothing to know: not worse than the whole.
-    fn quick_score(&self, at: usize, host: &Host, fit: Fit) -> Score {
+    pub(super) fn quick_score(&self, at: usize, host: &Host, fit: Fit) -> Score {
         let room = host.room();
         let percent = u64::from(host.facts().cpu_overcommit_percent);
         let cpus = match fit.threads {
@@ -570,7 +503,7 @@ impl Looked<'_> {
         }
     }
 
-    fn score(&self, host: &Host, fit: Fit, quick: Score, sets: &mut usize) -> Score {
+    pub(super) fn score(&self, host: &Host, fit: Fit, quick: Score, sets: &mut usize) -> Score {
         let (room, request) = (host.room(), self.request);
         match fit.way {
             Way::Cells(parts) if parts > 1 || !request.devices.is_empty() => {

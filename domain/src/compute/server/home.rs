@@ -313,8 +313,11 @@ impl Launch {
         }
     }
 
-    /// Whether it can be asked at all, and was given the place it asked for.
-    pub(super) fn check(&self) -> Result<&Placement, Refusal> {
+    /// Whether it can be asked at all, whichever host has a place for it.
+    ///
+    /// # Errors
+    /// `invalid-field`, and what is in the way of a machine that is moved here.
+    pub fn check_asked(&self) -> Result<(), Refusal> {
         check_name(&self.name)?;
         if !self.tags.is_empty() {
             let tags = self.tags.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
@@ -343,7 +346,12 @@ impl Launch {
                 return Err(Refusal::new(&codes::INVALID_FIELD, detail));
             }
         }
-        self.check_move_in()?;
+        self.check_move_in()
+    }
+
+    /// Whether it can be asked at all, and was given the place it asked for.
+    pub(super) fn check(&self) -> Result<&Placement, Refusal> {
+        self.check_asked()?;
         let placement = self
             .placement
             .as_deref()
