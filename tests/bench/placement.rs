@@ -53,6 +53,7 @@ fn device(id: String, kind: &str, model: &str, cell: u32, group: u32) -> Device 
         model: model.to_owned(),
         cell: Some(cell),
         iommu_group: Some(group),
+        controller: None,
         availability: Availability::Free,
         carrier: None,
         profile: None,

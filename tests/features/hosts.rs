@@ -441,6 +441,7 @@ async fn settings_of_a_host_are_checked_against_what_it_is() {
         json!({"memory_overcommit_percent": 10_001}),
         json!({"memory_reserved": [{"cell": 3, "memory_mib": 64}]}),
         json!({"memory_reserved": [{"cell": 0, "memory_mib": 5_000}]}),
+        json!({"cpus_reserved": [1, 7]}),
         json!({"tags": [""]}),
     ] {
         assert_eq!(code(configure(bad.clone()).await), "invalid-field", "{bad}");
@@ -473,6 +474,47 @@ async fn settings_of_a_host_are_checked_against_what_it_is() {
     let more = json!({"memory_reserved": [{"cell": 0, "memory_mib": 3_897}]});
     assert_eq!(code(configure(more).await), "invalid-field");
     configure(json!({"memory_reserved": [{"cell": 0, "memory_mib": 3_896}]})).await.unwrap();
+    // One of the CPUs that is kept back is gone: the host is what it is, and is not told of that one again.
+    configure(json!({"cpus_reserved": [2]})).await.unwrap();
+    let one_core = SimHosts::sighting(1, 1, 4_096);
+    world.system("host", host, "sight", json!({"epoch": 1, "seen": one_core})).await.unwrap();
+    let state = world.ledger.typed::<Host>(&host.to_string()).await.unwrap().1;
+    assert_eq!(state.seen.unwrap().cells[0].cores.len(), 1);
+    assert_eq!(state.settings.cpus_reserved, [2].into());
+    let Err(SubmitFault::Refused(refusal)) = configure(json!({"cpus_reserved": [2]})).await else {
+        panic!("it has no CPU 2")
+    };
+    assert_eq!(refusal.detail, "cpus_reserved: the host has no CPU 2");
+    configure(json!({"cpus_reserved": [0]})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sighting_with_numbers_beyond_all_bounds_is_refused_and_nothing_of_it_is_known() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 2, 4_096).await;
+    let reserve = json!([{"cell": 0, "memory_mib": 64}]);
+    let settings = json!({"settings": {"memory_reserved": reserve}});
+    world.send("host", host, "configure", settings).await.unwrap();
+    let before = world.ledger.typed::<Host>(&host.to_string()).await.unwrap();
+    let most = u64::MAX;
+    let pages = |size_kib: u64, count: u64| json!([{"size_kib": size_kib, "count": count}]);
+    let cells = [
+        json!({"id": 0, "memory_mib": most}),
+        json!({"id": 0, "memory_mib": most, "memory_reserved_mib": most}),
+        json!({"id": 0, "memory_mib": 4_096, "memory_reserved_mib": most}),
+        json!({"id": 0, "memory_mib": 4_096, "pages": pages(2_048, most)}),
+        json!({"id": 0, "memory_mib": most, "pages": pages(1 << 31, most)}),
+        json!({"id": 0, "memory_mib": most - 1, "memory_reserved_mib": most / 2,
+            "pages": pages(1 << 20, most / 1_024)}),
+    ];
+    for cell in cells {
+        let mut seen = json!(SimHosts::sighting(1, 2, 4_096));
+        seen["cells"] = json!([cell]);
+        let sighted = world.system("host", host, "sight", json!({"epoch": 1, "seen": seen})).await;
+        assert_eq!(code(sighted), "invalid-field", "{cell}");
+    }
+    assert_eq!(world.ledger.typed::<Host>(&host.to_string()).await.unwrap(), before);
+    world.launch("small", 1, 64).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

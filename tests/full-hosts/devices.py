@@ -228,6 +228,72 @@ def check(checks, server, hosts, cache, scratch):
 
     checks.that("both functions may be given again", given_again)
     direct(checks, server, host, card, image)
+    whole_group(checks, server, host, image, of)
+
+
+def whole_group(checks, server, host, image, of):
+    """One of the two functions of a card: the other is of its IOMMU group, and nobody's meanwhile."""
+    made = {}
+
+    def drivers():
+        links = (f"readlink /sys/bus/pci/devices/{address}/driver || echo none" for address in made["card"])
+        return [line.split("/")[-1] for line in host.run("; ".join(links)).splitlines()]
+
+    def free():
+        found = [one for one in of("nic") if one["model"] == "8086:10d3"]
+        made["card"] = [one["id"] for one in found]
+        groups = {one["iommu_group"] for one in found}
+        expect("two that are free, in one group", len(found) == 2 and len(groups) == 1, found)
+        expect("free", {one["availability"] for one in found} == {"free"}, found)
+        return expect("the host's driver has both", drivers() == ["e1000e"] * 2, drivers())
+
+    if checks.that("two functions of a card are one IOMMU group", free) is None:
+        return
+
+    def launched():
+        row = server.json("create", "server", body={
+            "name": "group", "image": image, "disks": [{"size_gib": 1}],
+            "spec": {"vcpus": 1, "memory_mib": 160, "devices": [{"kind": "nic", "model": "8086:10d3"}]},
+        })
+        server.awaited("server", "group", "running")
+        holding = server.json("get", "server", "group")["state"]["home"]["placement"]["holding"]
+        both = holding["devices"] + holding["devices_with"]
+        expect("the other goes with it", sorted(both) == sorted(made["card"]), holding)
+        expect("VFIO has both", drivers() == ["vfio-pci"] * 2, drivers())
+        return row["id"]
+
+    if checks.that("a server gets one, and the other is taken from the host's driver", launched) is None:
+        print(host.run("tail -n 30 /var/log/skyledger-agent", check=False)[1])
+        return
+
+    def back():
+        return until("the host's driver has both again", lambda: drivers() == ["e1000e"] * 2, 60) or True
+
+    def stopped():
+        code, out, err = server.run("do", "server", "stop", "group")
+        expect("ordered", code == 0, out + err)
+        server.awaited("server", "group", "stopped")
+        return back()
+
+    checks.that("stopped, both go back", stopped)
+
+    def ended():
+        code, out, err = server.run("do", "server", "start", "group")
+        expect("ordered", code == 0, out + err)
+        server.awaited("server", "group", "running")
+        expect("VFIO has both", drivers() == ["vfio-pci"] * 2, drivers())
+        host.run("kill -9 $(pgrep -f qemu-system.*sk- | head -n 1)")
+        return back()
+
+    checks.that("started again and ended by itself, both go back", ended)
+
+    def removed():
+        for words in (["delete", "group", "--set", "stop=true"], ["purge", "group"]):
+            until(words[0], lambda words=words: server.run("do", "server", *words)[0] == 0)
+        until("it is gone", lambda: host.run("ls -A /var/lib/skyledger-agent/servers") == "", 120)
+        return expect("the host's driver has both", drivers() == ["e1000e"] * 2, drivers())
+
+    checks.that("removed, nothing is left of it", removed)
 
 
 def direct(checks, server, host, card, image):

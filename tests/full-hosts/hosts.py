@@ -103,6 +103,9 @@ class Host:
             "-device", "pcie-root-port,id=rp1,chassis=1",
             "-netdev", "user,id=n1,restrict=on,ipv6=off",
             "-device", f"igb,bus=rp1,netdev=n1,mac=52:54:00:99:02:0{self.number}",
+            # Two functions of one card, which are one IOMMU group.
+            "-device", "pcie-root-port,id=rp2,chassis=2",
+            "-device", "e1000e,bus=rp2,addr=0.0,multifunction=on", "-device", "e1000e,bus=rp2,addr=0.1",
             "-device", "qemu-xhci", "-device", "usb-mouse",
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,path={self.socket},server=on,wait=off,id=ga",

@@ -45,6 +45,7 @@ mod bitmaps;
 mod carry;
 mod cdrom;
 mod census;
+mod companions;
 mod console;
 mod cpus;
 mod devices;
@@ -114,6 +115,7 @@ use uuid::Uuid;
 
 pub use backup::Of;
 pub use census::Census;
+pub use companions::{Kernel, ThisKernel};
 pub use migrate::Reached;
 pub use move_in::PORTS;
 pub use responder::respond;
@@ -161,6 +163,8 @@ pub struct Options {
     pub root: PathBuf,
     /// Where the kernel's files of devices are: `/`, but in tests.
     pub kernel: PathBuf,
+    /// Who does what is written there about drivers.
+    pub files: Arc<dyn Kernel>,
     /// What runs servers; found out by a start when it is none.
     pub virtualisation: Option<Virtualisation>,
     /// Devices that the host keeps for itself.
@@ -198,6 +202,7 @@ impl Options {
             place: Place::default(),
             root: PathBuf::from("/"),
             kernel: PathBuf::from("/"),
+            files: Arc::new(ThisKernel),
             virtualisation: None,
             kept: Kept::default(),
             labels: BTreeSet::new(),
@@ -340,7 +345,8 @@ impl KvmHost {
         self.inner.wire.changes()
     }
 
-    /// What the host's servers do now. Opens the connection to libvirt again when it was lost.
+    /// What the host's servers do now. Opens the connection to libvirt again when it was lost. What was taken
+    /// from the host's drivers for a server that has ended goes back to them.
     ///
     /// # Errors
     /// libvirt cannot be reached.
@@ -351,7 +357,9 @@ impl KvmHost {
             let number = records.get(&server).map_or(0, |record| record.number);
             (server, Seen { number, power })
         });
-        Ok(powers.collect())
+        let powers = powers.collect();
+        self.inner.end_companions(&powers).await;
+        Ok(powers)
     }
 
     /// Everything that is on the host of its servers.
@@ -532,7 +540,7 @@ impl Inner {
         let usb = if holding.devices.iter().any(|id| id.starts_with("usb:")) {
             let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
             let place = |(place, usb): (String, observe::devices::Usb)| {
-                (place, (number(usb.bus), number(usb.number)))
+                (place, wanted::Usb { at: (number(usb.bus), number(usb.number)), model: usb.model })
             };
             self.look().await?.usb.into_iter().map(place).collect()
         } else {
@@ -793,7 +801,10 @@ impl Inner {
             Order::Suspend {} => self.suspend(work).await,
             Order::TakeBack {} => self.take_back(work).await,
             Order::Start {} => Box::pin(self.start(work)).await,
-            Order::Stop {} => self.stop(work.server).await,
+            Order::Stop {} => {
+                self.stop(work.server).await?;
+                self.let_companions_go(work.server).await
+            }
             Order::Reboot {} => Box::pin(self.reboot(work)).await,
             Order::Arrive { .. }
             | Order::BreakOff {}
@@ -869,6 +880,12 @@ impl Turns {
             Arc::clone(turns.entry(server).or_default())
         };
         turn.lock_owned().await
+    }
+
+    /// None while somebody else does something with it.
+    fn at_once(&self, server: Uuid) -> Option<Turn> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(server).or_default()).try_lock_owned().ok()
     }
 }
 

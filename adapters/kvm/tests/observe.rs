@@ -282,6 +282,7 @@ fn devices_have_a_kind_a_cell_and_a_group_and_bridges_are_none() {
         model: model.to_owned(),
         cell,
         iommu_group: Some(group),
+        controller: None,
         availability,
         carrier: None,
         profile: None,
@@ -510,6 +511,8 @@ fn vgpus_and_usb_devices_are_devices_of_their_own() {
     assert_eq!(profile.name.as_deref(), Some("GRID T4-1B"));
     assert_eq!((profile.framebuffer_mib, profile.instances_max), (Some(1_024), Some(16)));
     assert_eq!(seen[id].profile, Some(profile));
+    // Who gets one of them gets nothing of the other's.
+    assert_eq!(seen["usb:1-1.2"].controller.as_deref(), Some("0000:00:14.0"));
     let seen: Vec<_> = seen
         .values()
         .map(|it| (it.id.as_str(), it.kind.as_str(), it.model.as_str(), it.availability))

@@ -308,6 +308,7 @@ impl ForeignMachine {
             devices: BTreeSet::new(),
             devices_with: BTreeSet::new(),
             functions: BTreeMap::new(),
+            models: BTreeMap::new(),
             groups: BTreeSet::new(),
         }
     }

@@ -19,7 +19,8 @@ pub enum DeviceState {
     Free,
     /// The last look did not find it. Who has it has it still.
     Lost,
-    /// It is not given: the host keeps it, or it is of an IOMMU group of which the host or a server has another.
+    /// It is not given: the host keeps it, or the host or a server has something that goes with it: of its IOMMU
+    /// group, or a USB controller and what hangs on it.
     Reserved,
 }
 
@@ -31,7 +32,7 @@ pub struct DeviceUse {
     pub device: Device,
     /// What has become of it.
     pub state: DeviceState,
-    /// Who has it, or has another of its IOMMU group.
+    /// Who has it, or has what goes with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerId>,
 }
@@ -71,9 +72,16 @@ pub fn devices(host: &Host) -> Vec<DeviceUse> {
         .filter(|device| device.availability == Availability::Reserved)
         .filter_map(|device| device.iommu_group)
         .collect();
+    let hanging: Vec<&Device> = all.clone().filter(|device| device.controller.is_some()).collect();
     let of = |device: &Device| {
-        let holder = holders.get(&*device.id);
-        let is_kept = device.iommu_group.is_some_and(|group| kept.contains(&group));
+        // Who has a controller has what hangs on it, and the other way round nobody else gets it.
+        let controller = device.controller.as_deref().and_then(|id| holders.get(id));
+        let on = hanging.iter().filter(|one| one.controller.as_ref() == Some(&device.id));
+        let with = controller.or_else(|| on.clone().find_map(|one| holders.get(&*one.id)));
+        let with = with.map(|(server, _)| (*server, false));
+        let holder = holders.get(&*device.id).copied().or(with);
+        let is_kept = device.iommu_group.is_some_and(|group| kept.contains(&group))
+            || on.clone().any(|one| one.availability == Availability::Reserved);
         let state = match (device.availability, holder) {
             (Availability::Lost, _) => DeviceState::Lost,
             (_, Some((_, true))) => DeviceState::Attached,
@@ -81,7 +89,7 @@ pub fn devices(host: &Host) -> Vec<DeviceUse> {
             (Availability::Free, None) if is_kept => DeviceState::Reserved,
             (Availability::Free, None) => DeviceState::Free,
         };
-        let server = holder.map(|(server, _)| *server);
+        let server = holder.map(|(server, _)| server);
         DeviceUse { device: device.clone(), state, server }
     };
     all.map(of).collect()
@@ -145,6 +153,45 @@ mod tests {
             holdings: [(server, serde_json::from_value(holding).unwrap())].into(),
             ..Host::default()
         }
+    }
+
+    #[test]
+    fn a_controller_and_what_hangs_on_it_have_one_holder() {
+        let mut host = host();
+        let usb = |id: &str, controller: &str, availability: &str| {
+            serde_json::from_value(json!({"id": id, "kind": "usb", "model": "m",
+                "controller": controller, "availability": availability}))
+            .unwrap()
+        };
+        let pci = |id: &str| {
+            serde_json::from_value(json!({"id": id, "kind": "usb-controller", "model": "c"}))
+                .unwrap()
+        };
+        let seen = host.seen.as_mut().unwrap();
+        seen.devices = vec![
+            pci("a"),
+            pci("p"),
+            pci("q"),
+            usb("usb:1", "a", "free"),
+            usb("usb:2", "p", "free"),
+            usb("usb:3", "p", "free"),
+            usb("usb:4", "q", "reserved"),
+        ];
+        let server = ServerId::new(Uuid::from_u128(7));
+        host.holdings.get_mut(&server).unwrap().devices.insert("usb:2".to_owned());
+        let devices = devices(&host);
+        let states: Vec<_> =
+            devices.iter().map(|one| (&*one.device.id, one.state, one.server)).collect();
+        let expected = [
+            ("a", DeviceState::Attached, Some(server)),
+            ("p", DeviceState::Reserved, Some(server)),
+            ("q", DeviceState::Reserved, None),
+            ("usb:1", DeviceState::Reserved, Some(server)),
+            ("usb:2", DeviceState::Attached, Some(server)),
+            ("usb:3", DeviceState::Free, None),
+            ("usb:4", DeviceState::Reserved, None),
+        ];
+        assert_eq!(states, expected);
     }
 
     #[test]

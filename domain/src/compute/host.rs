@@ -532,6 +532,11 @@ impl Host {
                 ));
             }
         }
+        let cores = seen.cells.iter().flat_map(|cell| &cell.cores);
+        let cpus: BTreeSet<u32> = cores.flat_map(|core| core.threads.iter().copied()).collect();
+        if let Some(cpu) = settings.cpus_reserved.difference(&cpus).next() {
+            return no(format!("cpus_reserved: the host has no CPU {cpu}"));
+        }
         let has_pages = seen.cells.iter().flat_map(|cell| &cell.pages).any(|pages| pages.count > 0);
         if has_pages && settings.memory_overcommit_percent != 100 {
             let detail = "memory_overcommit_percent: huge pages cannot be promised twice; only 100";

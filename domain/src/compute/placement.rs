@@ -35,6 +35,7 @@
 
 mod assign;
 mod cells;
+mod choice;
 mod facts;
 mod fit;
 mod fleet;

@@ -88,7 +88,15 @@ impl Books<'_> {
                     || (device.iommu_group.is_some() && other.iommu_group == device.iommu_group)
             })
             .collect();
+        let held = |id: &str| self.holdings.iter().any(|one| holds(one, id));
+        let is_used = |controller: &Device| {
+            let on = |one: &&Device| one.controller.as_ref() == Some(&controller.id);
+            let mut on = self.facts.devices.iter().filter(on);
+            on.any(|one| one.availability == Availability::Reserved || held(&one.id))
+        };
         device.availability == Availability::Free
+            && !of_group.iter().any(|other| is_used(other))
+            && !device.controller.as_ref().is_some_and(|controller| held(controller))
             && of_group.iter().all(|other| {
                 other.availability != Availability::Reserved
                     && !self.holdings.iter().any(|one| holds(one, &other.id))
@@ -151,7 +159,19 @@ impl Books<'_> {
             .collect();
         let free: Vec<_> =
             self.facts.devices.iter().filter(|device| self.device_is_free(&device.id)).collect();
-        choose(&asked, &free)
+        choose(&asked, &free, &|chosen| self.is_apart(chosen))
+    }
+
+    /// Whether none of these hangs on another, or on what goes with it.
+    fn is_apart(&self, chosen: &[&Device]) -> bool {
+        let goes = |controller: &String| {
+            let group = self.facts.devices.iter().find(|one| one.id == *controller);
+            let group = group.and_then(|one| one.iommu_group);
+            chosen
+                .iter()
+                .any(|one| one.id == *controller || (group.is_some() && one.iommu_group == group))
+        };
+        !chosen.iter().any(|one| one.controller.as_ref().is_some_and(goes))
     }
 
     /// The fewest cells it can lie in, strictly; 0 when it may be anywhere. None when it fits not.
@@ -363,6 +383,10 @@ impl Books<'_> {
                     && there == *free as usize
                     && asked > free
             }
+            Reason::UsbDevices { asked, left } => {
+                let wanted = request.devices.iter().filter(|one| one.kind == "usb");
+                wanted.map(|one| one.count).sum::<u32>() == *asked && left < asked
+            }
             Reason::CpuUnknown { cpu } => !facts
                 .cells
                 .iter()
@@ -401,8 +425,21 @@ impl Books<'_> {
 }
 
 /// Whether each of what is asked for gets a device of its own.
-fn choose(asked: &[&DeviceAsk], free: &[&Device]) -> bool {
-    let Some((first, rest)) = asked.split_first() else { return true };
+fn choose<'a>(
+    asked: &[&DeviceAsk],
+    free: &[&'a Device],
+    is_one: &dyn Fn(&[&'a Device]) -> bool,
+) -> bool {
+    try_all(asked, free, &mut Vec::new(), is_one)
+}
+
+fn try_all<'a>(
+    asked: &[&DeviceAsk],
+    free: &[&'a Device],
+    chosen: &mut Vec<&'a Device>,
+    is_one: &dyn Fn(&[&'a Device]) -> bool,
+) -> bool {
+    let Some((first, rest)) = asked.split_first() else { return is_one(chosen) };
     (0..free.len()).any(|at| {
         let device = free[at];
         let fits = device.kind == first.kind
@@ -411,7 +448,10 @@ fn choose(asked: &[&DeviceAsk], free: &[&Device]) -> bool {
             && (!first.represented || is_represented(device));
         let mut left = free.to_vec();
         left.remove(at);
-        fits && choose(rest, &left)
+        chosen.push(device);
+        let done = fits && try_all(rest, &left, chosen, is_one);
+        chosen.pop();
+        done
     })
 }
 
@@ -507,6 +547,7 @@ fn plain(request: &Request) -> Holding {
         cpus: BTreeSet::new(),
         devices: BTreeSet::new(),
         functions: BTreeMap::new(),
+        models: BTreeMap::new(),
         devices_with: BTreeSet::new(),
         groups: BTreeSet::new(),
     }

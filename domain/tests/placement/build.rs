@@ -66,6 +66,7 @@ pub(crate) fn device(id: &str, kind: &str, model: &str, cell: Option<u32>) -> De
         model,
         cell,
         iommu_group: None,
+        controller: None,
         availability: Availability::Free,
         carrier: None,
         profile: None,
@@ -166,7 +167,7 @@ impl Dice {
             let model = self.pick(&["a", "b"]);
             let place = self.roll(u64::from(count) + 1) as u32;
             let place = (place < count).then_some(place * 2);
-            let kind = self.pick(&["gpu", "gpu", "nic"]);
+            let kind = self.pick(&["gpu", "gpu", "nic", "usb"]);
             let mut device = device(&format!("{number}"), kind, model, place);
             device.carrier = self.pick(&[None, Some("br0"), Some("br1")]).map(str::to_owned);
             if device.carrier.is_some() && self.one_in(2) {
@@ -174,6 +175,16 @@ impl Dice {
                 device.switch = Some(CardSwitch { mode, representor, offloads: false });
             }
             device.iommu_group = self.one_in(2).then(|| self.roll(2) as u32);
+            if kind == "usb" {
+                device.iommu_group = None;
+                let before: Vec<_> = facts.devices.iter().filter(|one| one.kind != "usb").collect();
+                let at = self.roll(before.len() as u64 + 1) as usize;
+                // Now and then on one that is not there, or on none.
+                device.controller = before.get(at).map(|one| one.id.clone());
+                if device.controller.is_none() && self.one_in(2) {
+                    device.controller = Some("none".to_owned());
+                }
+            }
             let (free, reserved, lost) =
                 (Availability::Free, Availability::Reserved, Availability::Lost);
             device.availability = self.pick(&[free, free, free, free, free, reserved, lost]);
@@ -208,7 +219,7 @@ impl Dice {
         };
         for _ in 0..self.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2]) {
             let model = self.pick(&[None, Some("a"), Some("b")]);
-            let (kind, count) = (self.pick(&["gpu", "gpu", "nic"]), 1 + self.roll(2) as u32);
+            let (kind, count) = (self.pick(&["gpu", "gpu", "nic", "usb"]), 1 + self.roll(2) as u32);
             request.devices.push(ask(kind, model, count));
         }
         // By model or by wire, and not by both.

@@ -174,6 +174,60 @@ fn memory_is_not_promised_twice_on_a_host_with_huge_pages() {
 }
 
 #[test]
+fn a_usb_controller_and_what_hangs_on_it_go_to_one_server() {
+    let mut host = two_cells(1);
+    let usb = |id: &str, model: &str, on: &str| Device {
+        controller: Some(on.to_owned()),
+        ..device(id, "usb", model, None)
+    };
+    let of = |id, kind, group| Device { iommu_group: Some(group), ..device(id, kind, "c", None) };
+    host.devices = vec![
+        of("a0", "gpu", 1),
+        of("a1", "usb-controller", 1),
+        of("b0", "usb-controller", 2),
+        usb("usb:1", "x", "a1"),
+        usb("usb:2", "y", "b0"),
+        usb("usb:3", "x", "b0"),
+    ];
+    let mut fleet = fleet([host]);
+    let asked = |server, asks: &[(&str, Option<&str>, u32)]| Request {
+        devices: asks.iter().map(|(kind, model, count)| ask(kind, *model, *count)).collect(),
+        ..request(server, 1, 512)
+    };
+    let free = |fleet: &Fleet, kind: &str| {
+        (1..4).take_while(|count| fleet.place(&asked(9, &[(kind, None, *count)])).is_ok()).count()
+    };
+    // One has a device: its controller is nobody's, and what else hangs on that is free.
+    let one = placed(&fleet, &asked(1, &[("usb", Some("y"), 1)]));
+    assert_eq!(one.holding.models, [("usb:2".to_owned(), "y".to_owned())].into());
+    fleet.take(one.host, one.holding).unwrap();
+    assert_eq!((free(&fleet, "usb"), free(&fleet, "usb-controller")), (2, 1));
+    // Another one has a card with a controller: what hangs on that is not given any more.
+    let other = placed(&fleet, &asked(2, &[("gpu", None, 1)]));
+    assert_eq!(other.holding.devices_with, BTreeSet::from(["a1".to_owned()]));
+    fleet.take(other.host, other.holding).unwrap();
+    assert_eq!((free(&fleet, "usb"), free(&fleet, "usb-controller")), (1, 0));
+    for server in [1, 2] {
+        fleet.give_back(host_id(1), server_id(server)).unwrap();
+    }
+
+    // Who asks for both gets a device that stays on the host.
+    let both = placed(&fleet, &asked(3, &[("usb", Some("x"), 1), ("usb-controller", None, 1)]));
+    // And of two controllers that one of these hangs on, that which takes nothing else with it.
+    let expected = ["b0", "usb:1"].map(str::to_owned);
+    assert_eq!(both.holding.devices, BTreeSet::from(expected));
+    let none = [Reason::UsbDevices { asked: 2, left: 1 }];
+    let too_many = asked(3, &[("usb", Some("x"), 2), ("gpu", None, 1)]);
+    assert_eq!(reasons(&fleet, &too_many), none);
+    // And nobody takes both by hand.
+    let mut wrong = both.holding.clone();
+    wrong.devices.insert("usb:3".to_owned());
+    let refused = fleet.take(host_id(1), wrong).unwrap_err();
+    assert!(refused.detail.contains("usb:3"), "{refused:?}");
+    fleet.take(host_id(1), both.holding).unwrap();
+}
+
+#[test]
 fn an_iommu_group_goes_to_one_server() {
     let mut host = two_cells(1);
     let of = |id, group| Device { iommu_group: group, ..device(id, "gpu", "a", Some(0)) };

@@ -5,7 +5,8 @@
 //! rate. What the card has already is left alone, and what was set is read back. A mediated device is made by
 //! its driver when its server is started, under a UUID that follows from both, so that it is found again after
 //! a restart of the host. What was made or set is written down first, and goes with the server. vGPUs that are
-//! virtual functions are another module's: [`super::vgpu`]. Of a function whose other end the host has, the card is
+//! virtual functions are another module's: [`super::vgpu`], and so is what else is of their IOMMU groups:
+//! [`super::companions`]. Of a function whose other end the host has, the card is
 //! told the hardware address and the rate alone: the rest is [`super::functions`]'.
 
 use std::collections::BTreeMap;
@@ -115,6 +116,7 @@ impl Inner {
         }
         let prepare = async {
             let found = self.look().await?;
+            self.take_companions(work.server, holding, &found).await?;
             let seats: BTreeMap<&String, Seat> =
                 holding.devices.iter().filter_map(|id| Some((id, seat(&found, id)?))).collect();
             let slots = holding.devices.iter().filter(|id| Slot::read(id).is_some());
@@ -234,6 +236,7 @@ impl Inner {
 
     /// What was made for a server is gone, and what was set is as it was.
     pub(super) async fn release_devices(&self, server: Uuid) -> Result<(), DriverFault> {
+        self.give_back_companions(server).await?;
         let Some(mut record) = self.records.read(server).await? else { return Ok(()) };
         if record.devices.is_empty() && record.vgpus.is_empty() {
             return Ok(());

@@ -125,6 +125,7 @@ impl Inner {
                 if let Some(domain) = there {
                     self.step(Step::Stop, server, power_off(&wire, &domain)).await?;
                 }
+                self.let_companions_go(server).await?;
                 self.plug(work).await?;
                 self.activate(work).await?;
                 let run = async { wire.run(&machine.xml()).await.map_err(libvirt) };

@@ -61,6 +61,9 @@ pub(super) struct Record {
     /// Devices of the host that were made or set for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) devices: BTreeSet<String>,
+    /// Devices of the IOMMU groups of its own that were taken from the host's drivers: the driver of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) taken: BTreeMap<String, String>,
     /// The virtual functions of cards that were chosen to be its vGPUs, by the ids of those.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) vgpus: BTreeMap<String, String>,

@@ -55,7 +55,7 @@ pub(super) async fn sighting(
 }
 
 /// Interfaces that the host itself is reached by.
-async fn with_address(place: &Place) -> Result<BTreeSet<String>, DriverFault> {
+pub(super) async fn with_address(place: &Place) -> Result<BTreeSet<String>, DriverFault> {
     let links: Vec<Value> = place.json("ip", &["-j", "address", "show"]).await?;
     let has = |link: &Value| {
         let addresses = link["addr_info"].as_array();

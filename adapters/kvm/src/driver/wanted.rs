@@ -51,10 +51,19 @@ const SERIAL_BYTES: usize = 20;
 /// Where devices are now that are not called by their address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    /// USB devices: bus and number by place.
-    pub(super) usb: BTreeMap<String, (u16, u16)>,
+    /// USB devices by place.
+    pub(super) usb: BTreeMap<String, Usb>,
     /// vGPUs that are virtual functions: the function's address by the vGPU's id.
     pub(super) vgpus: BTreeMap<String, String>,
+}
+
+/// A USB device that is plugged in.
+#[derive(Clone, Debug)]
+pub(super) struct Usb {
+    /// Its bus and number.
+    pub(super) at: (u16, u16),
+    /// Vendor and product.
+    pub(super) model: String,
 }
 
 /// Where a server's files lie.
@@ -207,7 +216,7 @@ pub(super) fn description(
     if let Some(first) = machine.nics.first_mut() {
         first.boot = home.boot_place(BootDevice::Network);
     }
-    let devices = holding.devices.iter().map(|id| device(server, id, places));
+    let devices = holding.devices.iter().map(|id| device((server, holding), id, places));
     machine.devices = devices.collect::<Result<_, _>>()?;
     let used = machine.disks.len() + machine.nics.len() + machine.devices.len();
     machine.spare_slots = used as u32 + OWN_SLOTS + SPARE_SLOTS;
@@ -323,7 +332,11 @@ pub(super) fn nic(nic: &Nic, model: NicModel) -> description::Nic {
     }
 }
 
-fn device(server: Uuid, id: &str, places: &Places) -> Result<HostDevice, DriverFault> {
+fn device(
+    (server, holding): (Uuid, &Holding),
+    id: &str,
+    places: &Places,
+) -> Result<HostDevice, DriverFault> {
     if Slot::read(id).is_some() {
         return Ok(HostDevice::Mediated(mediated::uuid(server, id)));
     }
@@ -333,8 +346,14 @@ fn device(server: Uuid, id: &str, places: &Places) -> Result<HostDevice, DriverF
         return Ok(HostDevice::PciUnmanaged(function.clone()));
     }
     if let Some(place) = id.strip_prefix("usb:") {
-        let found = places.usb.get(place).map(|(bus, number)| HostDevice::Usb(*bus, *number));
-        return found.ok_or_else(gone);
+        let Usb { at: (bus, number), model } = places.usb.get(place).ok_or_else(gone)?;
+        // Somebody may have plugged in something else.
+        if let Some(was) = holding.models.get(id).filter(|was| *was != model) {
+            return Err(DriverFault::Rejected(format!(
+                "device {id} was a {was} when the server was placed, and is a {model} now: it is not handed over"
+            )));
+        }
+        return Ok(HostDevice::Usb(*bus, *number));
     }
     Ok(id.parse().map_or_else(|_| HostDevice::Pci(id.to_owned()), HostDevice::Mediated))
 }

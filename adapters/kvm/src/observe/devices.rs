@@ -4,7 +4,8 @@
 //! of disks that are mounted, swapped to or part of something (LVM, RAID), interfaces that have an
 //! address or are part of something (a bridge, a bond), a device that virtual functions or mediated
 //! devices are given in place of, and what an operator says ([`Kept`]). Bridges and the machine's
-//! own parts are never listed, and without an IOMMU no PCI device is.
+//! own parts are never listed, and nothing is given of an IOMMU group in which one of those has a
+//! driver of the host; without an IOMMU no PCI device is listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -269,6 +270,12 @@ fn read_usb(tree: &Tree, at: &str) -> Result<Option<Usb>, ObserveFault> {
     }))
 }
 
+/// Whether the kernel gives nobody anything of an IOMMU group in which a device has this driver: all do, but those
+/// of bridges and those that are there for that.
+pub(crate) fn hinders(driver: &str) -> bool {
+    !matches!(driver, "pci-stub" | "pcieport" | "shpchp") && !driver.contains("vfio")
+}
+
 pub(super) fn is_pci_address(part: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut parts = part.split([':', '.']);
@@ -349,6 +356,7 @@ impl Devices {
     /// What placement may give to servers, or must know that it may not, sorted by id.
     pub fn placeable(&self, cells: &[Cell], kept: &Kept) -> Vec<Device> {
         let mut devices: Vec<Device> = Vec::new();
+        let hindered = self.groups_hindered();
         for (address, pci) in &self.pci {
             // Without an IOMMU a server's device could write anywhere.
             let Some(kind) = pci.kind().filter(|_| pci.iommu_group.is_some()) else { continue };
@@ -356,13 +364,15 @@ impl Devices {
             if pci.vgpu.is_some() {
                 continue;
             }
+            let is_hindered = pci.iommu_group.is_some_and(|group| hindered.contains(&group));
             devices.push(Device {
                 id: address.clone(),
                 kind: kind.to_owned(),
                 model: pci.model.clone(),
                 cell: pci.cell,
                 iommu_group: pci.iommu_group,
-                availability: reserved(self.is_kept(address, pci, kept)),
+                controller: None,
+                availability: reserved(is_hindered || self.is_kept(address, pci, kept)),
                 carrier: self.carrier(address, pci, kept).filter(|_| kind == "vf"),
                 profile: self.share(pci).filter(|_| kind == "vgpu"),
                 switch: self.switch(address, pci, kept).filter(|_| ["nic", "vf"].contains(&kind)),
@@ -382,6 +392,7 @@ impl Devices {
                 model: format!("{model}/{}", mediated.profile),
                 cell: parent.and_then(|pci| pci.cell),
                 iommu_group: mediated.iommu_group,
+                controller: None,
                 availability: reserved(kept.devices.contains(id)),
                 carrier: None,
                 profile: parent.and_then(|pci| pci.profiles.get(&mediated.profile)?.said()),
@@ -399,6 +410,7 @@ impl Devices {
                 model: usb.model.clone(),
                 cell: controller.and_then(|pci| pci.cell),
                 iommu_group: None,
+                controller: usb.controller.clone(),
                 availability: reserved(is_kept),
                 carrier: None,
                 profile: None,
@@ -445,7 +457,16 @@ impl Devices {
         DeviceProfile { instances_max: Some(functions.made), ..DeviceProfile::default() }.said()
     }
 
-    fn is_kept(&self, address: &str, pci: &Pci, kept: &Kept) -> bool {
+    /// The IOMMU groups in which a part of the machine, which is nobody's to give, has a driver of the host: a
+    /// server gets nothing of them.
+    fn groups_hindered(&self) -> BTreeSet<u32> {
+        let parts = self.pci.values().filter(|pci| pci.kind().is_none());
+        let held = parts.filter(|pci| pci.driver.as_deref().is_some_and(hinders));
+        held.filter_map(|pci| pci.iommu_group).collect()
+    }
+
+    /// Whether the host keeps it for itself.
+    pub(crate) fn is_kept(&self, address: &str, pci: &Pci, kept: &Kept) -> bool {
         pci.boot_vga
             || self.in_use.contains(address)
             || kept.devices.contains(address)

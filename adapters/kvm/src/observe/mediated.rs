@@ -103,6 +103,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                     model: format!("{model}/{profile}"),
                     cell,
                     iommu_group: None,
+                    controller: None,
                     availability: if is_kept { Availability::Reserved } else { Availability::Free },
                     carrier: None,
                     profile: of.said(),

@@ -197,6 +197,7 @@ pub(super) fn placeable(devices: &Devices, kept: &Kept) -> Vec<Device> {
                 model: model(number),
                 cell: pci.cell,
                 iommu_group: group,
+                controller: None,
                 availability: if is_kept { Availability::Reserved } else { Availability::Free },
                 carrier: None,
                 profile: profile(card.types.get(&number), most),

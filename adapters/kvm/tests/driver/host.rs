@@ -9,7 +9,7 @@ use std::{
 };
 
 use adapters_kvm::{
-    driver::{Hook, KvmHost, NoHook, Options, Side, Step},
+    driver::{Hook, Kernel, KvmHost, NoHook, Options, Side, Step, ThisKernel},
     network::Place,
 };
 use adapters_libvirt::{Code, Connection, Domain, Fault, description::Virtualisation};
@@ -66,6 +66,8 @@ pub(crate) struct Host {
     pub(crate) stop_patience: Duration,
     /// Where the kernel's files of devices are, where those of this machine do not do.
     pub(crate) kernel: Option<PathBuf>,
+    /// Who does what is written there.
+    pub(crate) files: Arc<dyn Kernel>,
     /// Of one of those that `./test` started.
     turn: Option<SemaphorePermit<'static>>,
 }
@@ -92,7 +94,14 @@ impl Host {
     /// The host that was started with this folder.
     pub(crate) fn at(folder: PathBuf) -> Self {
         let data = tempfile::tempdir_in(folder.join("disks")).unwrap();
-        Self { folder, data, stop_patience: PATIENCE, kernel: None, turn: None }
+        Self {
+            folder,
+            data,
+            stop_patience: PATIENCE,
+            kernel: None,
+            files: Arc::new(ThisKernel),
+            turn: None,
+        }
     }
 
     /// Everything that was started with it.
@@ -122,6 +131,7 @@ impl Host {
             place: self.place(),
             root: self.folder.join("own"),
             kernel: self.kernel.clone().unwrap_or_else(|| PathBuf::from("/")),
+            files: Arc::clone(&self.files),
             virtualisation: Some(Virtualisation::Emulated),
             reacher: reacher(),
             responder: responder(self.data.path()),

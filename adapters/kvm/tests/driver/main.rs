@@ -12,8 +12,11 @@ mod console;
 mod dhcp;
 mod disks;
 mod functions;
+mod groups;
 mod host;
 mod kept;
+#[path = "../lab/kernel.rs"]
+mod kernel;
 #[path = "../lab/volumes.rs"]
 mod lab;
 mod life;
@@ -30,3 +33,5 @@ mod snapshot;
 mod steps;
 mod storage;
 mod volumes;
+
+use adapters_kvm::driver::Kernel;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    cells::{self, SETS_MAX, distance_to},
+    cells::{self, SETS_MAX},
+    choice,
     fit::{Fit, Sort, Split, Way, cpu_units},
     holding::{CellHolding, Holding, Pin},
     host::Host,
     reason::Reason,
-    request::{DeviceAsk, Numa, Pinning, Request},
+    request::{Numa, Pinning, Request},
 };
 
 /// A part of a server in one cell: the place of the cell, units of CPUs, units of memory.
@@ -59,7 +60,7 @@ pub(super) fn assign(host: &Host, request: &Request, fit: Fit) -> Option<Holding
             .map(|((cell, _, units), vcpus)| part_of(host, request, *cell, vcpus, *units))
             .collect();
     }
-    give_devices(host, request, &places, &mut holding);
+    give_devices(host, request, &places, &mut holding)?;
     Some(holding)
 }
 
@@ -276,38 +277,28 @@ fn named_parts(host: &Host, request: &Request, cpus: &[u32]) -> Vec<Part> {
     parts
 }
 
-/// Devices, the nearest to the cells first; of those the ones that take the fewest others with them.
-fn give_devices(host: &Host, request: &Request, places: &[usize], holding: &mut Holding) {
+/// Devices, with the rest of their IOMMU groups; see [`choice`]. None where they take each other away.
+fn give_devices(
+    host: &Host,
+    request: &Request,
+    places: &[usize],
+    holding: &mut Holding,
+) -> Option<()> {
     if request.devices.is_empty() {
-        return;
+        return Some(());
     }
-    let facts = host.facts();
-    let free = host.used().free_devices(facts);
-    let group_size = |group: Option<u32>| {
-        let of = |device: &&super::Device| group.is_some() && device.iommu_group == group;
-        facts.devices.iter().filter(of).count()
-    };
-    let mut order: Vec<usize> = (0..facts.devices.len()).filter(|at| free[*at]).collect();
-    order.sort_by_cached_key(|at| {
-        let device = &facts.devices[*at];
-        let cell = device.cell.and_then(|cell| facts.cell(cell));
-        (distance_to(facts, cell, places), group_size(device.iommu_group), *at)
-    });
-    let mut groups = BTreeSet::new();
-    for ask in DeviceAsk::narrowest_first(&request.devices) {
-        for _ in 0..ask.count {
-            let found = order.iter().position(|at| ask.fits(&facts.devices[*at]));
-            if let Some(found) = found {
-                let device = &facts.devices[order.remove(found)];
-                holding.devices.insert(device.id.clone());
-                if let Some(function) = ask.function {
-                    let function = function.of(request.server, holding.functions.len());
-                    holding.functions.insert(device.id.clone(), function);
-                }
-                groups.extend(device.iommu_group);
-            }
+    let chosen = choice::choose(host, request, places).ok()?;
+    for (device, ask) in &chosen {
+        holding.devices.insert(device.id.clone());
+        if let Some(function) = ask.function {
+            let function = function.of(request.server, holding.functions.len());
+            holding.functions.insert(device.id.clone(), function);
+        }
+        // Its id is a place that something else may be plugged in at.
+        if device.kind == choice::USB {
+            holding.models.insert(device.id.clone(), device.model.clone());
         }
     }
-    let with = host.of_groups(&groups).filter(|id| !holding.devices.contains(*id));
-    holding.devices_with = with.map(str::to_owned).collect();
+    holding.devices_with = choice::with(host, &chosen).into_iter().map(str::to_owned).collect();
+    Some(())
 }

@@ -164,6 +164,9 @@ pub struct Device {
     /// Its IOMMU group. A group goes to one server, whole.
     #[serde(default)]
     pub iommu_group: Option<u32>,
+    /// The USB controller it hangs on, by the [`Self::id`] of that. Who has the controller has what hangs on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
     /// Whether it may be given.
     #[serde(default)]
     pub availability: Availability,
@@ -274,6 +277,11 @@ impl HostFacts {
     /// The place of a cell in [`Self::cells`].
     pub fn cell(&self, id: u32) -> Option<usize> {
         self.cells.binary_search_by_key(&id, |cell| cell.id).ok()
+    }
+
+    /// The place of a device in [`Self::devices`].
+    pub fn device(&self, id: &str) -> Option<usize> {
+        self.devices.binary_search_by(|device| device.id.as_str().cmp(id)).ok()
     }
 
     /// Every size of huge pages it has any of, in KiB, ascending.

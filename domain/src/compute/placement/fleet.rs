@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     assign::assign,
     cells::{self, SETS_ALL_MAX},
+    choice,
     facts::{AgentState, Availability},
     fit::{Fit, Sort, Split, Way, cpu_units, fit},
     holding::Holding,
@@ -352,7 +353,7 @@ impl Fleet {
         // already, and it has its drivers for these.
         let holding = &mut placement.holding;
         (holding.devices, holding.devices_with) = (held.devices, held.devices_with);
-        holding.functions = held.functions;
+        (holding.functions, holding.models) = (held.functions, held.models);
         // They are set to what is asked for by now.
         for asked in request.devices.iter().filter_map(|ask| ask.function) {
             let of = holding.functions.values_mut();
@@ -476,6 +477,10 @@ impl Looked<'_> {
             }
         }
         // Several models of a kind and none for any: each was looked at.
+        let is_short = no.iter().any(|reason| matches!(reason, Reason::Devices { .. }));
+        if !is_short && choice::is_mixed(host.facts(), self.request) {
+            no.extend(choice::choose(host, self.request, &[]).err());
+        }
     }
 
     /// The score, as far as it costs nothing to know: not worse than the whole.

@@ -38,6 +38,9 @@ pub struct Holding {
     /// What virtual functions among its devices are set to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub functions: BTreeMap<String, VirtualFunction>,
+    /// What was plugged in at those of its devices that are places (USB), when it was placed: vendor and product.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, String>,
     /// Devices nobody else gets because they are of the same IOMMU groups.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub devices_with: BTreeSet<String>,
@@ -95,6 +98,7 @@ impl Holding {
             cpus: BTreeSet::new(),
             devices: BTreeSet::new(),
             functions: BTreeMap::new(),
+            models: BTreeMap::new(),
             devices_with: BTreeSet::new(),
             groups: BTreeSet::new(),
         }
@@ -212,6 +216,9 @@ impl Holding {
         let each = self.pins.is_empty() || (numbers && pinned.len() == self.pins.len());
         if self.functions.keys().any(|device| !self.devices.contains(device)) {
             return no("functions: are devices of it");
+        }
+        if self.models.keys().any(|device| !self.devices.contains(device)) {
+            return no("models: are those of devices of it");
         }
         if !each || !pinned.is_subset(&self.cpus) || pinned.is_empty() != self.cpus.is_empty() {
             return no("pins: each virtual CPU has one of the CPUs, in turn");

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    choice,
     facts::{Availability, HostFacts, PAGE_SIZES_MAX},
     holding::Holding,
     reason::Reason,
@@ -273,10 +274,17 @@ impl Host {
         }
         let free = self.used.free_devices(&self.facts);
         let mut groups = BTreeSet::new();
+        let mut own = Vec::new();
         for device in &holding.devices {
             let at = self.device(device).filter(|at| free[*at]);
             let Some(at) = at else { return Some(Reason::DeviceHeld { device: device.clone() }) };
             groups.extend(self.facts.devices[at].iommu_group);
+            own.push(&self.facts.devices[at]);
+        }
+        let hanging =
+            own.iter().find(|usb| choice::hangs_on(&self.facts, usb, own.iter().copied()));
+        if let Some(usb) = hanging {
+            return Some(Reason::DeviceHeld { device: usb.id.clone() });
         }
         let with: BTreeSet<_> = self.of_groups(&groups).collect();
         let wrong = asked
@@ -300,7 +308,7 @@ impl Host {
     }
 
     fn device(&self, id: &str) -> Option<usize> {
-        self.facts.devices.binary_search_by(|device| device.id.as_str().cmp(id)).ok()
+        self.facts.device(id)
     }
 
     fn cell_room(&self, cell: u32) -> Option<&super::room::CellRoom> {

@@ -190,6 +190,13 @@ pub enum Reason {
         /// How many of it are elsewhere, while none is here.
         elsewhere: u32,
     },
+    /// Too few USB devices that hang on nothing else that is asked for.
+    UsbDevices {
+        /// Asked for.
+        asked: u32,
+        /// What is left beside their controllers.
+        left: u32,
+    },
     /// Too few shared virtual CPUs in all.
     Vcpus {
         /// Asked for.
@@ -231,6 +238,7 @@ impl Reason {
             Self::TagForbidden { .. } => "tag-forbidden",
             Self::TagMissing { .. } => "tag-missing",
             Self::Together { .. } => "together",
+            Self::UsbDevices { .. } => "usb-devices",
             Self::Vcpus { .. } => "vcpus",
         }
     }
@@ -298,6 +306,10 @@ impl fmt::Display for Reason {
             Self::Together { group, elsewhere } => {
                 write!(f, "{elsewhere} of group {group}, to be kept together, are elsewhere")
             }
+            Self::UsbDevices { asked, left } => write!(
+                f,
+                "{asked} USB devices, of which {left} hang on no controller that is asked for"
+            ),
             Self::Vcpus { asked, free } => {
                 write!(f, "{asked} virtual CPUs, of which {free} are free")
             }

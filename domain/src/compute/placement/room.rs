@@ -173,11 +173,18 @@ fn free_devices(facts: &HostFacts, used: &Used) -> Vec<DeviceRoom> {
 
 impl Used {
     /// Which devices may be given now, in the order of the facts: those that are free, and of whose
-    /// IOMMU group all that is there is free.
+    /// IOMMU group all that is there is free. What hangs on a controller goes where that goes: a controller is
+    /// not free while somebody has something of it, nor is that while somebody has the controller.
     pub(super) fn free_devices(&self, facts: &HostFacts) -> Vec<bool> {
-        let taken = |at: usize| {
+        let own = |at: usize| {
             self.devices[at].is_some() || facts.devices[at].availability == Availability::Reserved
         };
+        let on: Vec<Option<usize>> =
+            facts.devices.iter().map(|device| facts.device(device.controller.as_ref()?)).collect();
+        let used: Vec<usize> =
+            on.iter().enumerate().filter(|(at, _)| own(*at)).filter_map(|(_, on)| *on).collect();
+        let taken = |at: usize| own(at) || used.contains(&at);
+        let is_with = |at: usize| on[at].is_some_and(|on| self.devices[on].is_some());
         let mut blocked: Vec<u32> = (0..facts.devices.len())
             .filter(|at| taken(*at))
             .filter_map(|at| facts.devices[at].iommu_group)
@@ -187,6 +194,7 @@ impl Used {
             let group = device.iommu_group;
             device.availability == Availability::Free
                 && !taken(at)
+                && !is_with(at)
                 && group.is_none_or(|group| blocked.binary_search(&group).is_err())
         };
         facts.devices.iter().enumerate().map(free).collect()

@@ -63,7 +63,8 @@ fn home(change: impl FnOnce(&mut Value)) -> Home {
 
 fn machine(home: &Home) -> Result<Description, DriverFault> {
     let layout = Layout::of(Path::new("/srv/skyledger"));
-    let usb = [("1-1.2".to_owned(), (1, 4))].into();
+    let usb = Usb { at: (1, 4), model: "0529:0001".to_owned() };
+    let usb = [("1-1.2".to_owned(), usb)].into();
     let vgpus = [("vgpu:0000:41:00.0/1155/0".to_owned(), "0000:41:00.5".to_owned())].into();
     let places = Places { usb, vgpus };
     description(id(9), home, 12, &layout, Virtualisation::Kvm, &places)
@@ -189,6 +190,18 @@ fn what_a_host_cannot_give_is_said() {
         launch["placement"]["holding"]["devices"] = json!(["usb:2-1"]);
     });
     assert_eq!(gone, "rejected: device usb:2-1 is not there");
+    // What is plugged in there now is another one; who was placed before that was looked at gets what is there.
+    let with = |models: Value| {
+        home(move |launch| {
+            launch["placement"]["holding"]["devices"] = json!(["usb:1-1.2"]);
+            launch["placement"]["holding"]["models"] = models;
+        })
+    };
+    let other = machine(&with(json!({"usb:1-1.2": "046d:c52b"}))).unwrap_err().to_string();
+    assert!(other.contains("046d:c52b when") && other.contains("0529:0001 now"), "{other}");
+    for same in [json!({"usb:1-1.2": "0529:0001"}), json!({})] {
+        assert_eq!(machine(&with(same)).unwrap().devices, [HostDevice::Usb(1, 4)]);
+    }
 }
 
 #[test]
