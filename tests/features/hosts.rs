@@ -11,6 +11,7 @@ mod drain;
 mod local_disks;
 mod migrate;
 mod operations;
+mod quotas;
 mod rebuild;
 mod shared_group;
 mod storage;

@@ -35,7 +35,7 @@ use domain::{
             console::ConsoleKind,
             home::Home,
             nic::SeenNic,
-            parts::{GroupRules, Nic, Parts},
+            parts::{Nic, Parts},
             rescue::RescueSystem,
         },
         snapshot::Snapshot,
@@ -43,7 +43,7 @@ use domain::{
         userdata::Userdata,
     },
     kernel::{Decider, Refusal},
-    network::security_group::Rule,
+    network::{quota::Traffic, security_group::Rule},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -244,17 +244,23 @@ pub struct SimNic {
     pub inside: Vec<IpNet>,
     /// The rules that are enforced; none when nothing is kept from it but spoofing.
     pub rules: Option<BTreeSet<Rule>>,
-    /// How often its bytes were counted anew.
+    /// How many bytes this host has counted; what is said of it has those of other hosts as well.
+    #[serde(default)]
+    pub counted: Traffic,
+    /// How often its bytes were counted anew, or it came from another host.
     #[serde(default)]
     pub resets: u64,
 }
 
 impl SimNic {
-    fn of(nic: &Nic, groups: &GroupRules, before: &[Self]) -> Self {
+    fn of(nic: &Nic, home: &Home, before: &[Self]) -> Self {
         let before = before.iter().find(|known| known.seen.mac == nic.mac);
-        let counted = before.filter(|known| known.resets == nic.resets);
-        let traffic = counted.and_then(|known| known.seen.traffic).unwrap_or_default();
-        let rules = nic.rules(groups);
+        let carried = home.carried(nic);
+        let resets = nic.resets + carried.moves;
+        let known = before.filter(|known| known.resets == resets);
+        let counted = known.map(|known| known.counted).unwrap_or_default();
+        let traffic = carried.traffic.plus(counted);
+        let rules = nic.rules(&home.parts.groups);
         let seen = SeenNic {
             mac: nic.mac,
             bandwidth: nic.bandwidth,
@@ -266,7 +272,7 @@ impl SimNic {
         };
         let addresses = nic.addresses.clone();
         let inside = before.map_or_else(|| addresses.clone(), |known| known.inside.clone());
-        Self { seen, addresses, inside, rules, resets: nic.resets }
+        Self { seen, addresses, inside, rules, counted, resets }
     }
 }
 
@@ -449,6 +455,7 @@ impl SimHosts {
         let passes = limit.is_none_or(|limit| traffic.egress_bytes + bytes <= limit);
         if passes {
             traffic.egress_bytes += bytes;
+            nic.counted.egress_bytes += bytes;
         }
         passes
     }
@@ -733,7 +740,7 @@ impl SimHost {
             |server| {
                 server.size(home);
                 // It is started with what its lists say.
-                server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups, &server.nics);
+                server.nics = of_nics(home.parts.nics.iter(), home, &server.nics);
                 // What it reads when it is started.
                 server.nics.iter_mut().for_each(|nic| nic.inside.clone_from(&nic.addresses));
                 server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
@@ -766,7 +773,7 @@ impl SimHost {
         let seed = home.seed(userdata.as_ref()).map_err(refused)?;
         let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
         let mut server = SimServer {
-            nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
+            nics: of_nics(home.parts.nics.iter(), home, &[]),
             cdrom: home.parts.disc().map(|disc| disc.sha256.clone()),
             seed: seed.files().into_iter().map(file).collect(),
             ..SimServer::blank()
@@ -933,7 +940,7 @@ impl HostDriver for SimHost {
             Order::Adopt { digest } => self.adopt(id, home, &digest)?,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
                 let nics = |server: &SimServer| {
-                    of_nics(home.parts.nics_after(&order), &home.parts.groups, &server.nics)
+                    of_nics(home.parts.nics_after(&order), home, &server.nics)
                 };
                 let functions = &home.placement.holding.functions;
                 let done = |server: &SimServer| {
@@ -1053,10 +1060,10 @@ fn keep(world: &World) -> Result<(), DriverFault> {
 
 fn of_nics<'a>(
     nics: impl Iterator<Item = &'a Nic>,
-    groups: &GroupRules,
+    home: &Home,
     before: &[SimNic],
 ) -> Vec<SimNic> {
-    nics.map(|nic| SimNic::of(nic, groups, before)).collect()
+    nics.map(|nic| SimNic::of(nic, home, before)).collect()
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {

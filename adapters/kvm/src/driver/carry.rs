@@ -78,7 +78,7 @@ impl Inner {
         };
         let said = self.step(Step::Send, server, send).await?;
         if said.is_ok() {
-            return Ok(report(work.number, &MigrationStep::Sent { certain: true }));
+            return self.sent(work, true).await;
         }
         self.left(server, Duration::ZERO).await?;
         self.end_carrier(server).await?;

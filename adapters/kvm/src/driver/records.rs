@@ -75,6 +75,11 @@ pub(super) struct Record {
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_nothing(traffic: &Traffic) -> bool {
+    *traffic == Traffic::default()
+}
+
 /// An interface of a server, as its host has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Port {
@@ -97,10 +102,13 @@ pub(super) struct Port {
     /// How many bytes may pass; not counted when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) quota: Option<Quota>,
-    /// How often its bytes were counted anew.
+    /// How often its bytes were counted anew, or it came from another host.
     #[serde(default)]
     pub(super) resets: u64,
-    /// How many had passed when this was looked at last: where the kernel begins when it has forgotten.
+    /// How many had passed on other hosts.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(super) carried: Traffic,
+    /// How many had passed here when this was looked at last: where the kernel begins when it has forgotten.
     #[serde(default)]
     pub(super) traffic: Traffic,
     /// The security groups that guard it.

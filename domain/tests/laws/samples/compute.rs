@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     Samples, digest, id,
-    network::{bandwidth, found_addresses, group_rules, nic, quota},
+    network::{bandwidth, found_addresses, group_rules, nic, quota, used},
     of, origin, tags, time,
 };
 
@@ -130,7 +130,7 @@ pub(super) fn server() -> Samples {
             .unwrap(),
         },
         E::MigrationReturned { number: 3 },
-        E::MigrationSent { number: 2, certain: true },
+        E::MigrationSent { number: 2, certain: true, used: [(id(15), used(7))].into() },
         E::MigrationShared { number: 1 },
         E::NicAdditionOrdered { nic: Box::new(nic(18, 20)), groups: group_rules("443") },
         E::NicChangeOrdered {
