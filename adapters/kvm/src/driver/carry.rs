@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use adapters_libvirt::{Limits, State, description::Description};
 use commands::ports::{DriverFault, Report};
-use domain::compute::server::migrate::{Landing, MigrationStep};
+use domain::compute::server::migrate::Landing;
 use uuid::Uuid;
 
 use super::{
     Inner, Step, Work,
     fault::libvirt,
     find,
-    migrate::{RUNS, report, why},
+    migrate::{RUNS, why},
     power_off, state, wanted,
 };
 
