@@ -303,6 +303,8 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
         HostStep::Receive,
         HostStep::Release,
         HostStep::Send,
+        HostStep::StoreDescribe,
+        HostStep::StoreForgetSet,
         HostStep::StoreImage,
         HostStep::StoreImageRemoval,
     ];

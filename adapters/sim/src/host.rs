@@ -113,8 +113,12 @@ pub enum HostStep {
     Store,
     /// A store of backups removes what no backup needs.
     StoreCollect,
+    /// A store of backups is told what a set consists of.
+    StoreDescribe,
     /// A store of backups forgets one.
     StoreForget,
+    /// A store of backups forgets what a set consists of.
+    StoreForgetSet,
     /// A file of an image is put into a store.
     StoreImage,
     /// A file of an image is removed from a store.
@@ -133,7 +137,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Addresses,
         Self::Adopt,
         Self::BackUp,
@@ -161,7 +165,9 @@ impl HostStep {
         Self::Stop,
         Self::Store,
         Self::StoreCollect,
+        Self::StoreDescribe,
         Self::StoreForget,
+        Self::StoreForgetSet,
         Self::StoreImage,
         Self::StoreImageRemoval,
         Self::StoreList,

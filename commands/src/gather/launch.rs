@@ -29,6 +29,7 @@ use uuid::Uuid;
 use super::{
     GatherFault, Gathering,
     backup::{self, Read},
+    backup_set,
     cdrom::disc,
     volume,
 };
@@ -138,6 +139,7 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         let key = key.ok_or_else(|| no(format!("{field}: {id} is retired")))?;
         found.keys.push(key.line);
     }
+    found.keys.extend(backup_set::keys(gathering, launch.backup_set).await?);
     let os = found.image.as_ref().map(|(_, definition)| definition.os);
     if let Some(content) = launch.userdata.clone() {
         let userdata = Userdata::read(content, system(os))?;

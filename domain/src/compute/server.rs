@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod adopted;
+pub mod blueprint;
 pub mod boot;
 pub mod carried;
 pub mod cdrom;
