@@ -72,7 +72,7 @@ impl Plugs {
         for port in &mut ports {
             let known = before.ports.iter().find(|known| known.tap == port.tap);
             match known {
-                Some(known) if known.resets == port.resets => port.traffic = known.traffic,
+                Some(known) if port.goes_on(known) => port.traffic = known.traffic,
                 // Once more when this is cut off: what passed meanwhile is nobody's.
                 Some(_) => self.count_anew(port).await?,
                 None => {}
@@ -425,6 +425,7 @@ mod tests {
             bandwidth: Bandwidth::default(),
             quota: None,
             resets: 0,
+            moves: None,
             carried: Traffic::default(),
             traffic: Traffic::default(),
             groups: BTreeSet::new(),

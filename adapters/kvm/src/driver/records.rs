@@ -75,6 +75,14 @@ pub(super) struct Record {
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,
 }
 
+impl Port {
+    /// Whether what was counted of it before goes on: it was neither counted anew nor elsewhere since.
+    pub(super) fn goes_on(&self, before: &Self) -> bool {
+        let has_stayed = before.moves.is_none() || before.moves == self.moves;
+        self.resets == before.resets && has_stayed
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_nothing(traffic: &Traffic) -> bool {
     *traffic == Traffic::default()
@@ -102,9 +110,12 @@ pub(super) struct Port {
     /// How many bytes may pass; not counted when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) quota: Option<Quota>,
-    /// How often its bytes were counted anew, or it came from another host.
+    /// How often its bytes were counted anew.
     #[serde(default)]
     pub(super) resets: u64,
+    /// To how many hosts it has come; none where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) moves: Option<u64>,
     /// How many had passed on other hosts.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub(super) carried: Traffic,
