@@ -19,11 +19,11 @@ use adapters_clouds::testing::Hand;
 use adapters_sim::SimHosts;
 use async_trait::async_trait;
 use commands::{
-    ledger::Ledger,
-    ports::{DriverFault, HostDriver, HostTask, Hosts, Ports, Report},
+    ledger::{Ledger, Ports},
+    ports::{DriverFault, HostDriver, HostTask, Hosts, Report},
 };
 use domain::compute::{
-    backup_set::{self, BackupSet, Taken},
+    backup_set::{BackupSet, Taken},
     disk::Source,
 };
 use serde_json::{Value, json};

@@ -412,6 +412,7 @@ pub(super) fn store() -> Samples {
         listed: 3,
         new: 1,
         unreadable: vec![format!("{}/{}", id(14), id(33))],
+        new_sets: 1,
     };
     of::<backup_store::BackupStore>(vec![
         E::Abandoned {},

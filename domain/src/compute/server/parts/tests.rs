@@ -118,9 +118,9 @@ fn interfaces_get_addresses_of_each_family_and_none_twice() {
 fn a_hardware_address_is_one_interface_s_on_a_segment() {
     let mac: Mac = "52:54:00:aa:00:01".parse().unwrap();
     let given = |mac: Mac, holder: u128| {
-        let addresses = vec!["10.0.1.2".parse().unwrap()];
+        let addresses = vec!["10.0.0.5".parse().unwrap()];
         let event = net::Event::Given { holder: Uuid::from_u128(holder), addresses, mac: Some(mac) };
-        network(Some("10.0.1.0/29"), None).evolve(event)
+        network(Some("10.0.0.0/29"), None).evolve(event)
     };
     let beside = |mac: Mac| Found {
         networks: vec![Joined {
