@@ -285,9 +285,8 @@ async fn a_second_ledger_has_a_whole_server_again_from_a_store_over_s3() {
     assert_eq!(known["state"]["source"]["blueprint"], recorded["source"]["blueprint"]);
     assert!(!known.to_string().contains("a-secret-of-the-guest"));
 
-    let launch = async || {
-        there.world.send("server", None, "launch", json!({"backup_set": set})).await
-    };
+    let launch =
+        async || there.world.send("server", None, "launch", json!({"backup_set": set})).await;
     assert!(detail(launch().await).contains("no network here"));
     let network = there.network("10.0.0.0/16").await;
     let again = launch().await.unwrap().id;

@@ -349,7 +349,8 @@ async fn a_plan_takes_whole_servers_and_deletes_sets_that_no_rule_keeps() {
     let mut none = terms;
     none["servers"] = json!([]);
     none["disks"] = json!([root]);
-    let refused = world.send("backup-plan", None, "define", json!({"name": "x", "terms": none})).await;
+    let refused =
+        world.send("backup-plan", None, "define", json!({"name": "x", "terms": none})).await;
     assert!(detail(refused).contains("whole_servers"));
     let body = json!({"name": "x", "server": web, "store": store, "plan": plan});
     let refused = world.send("backup-set", None, "create", body).await;

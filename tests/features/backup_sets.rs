@@ -234,9 +234,8 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
         (first.parts.firmware, first.parts.hardware, &first.parts.keys)
     );
     let of = |parts: &Parts| {
-        let of = |disk: &domain::compute::server::parts::Disk| {
-            (disk.size_gib, disk.format, disk.limits)
-        };
+        let of =
+            |disk: &domain::compute::server::parts::Disk| (disk.size_gib, disk.format, disk.limits);
         parts.disks.iter().map(of).collect::<Vec<_>>()
     };
     assert_eq!(of(&home.parts), of(&first.parts));

@@ -945,9 +945,8 @@ impl HostDriver for SimHost {
         match order {
             Order::Adopt { digest } => self.adopt(id, home, &digest)?,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
-                let nics = |server: &SimServer| {
-                    of_nics(home.parts.nics_after(&order), home, &server.nics)
-                };
+                let nics =
+                    |server: &SimServer| of_nics(home.parts.nics_after(&order), home, &server.nics);
                 let functions = &home.placement.holding.functions;
                 let done = |server: &SimServer| {
                     server.nics == nics(server) && server.functions == *functions
@@ -1064,11 +1063,7 @@ fn keep(world: &World) -> Result<(), DriverFault> {
     file::save(path, world).map_err(fault)
 }
 
-fn of_nics<'a>(
-    nics: impl Iterator<Item = &'a Nic>,
-    home: &Home,
-    before: &[SimNic],
-) -> Vec<SimNic> {
+fn of_nics<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home, before: &[SimNic]) -> Vec<SimNic> {
     nics.map(|nic| SimNic::of(nic, home, before)).collect()
 }
 

@@ -545,7 +545,8 @@ impl Decider for BackupSet {
             }
             Command::Find(found) => {
                 check_name(&found.name)?;
-                let whole = found.source.members.iter().map(|one| one.disk).collect::<BTreeSet<_>>();
+                let whole =
+                    found.source.members.iter().map(|one| one.disk).collect::<BTreeSet<_>>();
                 if whole.is_empty() || !found.taken.made.keys().eq(whole.iter()) {
                     let detail = "taken.made: has each disk of the set, and no other";
                     return Err(Refusal::new(&codes::INVALID_FIELD, detail));

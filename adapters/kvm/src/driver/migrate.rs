@@ -170,11 +170,7 @@ impl Inner {
     }
 
     /// It was handed over, and what was counted of it goes with it.
-    pub(super) async fn sent(
-        &self,
-        work: &Work<'_>,
-        certain: bool,
-    ) -> Result<Report, DriverFault> {
+    pub(super) async fn sent(&self, work: &Work<'_>, certain: bool) -> Result<Report, DriverFault> {
         let used = self.used(work).await?;
         Ok(report(work.number, &MigrationStep::Sent { certain, used }))
     }

@@ -18,8 +18,7 @@ use domain::{
         host::Order as HostOrder,
         placement::{HostId, Placement, ServerId},
         server::{
-            Event, Machine, Power, carried::Used, migrate::MigrationStep,
-            transfer::TransferLimits,
+            Event, Machine, Power, carried::Used, migrate::MigrationStep, transfer::TransferLimits,
         },
         storage::StorageId,
     },
@@ -167,9 +166,7 @@ impl Pair {
         self.evolve(match step.clone() {
             MigrationStep::Lost {} => Event::MigrationReturned { number },
             MigrationStep::Prepared { landing } => Event::MigrationPrepared { number, landing },
-            MigrationStep::Sent { certain, used } => {
-                Event::MigrationSent { number, certain, used }
-            }
+            MigrationStep::Sent { certain, used } => Event::MigrationSent { number, certain, used },
             MigrationStep::Shared {} => Event::MigrationShared { number },
             MigrationStep::Stays { reason, seen } => {
                 Event::MigrationFailed { number, reason, seen: *seen }

@@ -156,13 +156,10 @@ impl BlueprintNic {
             let had = self.addresses.iter().map(IpNet::addr).find(|one| one.is_ipv4() == v4)?;
             let family = family(own, v4)?;
             let is_free = family.subnet().net.contains(&had) && family.holder(had).is_none();
-            Some(if is_free {
-                Want::Named { address: had, reserved: true }
-            } else {
-                Want::Any {}
-            })
+            Some(if is_free { Want::Named { address: had, reserved: true } } else { Want::Any {} })
         };
-        let on_segment = |one: &Network| one.own.as_ref().is_some_and(|it| it.segment == own.segment);
+        let on_segment =
+            |one: &Network| one.own.as_ref().is_some_and(|it| it.segment == own.segment);
         let mut near = networks.iter().map(|(_, one)| one).filter(|one| on_segment(one));
         let is_free = near.all(|one| one.mac_holder(self.mac).is_none());
         Ok(NicAsk {
@@ -197,9 +194,10 @@ impl Blueprint {
                 spec.devices.remove(at);
             }
         }
-        let disks = parts.disks.iter().map(|disk| {
-            (disk.id, BlueprintDisk { format: disk.format, limits: disk.limits })
-        });
+        let disks = parts
+            .disks
+            .iter()
+            .map(|disk| (disk.id, BlueprintDisk { format: disk.format, limits: disk.limits }));
         Self {
             name: home.name.clone(),
             spec,
@@ -283,7 +281,10 @@ mod tests {
         // The network has other addresses by now.
         assert_eq!(asked(&[network(7, "10.9.0.0/24")]), Ok((7, any, true)));
         // Elsewhere the network is the one that the addresses are of.
-        assert_eq!(asked(&[network(5, "10.9.0.0/24"), network(6, "10.0.0.0/16")]), Ok((6, same, true)));
+        assert_eq!(
+            asked(&[network(5, "10.9.0.0/24"), network(6, "10.0.0.0/16")]),
+            Ok((6, same, true))
+        );
     }
 
     #[test]

@@ -623,12 +623,7 @@ impl NicAsk {
     ///
     /// # Errors
     /// As [`Parts::work_out`].
-    pub fn work_out(
-        &self,
-        id: Uuid,
-        joined: &Joined,
-        now: DateTime<Utc>,
-    ) -> Result<Nic, Refusal> {
+    pub fn work_out(&self, id: Uuid, joined: &Joined, now: DateTime<Utc>) -> Result<Nic, Refusal> {
         let Joined { network, segment, .. } = joined;
         let own = network.own.as_ref().filter(|own| !own.retired).ok_or_else(|| {
             no(format!("network: {} is not a network of our own that is in use", self.network))

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::{Told, assign, numbers, park, set_creation, set_taken, uploaded, vanish};
 use crate::samples::{
     PUBLIC_KEYS, adoption, backup_creation, backup_place, bandwidth, creation, digest, equipment,
-    foreign_machine, found_backup, found_set, group_rules, holding, id, image_of, image_of_disk, image_stored,
-    launch, machine, made, move_beginning, move_landing, nic, origin, placement, plan_results,
-    plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host, server_image,
-    snapshot_place, utilisation,
+    foreign_machine, found_backup, found_set, group_rules, holding, id, image_of, image_of_disk,
+    image_stored, launch, machine, made, move_beginning, move_landing, nic, origin, placement,
+    plan_results, plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host,
+    server_image, snapshot_place, utilisation,
 };
 
 /// Commands of a kind of these; none of another.

@@ -120,10 +120,8 @@ fn one_that_stays_is_free_at_once_and_the_other_host_is_cleared() {
 
 #[test]
 fn what_nobody_is_sure_of_is_looked_for_and_never_started() {
-    let sent = live(
-        at_home("running"),
-        vec![migrate(2), step(2, prepared()), step(3, handed(false))],
-    );
+    let sent =
+        live(at_home("running"), vec![migrate(2), step(2, prepared()), step(3, handed(false))]);
     let order = fold(&sent).orders.out.unwrap().order;
     assert_eq!(order, Order::Arrive { start: true, certain: false });
     let parked = live(sent.clone(), vec![Command::Park { number: 4, reason: "x".into() }]);
@@ -133,10 +131,8 @@ fn what_nobody_is_sure_of_is_looked_for_and_never_started() {
     let home = live(back, vec![Command::Confirm { number: 5, seen: machine("running") }]);
     assert_eq!(told(&home), [(id(2), "clear")]);
     // What is sure is not lost, whatever a host says.
-    let sure = live(
-        at_home("stopped"),
-        vec![migrate(2), step(2, prepared()), step(3, handed(true))],
-    );
+    let sure =
+        live(at_home("stopped"), vec![migrate(2), step(2, prepared()), step(3, handed(true))]);
     assert_eq!(decide(&sure, step(4, MigrationStep::Lost {})).unwrap(), []);
     assert_eq!(decide(&sure, step(3, handed(false))).unwrap(), []);
 }

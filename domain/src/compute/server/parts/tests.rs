@@ -119,7 +119,8 @@ fn a_hardware_address_is_one_interface_s_on_a_segment() {
     let mac: Mac = "52:54:00:aa:00:01".parse().unwrap();
     let given = |mac: Mac, holder: u128| {
         let addresses = vec!["10.0.0.5".parse().unwrap()];
-        let event = net::Event::Given { holder: Uuid::from_u128(holder), addresses, mac: Some(mac) };
+        let event =
+            net::Event::Given { holder: Uuid::from_u128(holder), addresses, mac: Some(mac) };
         network(Some("10.0.0.0/29"), None).evolve(event)
     };
     let beside = |mac: Mac| Found {
@@ -133,7 +134,8 @@ fn a_hardware_address_is_one_interface_s_on_a_segment() {
     let launch = launch(ask(Some(mac)));
     let no = Parts::work_out(SERVER, &launch, beside(mac), DateTime::UNIX_EPOCH).unwrap_err();
     assert_eq!(no.code.code, "address-taken");
-    let detail = "nics[0]: 52:54:00:aa:00:01: an interface in another network of its segment has it";
+    let detail =
+        "nics[0]: 52:54:00:aa:00:01: an interface in another network of its segment has it";
     assert_eq!(no.detail, detail);
     let other = beside("52:54:00:aa:00:02".parse().unwrap());
     assert_eq!(work_out(ask(Some(mac)), other).unwrap().nics[0].mac, mac);
@@ -173,8 +175,7 @@ fn what_a_network_cannot_give_is_refused_with_its_interface() {
         }
         json!({"nics": [nic]})
     };
-    let found =
-        |network: Network| Found { networks: vec![joined(network)], ..Found::default() };
+    let found = |network: Network| Found { networks: vec![joined(network)], ..Found::default() };
     let v4 = || network(Some("10.0.0.0/29"), None);
     let named = |address: &str| json!({"type": "named", "data": {"address": address}});
     let parts = work_out(ask(json!({"v4": named("10.0.0.5")})), found(v4())).unwrap();
