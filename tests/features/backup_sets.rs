@@ -194,7 +194,7 @@ impl World {
         (web, set)
     }
 
-    async fn launch_from(&self, set: Uuid, more: Value) -> Uuid {
+    async fn again_from(&self, set: Uuid, more: Value) -> Uuid {
         let mut body = json!({"backup_set": set});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let id = self.send("server", None, "launch", body).await.unwrap().id;
@@ -223,7 +223,7 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
     }
 
     // Beside the first one: what that still has is another's, and the rest is the same.
-    let second = world.launch_from(set, json!({"name": "copy", "protected": false})).await;
+    let second = world.again_from(set, json!({"name": "copy", "protected": false})).await;
     let home = world.server(second).await.home.unwrap();
     let (was, is) = (&first.parts.nics[0], &home.parts.nics[0]);
     assert_ne!((was.mac, &was.addresses), (is.mac, &is.addresses));
@@ -245,7 +245,7 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
     for verb in ["stop", "delete", "purge"] {
         world.through("server", web, verb, json!({})).await;
     }
-    let third = world.launch_from(set, json!({})).await;
+    let third = world.again_from(set, json!({})).await;
     let home = world.server(third).await.home.unwrap();
     let (was, is) = (&first.parts.nics[0], &home.parts.nics[0]);
     assert_eq!((was.mac, &was.addresses, was.network), (is.mac, &is.addresses, is.network));
@@ -256,7 +256,7 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
     let contents = home.parts.disks.iter().map(|disk| world.hosts.content(disk.id));
     assert_eq!(contents.collect::<Vec<_>>(), ["system", "data"]);
     // Without interfaces, and for nobody to log in, when that is said.
-    let bare = world.launch_from(set, json!({"nics": [], "key_pairs": [], "tags": {}})).await;
+    let bare = world.again_from(set, json!({"nics": [], "key_pairs": [], "tags": {}})).await;
     let home = world.server(bare).await.home.unwrap();
     assert!(home.parts.nics.is_empty() && home.parts.keys.is_empty() && home.tags.is_empty());
     world.same_as_census(host).await;
@@ -303,7 +303,7 @@ async fn another_installation_finds_sets_and_has_the_whole_server() {
     assert!(told.contains("security_groups: there is no security-group"), "{told}");
     let named = json!({"address": "10.0.0.77"});
     let nic = json!({"network": network, "v4": {"type": "named", "data": named}});
-    let again = there.launch_from(set, json!({"nics": [nic], "protected": false})).await;
+    let again = there.again_from(set, json!({"nics": [nic], "protected": false})).await;
     let (home, was) =
         (there.server(again).await.home.unwrap(), here.server(web).await.home.unwrap());
     assert_eq!((home.spec, home.tags, home.name), (was.spec, was.tags, was.name));
@@ -353,7 +353,7 @@ async fn what_the_store_says_of_a_set_is_there_as_long_as_the_set_whatever_fails
     let set = world.set(web, store).await.unwrap();
     world.settle().await;
     assert_eq!(world.status(set).await, "parked");
-    let again = world.launch_from(set, json!({"name": "again"})).await;
+    let again = world.again_from(set, json!({"name": "again"})).await;
     assert_eq!(world.parts(again).await.disks.len(), 2);
     world.through("backup-set", set, "retry", json!({})).await;
     assert!(world.hosts.described(URL).contains_key(&set));

@@ -125,8 +125,14 @@ async fn of_a_dead_host_what_it_said_last_was_used() {
     lab.world.hosts.leave(here);
     lab.world.clock.advance(Duration::from_secs(60));
     lab.world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
-    lab.done("evacuate", json!({"host_is_down": true})).await;
+    let evacuate = json!({"host_is_down": true});
+    lab.world.send("server", lab.id, "evacuate", evacuate).await.unwrap();
+    // What the dead host is to leave stays out.
+    lab.world.pass().await;
     assert_eq!(lab.world.host_of(lab.id).await, there);
-    assert_eq!(lab.sent().await, 400);
+    let row = lab.world.row(lab.id).await;
+    assert_eq!(row["status"], "running");
+    let seen = &row["state"]["observation"]["seen"]["nics"][0];
+    assert_eq!(seen["traffic"]["egress_bytes"], 400);
     assert!(!lab.sends(601).await && lab.sends(600).await);
 }

@@ -76,13 +76,14 @@ impl SimHost {
         let local = home.local_disks();
         let copies = !local.is_empty();
         if let Some(arrived) = self.unsure() {
+            let used = self.used(id, home);
             let mut world = self.hosts.world();
             if arrived {
                 hand_over(&mut world, (self.host, to), id, &local);
             } else if let Some(server) = server(&mut world, self.host, id) {
                 server.suspended = true;
             }
-            return report(MigrationStep::Sent { certain: false, used: self.used(id, home) });
+            return report(MigrationStep::Sent { certain: false, used });
         }
         let runs = |world: &World| {
             let there = world.hosts.get(&self.host).and_then(|servers| servers.get(&id));
