@@ -83,7 +83,6 @@ impl Port {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_nothing(traffic: &Traffic) -> bool {
     *traffic == Traffic::default()
 }
