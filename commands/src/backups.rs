@@ -3,7 +3,7 @@
 //!
 //! An import asks the store what lies there and says of every backup that is not known yet that it was
 //! found, under the id that it has there. So it can be made again, and two installations that share a
-//! store call a backup the same.
+//! store call a backup the same. Sets are found by their descriptions, once their backups are.
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -25,9 +25,6 @@ use crate::{
     ports::{DriverFault, Query, Report, StoreAccess, ViewFault},
     submit::{Submission, SubmitFault},
 };
-
-/// Most backups of an import that are named because they do not read.
-const UNREADABLE_MAX: usize = 100;
 
 impl Ledger {
     /// The stores that an order needs, opened.
@@ -67,7 +64,8 @@ impl Ledger {
             let (_, set) = self.typed::<BackupSet>(id).await?;
             let stores = self.stores_of(state).await?;
             let Some(store) = stores.get(&set.store) else { return Ok(None) };
-            return Ok(Some(self.work_backup_set(out.number, &order, &set, store).await));
+            let id: Uuid = id.parse().unwrap_or_default();
+            return Ok(Some(self.work_backup_set((id, out.number), &order, &set, store).await));
         }
         if kind == BackupStore::KIND {
             let order: backup_store::Order =
@@ -107,16 +105,28 @@ impl Ledger {
 
     async fn work_backup_set(
         &self,
-        number: u64,
+        (id, number): (Uuid, u64),
         order: &backup_set::Order,
         set: &BackupSet,
         store: &StoreAccess,
     ) -> Result<Report, DriverFault> {
         match order {
+            backup_set::Order::Describe {} => {
+                let description = set.description(id).ok_or_else(|| {
+                    DriverFault::Unexpected("a set that nothing is known of".to_owned())
+                })?;
+                self.ports.backups.describe(store, &description).await?;
+                Ok(Report { verb: "confirm-described", body: json!({"number": number}) })
+            }
+            backup_set::Order::Forget {} => {
+                self.ports.backups.forget_set(store, id).await?;
+                Ok(Report { verb: "confirm-removal", body: json!({"number": number}) })
+            }
             backup_set::Order::Remove {} => {
                 for one in set.members() {
                     self.ports.backups.forget(store, one.disk, one.backup).await?;
                 }
+                self.ports.backups.forget_set(store, id).await?;
                 Ok(Report { verb: "confirm-removal", body: json!({"number": number}) })
             }
             backup_set::Order::GiveUp {} | backup_set::Order::Take {} => {
@@ -193,9 +203,7 @@ impl Ledger {
                 // It was removed since it was listed.
                 Err(DriverFault::NotFound(_)) => continue,
                 Err(DriverFault::Rejected(_) | DriverFault::Unexpected(_)) => {
-                    if sum.unreadable.len() < UNREADABLE_MAX {
-                        sum.unreadable.push(format!("{disk}/{id}"));
-                    }
+                    sum.misses(format!("{disk}/{id}"));
                     continue;
                 }
                 Err(fault) => return Err(fault),
@@ -210,7 +218,57 @@ impl Ledger {
                 Err(fault) => return Err(DriverFault::Transient(chain(&fault))),
             }
         }
+        self.import_sets(store, access, project, &mut sum).await?;
         Ok(sum)
+    }
+
+    /// Sets whose backups are all known by now.
+    async fn import_sets(
+        &self,
+        store: Uuid,
+        access: &StoreAccess,
+        project: Option<Uuid>,
+        sum: &mut Import,
+    ) -> Result<(), DriverFault> {
+        let unread = |fault: LoadFault| DriverFault::Transient(chain(&fault));
+        let Some(kind) = kinds::by_name(BackupSet::KIND) else { return Ok(()) };
+        for id in self.ports.backups.sets(access).await? {
+            if self.load(kind, &id.to_string()).await.map_err(unread)?.revision > 0 {
+                continue;
+            }
+            let described = match self.ports.backups.description(access, id).await {
+                Ok(described) => described,
+                // It was removed since it was listed.
+                Err(DriverFault::NotFound(_)) => continue,
+                Err(DriverFault::Rejected(_) | DriverFault::Unexpected(_)) => {
+                    sum.misses(format!("set {id}"));
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            };
+            let mut made = BTreeMap::new();
+            for member in &described.members {
+                let backup = self.typed::<Backup>(&member.backup.to_string()).await;
+                let (_, backup) = backup.map_err(unread)?;
+                // One that is somebody else's by now, or was deleted here, is none of this set's.
+                let is_its = backup.disk == member.disk
+                    && (backup.store, backup.project) == (store, project)
+                    && !backup.removed;
+                made.extend(backup.made.filter(|_| is_its).map(|made| (member.disk, made)));
+            }
+            let Ok(found) = described.found(store, project, made) else {
+                sum.misses(format!("set {id}"));
+                continue;
+            };
+            let find = Submission::new(Self::system("runner"), kind, id, "find", json!(found));
+            match self.submit(find).await {
+                Ok(_) => sum.new_sets += 1,
+                // Another import was first, or it is none that could be.
+                Err(SubmitFault::Refused(_)) => {}
+                Err(fault) => return Err(DriverFault::Transient(chain(&fault))),
+            }
+        }
+        Ok(())
     }
 
     /// Orders the collection of every store whose last one is long ago; gives how many.

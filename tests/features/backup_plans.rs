@@ -280,3 +280,85 @@ async fn a_plan_rests_while_it_is_paused_and_is_refused_what_it_may_not_have() {
     let last = world.last_run(plan).await;
     assert_eq!(last["results"][0]["problem"], "the disk is of another project than the plan");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_takes_whole_servers_and_deletes_sets_that_no_rule_keeps() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 4, 4_096).await;
+    let store = world.store("vault").await;
+    let (web, root) = world.with_data("web", "first").await;
+    let body = json!({"name": "data", "server": web, "size_gib": 2});
+    world.send("disk", None, "create", body).await.unwrap();
+    world.settle().await;
+    // One that a person made is nobody else's to delete.
+    let body = json!({"name": "own", "server": web, "store": store});
+    let own = world.send("backup-set", None, "create", body).await.unwrap().id;
+    world.settle().await;
+    let terms = json!({
+        "servers": [web], "whole_servers": true, "store": store, "times": {"hours": [2]},
+        "keep": {"last": 2},
+    });
+    let plan = world.plan(terms.clone()).await;
+    let mut made = Vec::new();
+    for day in 0..4 {
+        world.hosts.write(root, &format!("day {day}"));
+        world.wait_for_plan(plan, 0).await;
+        let last = world.run_plan(plan).await;
+        assert_eq!(last["problems"], 0, "{last}");
+        let results = last["results"].as_array().unwrap();
+        assert_eq!(results.len(), 1, "{last}");
+        let ran = &results[0];
+        assert_eq!((ran["subject"].as_str(), &ran["left"]), (Some(&*web.to_string()), &json!(0)));
+        assert_eq!((&ran["backup"], &ran["full"]), (&Value::Null, &json!(true)));
+        assert_eq!(ran["kept"], if day == 0 { 1 } else { 2 });
+        made.push(ran["set"].as_str().unwrap().parse::<Uuid>().unwrap());
+    }
+    assert_eq!(made[3], backup_id(plan, 4, web));
+    let mut kept = vec![own, made[2], made[3]];
+    kept.sort_unstable();
+    assert_eq!(world.hosts.described(URL).into_keys().collect::<Vec<_>>(), kept);
+    assert_eq!(world.hosts.backups(URL).len(), 6, "two disks of each");
+    for (set, status) in [(made[0], "gone"), (made[1], "gone"), (made[3], "available")] {
+        assert_eq!(world.status(set).await, status);
+    }
+    let row = world.row(made[3]).await;
+    assert!(row["name"].as_str().unwrap().starts_with("nightly 2"), "{row}");
+    assert_eq!(row["state"]["plan"], plan.to_string());
+
+    // Whatever dies in a run, it makes one set.
+    world.wait_for_plan(plan, 0).await;
+    world.caught_up().await;
+    assert_eq!(world.ledger.order_due_backups().await.unwrap(), 1);
+    let mortal = Arc::new(Mortal::default());
+    world.settle_with(Some(mortal.clone())).await;
+    assert!(mortal.deaths() >= 6, "{}", mortal.deaths());
+    assert_eq!(world.last_run(plan).await["results"][0]["problem"], Value::Null);
+    assert_eq!(world.hosts.described(URL).len(), 3);
+
+    // One that keeps failing is said, and given up by the next run.
+    world.hosts.break_next(HostStep::BackUp, HostFault::Rejected("no room".into()));
+    world.wait_for_plan(plan, 0).await;
+    let last = world.run_plan(plan).await;
+    assert_eq!((world.status(plan).await, &last["problems"]), ("failing".to_owned(), &json!(1)));
+    assert!(last["results"][0]["problem"].as_str().unwrap().contains("no room"), "{last}");
+    world.wait_for_plan(plan, 0).await;
+    let last = world.run_plan(plan).await;
+    assert_eq!(last["problems"], 0, "{last}");
+    assert_eq!((world.hosts.described(URL).len(), world.hosts.backups(URL).len()), (3, 6));
+
+    let mut none = terms;
+    none["servers"] = json!([]);
+    none["disks"] = json!([root]);
+    let refused =
+        world.send("backup-plan", None, "define", json!({"name": "x", "terms": none})).await;
+    assert!(detail(refused).contains("whole_servers"));
+    let body = json!({"name": "x", "server": web, "store": store, "plan": plan});
+    let refused = world.send("backup-set", None, "create", body).await;
+    assert!(detail(refused).contains("a backup plan's to say"));
+    for verb in ["stop", "delete", "purge"] {
+        world.through("server", web, verb, json!({})).await;
+    }
+    world.wait_for_plan(plan, 0).await;
+    let last = world.run_plan(plan).await;
+    assert_eq!(last["results"][0]["problem"], "the server is gone");
+}

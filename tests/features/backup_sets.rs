@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use adapters_sim::{HostFault, HostStep};
+use domain::compute::server::parts::Parts;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    backups::{URL, detail},
+    backups::{URL, detail, elsewhere},
     hosts::{Mortal, code},
     world::{World, small},
 };
@@ -143,4 +144,223 @@ async fn a_set_is_there_whole_or_not_at_all_whatever_fails_or_dies() {
     // What is no server of ours has none.
     let none = world.set(Uuid::from_u128(4), store).await;
     assert!(detail(none).contains("there is no server"));
+}
+
+impl World {
+    async fn network_of(&self, net: &str) -> Uuid {
+        let segment = json!({"name": "blue", "medium": "bridge", "bridge": "br0"});
+        let segment = self.send("segment", None, "define", segment).await.unwrap().id;
+        let body = json!({"name": "front", "segment": segment, "v4": {"net": net, "step": "up"}});
+        self.send("network", None, "define", body).await.unwrap().id
+    }
+
+    async fn parts(&self, server: Uuid) -> Parts {
+        self.server(server).await.home.unwrap().parts
+    }
+
+    /// A server that has something of everything, and a set of it.
+    async fn whole(&self, store: Uuid) -> (Uuid, Uuid) {
+        let network = self.network_of("10.0.0.0/24").await;
+        let rule = json!({
+            "direction": "ingress", "protocol": "tcp", "ports": "443", "peer": {"cidr": "0.0.0.0/0"},
+        });
+        let group = json!({"spec": {"name": "web", "rules": [rule]}});
+        let group = self.send("security-group", None, "declare", group).await.unwrap().id;
+        let key = json!({"name": "ann", "public_key": KEY});
+        let key = self.send("key-pair", None, "define", key).await.unwrap().id;
+        let body = json!({
+            "name": "web", "spec": {"vcpus": 1, "vcpus_max": 2, "memory_mib": 64},
+            "firmware": "uefi", "hardware": {"disks": "sata", "nics": "e1000e"},
+            "tags": {"team": "shop"}, "protected": true, "key_pairs": [key],
+            "userdata": "#!/bin/sh\necho a-secret-of-the-guest\n",
+            "disks": [
+                {"size_gib": 1, "limits": {"read_operations": {"rate": 100}}},
+                {"size_gib": 2, "format": "raw"},
+            ],
+            "nics": [{
+                "network": network, "v4": {"type": "named", "data": {"address": "10.0.0.77"}},
+                "mac": "52:54:00:aa:00:01", "bandwidth": {"egress_kbit_s": 4_000},
+                "quota": {"egress_bytes": 1_000}, "security_groups": [group],
+            }],
+        });
+        let web = self.send("server", None, "launch", body).await.unwrap().id;
+        self.settle().await;
+        for (at, disk) in self.parts(web).await.disks.iter().enumerate() {
+            self.hosts.write(disk.id, ["system", "data"][at]);
+        }
+        let set = self.set(web, store).await.unwrap();
+        self.settle().await;
+        assert_eq!(self.status(set).await, "available");
+        (web, set)
+    }
+
+    async fn again_from(&self, set: Uuid, more: Value) -> Uuid {
+        let mut body = json!({"backup_set": set});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let id = self.send("server", None, "launch", body).await.unwrap().id;
+        self.settle().await;
+        assert_eq!(self.row(id).await["status"], "running");
+        id
+    }
+}
+
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI ann";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_made_from_a_set_is_what_the_first_one_was() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    let store = world.store("vault").await;
+    let (web, set) = world.whole(store).await;
+    let first = world.server(web).await.home.unwrap();
+    // No secret is in the record, and none in the store.
+    let described = world.hosts.described(URL)[&set].to_string();
+    let recorded = world.row(set).await.to_string();
+    for text in [&described, &recorded] {
+        assert!(text.contains("10.0.0.77") && text.contains("ssh-ed25519"), "{text}");
+        assert!(!text.contains("a-secret-of-the-guest") && !text.contains("userdata"), "{text}");
+    }
+
+    // Beside the first one: what that still has is another's, and the rest is the same.
+    let second = world.again_from(set, json!({"name": "copy", "protected": false})).await;
+    let home = world.server(second).await.home.unwrap();
+    let (was, is) = (&first.parts.nics[0], &home.parts.nics[0]);
+    assert_ne!((was.mac, &was.addresses), (is.mac, &is.addresses));
+    assert_eq!((&home.name, home.protected), (&"copy".to_owned(), false), "what is said counts");
+    assert_eq!((home.spec, home.tags), (first.spec.clone(), first.tags.clone()));
+    assert_eq!(
+        (home.parts.firmware, home.parts.hardware, &home.parts.keys),
+        (first.parts.firmware, first.parts.hardware, &first.parts.keys)
+    );
+    let of = |parts: &Parts| {
+        let of =
+            |disk: &domain::compute::server::parts::Disk| (disk.size_gib, disk.format, disk.limits);
+        parts.disks.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&home.parts), of(&first.parts));
+
+    // The first one is lost: the next has all that was its.
+    world.send("server", web, "unprotect", json!({})).await.unwrap();
+    for verb in ["stop", "delete", "purge"] {
+        world.through("server", web, verb, json!({})).await;
+    }
+    let third = world.again_from(set, json!({})).await;
+    let home = world.server(third).await.home.unwrap();
+    let (was, is) = (&first.parts.nics[0], &home.parts.nics[0]);
+    assert_eq!((was.mac, &was.addresses, was.network), (is.mac, &is.addresses, is.network));
+    assert_eq!((was.bandwidth, was.quota), (is.bandwidth, is.quota));
+    assert_eq!(was.rules(&first.parts.groups), is.rules(&home.parts.groups));
+    assert!(was.rules(&first.parts.groups).is_some());
+    assert_eq!((&home.name, home.protected, home.userdata), (&first.name, true, None));
+    let contents = home.parts.disks.iter().map(|disk| world.hosts.content(disk.id));
+    assert_eq!(contents.collect::<Vec<_>>(), ["system", "data"]);
+    // Without interfaces, and for nobody to log in, when that is said.
+    let bare = world.again_from(set, json!({"nics": [], "key_pairs": [], "tags": {}})).await;
+    let home = world.server(bare).await.home.unwrap();
+    assert!(home.parts.nics.is_empty() && home.parts.keys.is_empty() && home.tags.is_empty());
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_installation_finds_sets_and_has_the_whole_server() {
+    let here = World::empty(small());
+    here.host("kvm-1", 1, 8, 8_192).await;
+    let store = here.store("vault").await;
+    let (web, set) = here.whole(store).await;
+    let half = here.set(web, store).await.unwrap();
+    here.settle().await;
+    let members = here.members(half).await;
+    here.through("backup", members[0].1, "delete", json!({})).await;
+
+    let there = elsewhere(&here);
+    there.host("kvm-9", 1, 8, 8_192).await;
+    let store = there.store("same place").await;
+    there.hosts.break_next(HostStep::StoreList, HostFault::Transient);
+    there.through("backup-store", store, "import", json!({})).await;
+    let sum = there.row(store).await["state"]["last_import"][1].clone();
+    assert_eq!((&sum["new"], &sum["new_sets"]), (&json!(3), &json!(1)), "{sum}");
+    assert_eq!(sum["unreadable"], json!([format!("set {half}")]), "one that is not whole is named");
+    let (ours, theirs) = (here.row(set).await, there.row(set).await);
+    assert_eq!(theirs["status"], "available");
+    for field in ["name", "server", "taken", "taken_at"] {
+        assert_eq!(theirs["state"][field], ours["state"][field], "{field}");
+    }
+    assert_eq!(theirs["state"]["source"]["blueprint"], ours["state"]["source"]["blueprint"]);
+    there.through("backup-store", store, "import", json!({})).await;
+    assert_eq!(there.row(store).await["state"]["last_import"][1]["new_sets"], Value::Null);
+
+    // Its network is not there: that is said, and nothing is left of it.
+    let body = json!({"backup_set": set});
+    let position = there.log.head().await.unwrap().position;
+    let refused = there.send("server", None, "launch", body.clone()).await;
+    let told = detail(refused);
+    assert!(told.contains("10.0.0.77/24") && told.contains("say nics"), "{told}");
+    assert_eq!(there.log.head().await.unwrap().position, position);
+    // A network of the same addresses is, and its security group is not.
+    let network = there.network_of("10.0.0.0/16").await;
+    let told = detail(there.send("server", None, "launch", body).await);
+    assert!(told.contains("security_groups: there is no security-group"), "{told}");
+    let named = json!({"address": "10.0.0.77"});
+    let nic = json!({"network": network, "v4": {"type": "named", "data": named}});
+    let again = there.again_from(set, json!({"nics": [nic], "protected": false})).await;
+    let (home, was) =
+        (there.server(again).await.home.unwrap(), here.server(web).await.home.unwrap());
+    assert_eq!((home.spec, home.tags, home.name), (was.spec, was.tags, was.name));
+    assert_eq!(home.parts.keys, was.parts.keys);
+    let contents = home.parts.disks.iter().map(|disk| there.hosts.content(disk.id));
+    assert_eq!(contents.collect::<Vec<_>>(), ["system", "data"]);
+    // What one of them deletes is gone for both.
+    for verb in ["stop", "delete", "purge"] {
+        there.through("server", again, verb, json!({})).await;
+    }
+    there.through("backup-set", set, "delete", json!({})).await;
+    assert_eq!(there.status(set).await, "gone");
+    assert_eq!(there.hosts.described(URL).into_keys().collect::<Vec<_>>(), [half]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_says_of_a_set_is_there_as_long_as_the_set_whatever_fails_or_dies() {
+    let world = World::empty(small());
+    world.host("kvm-1", 1, 8, 8_192).await;
+    let store = world.store("vault").await;
+    let (web, _) = world.with_two_disks().await;
+    for fault in [HostFault::Transient, HostFault::AnswerLost] {
+        for step in [HostStep::StoreDescribe, HostStep::StoreForgetSet] {
+            world.hosts.break_next(step, fault.clone());
+        }
+        let mortal = Arc::new(Mortal::default());
+        let set = world.set(web, store).await.unwrap();
+        world.settle_with(Some(mortal.clone())).await;
+        assert!(mortal.deaths() >= 6, "{}", mortal.deaths());
+        assert_eq!(world.status(set).await, "available");
+        assert_eq!(world.hosts.described(URL).into_keys().collect::<Vec<_>>(), [set]);
+        world.send("backup-set", set, "delete", json!({})).await.unwrap();
+        assert_eq!(world.status(set).await, "removing");
+        let body = json!({"backup_set": set});
+        assert_eq!(code(world.send("server", None, "launch", body).await), "wrong-state");
+        world.settle_with(Some(Arc::new(Mortal::default()))).await;
+        assert_eq!(world.status(set).await, "gone");
+        assert!(world.hosts.described(URL).is_empty() && world.hosts.backups(URL).is_empty());
+    }
+    let hit = world.hosts.hit();
+    for step in [HostStep::StoreDescribe, HostStep::StoreForgetSet] {
+        assert_eq!(hit.iter().filter(|(at, _)| *at == step).count(), 2, "{step:?}");
+    }
+    // Where the store does not take it, the set is there all the same: it can be given up or gone on with.
+    let no = || HostFault::Rejected("no room".into());
+    world.hosts.break_next(HostStep::StoreDescribe, no());
+    let set = world.set(web, store).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.status(set).await, "parked");
+    let again = world.again_from(set, json!({"name": "again"})).await;
+    assert_eq!(world.parts(again).await.disks.len(), 2);
+    world.through("backup-set", set, "retry", json!({})).await;
+    assert!(world.hosts.described(URL).contains_key(&set));
+    world.hosts.break_next(HostStep::StoreDescribe, no());
+    let set = world.set(web, store).await.unwrap();
+    world.settle().await;
+    world.through("backup-set", set, "abandon", json!({})).await;
+    assert_eq!(world.status(set).await, "available");
+    assert!(!world.hosts.described(URL).contains_key(&set));
 }

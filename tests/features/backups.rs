@@ -372,7 +372,7 @@ async fn another_installation_finds_the_backups_and_restores_them() {
 }
 
 /// Another installation, whose hosts reach the same stores.
-fn elsewhere(world: &World) -> World {
+pub(crate) fn elsewhere(world: &World) -> World {
     let other = World::beside_hosts(world.hosts.clone());
     // Its ids are others, as everywhere but in tests.
     let past = world.ledger.ports.ids.new_id();

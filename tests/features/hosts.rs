@@ -12,6 +12,7 @@ mod local_disks;
 mod migrate;
 mod operations;
 mod placements;
+mod quotas;
 mod rebuild;
 mod shared_group;
 mod storage;
@@ -303,6 +304,8 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
         HostStep::Receive,
         HostStep::Release,
         HostStep::Send,
+        HostStep::StoreDescribe,
+        HostStep::StoreForgetSet,
         HostStep::StoreImage,
         HostStep::StoreImageRemoval,
     ];

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod direct;
+mod macs;
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -10,7 +10,7 @@
 //! disk is read from, [`nbd`] how a disk is read and written that QEMU has, [`target`] what is
 //! written back; [`manifest`] is what a backup is, [`chunk`] what its pieces are; [`objects`] is the
 //! store, [`objects::s3`] over the network; [`port`] is what the rest of Skyledger knows of it. Files of images lie
-//! beside the backups: `images`.
+//! beside the backups: `images`; and what sets of backups consist of: `sets`.
 //!
 //! A backup is a *manifest* and *chunks*. A chunk is named by its content, so what is there already is
 //! not sent again, whichever disk it came from, and is verified when it comes back. Chunks of zeroes
@@ -29,6 +29,7 @@ pub mod objects;
 pub mod port;
 mod qcow2;
 mod restore;
+mod sets;
 pub mod source;
 mod store;
 mod take;

@@ -6,6 +6,7 @@
 //! chunks/<name>/<upload>              what manifests consist of
 //! condemned/<collection>              chunks that no manifest needed when that collection looked
 //! images/<image>                      the file of an image that was uploaded
+//! sets/<set>                          which backups are of one server at one moment, and what it was
 //! ```
 
 pub mod s3;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use commands::ports::{BackupStores, DriverFault, StoreAccess, StoreKeys, StoredBackup};
 use domain::compute::{
     backup::Made,
+    backup_set::Description,
     backup_store::{Collection, Place},
 };
 use uuid::Uuid;
@@ -132,6 +133,27 @@ impl BackupStores for S3Stores {
         backup: Uuid,
     ) -> Result<(), DriverFault> {
         open(store)?.forget(disk, backup).await.map_err(|fault| driver_fault(&fault))
+    }
+
+    async fn describe(&self, store: &StoreAccess, set: &Description) -> Result<(), DriverFault> {
+        open(store)?.describe(set).await.map_err(|fault| driver_fault(&fault))
+    }
+
+    async fn sets(&self, store: &StoreAccess) -> Result<Vec<Uuid>, DriverFault> {
+        open(store)?.sets().await.map_err(|fault| driver_fault(&fault))
+    }
+
+    async fn description(
+        &self,
+        store: &StoreAccess,
+        set: Uuid,
+    ) -> Result<Description, DriverFault> {
+        let found = open(store)?.description(set).await.map_err(|fault| driver_fault(&fault))?;
+        found.ok_or_else(|| DriverFault::NotFound(format!("there is no description of set {set}")))
+    }
+
+    async fn forget_set(&self, store: &StoreAccess, set: Uuid) -> Result<(), DriverFault> {
+        open(store)?.forget_set(set).await.map_err(|fault| driver_fault(&fault))
     }
 
     async fn collect(&self, store: &StoreAccess) -> Result<Collection, DriverFault> {

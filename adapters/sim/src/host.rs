@@ -35,7 +35,7 @@ use domain::{
             console::ConsoleKind,
             home::Home,
             nic::SeenNic,
-            parts::{GroupRules, Nic, Parts},
+            parts::{Nic, Parts},
             rescue::RescueSystem,
         },
         snapshot::Snapshot,
@@ -43,7 +43,7 @@ use domain::{
         userdata::Userdata,
     },
     kernel::{Decider, Refusal},
-    network::security_group::Rule,
+    network::{quota::Traffic, security_group::Rule},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -113,8 +113,12 @@ pub enum HostStep {
     Store,
     /// A store of backups removes what no backup needs.
     StoreCollect,
+    /// A store of backups is told what a set consists of.
+    StoreDescribe,
     /// A store of backups forgets one.
     StoreForget,
+    /// A store of backups forgets what a set consists of.
+    StoreForgetSet,
     /// A file of an image is put into a store.
     StoreImage,
     /// A file of an image is removed from a store.
@@ -133,7 +137,7 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Addresses,
         Self::Adopt,
         Self::BackUp,
@@ -161,7 +165,9 @@ impl HostStep {
         Self::Stop,
         Self::Store,
         Self::StoreCollect,
+        Self::StoreDescribe,
         Self::StoreForget,
+        Self::StoreForgetSet,
         Self::StoreImage,
         Self::StoreImageRemoval,
         Self::StoreList,
@@ -244,17 +250,23 @@ pub struct SimNic {
     pub inside: Vec<IpNet>,
     /// The rules that are enforced; none when nothing is kept from it but spoofing.
     pub rules: Option<BTreeSet<Rule>>,
-    /// How often its bytes were counted anew.
+    /// How many bytes this host has counted; what is said of it has those of other hosts as well.
+    #[serde(default)]
+    pub counted: Traffic,
+    /// How often its bytes were counted anew, or it came from another host.
     #[serde(default)]
     pub resets: u64,
 }
 
 impl SimNic {
-    fn of(nic: &Nic, groups: &GroupRules, before: &[Self]) -> Self {
+    fn of(nic: &Nic, home: &Home, before: &[Self]) -> Self {
         let before = before.iter().find(|known| known.seen.mac == nic.mac);
-        let counted = before.filter(|known| known.resets == nic.resets);
-        let traffic = counted.and_then(|known| known.seen.traffic).unwrap_or_default();
-        let rules = nic.rules(groups);
+        let carried = home.carried(nic);
+        let resets = nic.resets + carried.moves;
+        let known = before.filter(|known| known.resets == resets);
+        let counted = known.map(|known| known.counted).unwrap_or_default();
+        let traffic = carried.traffic.plus(counted);
+        let rules = nic.rules(&home.parts.groups);
         let seen = SeenNic {
             mac: nic.mac,
             bandwidth: nic.bandwidth,
@@ -266,7 +278,7 @@ impl SimNic {
         };
         let addresses = nic.addresses.clone();
         let inside = before.map_or_else(|| addresses.clone(), |known| known.inside.clone());
-        Self { seen, addresses, inside, rules, resets: nic.resets }
+        Self { seen, addresses, inside, rules, counted, resets }
     }
 }
 
@@ -449,6 +461,7 @@ impl SimHosts {
         let passes = limit.is_none_or(|limit| traffic.egress_bytes + bytes <= limit);
         if passes {
             traffic.egress_bytes += bytes;
+            nic.counted.egress_bytes += bytes;
         }
         passes
     }
@@ -733,7 +746,7 @@ impl SimHost {
             |server| {
                 server.size(home);
                 // It is started with what its lists say.
-                server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups, &server.nics);
+                server.nics = of_nics(home.parts.nics.iter(), home, &server.nics);
                 // What it reads when it is started.
                 server.nics.iter_mut().for_each(|nic| nic.inside.clone_from(&nic.addresses));
                 server.disks = home.parts.disks.iter().map(|disk| (disk.id, disk.limits)).collect();
@@ -766,7 +779,7 @@ impl SimHost {
         let seed = home.seed(userdata.as_ref()).map_err(refused)?;
         let file = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
         let mut server = SimServer {
-            nics: of_nics(home.parts.nics.iter(), &home.parts.groups, &[]),
+            nics: of_nics(home.parts.nics.iter(), home, &[]),
             cdrom: home.parts.disc().map(|disc| disc.sha256.clone()),
             seed: seed.files().into_iter().map(file).collect(),
             ..SimServer::blank()
@@ -932,9 +945,8 @@ impl HostDriver for SimHost {
         match order {
             Order::Adopt { digest } => self.adopt(id, home, &digest)?,
             Order::AddNic { .. } | Order::ChangeNics {} | Order::RemoveNic { .. } => {
-                let nics = |server: &SimServer| {
-                    of_nics(home.parts.nics_after(&order), &home.parts.groups, &server.nics)
-                };
+                let nics =
+                    |server: &SimServer| of_nics(home.parts.nics_after(&order), home, &server.nics);
                 let functions = &home.placement.holding.functions;
                 let done = |server: &SimServer| {
                     server.nics == nics(server) && server.functions == *functions
@@ -1051,12 +1063,8 @@ fn keep(world: &World) -> Result<(), DriverFault> {
     file::save(path, world).map_err(fault)
 }
 
-fn of_nics<'a>(
-    nics: impl Iterator<Item = &'a Nic>,
-    groups: &GroupRules,
-    before: &[SimNic],
-) -> Vec<SimNic> {
-    nics.map(|nic| SimNic::of(nic, groups, before)).collect()
+fn of_nics<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home, before: &[SimNic]) -> Vec<SimNic> {
+    nics.map(|nic| SimNic::of(nic, home, before)).collect()
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {

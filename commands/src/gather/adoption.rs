@@ -31,9 +31,10 @@ pub(super) async fn look(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     if host.retired {
         return Ok(());
     }
-    let networks = ledger.networks_on(&host).await?;
-    for reach in &networks {
-        let (revision, _) = ledger.typed::<Network>(&reach.id.to_string()).await?;
+    let mut networks = ledger.networks_on(&host).await?;
+    for reach in &mut networks {
+        let (revision, network) = ledger.typed::<Network>(&reach.id.to_string()).await?;
+        reach.network = network;
         note(gathering, Network::KIND, reach.id, revision);
         if let Some(own) = &reach.network.own {
             let (revision, _) = ledger.typed::<Segment>(&own.segment.to_string()).await?;

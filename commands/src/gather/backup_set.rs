@@ -8,16 +8,17 @@ use domain::{
         backup::Backup,
         backup_set::{BackupSet, Creation, Member, Source},
         disk::Disk,
-        server::Server,
+        server::{Server, blueprint::Blueprint},
     },
     kernel::{Decider, Role},
+    network::net::Network,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
     GatherFault, Gathering,
-    backup::{named, no, usable_store},
+    backup::{given, named, no, usable_store},
 };
 
 /// The namespace of the ids of backups that sets make.
@@ -37,7 +38,11 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     let Ok(creation) = serde_json::from_value::<Creation>(gathering.body.clone()) else {
         return Ok(());
     };
+    if creation.plan.is_some() && !gathering.principal.name.starts_with("system:") {
+        return Err(no("plan: is a backup plan's to say, which deletes what it made"));
+    }
     let server: Server = named(gathering, "server", creation.server, false).await?;
+    let blueprint = Blueprint::of(&server).map(Box::new);
     let home = server.home.as_ref().filter(|home| !home.removed);
     let home = home.ok_or_else(|| no("server: is not on a host of ours"))?;
     server.stays("a backup set")?;
@@ -56,7 +61,8 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             backup: backup_id(gathering.id, part.id),
         });
     }
-    let source = Source { id: gathering.id, project, host: home.placement.host, members };
+    let host = home.placement.host;
+    let source = Source { id: gathering.id, project, host, members, blueprint };
     gathering.body["found"] = json!(source);
     Ok(())
 }
@@ -100,7 +106,8 @@ pub(super) async fn lost(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     Ok(())
 }
 
-/// The disks of a new server, in place of the set that it is launched from.
+/// The disks of a new server, in place of the set that it is launched from, and all that its server was and that
+/// is left out.
 pub(super) async fn launch(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     // What does not read is refused by the decider, with what is wrong.
     let said = serde_json::from_value::<Option<Uuid>>(gathering.body["backup_set"].clone());
@@ -110,8 +117,56 @@ pub(super) async fn launch(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         return Err(no("backup_set: says which disks there are; leave disks and image out"));
     }
     let set: BackupSet = named(gathering, "backup_set", id, false).await?;
-    let from = |member: &Member| json!({"from": {"backup": member.backup}});
+    let was = |member: &Member| set.blueprint()?.disks.get(&member.disk);
+    let from = |member: &Member| {
+        let mut disk = json!({"from": {"backup": member.backup}});
+        if let Some(was) = was(member) {
+            disk["format"] = json!(was.format);
+            disk["limits"] = json!(was.limits);
+        }
+        disk
+    };
     let disks: Vec<Value> = set.ensure_whole()?.iter().map(from).collect();
     gathering.body["disks"] = json!(disks);
+    let Some(blueprint) = set.blueprint() else { return Ok(()) };
+    if gathering.body["nics"].is_null() && !blueprint.nics.is_empty() {
+        let networks = networks(gathering).await?;
+        gathering.body["nics"] = json!(blueprint.nics(&networks)?);
+    }
+    let body = &mut gathering.body;
+    let mut fill = |name: &str, value: Value| {
+        if body[name].is_null() {
+            body[name] = value;
+        }
+    };
+    fill("name", json!(blueprint.name));
+    fill("spec", json!(blueprint.spec));
+    fill("firmware", json!(blueprint.firmware));
+    fill("hardware", json!(blueprint.hardware));
+    fill("tags", json!(blueprint.tags));
+    fill("protected", json!(blueprint.protected));
     Ok(())
+}
+
+/// The networks of ours that the new server may be on.
+async fn networks(gathering: &Gathering<'_>) -> Result<Vec<(Uuid, Network)>, GatherFault> {
+    let project = given(gathering, "project");
+    let all = gathering.ledger.own_networks().await?;
+    let may = |network: &Network| {
+        let whose = network.observation.project;
+        whose == project || gathering.principal.authorise(Role::Viewer, whose).is_ok()
+    };
+    Ok(all.into_iter().filter(|(_, network)| may(network)).collect())
+}
+
+/// The public keys of who may log in to a server that is launched from a set, where the launch names none.
+pub(super) async fn keys(
+    gathering: &Gathering<'_>,
+    set: Option<Uuid>,
+) -> Result<Vec<String>, GatherFault> {
+    let Some(id) = set.filter(|_| gathering.body["key_pairs"].is_null()) else {
+        return Ok(Vec::new());
+    };
+    let (_, set) = gathering.ledger.typed::<BackupSet>(&id.to_string()).await?;
+    Ok(set.blueprint().map(|was| was.keys.clone()).unwrap_or_default())
 }

@@ -13,7 +13,8 @@ use domain::{
         server::{
             home::{Launch, Reads},
             parts::{
-                DISKS_MAX, Found, GROUPS_MAX, GroupRules, KEY_PAIRS_MAX, NICS_MAX, Parts, system,
+                DISKS_MAX, Found, GROUPS_MAX, GroupRules, Joined, KEY_PAIRS_MAX, NICS_MAX, Parts,
+                system,
             },
         },
         userdata::Userdata,
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use super::{
     GatherFault, Gathering,
     backup::{self, Read},
+    backup_set,
     cdrom::disc,
     volume,
 };
@@ -105,8 +107,8 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
     }
     for (at, ask) in launch.nics.iter().enumerate() {
         let field = format!("nics[{at}].");
-        let network = network(gathering, &field, ask.network, launch.project).await?;
-        found.networks.push(network);
+        let joined = joined(gathering, &field, ask.network, launch.project).await?;
+        found.networks.push(joined);
         let rules = rules(gathering, &field, &ask.security_groups, launch.project).await?;
         found.groups.extend(rules);
     }
@@ -137,6 +139,7 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
         let key = key.ok_or_else(|| no(format!("{field}: {id} is retired")))?;
         found.keys.push(key.line);
     }
+    found.keys.extend(backup_set::keys(gathering, launch.backup_set).await?);
     let os = found.image.as_ref().map(|(_, definition)| definition.os);
     if let Some(content) = launch.userdata.clone() {
         let userdata = Userdata::read(content, system(os))?;
@@ -174,6 +177,24 @@ pub(super) async fn network(
     let (revision, segment) = gathering.ledger.typed::<Segment>(&id.to_string()).await?;
     note(gathering, Segment::KIND, id, revision);
     Ok((network, segment))
+}
+
+/// The network of an interface that is new, with the other networks of its segment. None of them may have moved
+/// when the interface gets its hardware address, for that is to be nobody's in any of them.
+pub(super) async fn joined(
+    gathering: &mut Gathering<'_>,
+    field: &str,
+    id: Uuid,
+    project: Option<Uuid>,
+) -> Result<Joined, GatherFault> {
+    let (network, segment) = network(gathering, field, id, project).await?;
+    let mut others = Vec::new();
+    for other in segment.networks.keys().filter(|other| **other != id) {
+        let (revision, network) = gathering.ledger.typed::<Network>(&other.to_string()).await?;
+        note(gathering, Network::KIND, *other, revision);
+        others.push(network);
+    }
+    Ok(Joined { network, segment, others })
 }
 
 /// The rules of the security groups that an interface names. A group of the estate guards everybody's.

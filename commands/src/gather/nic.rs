@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     GatherFault, Gathering,
-    launch::{network, note, rules},
+    launch::{joined, note, rules},
 };
 use crate::{
     follow::{self, named_by},
@@ -52,12 +52,12 @@ pub(super) async fn add(gathering: &mut Gathering<'_>) -> Result<(), GatherFault
         return Ok(());
     }
     let project = server.observation.project;
-    let (network, segment) = network(gathering, "nic.", ask.network, project).await?;
+    let joined = joined(gathering, "nic.", ask.network, project).await?;
     let groups = rules(gathering, "nic.", &ask.security_groups, project).await?;
     let now = gathering.ledger.ports.clock.now();
     let named = |no: Refusal| Refusal { detail: format!("nic: {}", no.detail), ..no };
     let id = server.next_nic(gathering.id);
-    let nic = ask.work_out(id, &network, &segment, now).map_err(named)?;
+    let nic = ask.work_out(id, &joined, now).map_err(named)?;
     gathering.body["found"] = json!(Found { nic, groups });
     Ok(())
 }

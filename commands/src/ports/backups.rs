@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::compute::{
     backup::Made,
+    backup_set::Description,
     backup_store::{Collection, Place},
 };
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,15 @@ pub trait BackupStores: ImageStores {
         disk: Uuid,
         backup: Uuid,
     ) -> Result<(), DriverFault>;
+    /// Puts there what a set consists of, and what its server was.
+    async fn describe(&self, store: &StoreAccess, set: &Description) -> Result<(), DriverFault>;
+    /// The sets that are described there.
+    async fn sets(&self, store: &StoreAccess) -> Result<Vec<Uuid>, DriverFault>;
+    /// What a set that is described there consists of.
+    async fn description(&self, store: &StoreAccess, set: Uuid)
+    -> Result<Description, DriverFault>;
+    /// Removes the description of a set; its backups go by themselves.
+    async fn forget_set(&self, store: &StoreAccess, set: Uuid) -> Result<(), DriverFault>;
     /// Removes what no backup needs.
     async fn collect(&self, store: &StoreAccess) -> Result<Collection, DriverFault>;
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
-use domain::compute::backup_store::Collection;
+use domain::compute::{backup_set::Description, backup_store::Collection};
 use uuid::Uuid;
 
 use crate::ports::{
@@ -84,6 +84,22 @@ impl BackupStores for NoBackups {
     }
 
     async fn forget(&self, _: &StoreAccess, _: Uuid, _: Uuid) -> Result<(), DriverFault> {
+        none()
+    }
+
+    async fn describe(&self, _: &StoreAccess, _: &Description) -> Result<(), DriverFault> {
+        none()
+    }
+
+    async fn sets(&self, _: &StoreAccess) -> Result<Vec<Uuid>, DriverFault> {
+        none()
+    }
+
+    async fn description(&self, _: &StoreAccess, _: Uuid) -> Result<Description, DriverFault> {
+        none()
+    }
+
+    async fn forget_set(&self, _: &StoreAccess, _: Uuid) -> Result<(), DriverFault> {
         none()
     }
 

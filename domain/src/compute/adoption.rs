@@ -29,7 +29,7 @@ use super::{
         Power,
         direct::VnicType,
         home::Spec,
-        parts::{DISKS_MAX, Disk, NICS_MAX, Nic, NicAsk, Parts, part_id},
+        parts::{DISKS_MAX, Disk, Joined, NICS_MAX, Nic, NicAsk, Parts, part_id},
     },
     storage::Format,
 };
@@ -447,7 +447,11 @@ fn matched(
         }
         return Err(format!("{mac} has {}, of no network on {bridge}", has.join(", ")));
     };
-    let nic = ask.work_out(id, &reach.network, &reach.segment, now);
+    let segment = |one: &Reach| one.network.own.as_ref().map(|own| own.segment);
+    let beside = |one: &&Reach| one.id != reach.id && segment(one) == segment(reach);
+    let others = networks.iter().filter(beside).map(|one| one.network.clone()).collect();
+    let (network, segment) = (reach.network.clone(), reach.segment.clone());
+    let nic = ask.work_out(id, &Joined { network, segment, others }, now);
     nic.map_err(|no| format!("{mac}: {}", no.detail))
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! At each time of its schedule, in UTC, every disk of the plan is backed up: on the newest backup that
-//! the plan has of it, and all of it every so often. When these backups are through, those that no rule
+//! the plan has of it, and all of it every so often; or every server as a set ([`super::backup_set`]). When these backups are through, those that no rule
 //! keeps are deleted. Only what the plan has made is deleted by it, and nothing of a disk that could not be
 //! backed up this time. A time that passed while nobody looked, or while the run before was not through,
 //! is caught up with once: the newest counts, and the run says how many were missed before it.
@@ -54,6 +54,10 @@ pub struct Terms {
     /// Servers of ours, by id: every disk that each has when it is time.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub servers: BTreeSet<Uuid>,
+    /// Whether of each server a set is made, with all its disks at one moment and what it is besides; each of its
+    /// disks by itself otherwise. A set reads all of every disk.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub whole_servers: bool,
     /// The backup store.
     pub store: Uuid,
     /// When, in UTC.
@@ -65,6 +69,11 @@ pub struct Terms {
     pub full_every: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 fn weekly() -> u32 {
     7
 }
@@ -74,6 +83,9 @@ impl Terms {
         let no = |detail: String| Err(Refusal::new(&codes::INVALID_FIELD, detail));
         if !(1..=SUBJECTS_MAX).contains(&(self.disks.len() + self.servers.len())) {
             return no(format!("terms: disks and servers are 1 to {SUBJECTS_MAX}"));
+        }
+        if self.whole_servers && self.servers.is_empty() {
+            return no("terms.whole_servers: names no servers".to_owned());
         }
         if !(1..=FULL_EVERY_MAX).contains(&self.full_every) {
             return no(format!("terms.full_every: is 1 to {FULL_EVERY_MAX}"));
@@ -102,18 +114,21 @@ pub enum Order {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BackupPlanResult")]
 pub struct Ran {
-    /// The disk; or the server, of one whose disks could not be had.
+    /// The disk; or the server, of which a set is made or whose disks could not be had.
     pub subject: Uuid,
     /// The backup that was ordered; none when that was refused.
     #[serde(default)]
     pub backup: Option<Uuid>,
+    /// The set that was ordered, of a whole server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<Uuid>,
     /// Whether all of the disk was to be read.
     #[serde(default)]
     pub full: bool,
     /// Why there is no backup that is whole; none when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// How many backups of this plan the disk has, those left out that are deleted; none was looked
+    /// How many backups of this plan the disk has, or sets the server, those left out that are deleted; none was looked
     /// at where there was a problem.
     #[serde(default)]
     pub kept: u32,

@@ -1,17 +1,21 @@
 //! A set of backups: all disks of a server of ours, as they were at one moment.
 //!
 //! ```text
-//!          create             confirm             delete
-//!  absent ───────► taking ─────────────► available ──────► gone
-//!                    │ abandon                              ▲
-//!                    ▼                confirm-given-up      │ confirm-removal
-//!                giving up ─────────────────► removing ─────┘
+//!          create           confirm              confirm-described
+//!  absent ───────► taking ───────────► describing ───────────────► available
+//!                    │ abandon                                         │ delete
+//!                    ▼              confirm-given-up                   ▼
+//!                giving up ────────────────────────────────────► removing ──► gone
+//!                                                           confirm-removal
 //! ```
 //!
 //! It is one order of the server's host, which holds all disks still at once, reads them, and reports when
 //! all are in the store: there is all of a set or nothing. From then on each disk has a backup like any
 //! other ([`super::backup`]), which is verified, restored and deleted by itself; the set says which of them
-//! belong together, and a server is launched from it.
+//! belong together and what their server was ([`Blueprint`]), and a server is launched from it.
+//!
+//! Beside the backups the store has a *description* of the set, which is put there when they are all there. By
+//! it another installation that has the same store finds the set, and can have the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +26,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    backup::{Backup, Found, Made},
+    backup::{self, Backup, Made},
     disk::Disk,
     placement::HostId,
-    server::home::PROVIDER,
+    server::{blueprint::Blueprint, home::PROVIDER},
 };
 use crate::{
     kernel::{
@@ -34,11 +38,18 @@ use crate::{
     tenancy::check_name,
 };
 
+/// The newest form of a description, and the only one.
+const FORM: u32 = 1;
+
 /// What a set can wait for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 #[schemars(rename = "BackupSetOrder")]
 pub enum Order {
+    /// Put into the store what it consists of, and what its server was.
+    Describe {},
+    /// Leave nothing in the store that says what it consists of; its backups go by themselves.
+    Forget {},
     /// Leave nothing on the host of what was begun.
     GiveUp {},
     /// Leave nothing of it in the store but chunks, which a collection finds.
@@ -74,6 +85,9 @@ pub struct Source {
     pub host: HostId,
     /// Its disks in their order, the one that it starts from first.
     pub members: Vec<Member>,
+    /// What it was besides; none of sets that were made before that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blueprint: Option<Box<Blueprint>>,
 }
 
 /// What a set is ordered with.
@@ -87,6 +101,9 @@ pub struct Creation {
     pub server: Uuid,
     /// The backup store.
     pub store: Uuid,
+    /// The backup plan that makes it, and deletes it in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Uuid>,
     /// Filled in by Skyledger.
     #[serde(default)]
     pub found: Option<Source>,
@@ -102,6 +119,82 @@ pub struct Taken {
     pub quiesced: bool,
     /// What lies there of each disk.
     pub made: BTreeMap<Uuid, Made>,
+}
+
+/// A set that lies in a store, and was made by another installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FoundBackupSet")]
+pub struct Found {
+    /// What it is called.
+    pub name: String,
+    /// The server that it is of, where it was made.
+    pub server: Uuid,
+    /// The store.
+    pub store: Uuid,
+    /// When it was ordered.
+    pub taken_at: DateTime<Utc>,
+    /// Whose it is from now on, its disks and backups, and what its server was.
+    pub source: Source,
+    /// What lies in the store.
+    pub taken: Taken,
+}
+
+/// What lies in a store of a set, beside its backups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Form of this document.
+    pub form: u32,
+    /// The set's id.
+    pub set: Uuid,
+    /// What it is called.
+    pub name: String,
+    /// The server.
+    pub server: Uuid,
+    /// The host that it was on.
+    pub host: HostId,
+    /// When it was ordered.
+    pub taken_at: DateTime<Utc>,
+    /// Whether the guest stood still.
+    pub quiesced: bool,
+    /// Its disks in their order, with their backups.
+    pub members: Vec<Member>,
+    /// The digest of each backup, by disk.
+    pub digests: BTreeMap<Uuid, String>,
+    /// What the server was.
+    pub blueprint: Box<Blueprint>,
+}
+
+impl Description {
+    /// The set that it is of, with what lies in the store of each disk.
+    ///
+    /// # Errors
+    /// What is wrong with it: it came later than this, or a backup is another than it says, or not there.
+    pub fn found(
+        self,
+        store: Uuid,
+        project: Option<Uuid>,
+        made: BTreeMap<Uuid, Made>,
+    ) -> Result<Found, String> {
+        if self.form != FORM {
+            return Err(format!("it is of form {}, which came later", self.form));
+        }
+        for member in &self.members {
+            let digest = self.digests.get(&member.disk);
+            if made.get(&member.disk).map(|made| &made.digest) != digest || digest.is_none() {
+                return Err(format!("its backup {} is not there, or is another", member.backup));
+            }
+        }
+        let (id, host, members) = (self.set, self.host, self.members);
+        Ok(Found {
+            name: self.name,
+            server: self.server,
+            store,
+            taken_at: self.taken_at,
+            source: Source { id, project, host, members, blueprint: Some(self.blueprint) },
+            taken: Taken { quiesced: self.quiesced, made },
+        })
+    }
 }
 
 /// A command of a set.
@@ -122,6 +215,11 @@ pub enum Command {
         /// What lies in the store.
         taken: Taken,
     },
+    /// The store says what it consists of.
+    ConfirmDescribed {
+        /// The order's number.
+        number: u64,
+    },
     /// Nothing is left on the host of what was begun.
     ConfirmGivenUp {
         /// The order's number.
@@ -140,6 +238,8 @@ pub enum Command {
         #[serde(default)]
         found: Option<BTreeSet<Uuid>>,
     },
+    /// It lies in a store.
+    Find(Box<Found>),
     /// The runner gives up until a person decides.
     Park {
         /// The order's number.
@@ -170,6 +270,13 @@ pub enum Event {
         /// Those that were there.
         backups: BTreeSet<Uuid>,
     },
+    /// The store says what it consists of.
+    Described {
+        /// The order's number.
+        number: u64,
+    },
+    /// It lies in a store.
+    Found(Box<Found>),
     /// What was begun is to leave nothing on the host.
     GiveUpOrdered {},
     /// Nothing is left on the host of what was begun.
@@ -217,6 +324,9 @@ pub struct BackupSet {
     pub server: Uuid,
     /// When it was ordered.
     pub taken_at: DateTime<Utc>,
+    /// The backup plan that has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Uuid>,
     /// Where its server was, and the backups of its disks.
     #[serde(default)]
     pub source: Option<Source>,
@@ -236,11 +346,13 @@ pub struct BackupSet {
 static VERBS: &[Verb] = &[
     Verb::operator("abandon", "Gives up the parked order; what was begun is removed."),
     Verb::system("confirm", "Reports that the host has taken it."),
+    Verb::system("confirm-described", "Reports that the store says what it consists of."),
     Verb::system("confirm-given-up", "Reports that nothing of it is left on the host."),
     Verb::system("confirm-removal", "Reports that it is in the store no more."),
     Verb::operator("create", "Backs all disks of a server up as they are at one moment.")
         .creating(),
     Verb::operator("delete", "Deletes its backups for good."),
+    Verb::system("find", "Reports a set that another installation has left in a store.").creating(),
     Verb::system("park", "Reports that an order keeps failing."),
     Verb::operator("retry", "Goes on with the parked order."),
 ];
@@ -256,6 +368,35 @@ impl BackupSet {
         self.source.as_ref().map_or(&[], |source| &source.members)
     }
 
+    /// What its server was; none of sets that were made before that was kept.
+    pub fn blueprint(&self) -> Option<&Blueprint> {
+        self.source.as_ref()?.blueprint.as_deref()
+    }
+
+    /// Whether it is to go, or has gone.
+    pub fn is_going(&self) -> bool {
+        let forgets = matches!(&self.orders.out, Some(Outstanding { order: Order::Forget {}, .. }));
+        self.removed || forgets
+    }
+
+    /// What lies in the store of it; none before it was taken, and of sets that have no blueprint.
+    pub fn description(&self, set: Uuid) -> Option<Description> {
+        let (source, taken) = (self.source.as_ref()?, self.taken.as_ref()?);
+        let digests = taken.made.iter().map(|(disk, made)| (*disk, made.digest.clone()));
+        Some(Description {
+            form: FORM,
+            set,
+            name: self.name.clone(),
+            server: self.server,
+            host: source.host,
+            taken_at: self.taken_at,
+            quiesced: taken.quiesced,
+            members: source.members.clone(),
+            digests: digests.collect(),
+            blueprint: source.blueprint.clone()?,
+        })
+    }
+
     /// The disks and their backups, if a server can be made from them.
     ///
     /// # Errors
@@ -264,7 +405,7 @@ impl BackupSet {
         if !self.exists() {
             return Err(Refusal::new(&codes::NOT_FOUND, "there is no such backup set"));
         }
-        if self.taken.is_none() || self.removed {
+        if self.taken.is_none() || self.is_going() {
             let detail = format!("backup set {} is {}", self.name, Decider::status(self));
             return Err(Refusal::new(&codes::WRONG_STATE, detail));
         }
@@ -280,8 +421,10 @@ impl BackupSet {
         Ok(match self.orders.out.as_ref().map(|out| &out.order) {
             Some(Order::Take {}) => vec![Event::Abandoned {}, Event::GiveUpOrdered {}],
             Some(Order::GiveUp {}) => vec![Event::Abandoned {}, Event::RemovalOrdered {}],
+            // All of it is there. Another installation does not find it.
+            Some(Order::Describe {}) => vec![Event::Abandoned {}],
             // What it has left in the store costs room, and a collection names it.
-            Some(Order::Remove {}) | None => {
+            Some(Order::Forget {} | Order::Remove {}) | None => {
                 vec![Event::Abandoned {}, Event::Removed { number: self.orders.issued }]
             }
         })
@@ -319,7 +462,7 @@ impl BackupSet {
     fn found(&self, taken: &Taken) -> Vec<Companion> {
         let of = |member: &Member| {
             let made = taken.made.get(&member.disk)?.clone();
-            let found = Found {
+            let found = backup::Found {
                 name: Some(cut(&format!("{} {}", self.name, member.disk_name))),
                 store: self.store,
                 project: self.project,
@@ -368,13 +511,19 @@ impl Decider for BackupSet {
             {
                 self.confirm(number, at, taken)?
             }
+            Command::ConfirmDescribed { number }
+                if self.orders.is_out_as(number, &Order::Describe {}) =>
+            {
+                vec![Event::Described { number }]
+            }
             Command::ConfirmGivenUp { number }
                 if self.orders.is_out_as(number, &Order::GiveUp {}) =>
             {
                 vec![Event::GivenUp { number }, Event::RemovalOrdered {}]
             }
             Command::ConfirmRemoval { number }
-                if self.orders.is_out_as(number, &Order::Remove {}) =>
+                if self.orders.is_out_as(number, &Order::Remove {})
+                    || self.orders.is_out_as(number, &Order::Forget {}) =>
             {
                 vec![Event::Removed { number }]
             }
@@ -391,6 +540,19 @@ impl Decider for BackupSet {
                 vec![Event::CreationOrdered { creation, at }]
             }
             Command::Delete { found } => self.delete(found)?,
+            Command::Find(_) if self.exists() => {
+                return Err(Refusal::new(&codes::ALREADY_EXISTS, "the backup set exists"));
+            }
+            Command::Find(found) => {
+                check_name(&found.name)?;
+                let whole =
+                    found.source.members.iter().map(|one| one.disk).collect::<BTreeSet<_>>();
+                if whole.is_empty() || !found.taken.made.keys().eq(whole.iter()) {
+                    let detail = "taken.made: has each disk of the set, and no other";
+                    return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+                }
+                vec![Event::Found(found)]
+            }
             Command::Park { number, reason } if self.orders.is_worked_on(number) => {
                 vec![Event::Parked { number, reason }]
             }
@@ -400,6 +562,7 @@ impl Decider for BackupSet {
             }
             // A report about an order that is settled already says nothing new.
             Command::Confirm { .. }
+            | Command::ConfirmDescribed { .. }
             | Command::ConfirmGivenUp { .. }
             | Command::ConfirmRemoval { .. }
             | Command::Park { .. } => vec![],
@@ -416,13 +579,31 @@ impl Decider for BackupSet {
                     store: creation.store,
                     server: creation.server,
                     taken_at: at,
+                    plan: creation.plan,
                     source: creation.found,
                     holds: true,
                     ..Self::default()
                 };
                 self.orders.issue(Order::Take {});
             }
+            Event::Deleted { .. } if self.blueprint().is_some() => {
+                self.orders.issue(Order::Forget {});
+            }
             Event::Deleted { .. } => self.removed = true,
+            Event::Described { .. } => self.orders.settle(),
+            Event::Found(found) => {
+                let Found { name, server, store, taken_at, source, taken } = *found;
+                self = Self {
+                    name,
+                    project: source.project,
+                    store,
+                    server,
+                    taken_at,
+                    source: Some(source),
+                    taken: Some(taken),
+                    ..Self::default()
+                };
+            }
             Event::GiveUpOrdered {} => self.orders.issue(Order::GiveUp {}),
             Event::GivenUp { .. } => {
                 self.holds = false;
@@ -440,6 +621,9 @@ impl Decider for BackupSet {
                 self.holds = false;
                 self.taken = Some(taken);
                 self.orders.settle();
+                if self.blueprint().is_some() {
+                    self.orders.issue(Order::Describe {});
+                }
             }
         }
         self
@@ -454,8 +638,9 @@ impl Decider for BackupSet {
             _ if !self.exists() => "absent",
             _ if self.removed => "gone",
             Some(Outstanding { parked: Some(_), .. }) => "parked",
+            Some(Outstanding { order: Order::Describe {}, .. }) => "describing",
             Some(Outstanding { order: Order::GiveUp {}, .. }) => "giving-up",
-            Some(Outstanding { order: Order::Remove {}, .. }) => "removing",
+            Some(Outstanding { order: Order::Forget {} | Order::Remove {}, .. }) => "removing",
             Some(Outstanding { order: Order::Take {}, .. }) => "taking",
             None => "available",
         }
@@ -533,11 +718,13 @@ mod tests {
             name: "monday".into(),
             server: Uuid::from_u128(7),
             store: Uuid::from_u128(9),
+            plan: None,
             found: Some(Source {
                 id: Uuid::from_u128(50),
                 project: None,
                 host: serde_json::from_value(json!(Uuid::from_u128(8))).unwrap(),
                 members: vec![member(1), member(2)],
+                blueprint: None,
             }),
         }
     }
@@ -588,6 +775,56 @@ mod tests {
         let delete = Command::Delete { found: Some([Uuid::from_u128(102)].into()) };
         let gone = said(&mut set, delete).unwrap();
         assert_eq!(gone, (texts(&["deleted"]), texts(&["delete 102"])));
+        assert_eq!(set.status(), "gone");
+    }
+
+    fn described() -> Creation {
+        let blueprint = json!({"name": "web", "spec": {"vcpus": 1, "memory_mib": 64}});
+        let mut creation = creation();
+        let found = creation.found.as_mut().unwrap();
+        found.blueprint = Some(serde_json::from_value(blueprint).unwrap());
+        creation
+    }
+
+    #[test]
+    fn the_store_says_what_it_consists_of_until_it_is_deleted() {
+        let mut set = BackupSet::default();
+        said(&mut set, Command::Create(described())).unwrap();
+        assert_eq!(set.description(Uuid::from_u128(50)), None, "nothing is there yet");
+        let all: BTreeMap<_, _> =
+            [(1, "0a"), (2, "0b")].map(|(at, one)| (Uuid::from_u128(at), made(one))).into();
+        let taken = Taken { quiesced: false, made: all.clone() };
+        said(&mut set, Command::Confirm { number: 1, taken }).unwrap();
+        assert_eq!((set.status(), set.ensure_whole().is_ok()), ("describing", true));
+        let delete = || Command::Delete { found: Some([Uuid::from_u128(102)].into()) };
+        assert_eq!(said(&mut set, delete()).unwrap_err(), "order-outstanding");
+        said(&mut set, Command::ConfirmDescribed { number: 2 }).unwrap();
+        assert_eq!(set.status(), "available");
+
+        let description = set.description(Uuid::from_u128(50)).unwrap();
+        let (store, project) = (Uuid::from_u128(90), Some(Uuid::from_u128(91)));
+        let found = description.clone().found(store, project, all.clone()).unwrap();
+        let mut other = BackupSet::default();
+        let (events, told) = said(&mut other, Command::Find(Box::new(found.clone()))).unwrap();
+        assert_eq!((events, told), (texts(&["found"]), vec![]));
+        assert_eq!((other.status(), other.project, other.store), ("available", project, store));
+        assert_eq!((other.members(), other.blueprint()), (set.members(), set.blueprint()));
+        assert_eq!(other.description(Uuid::from_u128(50)), Some(description.clone()));
+        let again = said(&mut other, Command::Find(Box::new(found)));
+        assert_eq!(again.unwrap_err(), "already-exists");
+        let mut half = all.clone();
+        half.remove(&Uuid::from_u128(2));
+        assert!(description.clone().found(store, None, half).unwrap_err().contains("not there"));
+        let mut odd = all.clone();
+        odd.insert(Uuid::from_u128(2), made("0c"));
+        assert!(description.clone().found(store, None, odd).is_err(), "it is another backup");
+        let later = Description { form: 2, ..description };
+        assert!(later.found(store, None, all).unwrap_err().contains("later"));
+
+        let (events, told) = said(&mut set, delete()).unwrap();
+        assert_eq!((events, told), (texts(&["deleted"]), texts(&["delete 102"])));
+        assert_eq!((set.status(), set.ensure_whole().is_err()), ("removing", true));
+        said(&mut set, Command::ConfirmRemoval { number: 3 }).unwrap();
         assert_eq!(set.status(), "gone");
     }
 

@@ -34,6 +34,8 @@ const PREFIX_BYTES_MAX: usize = 500;
 const ENDPOINT_CHARS_MAX: usize = 500;
 /// Longest reason for which a store was refused, in characters.
 const REASON_CHARS_MAX: usize = 500;
+/// Most of what does not read that an import names.
+const UNREADABLE_MAX: usize = 100;
 /// How long after its last collection a store is collected by itself.
 pub const COLLECT_AFTER: TimeDelta = TimeDelta::days(1);
 
@@ -154,10 +156,27 @@ pub struct Import {
     pub listed: u64,
     /// Those that were not known here.
     pub new: u64,
-    /// Those that do not read, by disk and id: they are damaged, or sealed by another key. At most 100
-    /// are named.
+    /// Those that do not read, by disk and id: they are damaged, or sealed by another key. Sets that do not, or
+    /// that have lost a backup, by their id. At most 100 are named.
     #[serde(default)]
     pub unreadable: Vec<String>,
+    /// Sets of them that were not known here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub new_sets: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Import {
+    /// Something does not read, or is not whole.
+    pub fn misses(&mut self, what: String) {
+        if self.unreadable.len() < UNREADABLE_MAX {
+            self.unreadable.push(what);
+        }
+    }
 }
 
 /// A command of a backup store.

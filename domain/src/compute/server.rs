@@ -6,7 +6,9 @@
 
 pub mod addresses;
 pub mod adopted;
+pub mod blueprint;
 pub mod boot;
+pub mod carried;
 pub mod cdrom;
 pub mod coming;
 pub mod console;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use boot::BootDevice;
+use carried::Used;
 use console::{Console, ConsoleEnd, ConsoleKind};
 use home::{Home, Launch};
 use migrate::{Landing, MigrationStep};
@@ -603,6 +606,9 @@ pub enum Event {
         number: u64,
         /// Whether it is known not to run there any more.
         certain: bool,
+        /// What its interfaces that are counted have used, where its host said it.
+        #[serde(default, skip_serializing_if = "Used::is_empty")]
+        used: Used,
     },
     /// The host that it goes to may have its volumes as well.
     MigrationShared {
@@ -1180,7 +1186,7 @@ impl Decider for Server {
             Event::Abandoned {} => {
                 let grows = self.is_growing();
                 self.at_home(|home| {
-                    home.moving = None;
+                    home.end_move();
                     home.may_have_grown |= grows;
                 });
                 self.orders.settle();
@@ -1231,7 +1237,7 @@ impl Decider for Server {
                     }),
                     _ => {}
                 }
-                self.at_home(|home| home.moving = None);
+                self.at_home(Home::end_move);
                 self.orders.settle();
                 self.see(seen);
             }
@@ -1266,7 +1272,7 @@ impl Decider for Server {
             }
             Event::NicRemovalOrdered { nic } => self.orders.issue(Order::RemoveNic { nic }),
             Event::NicTrafficResetOrdered { nic } => {
-                self.at_home(|home| home.parts.reset_nic(nic));
+                self.reset_traffic(nic);
                 self.orders.issue(Order::ChangeNics {});
             }
             Event::NicsReadOrdered {} => self.orders.issue(Order::ChangeNics {}),

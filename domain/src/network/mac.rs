@@ -33,7 +33,7 @@ impl Mac {
 
     /// One that follows from the id of what it belongs to: locally administered, with 40 bits of the
     /// id's SHA-256 behind the first byte. Two of ten thousand are the same once in twenty thousand
-    /// estates; a network refuses the second.
+    /// estates.
     pub fn of(id: Uuid) -> Self {
         let digest = sha256(id.as_bytes());
         let mut bytes = [PREFIX[0]; 6];

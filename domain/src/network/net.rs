@@ -637,6 +637,11 @@ impl Network {
     fn exists(&self) -> bool {
         self.own.is_some() || self.observation.seen.is_some()
     }
+
+    /// Who is known by a hardware address on it.
+    pub fn mac_holder(&self, mac: Mac) -> Option<Uuid> {
+        self.own.as_ref().and_then(|own| own.macs.holder(mac))
+    }
 }
 
 impl Decider for Network {

@@ -31,6 +31,17 @@ pub struct Traffic {
     pub egress_bytes: u64,
 }
 
+impl Traffic {
+    /// With what passed besides.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            ingress_bytes: self.ingress_bytes.saturating_add(other.ingress_bytes),
+            egress_bytes: self.egress_bytes.saturating_add(other.egress_bytes),
+        }
+    }
+}
+
 impl Quota {
     /// Whether a host can keep it.
     ///

@@ -99,6 +99,15 @@ async fn a_machine_is_a_server_as_it_is_and_all_that_is_ordered_of_servers_is_or
     assert!(world.ledger.foreign(host).await.unwrap().machines.is_empty());
 
     assert!(world.has_addresses(network, nics[0].id).await);
+    // In no other network of its segment has anybody its hardware address.
+    let segment = nics[0].segment;
+    let body = json!({"name": "back", "segment": segment, "v4": {"net": "10.0.1.0/24"}});
+    let back = world.send("network", None, "define", body).await.unwrap().id;
+    let same = json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
+        "nics": [{"network": back, "mac": MAC}],
+    });
+    assert_eq!(code(world.send("server", None, "launch", same).await), "address-taken");
     // It is counted, and its address is nobody else's.
     let full = world.launch("large", 7, 64).await.unwrap_err();
     assert_eq!(code(Err::<(), _>(full)), codes::NO_ROOM.code);
@@ -293,6 +302,29 @@ async fn everything_that_is_in_the_way_is_told_and_nothing_is_left_of_a_refusal(
     let refused = world.send("host", host, "adopt", adopt()).await;
     assert_eq!(code(refused), codes::NOT_ADOPTABLE.code);
     assert_eq!(world.log.head().await.unwrap().position, position);
+
+    // A server of ours in another network of the segment has its hardware address.
+    let (_, state) =
+        world.ledger.typed::<domain::network::net::Network>(&network.to_string()).await.unwrap();
+    let segment = state.own.unwrap().segment;
+    let body = json!({"name": "back", "segment": segment, "v4": {"net": "10.0.1.0/24"}});
+    let back = world.send("network", None, "define", body).await.unwrap().id;
+    let body = json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
+        "nics": [{"network": back, "mac": MAC}],
+    });
+    let web = world.send("server", None, "launch", body).await.unwrap().id;
+    world.settle().await;
+    world.hosts.put_machine(host, DB, machine(json!({})));
+    world.says(host).await;
+    assert_eq!(world.obstacles(host).await, ["nic"]);
+    let refused = world.send("host", host, "adopt", adopt()).await;
+    let has = "an interface in another network of its segment has it";
+    assert!(detail(refused).contains(has));
+    for verb in ["stop", "delete", "purge"] {
+        world.send("server", web, verb, json!({})).await.unwrap();
+        world.settle().await;
+    }
 
     // What is not known of an interface is said, or the interface is left alone.
     world.hosts.put_machine(host, DB, machine(json!({"nics": [{"mac": MAC, "bridge": "br0"}]})));

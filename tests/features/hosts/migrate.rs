@@ -41,7 +41,7 @@ impl World {
     }
 
     /// Works once on what can be done; an order of a host that nobody works for stays out.
-    async fn pass(&self) {
+    pub(super) async fn pass(&self) {
         self.caught_up().await;
         assert!(!Runner::new(self.ledger.clone(), 8).pass().await.unwrap());
         self.clock.sleep(Duration::from_secs(1)).await;

@@ -120,7 +120,9 @@ impl KvmHost {
                 self.give_up_set(&set).await?;
                 Ok(Report { verb: "confirm-given-up", body: json!({"number": number}) })
             }
-            backup_set::Order::Remove {} => {
+            backup_set::Order::Describe {}
+            | backup_set::Order::Forget {}
+            | backup_set::Order::Remove {} => {
                 Err(DriverFault::Unexpected("what a store is asked needs no host".to_owned()))
             }
         }

@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use adapters_libvirt::{Limits, State, description::Description};
 use commands::ports::{DriverFault, Report};
-use domain::compute::server::migrate::{Landing, MigrationStep};
+use domain::compute::server::migrate::Landing;
 use uuid::Uuid;
 
 use super::{
     Inner, Step, Work,
     fault::libvirt,
     find,
-    migrate::{RUNS, report, why},
+    migrate::{RUNS, why},
     power_off, state, wanted,
 };
 
@@ -78,7 +78,7 @@ impl Inner {
         };
         let said = self.step(Step::Send, server, send).await?;
         if said.is_ok() {
-            return Ok(report(work.number, &MigrationStep::Sent { certain: true }));
+            return self.sent(work, true).await;
         }
         self.left(server, Duration::ZERO).await?;
         self.end_carrier(server).await?;

@@ -166,7 +166,13 @@ impl Inner {
         if certain {
             self.deactivate(work.server).await?;
         }
-        Ok(Some(report(work.number, &MigrationStep::Sent { certain })))
+        self.sent(work, certain).await.map(Some)
+    }
+
+    /// It was handed over, and what was counted of it goes with it.
+    pub(super) async fn sent(&self, work: &Work<'_>, certain: bool) -> Result<Report, DriverFault> {
+        let used = self.used(work).await?;
+        Ok(report(work.number, &MigrationStep::Sent { certain, used }))
     }
 
     /// It is as it was.

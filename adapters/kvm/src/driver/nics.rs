@@ -12,7 +12,7 @@ use adapters_libvirt::{
 };
 use commands::ports::DriverFault;
 use domain::{
-    compute::server::{Order, nic::SeenNic},
+    compute::server::{Order, carried::Used, nic::SeenNic, parts},
     network::bandwidth::Bandwidth,
 };
 use tokio::time::{Instant, sleep};
@@ -82,6 +82,26 @@ impl Inner {
         self.step(Step::NicLimits, work.server, self.plugs.limit(&ports)).await
     }
 
+    /// What a server's interfaces that are counted have used, here and before.
+    pub(super) async fn used(&self, work: &Work<'_>) -> Result<Used, DriverFault> {
+        let record = self.records.read(work.server).await?.unwrap_or_default();
+        if record.ports.iter().all(|port| port.quota.is_none()) {
+            return Ok(Used::new());
+        }
+        // A server that has gone is not kept from being had elsewhere by a table that cannot be read.
+        let counted = self.plugs.counted().await.unwrap_or_else(|fault| {
+            tracing::warn!(%fault, server = %work.server, "what was counted is as it was read last");
+            BTreeMap::new()
+        });
+        let of = |nic: &parts::Nic| {
+            let port = record.ports.iter().find(|port| port.tap == wanted::tap(nic.id))?;
+            port.quota?;
+            let here = counted.get(&port.tap).map_or(port.traffic, |(_, here)| *here);
+            Some((nic.id, port.carried.plus(here)))
+        };
+        Ok(work.home.parts.nics.iter().filter_map(of).collect())
+    }
+
     /// What is there of a server's interfaces: those that its machine has, the limits that the kernel keeps,
     /// and the rules that were loaded for them.
     pub(super) async fn seen_nics(
@@ -127,7 +147,7 @@ impl Inner {
                 mac: port.mac,
                 bandwidth,
                 quota: counted.get(&port.tap).map(|(quota, _)| *quota),
-                traffic: counted.get(&port.tap).map(|(_, traffic)| *traffic),
+                traffic: counted.get(&port.tap).map(|(_, here)| port.carried.plus(*here)),
                 security_groups: port.groups.clone(),
                 rules: port.rules.as_ref().map(|rules| rules.len() as u64),
                 told: port.told.is_some() && self.plugs.responder().is_there(),

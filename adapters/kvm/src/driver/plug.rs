@@ -27,7 +27,7 @@ use super::{
 use crate::network::{
     Interface, NetworkFault, Place,
     firewall::{self, Firewall},
-    quota::{self, Both},
+    quota::{self, Before, Both},
     rates::{self, Rates},
     uplink,
 };
@@ -72,7 +72,7 @@ impl Plugs {
         for port in &mut ports {
             let known = before.ports.iter().find(|known| known.tap == port.tap);
             match known {
-                Some(known) if known.resets == port.resets => port.traffic = known.traffic,
+                Some(known) if port.goes_on(known) => port.traffic = known.traffic,
                 // Once more when this is cut off: what passed meanwhile is nobody's.
                 Some(_) => self.count_anew(port).await?,
                 None => {}
@@ -100,8 +100,11 @@ impl Plugs {
         for port in ports {
             let Some(quota) = port.quota else { continue };
             let limits = Both { ingress: quota.ingress_bytes, egress: quota.egress_bytes };
-            let before =
-                Both { ingress: port.traffic.ingress_bytes, egress: port.traffic.egress_bytes };
+            let both = |traffic: Traffic| Both {
+                ingress: traffic.ingress_bytes,
+                egress: traffic.egress_bytes,
+            };
+            let before = Before { here: both(port.traffic), elsewhere: both(port.carried) };
             quota::set(&self.place, &port.tap.parse()?, limits, before).await?;
         }
         Ok(())
@@ -115,7 +118,7 @@ impl Plugs {
         Ok(())
     }
 
-    /// What the interfaces that are counted may use and have used, by the host's names of them.
+    /// What the interfaces that are counted may use and have used here, by the host's names of them.
     pub(super) async fn counted(&self) -> Result<BTreeMap<String, (Quota, Traffic)>, DriverFault> {
         let all = quota::read(&self.place).await?.into_iter().map(|(tap, both)| {
             let quota = Quota {
@@ -422,6 +425,8 @@ mod tests {
             bandwidth: Bandwidth::default(),
             quota: None,
             resets: 0,
+            moves: None,
+            carried: Traffic::default(),
             traffic: Traffic::default(),
             groups: BTreeSet::new(),
             rules,

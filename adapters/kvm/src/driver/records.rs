@@ -78,6 +78,18 @@ pub(super) struct Record {
     pub(super) volumes: BTreeSet<(StorageId, Uuid)>,
 }
 
+impl Port {
+    /// Whether what was counted of it before goes on: it was neither counted anew nor elsewhere since.
+    pub(super) fn goes_on(&self, before: &Self) -> bool {
+        let has_stayed = before.moves.is_none() || before.moves == self.moves;
+        self.resets == before.resets && has_stayed
+    }
+}
+
+fn is_nothing(traffic: &Traffic) -> bool {
+    *traffic == Traffic::default()
+}
+
 /// An interface of a server, as its host has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Port {
@@ -103,7 +115,13 @@ pub(super) struct Port {
     /// How often its bytes were counted anew.
     #[serde(default)]
     pub(super) resets: u64,
-    /// How many had passed when this was looked at last: where the kernel begins when it has forgotten.
+    /// To how many hosts it has come; none where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) moves: Option<u64>,
+    /// How many had passed on other hosts.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(super) carried: Traffic,
+    /// How many had passed here when this was looked at last: where the kernel begins when it has forgotten.
     #[serde(default)]
     pub(super) traffic: Traffic,
     /// The security groups that guard it.

@@ -363,6 +363,7 @@ pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home) -> Vec
     let hostname = hostname(&home.name, home.placement.holding.server.uuid());
     let port = |nic: &Nic| {
         let (bridge, uplink) = uplink::of(nic.segment, &nic.bridge, nic.medium);
+        let carried = home.carried(nic);
         Port {
             tap: tap(nic.id),
             bridge,
@@ -373,6 +374,8 @@ pub(super) fn ports<'a>(nics: impl Iterator<Item = &'a Nic>, home: &Home) -> Vec
             bandwidth: nic.bandwidth,
             quota: nic.quota,
             resets: nic.resets,
+            moves: Some(carried.moves),
+            carried: carried.traffic,
             traffic: Traffic::default(),
             groups: nic.security_groups.clone(),
             rules: nic.rules(&home.parts.groups),

@@ -4,8 +4,8 @@
 //! frame's header), with a limit or without. A limit is a quota beside it that drops what would go
 //! beyond; setting another begins from what was counted, so a raise lets packets through at once and
 //! is enforced when it is used up too. What the firewall drops is not counted. Counters live as long
-//! as the host is up: what they say is reported, and what was counted before (until a reboot, or on
-//! another host) is where a new one begins.
+//! as the host is up: what they say is reported, and what was counted before a reboot is where a new one
+//! begins. What was counted on other hosts is no part of a counter, and is used up in a quota all the same.
 //!
 //! Packets that pass in the moment between reading a counter and loading a quota are counted, and are
 //! beyond the quota: it is late by these, until it is set again.
@@ -28,6 +28,15 @@ pub struct Both<T> {
     pub ingress: T,
     /// From the server.
     pub egress: T,
+}
+
+/// Where counting begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// What was counted here, until the kernel forgot it.
+    pub here: Both<u64>,
+    /// What was counted on other hosts: it counts for limits, and is no part of what is counted here.
+    pub elsewhere: Both<u64>,
 }
 
 /// What was used, and may be.
@@ -67,7 +76,8 @@ struct Object {
 
 /// Counts an interface, with these limits.
 ///
-/// `before` is where counting begins if the interface is not counted yet, and nothing otherwise.
+/// What was counted here `before` is where counting begins if the interface is not counted yet, and nothing
+/// otherwise. What was counted elsewhere is what limits begin from, as often as they are set.
 ///
 /// # Errors
 /// When it is not so afterwards. What nft refuses leaves what was there.
@@ -75,7 +85,7 @@ pub async fn set(
     place: &Place,
     tap: &Interface,
     limits: Both<Option<u64>>,
-    before: Both<u64>,
+    before: Before,
 ) -> Result<Both<Usage>, NetworkFault> {
     for bytes in [limits.ingress, limits.egress].into_iter().flatten() {
         if !(1..=BYTES_MAX).contains(&bytes) {
@@ -113,7 +123,7 @@ pub async fn reset(place: &Place, tap: &Interface) -> Result<Both<Usage>, Networ
         usage.used_bytes = bytes.unwrap_or(usage.used_bytes);
     }
     let limits = Both { ingress: seen.ingress.limit_bytes, egress: seen.egress.limit_bytes };
-    set(place, tap, limits, Both::default()).await?;
+    set(place, tap, limits, Before::default()).await?;
     Ok(was)
 }
 
@@ -175,7 +185,7 @@ fn transaction(
     tap: &Interface,
     seen: Option<Both<Usage>>,
     limits: Both<Option<u64>>,
-    before: Both<u64>,
+    before: Before,
 ) -> String {
     let mut text = format!("add table bridge {TABLE}\n");
     // After the firewall, that has priority 100.
@@ -194,9 +204,10 @@ fn transaction(
         );
     }
     let was = seen.unwrap_or_default();
-    for (direction, was, limit, before) in [
-        ("ingress", was.ingress, limits.ingress, before.ingress),
-        ("egress", was.egress, limits.egress, before.egress),
+    let Before { here, elsewhere } = before;
+    for (direction, was, limit, here, elsewhere) in [
+        ("ingress", was.ingress, limits.ingress, here.ingress, elsewhere.ingress),
+        ("egress", was.egress, limits.egress, here.egress, elsewhere.egress),
     ] {
         let name = format!("{direction}-{tap}");
         let _ = write!(
@@ -205,7 +216,7 @@ fn transaction(
              flush chain bridge {TABLE} {name}\n\
              add element bridge {TABLE} {direction} {{ \"{tap}\" : goto {name} }}\n"
         );
-        let used = if seen.is_some() { was.used_bytes } else { before.min(BYTES_MAX) };
+        let used = if seen.is_some() { was.used_bytes } else { here.min(BYTES_MAX) };
         if seen.is_none() {
             let _ =
                 writeln!(text, "add counter bridge {TABLE} {name} {{ packets 0 bytes {used}; }}");
@@ -215,7 +226,7 @@ fn transaction(
         }
         if let Some(limit) = limit {
             // The kernel takes no quota of which more is used than there is.
-            let used = used.min(limit);
+            let used = used.saturating_add(elsewhere).min(limit);
             let _ = write!(
                 text,
                 "add quota bridge {TABLE} {name} {{ over {limit} bytes used {used} bytes; }}\n\
@@ -240,7 +251,8 @@ mod tests {
             lines.map(|line| line.replace(" bridge skyledger-quota", "")).collect::<Vec<_>>()
         };
         let limits = Both { ingress: Some(1_000), egress: None };
-        let new = own(transaction(&tap, None, limits, Both { ingress: 5, egress: 6 }));
+        let before = |here| Before { here, ..Before::default() };
+        let new = own(transaction(&tap, None, limits, before(Both { ingress: 5, egress: 6 })));
         let expected = [
             "add chain ingress-vnet0",
             "flush chain ingress-vnet0",
@@ -262,7 +274,7 @@ mod tests {
         };
         assert!(seen.ingress.is_exceeded() && !seen.egress.is_exceeded());
         let limits = Both { ingress: Some(2_000), egress: Some(50) };
-        let raised = own(transaction(&tap, Some(seen), limits, Both::default()));
+        let raised = own(transaction(&tap, Some(seen), limits, Before::default()));
         let expected = [
             "add chain ingress-vnet0",
             "flush chain ingress-vnet0",
@@ -279,5 +291,32 @@ mod tests {
             "add rule egress-vnet0 counter name \"egress-vnet0\"",
         ];
         assert_eq!(raised, expected);
+    }
+
+    #[test]
+    fn what_was_counted_elsewhere_is_used_up_and_not_counted_here() {
+        let tap: Interface = "vnet0".parse().unwrap();
+        let of = |text: String| {
+            let begins = |line: &&str| line.contains(" bytes") && line.contains("add ");
+            let lines: Vec<_> = text.lines().filter(begins).map(str::to_owned).collect();
+            lines.into_iter().map(|line| line.replace(" bridge skyledger-quota", "")).collect()
+        };
+        let limits = Both { ingress: Some(1_000), egress: Some(100) };
+        let elsewhere = Both { ingress: 600, egress: 300 };
+        let before = Before { here: Both { ingress: 5, egress: 0 }, elsewhere };
+        let new: Vec<String> = of(transaction(&tap, None, limits, before));
+        let expected = [
+            "add counter ingress-vnet0 { packets 0 bytes 5; }",
+            "add quota ingress-vnet0 { over 1000 bytes used 605 bytes; }",
+            "add counter egress-vnet0 { packets 0 bytes 0; }",
+            "add quota egress-vnet0 { over 100 bytes used 100 bytes; }",
+        ];
+        assert_eq!(new, expected);
+        // Known later than the interface, it counts as much, and once.
+        let usage = |used_bytes, limit| Usage { used_bytes, limit_bytes: Some(limit) };
+        let seen = Both { ingress: usage(7, 1_000), egress: usage(0, 100) };
+        let again: Vec<String> = of(transaction(&tap, Some(seen), limits, before));
+        assert_eq!(again[0], "add quota ingress-vnet0 { over 1000 bytes used 607 bytes; }");
+        assert_eq!(again, of(transaction(&tap, Some(seen), limits, before)));
     }
 }

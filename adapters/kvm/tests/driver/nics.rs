@@ -262,6 +262,22 @@ async fn bytes_are_counted_and_none_pass_beyond_the_quota() {
     let machine = server.done(&driver, 10, Order::Start {}).await;
     assert!(used(&machine) >= before, "{}", used(&machine));
     assert_eq!(driver.census().await.unwrap().counted.len(), 1);
-    server.removed(&driver, 11).await;
+
+    // As it is when it has come from another host, where it had used most of it.
+    let elsewhere = 50_000;
+    let came = after(&with(elsewhere + 300, 1), |parts| {
+        parts["nics"][0]["carried"] =
+            json!({"traffic": {"ingress_bytes": 0, "egress_bytes": elsewhere}, "moves": 1});
+    });
+    let guest = Guest::ready(&host, server.id).await;
+    guest.becomes("netstat -ltn | grep -c ':8[01] '", "2").await;
+    let machine = done(&came, &driver, 11, Order::ChangeNics {}).await;
+    assert!((elsewhere..elsewhere + 300).contains(&used(&machine)), "{}", used(&machine));
+    reached();
+    reached();
+    assert!(!reached(), "what was used there and here is all of it");
+    let machine = done(&came, &driver, 12, Order::ChangeNics {}).await;
+    assert!(used(&machine) > elsewhere, "{}", used(&machine));
+    server.removed(&driver, 13).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }

@@ -2,7 +2,7 @@
 
 use adapters_kvm::network::{
     Interface,
-    quota::{self, Both, Usage},
+    quota::{self, Before, Both, Usage},
 };
 
 use crate::lab::{Lab, possible};
@@ -57,8 +57,9 @@ async fn bytes_are_counted_and_a_limit_is_enforced_again_after_a_raise() {
         let all = quota::read(&place).await.unwrap();
         (all[&tap].ingress.used_bytes, all[&tap].egress.used_bytes)
     };
-    // Counted on another host before; no limit.
-    let before = Both { ingress: 50, egress: 7 };
+    // Counted here before, until the kernel forgot it; no limit.
+    let here = Both { ingress: 50, egress: 7 };
+    let before = Before { here, ..Before::default() };
     quota::set(&place, &tap, limits(None, None), before).await.unwrap();
     assert_eq!(send.ask("3"), "3");
     assert_eq!(used().await, (350, 307));
@@ -91,8 +92,17 @@ async fn bytes_are_counted_and_a_limit_is_enforced_again_after_a_raise() {
     assert_eq!(send.ask("4"), "2");
     assert_eq!(used().await, (200, 400));
 
+    // What was used on another host is as good as used here, whenever it is known; and it is not counted.
+    let elsewhere = Both { ingress: 500, egress: 0 };
+    let came = Before { elsewhere, ..Before::default() };
+    quota::set(&place, &tap, limits(Some(901), None), came).await.unwrap();
+    assert_eq!(send.ask("4"), "2", "200 here and 500 there of 901");
+    assert_eq!(used().await, (400, 800));
+    quota::set(&place, &tap, limits(Some(1_001), None), came).await.unwrap();
+    assert_eq!(send.ask("4"), "1", "a raise");
+
     let was = quota::remove(&place, &tap).await.unwrap().unwrap();
-    assert_eq!(was.ingress, Usage { used_bytes: 200, limit_bytes: Some(201) });
+    assert_eq!(was.ingress, Usage { used_bytes: 500, limit_bytes: Some(1_001) });
     assert_eq!(quota::remove(&place, &tap).await.unwrap(), None);
     assert_eq!(send.ask("4"), "4");
     let fault = quota::set(&place, &tap, limits(Some(0), None), before).await.unwrap_err();

@@ -49,7 +49,7 @@ impl SimHost {
             let Some(machine) = machine else { return };
             let mut server = SimServer::blank();
             server.size(home);
-            server.nics = of_nics(home.parts.nics.iter(), &home.parts.groups, &[]);
+            server.nics = of_nics(home.parts.nics.iter(), home, &[]);
             server.running = machine.power != Power::Stopped;
             server.suspended = machine.power == Power::Suspended;
             server.boots = u32::from(server.running);

@@ -8,6 +8,7 @@ use commands::ports::{BackupStores, DriverFault, HostTask, Report, StoreAccess, 
 use domain::{
     compute::{
         backup::{self, Backup, Made},
+        backup_set::Description,
         backup_store::Collection,
         disk::Source,
         snapshot::{self, Snapshot},
@@ -48,6 +49,9 @@ pub(super) struct SimStore {
     pub(super) backups: BTreeMap<Uuid, SimBackup>,
     /// Chunks that no backup needs.
     loose: u64,
+    /// What sets consist of, as it was put there.
+    #[serde(default)]
+    sets: BTreeMap<Uuid, Value>,
     /// The sizes of images' files, in bytes.
     #[serde(default)]
     pub(super) images: BTreeMap<Uuid, u64>,
@@ -122,6 +126,11 @@ impl SimHosts {
     /// The backups that really lie in a store, by its address.
     pub fn backups(&self, url: &str) -> BTreeMap<Uuid, SimBackup> {
         self.world().kept.stores.get(url).map(|store| store.backups.clone()).unwrap_or_default()
+    }
+
+    /// What sets really are described in a store, by its address, and how.
+    pub fn described(&self, url: &str) -> BTreeMap<Uuid, Value> {
+        self.world().kept.stores.get(url).map(|store| store.sets.clone()).unwrap_or_default()
     }
 
     /// A backup is not what was put there any more.
@@ -371,6 +380,44 @@ impl BackupStores for SimHosts {
                 }
             },
         )
+    }
+
+    async fn describe(&self, store: &StoreAccess, set: &Description) -> Result<(), DriverFault> {
+        let (url, described) = (store.place.url(), json!(set));
+        let has = |world: &World| {
+            let there = world.kept.stores.get(&url);
+            there.is_some_and(|all| all.sets.get(&set.set) == Some(&described))
+        };
+        self.at_store(HostStep::StoreDescribe, store, has, |world| {
+            let all = world.kept.stores.entry(url.clone()).or_default();
+            all.sets.insert(set.set, described.clone());
+        })
+    }
+
+    async fn sets(&self, store: &StoreAccess) -> Result<Vec<Uuid>, DriverFault> {
+        let url = store.place.url();
+        Ok(self.described(&url).into_keys().collect())
+    }
+
+    async fn description(
+        &self,
+        store: &StoreAccess,
+        set: Uuid,
+    ) -> Result<Description, DriverFault> {
+        let described = self.described(&store.place.url());
+        read(described.get(&set).ok_or_else(|| DriverFault::NotFound(set.to_string()))?)
+    }
+
+    async fn forget_set(&self, store: &StoreAccess, set: Uuid) -> Result<(), DriverFault> {
+        let url = store.place.url();
+        let is_gone = |world: &World| {
+            world.kept.stores.get(&url).is_none_or(|all| !all.sets.contains_key(&set))
+        };
+        self.at_store(HostStep::StoreForgetSet, store, is_gone, |world| {
+            if let Some(all) = world.kept.stores.get_mut(&url) {
+                all.sets.remove(&set);
+            }
+        })
     }
 
     async fn collect(&self, store: &StoreAccess) -> Result<Collection, DriverFault> {

@@ -6,14 +6,16 @@ use commands::ports::{DriverFault, HostTask, Report};
 use domain::compute::{
     host,
     server::{
+        carried::Used,
         home::{Home, PROVIDER},
         migrate::{Landing, MigrationStep},
+        parts::Nic,
     },
 };
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{HostFault, HostStep, SimHost, SimServer, World};
+use super::{HostFault, HostStep, SimHost, SimServer, World, of_nics};
 
 /// What became of a step of a server's way.
 fn step_report(number: u64, step: &MigrationStep) -> Report {
@@ -74,13 +76,14 @@ impl SimHost {
         let local = home.local_disks();
         let copies = !local.is_empty();
         if let Some(arrived) = self.unsure() {
+            let used = self.used(id, home);
             let mut world = self.hosts.world();
             if arrived {
                 hand_over(&mut world, (self.host, to), id, &local);
             } else if let Some(server) = server(&mut world, self.host, id) {
                 server.suspended = true;
             }
-            return report(MigrationStep::Sent { certain: false });
+            return report(MigrationStep::Sent { certain: false, used });
         }
         let runs = |world: &World| {
             let there = world.hosts.get(&self.host).and_then(|servers| servers.get(&id));
@@ -104,7 +107,18 @@ impl SimHost {
             sent?;
         }
         self.deactivate(id);
-        report(MigrationStep::Sent { certain: true })
+        report(MigrationStep::Sent { certain: true, used: self.used(id, home) })
+    }
+
+    /// What its interfaces that are counted have used here and before.
+    fn used(&self, id: Uuid, home: &Home) -> Used {
+        let census = self.hosts.census(self.host);
+        let Some(server) = census.get(&id) else { return Used::new() };
+        let of = |nic: &Nic| {
+            let known = server.nics.iter().find(|known| known.seen.mac == nic.mac)?;
+            Some((nic.id, known.seen.traffic?))
+        };
+        home.parts.nics.iter().filter_map(of).collect()
     }
 
     fn is_broken_off(&self, id: Uuid, number: u64) -> bool {
@@ -147,7 +161,7 @@ impl SimHost {
         let runs = self.hosts.census(self.host).get(&id).is_some_and(|server| server.running);
         let step = if live && !runs {
             self.deactivate(id);
-            MigrationStep::Sent { certain: true }
+            MigrationStep::Sent { certain: true, used: self.used(id, home) }
         } else {
             let reason = "it was broken off".to_owned();
             MigrationStep::Stays { reason, seen: Box::new(self.seen(id, home)?) }
@@ -185,6 +199,10 @@ impl SimHost {
         )?;
         if start {
             self.start(id, home)?;
+        }
+        // What it has used elsewhere is known by now.
+        if let Some(server) = server(&mut self.hosts.world(), self.host, id) {
+            server.nics = of_nics(home.parts.nics.iter(), home, &server.nics);
         }
         Ok(None)
     }

@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 use super::{
     Event, Machine, Order, Power, Server,
+    carried::Used,
     elsewhere::{OTHER_CELLS, Tie},
     home::Home,
     transfer::TransferLimits,
@@ -76,6 +77,9 @@ pub struct Moving {
     /// How long it may take, and how fast it may be sent.
     #[serde(default, skip_serializing_if = "TransferLimits::is_unsaid")]
     pub limits: TransferLimits,
+    /// What its interfaces had used on the host that it leaves.
+    #[serde(default, skip_serializing_if = "Used::is_empty")]
+    pub used: Used,
 }
 
 /// What became of a step of its way.
@@ -93,6 +97,9 @@ pub enum MigrationStep {
     Sent {
         /// Whether it is known not to run there any more.
         certain: bool,
+        /// What its interfaces that are counted have used.
+        #[serde(default, skip_serializing_if = "Used::is_empty")]
+        used: Used,
     },
     /// The host that it goes to may have its volumes as well.
     Shared {},
@@ -257,11 +264,19 @@ impl Server {
             Some(Outstanding {
                 order: Order::BreakOff {} | Order::Send { .. }, number, ..
             }) => {
-                return Ok(vec![Event::MigrationSent { number: *number, certain: false }]);
+                return Ok(vec![Event::MigrationSent {
+                    number: *number,
+                    certain: false,
+                    used: Used::new(),
+                }]);
             }
             // It does not: it is begun there.
             Some(Outstanding { order: Order::TakeBack {}, number, .. }) if to.is_none() => {
-                return Ok(vec![Event::MigrationSent { number: *number, certain: true }]);
+                return Ok(vec![Event::MigrationSent {
+                    number: *number,
+                    certain: true,
+                    used: Used::new(),
+                }]);
             }
             Some(Outstanding { order: Order::Arrive { certain, .. }, .. }) => {
                 let moving = self.ours("evacuate")?.moving.as_ref();
@@ -311,9 +326,10 @@ impl Server {
             (Some(Order::Share {}), MigrationStep::Shared {}) => {
                 vec![Event::MigrationShared { number }]
             }
-            (Some(Order::BreakOff {} | Order::Send { .. }), MigrationStep::Sent { certain }) => {
-                vec![Event::MigrationSent { number, certain }]
-            }
+            (
+                Some(Order::BreakOff {} | Order::Send { .. }),
+                MigrationStep::Sent { certain, used },
+            ) => vec![Event::MigrationSent { number, certain, used }],
             (
                 Some(Order::BreakOff {} | Order::Send { .. }),
                 MigrationStep::Stays { reason, seen },
@@ -360,7 +376,11 @@ impl Server {
             Order::Receive {} | Order::Share {} => Ok(Some(vec![Event::Abandoned {}])),
             // What its host has done of it nobody knows: the other one looks.
             Order::BreakOff {} | Order::Send { .. } if parked.is_some() => {
-                Ok(Some(vec![Event::MigrationSent { number: *number, certain: false }]))
+                Ok(Some(vec![Event::MigrationSent {
+                    number: *number,
+                    certain: false,
+                    used: Used::new(),
+                }]))
             }
             // It is being sent: its host is told to stop, and says what came of it.
             Order::Send { .. } => Ok(Some(vec![Event::BreakOffOrdered {}])),
@@ -450,9 +470,11 @@ impl Server {
             Event::BreakOffOrdered {} => self.orders.issue(Order::BreakOff {}),
             Event::Evacuated { to, start } => {
                 let is_launching = self.is_launching();
+                let seen = self.observation.seen.clone();
                 self.at_home(|home| {
+                    home.carry_off(seen.as_ref());
                     home.placement = to;
-                    (home.moving, home.rescue) = (None, None);
+                    home.rescue = None;
                     // It is started anew there.
                     home.may_have_grown = false;
                 });
@@ -469,9 +491,11 @@ impl Server {
             }
             Event::MigrationOrdered { to, live, limits } => {
                 let mut shares = false;
+                let seen = self.observation.seen.clone();
                 self.at_home(|home| {
                     shares = live && home.parts.disks.iter().any(|disk| disk.leased);
-                    home.moving = Some(Moving { from: home.placement.clone(), to, live, limits });
+                    let (from, used) = (home.placement.clone(), home.used(seen.as_ref()));
+                    home.moving = Some(Moving { from, to, live, limits, used });
                 });
                 self.orders.issue(if shares { Order::Share {} } else { Order::Receive {} });
             }
@@ -487,10 +511,11 @@ impl Server {
                 });
                 self.orders.issue(Order::TakeBack {});
             }
-            Event::MigrationSent { certain, .. } => {
+            Event::MigrationSent { certain, used, .. } => {
                 let mut start = false;
                 self.at_home(|home| {
-                    if let Some(moving) = &home.moving {
+                    if let Some(moving) = &mut home.moving {
+                        moving.used.extend(used);
                         start = moving.live;
                         home.placement = moving.to.clone();
                     }

@@ -164,12 +164,6 @@ impl Parts {
         self.forget_groups();
     }
 
-    pub(super) fn reset_nic(&mut self, id: Uuid) {
-        if let Some(nic) = self.nics.iter_mut().find(|nic| nic.id == id) {
-            nic.resets += 1;
-        }
-    }
-
     pub(super) fn drop_nic(&mut self, id: Uuid) {
         self.nics.retain(|nic| nic.id != id);
         self.forget_groups();

@@ -17,6 +17,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    carried::Carried,
     cdrom::{Cdrom, holds_disk},
     direct::VnicType,
     hardware::{DiskBus, Hardware},
@@ -56,6 +57,9 @@ pub const NICS_MAX: usize = 16;
 pub const GROUPS_MAX: usize = 5;
 /// Most key pairs of a server.
 pub const KEY_PAIRS_MAX: usize = 64;
+/// How many hardware addresses are tried for an interface that asks for none, after the first: one of them was
+/// asked for by somebody else, and never all.
+const MACS_TRIED: usize = 7;
 /// Longest host name, in characters: one label of a name (RFC 1035).
 const HOSTNAME_CHARS_MAX: usize = 63;
 
@@ -97,7 +101,7 @@ pub struct NicAsk {
     /// Which IPv6 address.
     #[serde(default)]
     pub v6: Option<Want>,
-    /// Its hardware address; one of ours when left out.
+    /// Its hardware address, which nobody else on the network's segment may have; one of ours when left out.
     #[serde(default)]
     pub mac: Option<Mac>,
     /// How fast it may send and be sent to; no limit when left out.
@@ -219,6 +223,9 @@ pub struct Nic {
     /// How often its bytes were counted anew.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub resets: u64,
+    /// What it had used before it came to its host.
+    #[serde(default, skip_serializing_if = "Carried::is_nothing")]
+    pub carried: Carried,
     /// The security groups that guard it; their rules are in [`Parts::groups`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub security_groups: BTreeSet<Uuid>,
@@ -257,6 +264,17 @@ pub struct Parts {
     pub keys: Vec<String>,
 }
 
+/// The network that an interface is to be on, as it was found.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    /// The network.
+    pub network: Network,
+    /// Its segment.
+    pub segment: Segment,
+    /// The other networks of that: a hardware address is one interface's in all of them.
+    pub others: Vec<Network>,
+}
+
 /// What a launch named, as it was found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -269,8 +287,8 @@ pub struct Found {
     pub sources: Vec<Option<(disk::Source, u64)>>,
     /// The storages of disks that are volume groups.
     pub volume_groups: BTreeMap<StorageId, Grouped>,
-    /// The network of each interface, with its segment: as many as were asked for.
-    pub networks: Vec<(Network, Segment)>,
+    /// The network of each interface: as many as were asked for.
+    pub networks: Vec<Joined>,
     /// The rules of every security group that an interface names.
     pub groups: GroupRules,
     /// The line of each key pair.
@@ -404,7 +422,7 @@ impl Parts {
     fn nics(
         server: Uuid,
         asked: &[NicAsk],
-        networks: Vec<(Network, Segment)>,
+        networks: Vec<Joined>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Nic>, Refusal> {
         if asked.len() > NICS_MAX {
@@ -412,15 +430,16 @@ impl Parts {
         }
         let mut nics: Vec<Nic> = Vec::new();
         let mut given: Vec<(Uuid, net::Event)> = Vec::new();
-        for (at, (ask, (network, segment))) in asked.iter().zip(networks).enumerate() {
+        for (at, (ask, mut joined)) in asked.iter().zip(networks).enumerate() {
             // Those before it in this launch have taken theirs.
-            let before = given.iter().filter(|(id, _)| *id == ask.network);
-            let network = before.fold(network, |known, (_, event)| known.evolve(event.clone()));
+            for (_, event) in given.iter().filter(|(id, _)| *id == ask.network) {
+                joined.network = joined.network.evolve(event.clone());
+            }
             let refused = |refusal: Refusal| {
                 Refusal::new(refusal.code, format!("nics[{at}]: {}", refusal.detail))
             };
             let id = part_id(server, "nic", at);
-            let nic = ask.work_out(id, &network, &segment, now).map_err(refused)?;
+            let nic = ask.work_out(id, &joined, now).map_err(refused)?;
             if nics.iter().any(|other| other.mac == nic.mac) {
                 return Err(no(format!("nics[{at}].mac: {} is another interface's", nic.mac)));
             }
@@ -579,18 +598,33 @@ impl Nic {
     }
 }
 
+impl Joined {
+    /// Whose a hardware address is on the segment, in another network than this: none for the interface itself.
+    fn elsewhere(&self, mac: Mac, nic: Uuid) -> Option<Uuid> {
+        let mut holders = self.others.iter().filter_map(|network| network.mac_holder(mac));
+        holders.find(|holder| *holder != nic)
+    }
+
+    /// The hardware address of an interface that asks for none: it follows from its id, and from another number
+    /// where somebody asked for just that one.
+    fn own_mac(&self, nic: Uuid) -> Mac {
+        let is_free = |mac: &Mac| {
+            let here = self.network.mac_holder(*mac).is_none_or(|holder| holder == nic);
+            here && self.elsewhere(*mac, nic).is_none()
+        };
+        let first = Mac::of(nic);
+        let next = (1..=MACS_TRIED).map(|number| Mac::of(part_id(nic, "mac", number)));
+        std::iter::once(first).chain(next).find(is_free).unwrap_or(first)
+    }
+}
+
 impl NicAsk {
     /// The interface with this id that is asked for: its addresses are what the network would give it now.
     ///
     /// # Errors
     /// As [`Parts::work_out`].
-    pub fn work_out(
-        &self,
-        id: Uuid,
-        network: &Network,
-        segment: &Segment,
-        now: DateTime<Utc>,
-    ) -> Result<Nic, Refusal> {
+    pub fn work_out(&self, id: Uuid, joined: &Joined, now: DateTime<Utc>) -> Result<Nic, Refusal> {
+        let Joined { network, segment, .. } = joined;
         let own = network.own.as_ref().filter(|own| !own.retired).ok_or_else(|| {
             no(format!("network: {} is not a network of our own that is in use", self.network))
         })?;
@@ -606,7 +640,11 @@ impl NicAsk {
             }
             named => named,
         };
-        let mac = self.mac.unwrap_or_else(|| Mac::of(id));
+        let mac = self.mac.unwrap_or_else(|| joined.own_mac(id));
+        if joined.elsewhere(mac, id).is_some() {
+            let detail = format!("{mac}: an interface in another network of its segment has it");
+            return Err(Refusal::new(&codes::ADDRESS_TAKEN, detail));
+        }
         let decided = network.decide(
             net::Command::Give { holder: id, v4, v6, mac: Some(mac), chance: Some(id) },
             &Stamp { now, actor: String::new() },
@@ -632,6 +670,7 @@ impl NicAsk {
             bandwidth: self.bandwidth,
             quota: self.quota,
             resets: 0,
+            carried: Carried::default(),
             security_groups: self.security_groups.clone(),
             vnic_type: self.vnic_type,
         };

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::{Told, assign, numbers, park, set_creation, set_taken, uploaded, vanish};
 use crate::samples::{
     PUBLIC_KEYS, adoption, backup_creation, backup_place, bandwidth, creation, digest, equipment,
-    foreign_machine, found_backup, group_rules, holding, id, image_of, image_of_disk, image_stored,
-    launch, machine, made, move_beginning, move_landing, nic, origin, placement, plan_results,
-    plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host, server_image,
-    snapshot_place, utilisation,
+    foreign_machine, found_backup, found_set, group_rules, holding, id, image_of, image_of_disk,
+    image_stored, launch, machine, made, move_beginning, move_landing, nic, origin, placement,
+    plan_results, plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host,
+    server_image, snapshot_place, utilisation,
 };
 
 /// Commands of a kind of these; none of another.
@@ -57,10 +57,12 @@ pub(super) fn commands(kind: &str) -> Vec<Told> {
             pool.push(("create", other));
             for n in numbers().take(4) {
                 pool.push(set_taken(n));
+                pool.push(("confirm-described", json!({"number": n})));
                 pool.push(("confirm-given-up", json!({"number": n})));
                 pool.push(("confirm-removal", json!({"number": n})));
             }
             pool.push(("abandon", json!({"host_lost": true})));
+            pool.push(("find", found_set()));
             pool.push(("delete", json!({"found": [id(31)]})));
             pool.push(("delete", json!({})));
             park(&mut pool);

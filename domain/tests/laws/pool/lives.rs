@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Told, other_addresses, set_creation, set_taken, uploaded};
 use crate::samples::{
-    adoption, creation, disc, foreign_machine, id, image_of_disk, image_stored, launch,
+    adoption, blueprint, creation, disc, foreign_machine, id, image_of_disk, image_stored, launch,
     launch_moved, launch_shared, machine, move_beginning, move_landing, place_on, restored_from,
     seen_of_host,
 };
@@ -51,7 +51,25 @@ pub(crate) fn told_lives(kind: &str) -> Vec<Vec<Told>> {
                 ("confirm-removal", json!({"number": 3})),
             ],
         ];
-        return ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+        let mut lives: Vec<Vec<Told>> =
+            ends.into_iter().map(|end| begun.iter().cloned().chain(end).collect()).collect();
+        let mut described = set_creation();
+        described["found"]["blueprint"] = blueprint();
+        let whole = [("create", described), set_taken(1)];
+        let delete = ("delete", json!({"found": [id(31)]}));
+        let removed = ("confirm-removal", json!({"number": 3}));
+        let ends = [
+            vec![("confirm-described", json!({"number": 2})), delete, removed],
+            vec![
+                ("park", json!({"number": 2, "reason": "no route"})),
+                ("abandon", json!({})),
+                ("delete", json!({"found": []})),
+                ("park", json!({"number": 3, "reason": "no route"})),
+                ("abandon", json!({})),
+            ],
+        ];
+        lives.extend(ends.map(|end| whole.iter().cloned().chain(end).collect()));
+        return lives;
     }
     if kind == "move-in" {
         return move_lives();

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     Samples, digest, id,
-    network::{bandwidth, found_addresses, group_rules, nic, quota},
+    network::{bandwidth, found_addresses, group_rules, nic, quota, used},
     of, origin, tags, time,
 };
 
@@ -130,7 +130,7 @@ pub(super) fn server() -> Samples {
             .unwrap(),
         },
         E::MigrationReturned { number: 3 },
-        E::MigrationSent { number: 2, certain: true },
+        E::MigrationSent { number: 2, certain: true, used: [(id(15), used(7))].into() },
         E::MigrationShared { number: 1 },
         E::NicAdditionOrdered { nic: Box::new(nic(18, 20)), groups: group_rules("443") },
         E::NicChangeOrdered {
@@ -303,6 +303,31 @@ pub(super) fn plan() -> Samples {
     ])
 }
 
+/// What a server was.
+pub(crate) fn blueprint() -> Value {
+    json!({
+        "name": "web", "spec": {"vcpus": 1, "memory_mib": 64}, "firmware": "uefi",
+        "boot_order": ["disk"], "disks": {id(14).to_string(): {"format": "qcow2"}},
+        "nics": [{
+            "network": id(7), "mac": "52:54:00:00:00:01", "addresses": ["10.0.0.2/24"],
+            "security_groups": [id(20)],
+        }],
+        "groups": group_rules("443"), "tags": {"team": "shop"}, "protected": true,
+    })
+}
+
+/// A set that another installation has left in a store.
+pub(crate) fn found_set() -> Value {
+    json!({
+        "name": "monday", "server": id(7), "store": id(9), "taken_at": time(),
+        "source": {
+            "id": id(30), "project": id(2), "host": id(8), "blueprint": blueprint(),
+            "members": [{"disk": id(14), "disk_name": "web-0", "backup": id(31)}],
+        },
+        "taken": {"quiesced": true, "made": {id(14).to_string(): made()}},
+    })
+}
+
 pub(super) fn set() -> Samples {
     use backup_set::Event as E;
     let creation = json!({
@@ -317,6 +342,8 @@ pub(super) fn set() -> Samples {
         E::Abandoned {},
         E::CreationOrdered { creation: serde_json::from_value(creation).unwrap(), at: time() },
         E::Deleted { backups: [id(31)].into() },
+        E::Described { number: 2 },
+        E::Found(Box::new(serde_json::from_value(found_set()).unwrap())),
         E::GiveUpOrdered {},
         E::GivenUp { number: 2 },
         E::Parked { number: 1, reason: "no answer in time".into() },
@@ -385,6 +412,7 @@ pub(super) fn store() -> Samples {
         listed: 3,
         new: 1,
         unreadable: vec![format!("{}/{}", id(14), id(33))],
+        new_sets: 1,
     };
     of::<backup_store::BackupStore>(vec![
         E::Abandoned {},

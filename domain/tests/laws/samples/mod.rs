@@ -26,11 +26,11 @@ use network::{layer2_segment, mapped, network};
 use tenancy::{account, organisation};
 
 pub(crate) use compute::{
-    PUBLIC_KEYS, adoption, backup_creation, backup_place, creation, disc, foreign_machine,
-    found_backup, holding, image_of, image_of_disk, image_stored, launch, launch_moved,
-    launch_shared, machine, made, move_beginning, move_landing, place_on, placement, plan_results,
-    plan_terms, rescue_system, restored_from, seen_disk, seen_of_host, server_image,
-    snapshot_place, utilisation,
+    PUBLIC_KEYS, adoption, backup_creation, backup_place, blueprint, creation, disc,
+    foreign_machine, found_backup, found_set, holding, image_of, image_of_disk, image_stored,
+    launch, launch_moved, launch_shared, machine, made, move_beginning, move_landing, place_on,
+    placement, plan_results, plan_terms, rescue_system, restored_from, seen_disk, seen_of_host,
+    server_image, snapshot_place, utilisation,
 };
 pub(crate) use finops::{
     allowance, cost_rules, equipment, exchange_rate, finding, invoice, new_rate, place, question,

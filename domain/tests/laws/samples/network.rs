@@ -7,7 +7,11 @@ use domain::{
     },
     mapping::{self, Mute},
     network::{
-        SeenNetwork, bandwidth::Bandwidth, net, quota::Quota, security_group::SecurityGroup,
+        SeenNetwork,
+        bandwidth::Bandwidth,
+        net,
+        quota::{Quota, Traffic},
+        security_group::SecurityGroup,
         segment as layer2,
     },
     observation::Evidence,
@@ -88,6 +92,11 @@ pub(crate) fn group_rules(port: &str) -> GroupRules {
 /// So many bytes from a server, and no limit towards it.
 pub(crate) fn quota(egress: u64) -> Quota {
     Quota { ingress_bytes: None, egress_bytes: Some(egress) }
+}
+
+/// So much in both directions.
+pub(crate) fn used(bytes: u64) -> Traffic {
+    Traffic { ingress_bytes: bytes, egress_bytes: bytes }
 }
 
 /// So much towards a server, and no limit from it.

@@ -1,7 +1,10 @@
 //! Servers' states and the machines that they are on a host, as XML that people can read.
 
 use domain::{
-    compute::server::{Server, home::Launch},
+    compute::{
+        placement::HostId,
+        server::{Server, home::Launch, migrate::Moving, transfer::TransferLimits},
+    },
     kernel::Decider as _,
 };
 use serde_json::{Value, json};
@@ -158,6 +161,34 @@ fn a_server_is_plugged_into_a_bridge_of_ours_where_its_segment_is_carried_by_som
     assert_eq!(of(json!("bridge")), ("br0".to_owned(), None));
     assert_eq!(of(json!({"vlan": {"id": 7}})), (own("sl"), on.clone()));
     assert_eq!(of(json!({"ovs": {"vlan": null}})), (own("so"), on));
+}
+
+#[test]
+fn what_an_interface_has_used_elsewhere_comes_with_it_and_is_counted_once() {
+    let mut home = home(|launch| {
+        launch["parts"]["nics"][0]["quota"] = json!({"egress_bytes": 1_000});
+    });
+    let port = |home: &Home| ports(home.parts.nics.iter(), home).remove(0);
+    let used = Traffic { ingress_bytes: 5, egress_bytes: 600 };
+    let here = port(&home);
+    assert_eq!((here.carried, here.moves), (Traffic::default(), Some(0)));
+    let mut to = home.placement.clone();
+    to.host = HostId::new(id(77));
+    home.moving = Some(Moving {
+        from: home.placement.clone(),
+        to: to.clone(),
+        live: true,
+        limits: TransferLimits::default(),
+        used: [(home.parts.nics[0].id, used)].into(),
+    });
+    assert_eq!(port(&home), here, "where it still is nothing is other than it was");
+    home.placement = to;
+    let there = port(&home);
+    assert_eq!((there.carried, there.moves), (used, Some(1)));
+    // What the first host counted goes on there, and nowhere else; what was written down before moves were, too.
+    assert!(here.goes_on(&here) && there.goes_on(&there) && !there.goes_on(&here));
+    assert!(there.goes_on(&Port { moves: None, ..here.clone() }));
+    assert!(!Port { resets: 1, ..there }.goes_on(&here));
 }
 
 #[test]

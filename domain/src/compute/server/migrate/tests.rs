@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{compute::server::Command, kernel::Stamp};
+use crate::{compute::server::Command, kernel::Stamp, network::quota::Traffic};
 
 fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
@@ -79,6 +79,10 @@ fn where_to(given: &[Event]) -> Option<Uuid> {
     fold(given).on_host().map(|at| at.host)
 }
 
+fn handed(certain: bool) -> MigrationStep {
+    MigrationStep::Sent { certain, used: Used::new() }
+}
+
 fn prepared() -> MigrationStep {
     MigrationStep::Prepared { landing: Landing::default() }
 }
@@ -90,7 +94,7 @@ fn each_step_is_of_the_host_that_it_concerns_and_both_keep_its_place_until_it_is
     assert_eq!(fold(&ordered).status(), "migrating");
     let sending = live(ordered, vec![step(2, prepared())]);
     assert_eq!((where_to(&sending), told(&sending)), (Some(id(1)), vec![]));
-    let sent = live(sending, vec![step(3, MigrationStep::Sent { certain: true })]);
+    let sent = live(sending, vec![step(3, handed(true))]);
     assert_eq!((where_to(&sent), told(&sent)), (Some(id(2)), vec![]));
     let order = fold(&sent).orders.out.unwrap().order;
     assert_eq!(order, Order::Arrive { start: true, certain: true });
@@ -116,10 +120,8 @@ fn one_that_stays_is_free_at_once_and_the_other_host_is_cleared() {
 
 #[test]
 fn what_nobody_is_sure_of_is_looked_for_and_never_started() {
-    let sent = live(
-        at_home("running"),
-        vec![migrate(2), step(2, prepared()), step(3, MigrationStep::Sent { certain: false })],
-    );
+    let sent =
+        live(at_home("running"), vec![migrate(2), step(2, prepared()), step(3, handed(false))]);
     let order = fold(&sent).orders.out.unwrap().order;
     assert_eq!(order, Order::Arrive { start: true, certain: false });
     let parked = live(sent.clone(), vec![Command::Park { number: 4, reason: "x".into() }]);
@@ -129,12 +131,10 @@ fn what_nobody_is_sure_of_is_looked_for_and_never_started() {
     let home = live(back, vec![Command::Confirm { number: 5, seen: machine("running") }]);
     assert_eq!(told(&home), [(id(2), "clear")]);
     // What is sure is not lost, whatever a host says.
-    let sure = live(
-        at_home("stopped"),
-        vec![migrate(2), step(2, prepared()), step(3, MigrationStep::Sent { certain: true })],
-    );
+    let sure =
+        live(at_home("stopped"), vec![migrate(2), step(2, prepared()), step(3, handed(true))]);
     assert_eq!(decide(&sure, step(4, MigrationStep::Lost {})).unwrap(), []);
-    assert_eq!(decide(&sure, step(3, MigrationStep::Sent { certain: false })).unwrap(), []);
+    assert_eq!(decide(&sure, step(3, handed(false))).unwrap(), []);
 }
 
 #[test]
@@ -165,14 +165,14 @@ fn what_is_being_sent_is_broken_off_by_its_own_host_which_says_what_came_of_it()
     // What was said of the order before is not news.
     let stays =
         || MigrationStep::Stays { reason: "it was".into(), seen: Box::new(machine("running")) };
-    for late in [stays(), MigrationStep::Sent { certain: true }] {
+    for late in [stays(), handed(true)] {
         assert_eq!(decide(&broken, step(3, late)).unwrap(), []);
     }
     let stayed = live(broken.clone(), vec![step(4, stays())]);
     assert_eq!(told(&stayed), [(id(2), "clear")]);
     assert_eq!((fold(&stayed).status(), where_to(&stayed)), ("running", Some(id(1))));
     // It was through by then.
-    let gone = live(broken.clone(), vec![step(4, MigrationStep::Sent { certain: true })]);
+    let gone = live(broken.clone(), vec![step(4, handed(true))]);
     let order = fold(&gone).orders.out.unwrap().order;
     assert_eq!(order, Order::Arrive { start: true, certain: true });
     // Its host does not say: the other one looks.
@@ -344,7 +344,8 @@ fn one_whose_host_dies_while_it_is_sent_is_looked_for_where_it_was_to_go_and_beg
     for (given, number) in [(sending, 3), (broken, 4)] {
         assert_eq!(fold(&given).evacuated_to().unwrap().uuid(), id(2));
         let made = decide(&given, evacuate(None)).unwrap();
-        assert_eq!(made, [Event::MigrationSent { number, certain: false }]);
+        let used = Used::new();
+        assert_eq!(made, [Event::MigrationSent { number, certain: false, used }]);
         let looked = live(given, vec![evacuate(None), step(number + 1, MigrationStep::Lost {})]);
         assert_eq!(fold(&looked).orders.out.unwrap().order, Order::TakeBack {});
         let begun = live(looked.clone(), vec![evacuate(None)]);
@@ -400,4 +401,79 @@ fn what_may_have_grown_stays_where_it_is_and_its_host_keeps_less_once_anything_s
     let mut running = given;
     running.push(Event::Reappeared { seen: machine("running") });
     assert_eq!((told(&running), fold(&running).home.unwrap().may_have_grown), (vec![], true));
+}
+
+/// A server that runs on host 1 with an interface that is counted, and what that has used.
+fn counted(egress_bytes: u64) -> Vec<Event> {
+    let mut given = at_home("running");
+    let Event::Launched { launch } = &mut given[0] else { panic!("it is not launched") };
+    let nic = json!({
+        "id": id(4), "network": id(7), "segment": id(8), "bridge": "br0", "medium": "bridge",
+        "mtu": 1_500, "mac": "52:54:00:00:00:01", "addresses": ["10.0.0.2/24"],
+        "quota": {"egress_bytes": 1_000},
+    });
+    launch.parts.as_mut().unwrap().nics = vec![serde_json::from_value(nic).unwrap()];
+    given[1] = Event::Confirmed { number: 1, seen: saying(egress_bytes) };
+    given
+}
+
+/// What a host says of it.
+fn saying(egress_bytes: u64) -> Machine {
+    let nic = json!({
+        "mac": "52:54:00:00:00:01",
+        "traffic": {"ingress_bytes": 0, "egress_bytes": egress_bytes},
+    });
+    Machine { nics: vec![serde_json::from_value(nic).unwrap()], ..machine("running") }
+}
+
+fn handed_over(egress_bytes: u64) -> MigrationStep {
+    let used = [(id(4), Traffic { ingress_bytes: 0, egress_bytes })].into();
+    MigrationStep::Sent { certain: true, used }
+}
+
+/// What its interface has used before the host where it has its place, and on how many that was.
+fn carried(given: &[Event]) -> (u64, u64) {
+    let home = fold(given).home.unwrap();
+    let carried = home.carried(&home.parts.nics[0]);
+    (carried.traffic.egress_bytes, carried.moves)
+}
+
+#[test]
+fn what_was_counted_goes_with_it() {
+    let sending = live(counted(70), vec![migrate(2), step(2, prepared())]);
+    assert_eq!(carried(&sending), (0, 0), "it is where it was");
+    // To its own host it has used nothing before, to the other what was said last.
+    let mut home = fold(&sending).home.unwrap();
+    home.placement = home.moving.as_ref().unwrap().to.clone();
+    let there = home.carried(&home.parts.nics[0]);
+    assert_eq!((there.traffic.egress_bytes, there.moves), (70, 1));
+
+    let sent = live(sending.clone(), vec![step(3, handed_over(80))]);
+    assert_eq!(carried(&sent), (80, 1));
+    let there = live(sent.clone(), vec![Command::Confirm { number: 4, seen: saying(90) }]);
+    assert_eq!(carried(&there), (80, 1));
+    let next = live(there.clone(), vec![migrate(1), step(5, prepared()), step(6, handed(true))]);
+    assert_eq!(carried(&next), (90, 2), "what was said last, where nobody says more");
+    // Counted anew, it has used nothing anywhere.
+    let reset = live(there, vec![Command::ResetNicTraffic { nic: id(4) }]);
+    assert_eq!(carried(&reset), (0, 1));
+    let used = fold(&reset).observation.seen.unwrap().nics[0].traffic.unwrap();
+    assert_eq!(used, Traffic::default());
+
+    // Back where it was it is counted as before.
+    let unsure = MigrationStep::Sent { certain: false, used: Used::new() };
+    let back = live(sending.clone(), vec![step(3, unsure), step(4, MigrationStep::Lost {})]);
+    assert_eq!(carried(&back), (0, 0));
+    let stays = MigrationStep::Stays { reason: "no".into(), seen: Box::new(saying(75)) };
+    assert_eq!(carried(&live(sending, vec![step(3, stays)])), (0, 0));
+}
+
+#[test]
+fn what_a_dead_host_said_last_is_what_was_used() {
+    let evacuated = live(counted(70), vec![evacuate(Some(2))]);
+    assert_eq!(carried(&evacuated), (70, 1));
+    // It was handed over to one that died then.
+    let sent = live(counted(70), vec![migrate(2), step(2, prepared()), step(3, handed_over(80))]);
+    let there = live(sent, vec![Command::Confirm { number: 4, seen: saying(85) }]);
+    assert_eq!(carried(&live(there, vec![evacuate(Some(1))])), (85, 2));
 }

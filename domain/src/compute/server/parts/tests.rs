@@ -53,6 +53,10 @@ fn network(v4: Option<&str>, v6: Option<&str>) -> Network {
     Network::default().evolve(net::Event::Defined(definition))
 }
 
+fn joined(network: Network) -> Joined {
+    Joined { network, segment: segment(), others: Vec::new() }
+}
+
 fn work_out(more: Value, found: Found) -> Result<Parts, &'static str> {
     let parts = Parts::work_out(SERVER, &launch(more), found, DateTime::UNIX_EPOCH);
     parts.map_err(|refusal| refusal.code.code)
@@ -88,7 +92,7 @@ fn a_root_disk_is_as_large_as_its_image_needs() {
 #[test]
 fn interfaces_get_addresses_of_each_family_and_none_twice() {
     let ask = json!({"nics": [{"network": Uuid::from_u128(7)}, {"network": Uuid::from_u128(7)}]});
-    let one = || (network(Some("10.0.0.0/29"), Some("2001:db8::/64")), segment());
+    let one = || joined(network(Some("10.0.0.0/29"), Some("2001:db8::/64")));
     let found = || Found { networks: vec![one(), one()], ..Found::default() };
     let parts = work_out(ask.clone(), found()).unwrap();
     let shown = |nic: &Nic| nic.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -111,11 +115,45 @@ fn interfaces_get_addresses_of_each_family_and_none_twice() {
 }
 
 #[test]
+fn a_hardware_address_is_one_interface_s_on_a_segment() {
+    let mac: Mac = "52:54:00:aa:00:01".parse().unwrap();
+    let given = |mac: Mac, holder: u128| {
+        let addresses = vec!["10.0.0.5".parse().unwrap()];
+        let event =
+            net::Event::Given { holder: Uuid::from_u128(holder), addresses, mac: Some(mac) };
+        network(Some("10.0.0.0/29"), None).evolve(event)
+    };
+    let beside = |mac: Mac| Found {
+        networks: vec![Joined {
+            others: vec![given(mac, 40)],
+            ..joined(network(Some("10.0.0.0/29"), None))
+        }],
+        ..Found::default()
+    };
+    let ask = |mac: Option<Mac>| json!({"nics": [{"network": Uuid::from_u128(7), "mac": mac}]});
+    let launch = launch(ask(Some(mac)));
+    let no = Parts::work_out(SERVER, &launch, beside(mac), DateTime::UNIX_EPOCH).unwrap_err();
+    assert_eq!(no.code.code, "address-taken");
+    let detail =
+        "nics[0]: 52:54:00:aa:00:01: an interface in another network of its segment has it";
+    assert_eq!(no.detail, detail);
+    let other = beside("52:54:00:aa:00:02".parse().unwrap());
+    assert_eq!(work_out(ask(Some(mac)), other).unwrap().nics[0].mac, mac);
+    // Who asks for none gets another one than somebody has asked for.
+    let first = work_out(ask(None), beside(mac)).unwrap().nics[0].mac;
+    assert_eq!(first, Mac::of(part_id(SERVER, "nic", 0)));
+    let second = work_out(ask(None), beside(first)).unwrap().nics[0].mac;
+    assert_ne!(second, first);
+    let here = Found { networks: vec![joined(given(first, 40))], ..Found::default() };
+    assert_eq!(work_out(ask(None), here).unwrap().nics[0].mac, second);
+}
+
+#[test]
 fn what_a_host_tells_by_dhcp_is_not_in_the_seed() {
     let mut network = network(Some("10.0.0.0/29"), Some("2001:db8::/64"));
     let change = json!({"dhcp": true, "lease_s": 600});
     network = network.evolve(net::Event::Changed(serde_json::from_value(change).unwrap()));
-    let found = Found { networks: vec![(network, segment())], ..Found::default() };
+    let found = Found { networks: vec![joined(network)], ..Found::default() };
     let parts = work_out(json!({"nics": [{"network": Uuid::from_u128(7)}]}), found).unwrap();
     assert_eq!(parts.nics[0].lease_s, Some(600));
     let seed = parts.seed(SERVER, "web", None).unwrap();
@@ -137,8 +175,7 @@ fn what_a_network_cannot_give_is_refused_with_its_interface() {
         }
         json!({"nics": [nic]})
     };
-    let found =
-        |network: Network| Found { networks: vec![(network, segment())], ..Found::default() };
+    let found = |network: Network| Found { networks: vec![joined(network)], ..Found::default() };
     let v4 = || network(Some("10.0.0.0/29"), None);
     let named = |address: &str| json!({"type": "named", "data": {"address": address}});
     let parts = work_out(ask(json!({"v4": named("10.0.0.5")})), found(v4())).unwrap();
@@ -153,7 +190,8 @@ fn what_a_network_cannot_give_is_refused_with_its_interface() {
     assert_eq!(work_out(ask(json!({})), found(retired)), Err("invalid-field"));
     let cloud = Network::default();
     assert_eq!(work_out(ask(json!({})), found(cloud)), Err("invalid-field"));
-    let lost = Found { networks: vec![(v4(), Segment::default())], ..Found::default() };
+    let lost = Joined { network: v4(), ..Joined::default() };
+    let lost = Found { networks: vec![lost], ..Found::default() };
     assert_eq!(work_out(ask(json!({})), lost), Err("invalid-field"));
 }
 
