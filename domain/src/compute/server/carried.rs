@@ -74,8 +74,11 @@ impl Home {
 
     /// It begins anew on another host, which its own has said nothing to.
     pub(super) fn carry_off(&mut self, seen: Option<&Machine>) {
+        let has_come =
+            self.moving.as_ref().is_some_and(|moving| moving.to.host == self.placement.host);
         self.end_move();
-        let used = self.used(seen);
+        // What was said last is of the host before, and what it had used there has come along.
+        let used = if has_come { Used::new() } else { self.used(seen) };
         for nic in &mut self.parts.nics {
             nic.carried = nic.carried.next(used.get(&nic.id).copied());
         }
