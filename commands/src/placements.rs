@@ -148,7 +148,7 @@ impl Question {
     fn said(&self, verdicts: Vec<Verdict>, many: &HowMany) -> Vec<Said> {
         let said = |verdict: Verdict| {
             let counted = many.hosts.get(&verdict.host).copied();
-            let room = counted.or((!verdict.reasons.is_empty()).then_some(0));
+            let room = counted.or(verdict.holding.is_none().then_some(0));
             let name = self.names.get(&verdict.host).cloned().unwrap_or_default();
             Said { name, verdict, room }
         };

@@ -203,6 +203,9 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// So much is compared at a time, in bytes.
+const PIECE: usize = 16 << 20;
+
 /// Whether two disks have the same bytes, all of them; and how many of those are not zero.
 fn compare(one: &Path, other: &Path) -> (bool, u64) {
     let (one, other) = (std::fs::File::open(one).unwrap(), std::fs::File::open(other).unwrap());
@@ -210,7 +213,6 @@ fn compare(one: &Path, other: &Path) -> (bool, u64) {
     if size != other.metadata().unwrap().len() {
         return (false, 0);
     }
-    const PIECE: usize = 16 << 20;
     let (mut a, mut b, zero) = (vec![0; PIECE], vec![0; PIECE], vec![0; PIECE]);
     let mut written = 0;
     for at in (0..size).step_by(PIECE) {

@@ -73,7 +73,7 @@ fn said(said: Said) -> Value {
     json!({
         "host": verdict.host,
         "name": said.name,
-        "fits": verdict.score.is_some(),
+        "fits": verdict.holding.is_some(),
         "irregular": verdict.score.is_some_and(|score| score.irregular),
         "holding": verdict.holding,
         "score": verdict.score,

@@ -123,7 +123,7 @@ async fn of_a_dead_host_what_it_said_last_was_used() {
     assert!(lab.sends(300).await, "which nobody hears of");
     let epoch = lab.world.state_of(here).await.epoch;
     lab.world.hosts.leave(here);
-    lab.world.clock.advance(Duration::from_secs(60));
+    lab.world.clock.advance(Duration::from_mins(1));
     lab.world.system("host", here, "mark-unreachable", json!({"epoch": epoch})).await.unwrap();
     let evacuate = json!({"host_is_down": true});
     lab.world.send("server", lab.id, "evacuate", evacuate).await.unwrap();

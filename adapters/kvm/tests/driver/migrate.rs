@@ -43,8 +43,8 @@ struct Pair {
 }
 
 /// It was handed over; nothing of it is counted.
-fn handed_over(certain: bool) -> Option<MigrationStep> {
-    Some(MigrationStep::Sent { certain, used: Used::new() })
+fn handed_over(certain: bool) -> MigrationStep {
+    MigrationStep::Sent { certain, used: Used::new() }
 }
 
 /// One of the two.
@@ -218,7 +218,7 @@ impl Pair {
         assert!(matches!(self.heard(step), Some(MigrationStep::Prepared { .. })));
         let step = self.carry_out(&here).await;
         let step = self.heard(step);
-        assert_eq!(step, handed_over(true));
+        assert_eq!(step, Some(handed_over(true)));
         let seen = self.carry_out(&there).await;
         assert_eq!(self.heard(seen), None);
         self.cleared(&here, from).await;
@@ -539,7 +539,7 @@ async fn machines_and_agents_that_die_while_memory_is_sent_leave_one_that_runs()
     assert!(pair.virsh(at, &format!("migrate-setspeed {name} 1000")).0);
     let here = pair.driver(at).await;
     let step = pair.carry_out(&here).await;
-    assert_eq!(pair.heard(step), handed_over(true));
+    assert_eq!(pair.heard(step), Some(handed_over(true)));
     let seen = pair.carry_out(&there).await;
     assert_eq!(pair.heard(seen), None);
     pair.cleared(&here, at).await;
@@ -559,7 +559,7 @@ async fn machines_and_agents_that_die_while_memory_is_sent_leave_one_that_runs()
         pair.kill(at);
     };
     let (step, ()) = tokio::join!(pair.carry_out(&here), killed);
-    assert_eq!(pair.heard(step), handed_over(true), "it is off here");
+    assert_eq!(pair.heard(step), Some(handed_over(true)), "it is off here");
     let seen = pair.carry_out(&there).await;
     assert_eq!(pair.heard(seen), None);
     pair.cleared(&here, at).await;
@@ -810,7 +810,7 @@ async fn a_server_takes_its_own_disks_along_and_runs_on_the_cpus_that_it_has_the
         pair.kill(At::Second);
     };
     let (step, ()) = tokio::join!(pair.carry_out(&here), killed);
-    assert_eq!(pair.heard(step), handed_over(false));
+    assert_eq!(pair.heard(step), Some(handed_over(false)));
     let step = pair.carry_out(&there).await;
     assert_eq!(pair.heard(step), Some(MigrationStep::Lost {}));
     let seen = pair.carry_out(&here).await;
@@ -841,7 +841,7 @@ async fn a_server_takes_its_own_disks_along_and_runs_on_the_cpus_that_it_has_the
         let step = pair.carry_out(&here).await;
         let step = pair.heard(step);
         if side == Side::Before {
-            assert_eq!(step, handed_over(true));
+            assert_eq!(step, Some(handed_over(true)));
             let seen = pair.carry_out(&there).await;
             assert_eq!(pair.heard(seen), None);
             pair.cleared(&here, at).await;

@@ -140,9 +140,8 @@ fn listed(cpus: &[u32]) -> String {
             _ => runs.push((*cpu, *cpu)),
         }
     }
-    let run = |(from, to): (u32, u32)| match from == to {
-        true => from.to_string(),
-        false => format!("{from}-{to}"),
+    let run = |(from, to): (u32, u32)| {
+        if from == to { from.to_string() } else { format!("{from}-{to}") }
     };
     runs.into_iter().map(run).collect::<Vec<_>>().join(",")
 }
