@@ -124,8 +124,16 @@ impl Server {
                 panic!("{plural}: {fault}\n{}", std::fs::read_to_string(&self.log).unwrap())
             }
         };
-        assert!(answer.body["order"].is_null(), "{plural}: {}", answer.body);
-        answer.body["id"].as_str().unwrap().to_owned()
+        let id = answer.body["id"].as_str().unwrap().to_owned();
+        // What follows on its order is waited for as well.
+        let (mut order, until) = (answer.body["order"].clone(), Instant::now() + PATIENCE);
+        while !order.is_null() {
+            assert!(Instant::now() < until, "{plural}: {order}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let row = self.client.get(&format!("/v1/{plural}/{id}"), &[]).await.unwrap().body;
+            order = row["state"]["orders"]["out"].clone();
+        }
+        id
     }
 
     /// A bill of one line, and what its issuer says of the month.
