@@ -21,7 +21,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use adapters_libvirt::{Affects, Code, Connection, Domain, Fault, description::Description};
+use adapters_libvirt::{Affects, Code, Connection, Domain, Fault, State, description::Description};
 use commands::ports::DriverFault;
 use domain::compute::{placement::Holding, server::Order};
 use serde::{Deserialize, Serialize};
@@ -377,6 +377,10 @@ impl Inner {
             if held.told.get(server).is_some_and(|told| (told.0, &told.1) == (id, &shared)) {
                 continue;
             }
+            if self.is_on_its_way(&wire, domain).await? {
+                held.told.remove(server);
+                continue;
+            }
             match tell(&wire, domain, of, &shared).await {
                 Ok((wanted, now)) if wanted == now => {
                     held.told.insert(*server, (id, shared.clone()));
@@ -398,6 +402,24 @@ impl Inner {
             held.told.clear();
         }
         Ok(())
+    }
+}
+
+/// `VIR_DOMAIN_PAUSED_MIGRATION`: it waits for the rest of its memory.
+const HELD_FOR_MEMORY: i32 = 2;
+
+impl Inner {
+    /// Whether a server is sent to another host at the moment, or comes from one: libvirt keeps everybody waiting who
+    /// wants something of it then. It is told where it has arrived, or when it has stayed.
+    async fn is_on_its_way(&self, wire: &Connection, domain: &Domain) -> Result<bool, DriverFault> {
+        if self.sending.at_once(domain.uuid).is_none() {
+            return Ok(true);
+        }
+        match wire.state(domain).await {
+            Ok((is, reason)) => Ok(is == State::Paused && reason == HELD_FOR_MEMORY),
+            Err(fault) if fault.is(Code::NO_DOMAIN) => Ok(true),
+            Err(fault) => Err(libvirt(fault)),
+        }
     }
 }
 
