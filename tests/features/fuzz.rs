@@ -254,6 +254,8 @@ impl Server {
         let key =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI";
         self.send("key-pairs", "", "define", json!({"name": "ann", "public_key": key})).await;
+        let spec = json!({"vcpus": 1, "memory_mib": 64});
+        self.send("flavours", "", "define", json!({"name": "small", "spec": spec})).await;
         let image = json!({
             "name": "debian", "source": "upload", "sha256": "0a".repeat(32), "format": "qcow2",
             "size_mib": 400, "architecture": "x86_64", "os": "linux", "firmware": "bios",

@@ -8,6 +8,7 @@ pub(crate) mod consoles;
 mod desktops;
 mod devices;
 mod drain;
+mod flavours;
 mod local_disks;
 mod migrate;
 mod operations;

@@ -790,7 +790,7 @@ impl Inner {
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
             Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,
             Order::Rebuild { image, start } => Box::pin(self.rebuild(work, image, *start)).await,
-            Order::Resize { vcpus, memory_mib, placement } => {
+            Order::Resize { vcpus, memory_mib, placement, .. } => {
                 Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
             }
             Order::RestoreAddresses { nic, found } => {

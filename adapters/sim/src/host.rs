@@ -993,7 +993,7 @@ impl HostDriver for SimHost {
                 }
             }
             Order::Rescue { system, .. } => self.rescue(id, &system, task)?,
-            Order::Resize { vcpus, memory_mib, placement } => {
+            Order::Resize { vcpus, memory_mib, placement, .. } => {
                 let mut home = home.clone();
                 (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
                 home.placement = placement;

@@ -12,6 +12,7 @@ mod bounds;
 mod cdrom;
 mod console;
 mod disk;
+mod flavour;
 mod image;
 mod launch;
 mod mapping;
@@ -131,8 +132,10 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
 /// Looks up what a server that is launched is made of.
 async fn launch_parts(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     project::check(gathering).await?;
+    flavour::launch(gathering).await?;
     backup_set::launch(gathering).await?;
     move_in::launch(gathering).await?;
+    flavour::said(gathering)?;
     launch::find(gathering).await
 }
 

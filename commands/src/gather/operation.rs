@@ -12,7 +12,7 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-use super::{GatherFault, Gathering};
+use super::{GatherFault, Gathering, flavour};
 use crate::{
     fleet::PlaceFault,
     ledger::{LoadFault, password_context},
@@ -26,6 +26,7 @@ const PASSWORD_CHARS: usize = 20;
 pub(super) async fn resize(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     not_given(gathering, "placement")?;
     let server = server(gathering).await?;
+    flavour::resize(gathering, &server).await?;
     let body = &gathering.body;
     let (Ok(vcpus), Ok(memory_mib)) = (
         serde_json::from_value::<Option<u32>>(body["vcpus"].clone()),

@@ -257,7 +257,7 @@ pub enum Command {
     /// The machine that it is made from is to be where it was.
     GiveUp {},
     /// Make a server on one of our hosts.
-    Launch(Launch),
+    Launch(Box<Launch>),
     /// A console was closed.
     LeaveConsole {
         /// Which.
@@ -380,6 +380,9 @@ pub enum Command {
         /// Memory; as much as it has when left out.
         #[serde(default)]
         memory_mib: Option<u64>,
+        /// The flavour whose size it gets, by id, in place of both: one that says the same of everything else.
+        #[serde(default)]
+        flavour: Option<Uuid>,
         /// What it takes of its host: found out by Skyledger, and of no use to callers.
         #[serde(default)]
         placement: Option<Box<Placement>>,
@@ -742,6 +745,9 @@ pub enum Event {
         vcpus: u32,
         /// Memory.
         memory_mib: u64,
+        /// The flavour that says so; none when none does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flavour: Option<Uuid>,
         /// What it takes of its host from then on.
         placement: Box<Placement>,
     },
@@ -1056,7 +1062,7 @@ impl Decider for Server {
             }
             Command::Launch(launch) => {
                 launch.check()?;
-                vec![Event::Launched { launch: Box::new(launch) }]
+                vec![Event::Launched { launch }]
             }
             Command::EnterConsole { ticket } => self.enter_console(&ticket, stamp)?,
             Command::LeaveConsole { console, why } => self.leave_console(console, why, stamp),
@@ -1118,8 +1124,8 @@ impl Decider for Server {
             }
             Command::Rescue { system, password } => self.rescue(system, password, stamp)?,
             Command::ResetNicTraffic { nic } => self.reset_nic_traffic(nic)?,
-            Command::Resize { vcpus, memory_mib, placement } => {
-                self.resize(vcpus, memory_mib, placement)?
+            Command::Resize { vcpus, memory_mib, flavour, placement } => {
+                self.resize(vcpus, memory_mib, flavour, placement)?
             }
             Command::Resume {} => {
                 self.ours("resume")?;
@@ -1231,10 +1237,13 @@ impl Decider for Server {
                         self.at_home(|home| home.parts.rebuilt(*image));
                     }
                     Some(Order::RemoveNic { nic }) => self.at_home(|home| home.parts.drop_nic(nic)),
-                    Some(Order::Resize { vcpus, memory_mib, placement }) => self.at_home(|home| {
-                        (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
-                        home.placement = placement;
-                    }),
+                    Some(Order::Resize { vcpus, memory_mib, flavour, placement }) => {
+                        self.at_home(|home| {
+                            (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
+                            home.flavour = flavour;
+                            home.placement = placement;
+                        });
+                    }
                     _ => {}
                 }
                 self.at_home(Home::end_move);
@@ -1297,8 +1306,8 @@ impl Decider for Server {
                 self.at_home(|home| home.rescue = Some(Rescue { by, since: None, runs }));
                 self.orders.issue(Order::Rescue { system, password });
             }
-            Event::ResizeOrdered { vcpus, memory_mib, placement } => {
-                self.orders.issue(Order::Resize { vcpus, memory_mib, placement });
+            Event::ResizeOrdered { vcpus, memory_mib, flavour, placement } => {
+                self.orders.issue(Order::Resize { vcpus, memory_mib, flavour, placement });
             }
             Event::ResumeOrdered {} => self.orders.issue(Order::Resume {}),
             Event::SuspendOrdered {} => self.orders.issue(Order::Suspend {}),

@@ -47,6 +47,7 @@ impl Home {
         Self {
             name,
             spec: machine.spec(),
+            flavour: None,
             wishes: Wishes::default(),
             placement,
             parts,

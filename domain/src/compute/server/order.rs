@@ -91,6 +91,9 @@ pub enum Order {
         vcpus: u32,
         /// Memory.
         memory_mib: u64,
+        /// The flavour that says so; none when none does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flavour: Option<Uuid>,
         /// What it takes of its host from then on.
         placement: Box<Placement>,
     },
