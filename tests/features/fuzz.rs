@@ -323,6 +323,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/networks/{id}/unreserve" => json!({
                     "range": {"first": "10.9.0.9", "last": "10.9.0.9"},
                 }),
+                "/v1/servers/{id}/add-device" => json!({"device": {"kind": "gpu"}}),
                 "/v1/servers/{id}/add-nic" => json!({
                     "nic": {"network": ids["networks"].last().unwrap()},
                 }),
@@ -337,6 +338,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                     "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
                     "disks": [{"size_gib": 1}],
                 }),
+                "/v1/servers/{id}/remove-device" => json!({"device": "0000:3b:00.0"}),
                 // As the estate was made, with or without an id.
                 path => {
                     let mut parts = path.split('/').skip(2);

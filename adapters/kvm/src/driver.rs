@@ -786,6 +786,9 @@ impl Inner {
             Order::ChangeCdrom { image } => {
                 Box::pin(self.change_cdrom(work, image.as_deref())).await
             }
+            Order::ChangeDevices { placement, .. } => {
+                Box::pin(self.change_devices(work, placement)).await
+            }
             Order::Launch {} => Box::pin(self.launch(work)).await,
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
             Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,

@@ -198,15 +198,17 @@ impl Server {
         let home = self.home.as_ref()?;
         let out = self.orders.out.as_ref().map(|out| &out.order);
         match (event, out) {
-            (Event::ResizeOrdered { placement, .. }, _) => {
-                Some(home.placement.holding.cover(&placement.holding))
-            }
-            (Event::Confirmed { .. }, Some(Order::Resize { placement, .. })) => {
-                Some(placement.holding.clone())
-            }
+            (
+                Event::DevicesOrdered { placement, .. } | Event::ResizeOrdered { placement, .. },
+                _,
+            ) => Some(home.placement.holding.cover(&placement.holding)),
+            (
+                Event::Confirmed { .. },
+                Some(Order::ChangeDevices { placement, .. } | Order::Resize { placement, .. }),
+            ) => Some(placement.holding.clone()),
             // Some of it may have been added.
             (Event::Abandoned {}, Some(Order::Resize { .. })) if self.is_growing() => None,
-            (Event::Abandoned {}, Some(Order::Resize { .. })) => {
+            (Event::Abandoned {}, Some(Order::ChangeDevices { .. } | Order::Resize { .. })) => {
                 Some(home.placement.holding.clone())
             }
             // It stands still, so nothing of what may have been added is there any more.

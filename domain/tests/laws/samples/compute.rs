@@ -168,6 +168,10 @@ pub(super) fn server() -> Samples {
             system: serde_json::from_value(rescue_system()).unwrap(),
             password: "sealed".into(),
         },
+        E::DevicesOrdered {
+            devices: vec![serde_json::from_value(json!({"kind": "gpu", "count": 2})).unwrap()],
+            placement: serde_json::from_value(placement(4, 4_096)).unwrap(),
+        },
         E::ResizeOrdered {
             vcpus: 4,
             memory_mib: 4_096,
