@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     compute::{
         host::{Host, HostSighting},
-        placement::{Fleet, HostId, Placement, Request, Unplaced},
+        placement::{DeviceAsk, Fleet, HostId, Placement, Request, Unplaced},
         storage::{GroupRoom, Grouped, StorageId},
     },
     kernel::{Decider, Refusal, State},
@@ -150,6 +150,18 @@ impl Ledger {
         cache.catch_up(self).await?;
         let names = cache.hosts.iter().map(|(id, host)| (*id, host.name.clone())).collect();
         Ok((cache.fleet.clone(), names, cache.position))
+    }
+
+    /// The place of a server that is to have one of its devices no more, or others as well.
+    pub(crate) async fn place_devices(
+        &self,
+        own: &Placement,
+        gone: Option<&str>,
+        asked: Option<&DeviceAsk>,
+    ) -> Result<Placement, PlaceFault> {
+        let mut cache = self.fleet.lock().await;
+        cache.catch_up(self).await?;
+        Ok(cache.fleet.place_devices(own, gone, asked)?)
     }
 
     /// Where a server goes that stays on its host and wants something else of it.

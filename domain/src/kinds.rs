@@ -4,8 +4,8 @@ use crate::{
     cloud::{Region, Vpc, Zone},
     compute::{
         backup::Backup, backup_plan::BackupPlan, backup_set::BackupSet, backup_store::BackupStore,
-        disk::Disk, host::Host, image::Image, key_pair::KeyPair, move_in::MoveIn, server::Server,
-        shape::Shape, snapshot::Snapshot,
+        disk::Disk, flavour::Flavour, host::Host, image::Image, key_pair::KeyPair, move_in::MoveIn,
+        server::Server, shape::Shape, snapshot::Snapshot,
     },
     finops::{
         anomaly_found::Anomaly, anomaly_rule::AnomalyRule, bill::Bill, bill_source::BillSource,
@@ -41,6 +41,7 @@ pub static KINDS: &[Kind] = &[
     kind::<Domain>(),
     kind::<Driver>(),
     kind::<ExchangeRate>(),
+    kind::<Flavour>(),
     kind::<Host>(),
     kind::<Image>(),
     kind::<Issuer>(),

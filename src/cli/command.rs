@@ -288,6 +288,7 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("account", "cloud-account", "cloud-accounts"),
     ("backup_set", "backup-set", "backup-sets"),
     ("cdrom", "image", "images"),
+    ("flavour", "flavour", "flavours"),
     ("image", "image", "images"),
     ("project", "project", "projects"),
 ];

@@ -262,6 +262,8 @@ impl Server {
         let key =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBnABWcH+rkaw2uU18cddw8UywdsKHqvb7Cn+9pEwVI";
         self.send("key-pairs", "", "define", json!({"name": "ann", "public_key": key})).await;
+        let spec = json!({"vcpus": 1, "memory_mib": 64});
+        self.send("flavours", "", "define", json!({"name": "small", "spec": spec})).await;
         let image = json!({
             "name": "debian", "source": "upload", "sha256": "0a".repeat(32), "format": "qcow2",
             "size_mib": 400, "architecture": "x86_64", "os": "linux", "firmware": "bios",
@@ -329,6 +331,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                 "/v1/networks/{id}/unreserve" => json!({
                     "range": {"first": "10.9.0.9", "last": "10.9.0.9"},
                 }),
+                "/v1/servers/{id}/add-device" => json!({"device": {"kind": "gpu"}}),
                 "/v1/servers/{id}/add-nic" => json!({
                     "nic": {"network": ids["networks"].last().unwrap()},
                 }),
@@ -343,6 +346,7 @@ async fn document(server: &Server, ids: &Ids) -> Value {
                     "name": "web", "spec": {"vcpus": 1, "memory_mib": 64},
                     "disks": [{"size_gib": 1}],
                 }),
+                "/v1/servers/{id}/remove-device" => json!({"device": "0000:3b:00.0"}),
                 // As the estate was made, with or without an id.
                 path => {
                     let mut parts = path.split('/').skip(2);

@@ -8,6 +8,7 @@ pub(crate) mod consoles;
 mod desktops;
 mod devices;
 mod drain;
+mod flavours;
 mod local_disks;
 mod migrate;
 mod operations;
@@ -296,11 +297,12 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 4, 4_096).await;
     // Those of a way to another host are had in `migrate`, those of images in a store in `images`, those
-    // of adoptions in `adopt`, that of a drive in `cdrom`.
+    // of adoptions in `adopt`, that of a drive in `cdrom`, that of devices in `devices`.
     let elsewhere = [
         HostStep::Adopt,
         HostStep::BreakOff,
         HostStep::Cdrom,
+        HostStep::Devices,
         HostStep::Receive,
         HostStep::Release,
         HostStep::Send,

@@ -786,11 +786,14 @@ impl Inner {
             Order::ChangeCdrom { image } => {
                 Box::pin(self.change_cdrom(work, image.as_deref())).await
             }
+            Order::ChangeDevices { placement, .. } => {
+                Box::pin(self.change_devices(work, placement)).await
+            }
             Order::Launch {} => Box::pin(self.launch(work)).await,
             Order::LeaveRescue { start } => Box::pin(self.leave_rescue(work, *start)).await,
             Order::Rescue { system, .. } => Box::pin(self.rescue(work, system)).await,
             Order::Rebuild { image, start } => Box::pin(self.rebuild(work, image, *start)).await,
-            Order::Resize { vcpus, memory_mib, placement } => {
+            Order::Resize { vcpus, memory_mib, placement, .. } => {
                 Box::pin(self.resize(work, (*vcpus, *memory_mib), placement)).await
             }
             Order::RestoreAddresses { nic, found } => {

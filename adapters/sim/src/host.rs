@@ -71,6 +71,8 @@ pub enum HostStep {
     Cdrom,
     /// The server becomes known to the host.
     Define,
+    /// It is started with other devices from now on.
+    Devices,
     /// A disk is removed.
     Discard,
     /// A disk gets what a backup or a snapshot has.
@@ -137,13 +139,14 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Addresses,
         Self::Adopt,
         Self::BackUp,
         Self::BreakOff,
         Self::Cdrom,
         Self::Define,
+        Self::Devices,
         Self::Discard,
         Self::Fill,
         Self::Grow,
@@ -217,6 +220,9 @@ pub struct SimServer {
     /// What virtual functions that it has are set to on their card.
     #[serde(default)]
     pub functions: BTreeMap<String, VirtualFunction>,
+    /// Devices of the host that it is started with.
+    #[serde(default)]
+    pub devices: BTreeSet<String>,
     /// The digest of the disc in its drive.
     #[serde(default)]
     pub cdrom: Option<String>,
@@ -294,6 +300,7 @@ impl SimServer {
             disks: BTreeMap::new(),
             nics: Vec::new(),
             functions: BTreeMap::new(),
+            devices: BTreeSet::new(),
             cdrom: None,
             seed: Vec::new(),
             suspended: false,
@@ -310,6 +317,7 @@ impl SimServer {
         self.memory_mib = home.spec.memory_mib;
         self.pins = home.placement.holding.pins.iter().map(|pin| pin.cpu).collect();
         self.functions.clone_from(&home.placement.holding.functions);
+        self.devices.clone_from(&home.placement.holding.devices);
     }
 }
 
@@ -972,6 +980,13 @@ impl HostDriver for SimHost {
                 let done = |server: &SimServer| server.cdrom == disc;
                 self.of(id, HostStep::Cdrom, done, |server| server.cdrom.clone_from(&disc))?;
             }
+            Order::ChangeDevices { placement, .. } => {
+                let mut home = home.clone();
+                home.placement = placement;
+                let devices = home.placement.holding.devices.clone();
+                let done = |server: &SimServer| server.devices == devices;
+                self.of(id, HostStep::Devices, done, |server| server.size(&home))?;
+            }
             Order::Launch {} => {
                 self.store(&home.parts, task)?;
                 let server = Self::fresh(home, task)?;
@@ -993,7 +1008,7 @@ impl HostDriver for SimHost {
                 }
             }
             Order::Rescue { system, .. } => self.rescue(id, &system, task)?,
-            Order::Resize { vcpus, memory_mib, placement } => {
+            Order::Resize { vcpus, memory_mib, placement, .. } => {
                 let mut home = home.clone();
                 (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
                 home.placement = placement;

@@ -12,6 +12,7 @@ mod bounds;
 mod cdrom;
 mod console;
 mod disk;
+mod flavour;
 mod image;
 mod launch;
 mod mapping;
@@ -99,6 +100,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("network", "give") => network::draw(gathering),
         ("security-group", "retire") => nic::unused(gathering).await?,
         ("segment", "change" | "define") => segment::alone(gathering).await?,
+        ("server", "add-device") => operation::add_device(gathering).await?,
         ("server", "add-nic") => nic::add(gathering).await?,
         ("server", "change-addresses") => addresses::find(gathering).await?,
         ("server", "change-nic") => nic::change(gathering).await?,
@@ -113,6 +115,7 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
         ("server", "change-cdrom") => cdrom::find(gathering).await?,
         ("server", "release") => adoption::unused(gathering).await?,
         ("server", "rebuild") => rebuild::find(gathering).await?,
+        ("server", "remove-device") => operation::remove_device(gathering).await?,
         ("server", "rescue") => operation::rescue(gathering).await?,
         ("server", "resize") => operation::resize(gathering).await?,
         ("server", "set-password") => operation::password(gathering)?,
@@ -131,8 +134,10 @@ pub(crate) async fn gather(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
 /// Looks up what a server that is launched is made of.
 async fn launch_parts(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     project::check(gathering).await?;
+    flavour::launch(gathering).await?;
     backup_set::launch(gathering).await?;
     move_in::launch(gathering).await?;
+    flavour::said(gathering)?;
     launch::find(gathering).await
 }
 

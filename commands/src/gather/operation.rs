@@ -6,13 +6,14 @@
 use domain::{
     compute::{
         host::Host,
-        server::{Server, password::check_password},
+        placement::{Device, Placement},
+        server::{Server, devices::Found, password::check_password},
     },
     kernel::{Decider, Refusal, codes},
 };
 use serde_json::{Value, json};
 
-use super::{GatherFault, Gathering};
+use super::{GatherFault, Gathering, flavour};
 use crate::{
     fleet::PlaceFault,
     ledger::{LoadFault, password_context},
@@ -26,6 +27,7 @@ const PASSWORD_CHARS: usize = 20;
 pub(super) async fn resize(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
     not_given(gathering, "placement")?;
     let server = server(gathering).await?;
+    flavour::resize(gathering, &server).await?;
     let body = &gathering.body;
     let (Ok(vcpus), Ok(memory_mib)) = (
         serde_json::from_value::<Option<u32>>(body["vcpus"].clone()),
@@ -41,16 +43,67 @@ pub(super) async fn resize(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     let Some(home) = &server.home else { return Ok(()) };
     let request = home.request(vcpus, memory_mib);
     let host = home.placement.host;
-    let reaches_hosts = gathering.principal.reach.covers(None);
-    let placement =
-        gathering.ledger.place_again(&request, host).await.map_err(|fault| match fault {
-            PlaceFault::Refused(refusal) => {
-                GatherFault::Refused(super::placement::for_reach(refusal, reaches_hosts))
-            }
-            PlaceFault::Load(fault) => GatherFault::Load(fault),
-        })?;
-    gathering.body["placement"] = json!(placement);
+    let placement = gathering.ledger.place_again(&request, host).await;
+    gathering.body["placement"] = json!(placed(gathering, placement)?);
     Ok(())
+}
+
+/// Puts the devices that a server gets into the command, and all that it has then.
+pub(super) async fn add_device(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    not_given(gathering, "found")?;
+    let server = server(gathering).await?;
+    // What does not read is refused by the decider, and what is in the way is its to say.
+    let Ok(asked) = serde_json::from_value(gathering.body["device"].clone()) else {
+        return Ok(());
+    };
+    let (Ok(devices), Some(home)) = (server.asks_with(&asked), &server.home) else {
+        return Ok(());
+    };
+    let placement = gathering.ledger.place_devices(&home.placement, None, Some(&asked)).await;
+    let placement = Box::new(placed(gathering, placement)?);
+    gathering.body["found"] = json!(Found { devices, placement });
+    Ok(())
+}
+
+/// Puts what a server has without one of its devices into the command.
+pub(super) async fn remove_device(gathering: &mut Gathering<'_>) -> Result<(), GatherFault> {
+    not_given(gathering, "found")?;
+    let server = server(gathering).await?;
+    let Some(device) = gathering.body["device"].as_str().map(str::to_owned) else {
+        return Ok(());
+    };
+    let Some(home) = server.home.as_ref().filter(|_| server.check_removal_of(&device).is_ok())
+    else {
+        return Ok(());
+    };
+    let host = gathering.ledger.typed::<Host>(&home.placement.host.to_string()).await?.1;
+    let seen = host.seen.iter().flat_map(|seen| &seen.devices).find(|one| one.id == device);
+    let devices = match seen.cloned() {
+        // What it was when it was given, whatever is in its place by now.
+        Some(seen) => {
+            let model = home.placement.holding.models.get(&device).cloned().unwrap_or(seen.model);
+            home.asks_without(&Device { model, ..seen })
+        }
+        None => home.spec.devices.clone(),
+    };
+    let placement = gathering.ledger.place_devices(&home.placement, Some(&device), None).await;
+    let placement = Box::new(placed(gathering, placement)?);
+    gathering.body["found"] = json!(Found { devices, placement });
+    Ok(())
+}
+
+/// A place, or why there is none, as far as who asks may know.
+fn placed(
+    gathering: &Gathering<'_>,
+    placement: Result<Placement, PlaceFault>,
+) -> Result<Placement, GatherFault> {
+    let reaches_hosts = gathering.principal.reach.covers(None);
+    placement.map_err(|fault| match fault {
+        PlaceFault::Refused(refusal) => {
+            GatherFault::Refused(super::placement::for_reach(refusal, reaches_hosts))
+        }
+        PlaceFault::Load(fault) => GatherFault::Load(fault),
+    })
 }
 
 /// Puts the system that its host has for it into the command, and a password.

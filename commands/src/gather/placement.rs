@@ -14,7 +14,8 @@ use crate::fleet::PlaceFault;
 
 /// Whether a command takes a place in the fleet.
 pub(crate) fn is_placed(kind: &Kind, verb: &str) -> bool {
-    kind.name == "server" && matches!(verb, "evacuate" | "launch" | "migrate" | "resize")
+    let placed = ["add-device", "evacuate", "launch", "migrate", "remove-device", "resize"];
+    kind.name == "server" && placed.contains(&verb)
 }
 
 /// Puts the place into the command.

@@ -8,6 +8,7 @@ pub mod backup_store;
 pub mod device;
 pub mod disk;
 pub mod drain;
+pub mod flavour;
 pub mod host;
 pub mod image;
 pub mod key_pair;

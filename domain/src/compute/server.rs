@@ -12,6 +12,7 @@ pub mod carried;
 pub mod cdrom;
 pub mod coming;
 pub mod console;
+pub mod devices;
 pub mod direct;
 pub mod elsewhere;
 pub mod hardware;
@@ -47,7 +48,7 @@ use transfer::TransferLimits;
 use crate::{
     compute::{
         adoption::Adoption,
-        placement::{HostId, Placement, SeenVgpu, VirtualFunction},
+        placement::{DeviceAsk, HostId, Placement, SeenVgpu, VirtualFunction},
         utilisation::{News, Utilisation, Utilisations},
     },
     kernel::{
@@ -151,6 +152,14 @@ impl Resource for Machine {
 pub enum Command {
     /// Give up the order that is parked, or break off its way to another host.
     Abandon {},
+    /// Give it more devices of its host; it must be stopped.
+    AddDevice {
+        /// What, as in `devices` of a launch's `spec`.
+        device: DeviceAsk,
+        /// Which those are: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        found: Option<Box<devices::Found>>,
+    },
     /// Give it another interface, also while it runs.
     AddNic {
         /// The interface.
@@ -257,7 +266,7 @@ pub enum Command {
     /// The machine that it is made from is to be where it was.
     GiveUp {},
     /// Make a server on one of our hosts.
-    Launch(Launch),
+    Launch(Box<Launch>),
     /// A console was closed.
     LeaveConsole {
         /// Which.
@@ -348,6 +357,14 @@ pub enum Command {
     },
     /// Have it ours no more: it was adopted, and does what it does. Its addresses are free for others then.
     Release {},
+    /// Take a device of its host from it; it must be stopped.
+    RemoveDevice {
+        /// Which, as in `home.placement.holding.devices`.
+        device: String,
+        /// What it has then: found out by Skyledger, and of no use to callers.
+        #[serde(default)]
+        found: Option<Box<devices::Found>>,
+    },
     /// Take an interface from it, also while it runs; its addresses are free then.
     RemoveNic {
         /// Which, by its id.
@@ -380,6 +397,9 @@ pub enum Command {
         /// Memory; as much as it has when left out.
         #[serde(default)]
         memory_mib: Option<u64>,
+        /// The flavour whose size it gets, by id, in place of both: one that says the same of everything else.
+        #[serde(default)]
+        flavour: Option<Uuid>,
         /// What it takes of its host: found out by Skyledger, and of no use to callers.
         #[serde(default)]
         placement: Option<Box<Placement>>,
@@ -522,6 +542,13 @@ pub enum Event {
     Deleted {
         /// Until when it can be had back.
         until: DateTime<Utc>,
+    },
+    /// It is to have other devices of its host.
+    DevicesOrdered {
+        /// All that is asked for from then on.
+        devices: Vec<DeviceAsk>,
+        /// What it takes of its host from then on.
+        placement: Box<Placement>,
     },
     /// It is started with this disk from now on, or with what is different of it.
     DiskAdmitted {
@@ -742,6 +769,9 @@ pub enum Event {
         vcpus: u32,
         /// Memory.
         memory_mib: u64,
+        /// The flavour that says so; none when none does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flavour: Option<Uuid>,
         /// What it takes of its host from then on.
         placement: Box<Placement>,
     },
@@ -796,6 +826,7 @@ static VERBS: &[Verb] = &[
         "abandon",
         "Gives up the parked order, or breaks off its way to another host; the server stays as it is.",
     ),
+    Verb::operator("add-device", "Gives a stopped server of ours more devices of its host."),
     Verb::operator("add-nic", "Gives a server of ours another interface, also while it runs."),
     Verb::system("admit-disk", "Has it started with a disk from now on."),
     Verb::system("adopt", "Its host has it as ours from now on.").creating(),
@@ -838,6 +869,7 @@ static VERBS: &[Verb] = &[
     Verb::operator("reboot", "Restarts a running server."),
     Verb::operator("rebuild", "Makes a server's root disk from an image again."),
     Verb::admin("release", "Has a server that was adopted ours no more; it does what it does."),
+    Verb::operator("remove-device", "Takes a device of its host from a stopped server of ours."),
     Verb::operator("remove-nic", "Takes an interface from a server of ours, also while it runs."),
     Verb::operator("rename", "Calls a server of ours something else."),
     Verb::operator(
@@ -964,6 +996,7 @@ impl Decider for Server {
                     self.abandoned()
                 }
             },
+            Command::AddDevice { device, found } => self.add_device(&device, found)?,
             Command::AddNic { nic, found } => self.add_nic(&nic, found)?,
             Command::AdmitDisk { host, disk } => {
                 let home = self.ours("attach a disk")?;
@@ -1056,7 +1089,7 @@ impl Decider for Server {
             }
             Command::Launch(launch) => {
                 launch.check()?;
-                vec![Event::Launched { launch: Box::new(launch) }]
+                vec![Event::Launched { launch }]
             }
             Command::EnterConsole { ticket } => self.enter_console(&ticket, stamp)?,
             Command::LeaveConsole { console, why } => self.leave_console(console, why, stamp),
@@ -1109,6 +1142,7 @@ impl Decider for Server {
                 _ => return Err(Refusal::wrong_state("reboot", self.status())),
             },
             Command::Release {} => self.release()?,
+            Command::RemoveDevice { device, found } => self.remove_device(&device, found)?,
             Command::RemoveNic { nic } => self.remove_nic(nic)?,
             Command::Rebuild { image: _, stop, found } => self.rebuild(stop, found)?,
             Command::Rename { name } => {
@@ -1118,8 +1152,8 @@ impl Decider for Server {
             }
             Command::Rescue { system, password } => self.rescue(system, password, stamp)?,
             Command::ResetNicTraffic { nic } => self.reset_nic_traffic(nic)?,
-            Command::Resize { vcpus, memory_mib, placement } => {
-                self.resize(vcpus, memory_mib, placement)?
+            Command::Resize { vcpus, memory_mib, flavour, placement } => {
+                self.resize(vcpus, memory_mib, flavour, placement)?
             }
             Command::Resume {} => {
                 self.ours("resume")?;
@@ -1227,14 +1261,21 @@ impl Decider for Server {
                         self.at_home(|home| home.parts.readdress(nic, found));
                     }
                     Some(Order::ChangeCdrom { image }) => self.cdrom_changed(image),
+                    Some(Order::ChangeDevices { devices, placement }) => self.at_home(|home| {
+                        home.spec.devices = devices;
+                        home.placement = placement;
+                    }),
                     Some(Order::Rebuild { image, .. }) => {
                         self.at_home(|home| home.parts.rebuilt(*image));
                     }
                     Some(Order::RemoveNic { nic }) => self.at_home(|home| home.parts.drop_nic(nic)),
-                    Some(Order::Resize { vcpus, memory_mib, placement }) => self.at_home(|home| {
-                        (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
-                        home.placement = placement;
-                    }),
+                    Some(Order::Resize { vcpus, memory_mib, flavour, placement }) => {
+                        self.at_home(|home| {
+                            (home.spec.vcpus, home.spec.memory_mib) = (vcpus, memory_mib);
+                            home.flavour = flavour;
+                            home.placement = placement;
+                        });
+                    }
                     _ => {}
                 }
                 self.at_home(Home::end_move);
@@ -1244,6 +1285,9 @@ impl Decider for Server {
             Event::ConsoleAllowed { .. }
             | Event::ConsoleClosed { .. }
             | Event::ConsoleOpened { .. } => self.remember_console(event),
+            Event::DevicesOrdered { devices, placement } => {
+                self.orders.issue(Order::ChangeDevices { devices, placement });
+            }
             Event::Deleted { until } => self.at_home(|home| home.deleted_until = Some(until)),
             Event::Launched { launch } => {
                 self.observation.project = launch.project;
@@ -1297,8 +1341,8 @@ impl Decider for Server {
                 self.at_home(|home| home.rescue = Some(Rescue { by, since: None, runs }));
                 self.orders.issue(Order::Rescue { system, password });
             }
-            Event::ResizeOrdered { vcpus, memory_mib, placement } => {
-                self.orders.issue(Order::Resize { vcpus, memory_mib, placement });
+            Event::ResizeOrdered { vcpus, memory_mib, flavour, placement } => {
+                self.orders.issue(Order::Resize { vcpus, memory_mib, flavour, placement });
             }
             Event::ResumeOrdered {} => self.orders.issue(Order::Resume {}),
             Event::SuspendOrdered {} => self.orders.issue(Order::Suspend {}),
@@ -1355,6 +1399,7 @@ impl Decider for Server {
             Some(Outstanding { order: Order::Adopt { .. }, .. }) => "adopting",
             Some(Outstanding { order: Order::ChangeAddresses { .. }, .. }) => "changing-addresses",
             Some(Outstanding { order: Order::ChangeCdrom { .. }, .. }) => "changing-cdrom",
+            Some(Outstanding { order: Order::ChangeDevices { .. }, .. }) => "changing-devices",
             Some(Outstanding { order: Order::ChangeNics {}, .. }) => "changing-nics",
             Some(Outstanding { order: Order::Launch {}, .. }) => "launching",
             Some(Outstanding { order: Order::LeaveRescue { .. }, .. }) => "leaving-rescue",

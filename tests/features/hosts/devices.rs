@@ -1,6 +1,7 @@
 //! Devices of hosts: what became of each, and how many are left; none is given twice.
 
-use adapters_sim::SimHosts;
+use adapters_sim::{HostFault, HostStep, SimHosts};
+use commands::submit::SubmitFault;
 use domain::compute::{
     device::{self, DeviceState},
     placement::{Device, ServerId},
@@ -105,4 +106,171 @@ async fn a_vgpu_is_one_server_s_until_that_is_gone_and_the_host_says_how_many_ar
     let (states, left) = world.states(host).await;
     assert_eq!((&states[1], left), (&(first.to_owned(), DeviceState::Free, None), 1));
     world.same_as_census(host).await;
+}
+
+fn stopped(name: &str) -> Value {
+    json!({"name": name, "disks": [{"size_gib": 1}], "spec": {"vcpus": 1, "memory_mib": 64}})
+}
+
+impl World {
+    /// A server that is stopped.
+    async fn stopped(&self, name: &str) -> Uuid {
+        let id = self.send("server", None, "launch", stopped(name)).await.unwrap().id;
+        self.settle().await;
+        self.send("server", id, "stop", json!({})).await.unwrap();
+        self.settle().await;
+        id
+    }
+
+    /// The devices that a server has, on its host.
+    async fn has(&self, host: Uuid, id: Uuid) -> Vec<String> {
+        self.hosts.census(host)[&id].devices.iter().cloned().collect()
+    }
+
+    async fn held(&self, id: Uuid) -> Vec<String> {
+        let holding = self.server(id).await.home.unwrap().placement.holding;
+        holding.devices.into_iter().collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_gets_devices_and_gives_them_back() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    let (first, second, stick) =
+        ("vgpu:0000:41:00.0/1155/0", "vgpu:0000:41:00.0/1155/1", "usb:1-1");
+    world.sees(host, &[first, second, stick]).await;
+    let (web, db) = (world.stopped("web").await, world.stopped("db").await);
+    let add = |count: u32| json!({"device": {"kind": "vgpu", "count": count}});
+
+    // It is its own from the order on, before its host has heard of it.
+    world.send("server", web, "add-device", add(2)).await.unwrap();
+    assert_eq!(world.row(web).await["status"], "changing-devices");
+    assert_eq!(world.states(host).await.1, 0);
+    let refused = world.send("server", db, "add-device", add(1)).await;
+    let Err(SubmitFault::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.code.code, "no-room");
+    assert!(refusal.detail.contains("1 vgpu of any model, of which 0 are free"), "{refusal:?}");
+    world.settle().await;
+    assert_eq!(world.has(host, web).await, [first, second]);
+    assert_eq!(world.held(web).await, [first, second]);
+    world.same_as_census(host).await;
+    world.send("server", web, "add-device", json!({"device": {"kind": "usb"}})).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.has(host, web).await, [stick, first, second]);
+    let holding = world.server(web).await.home.unwrap().placement.holding;
+    assert_eq!(holding.models[stick], "0529:0001", "what was in that port");
+
+    // While it runs they stay.
+    world.send("server", web, "start", json!({})).await.unwrap();
+    world.settle().await;
+    let remove = |device: &str| json!({"device": device});
+    for (verb, body) in [("add-device", add(1)), ("remove-device", remove(first))] {
+        assert_eq!(code(world.send("server", web, verb, body).await), "wrong-state");
+    }
+    world.send("server", web, "stop", json!({})).await.unwrap();
+    world.settle().await;
+
+    // One that is given back is another's once its host has reported that.
+    world.send("server", web, "remove-device", remove(first)).await.unwrap();
+    assert_eq!(code(world.send("server", db, "add-device", add(1)).await), "no-room");
+    world.settle().await;
+    world.send("server", db, "add-device", add(1)).await.unwrap();
+    world.settle().await;
+    assert_eq!(
+        (world.has(host, web).await, world.has(host, db).await.join(" ")),
+        (vec![stick.to_owned(), second.to_owned()], first.to_owned())
+    );
+    let asks = world.server(web).await.home.unwrap().spec.devices;
+    assert_eq!(asks.iter().map(|ask| ask.count).collect::<Vec<_>>(), [1, 1]);
+    world.same_as_census(host).await;
+    // One that is not found any more can be given back, too.
+    world.sees(host, &[first, stick]).await;
+    world.send("server", web, "remove-device", remove(second)).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.held(web).await, [stick]);
+    world.send("server", web, "remove-device", remove(stick)).await.unwrap();
+    world.settle().await;
+    assert!(world.server(web).await.home.unwrap().spec.devices.is_empty());
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_device_goes_to_one_of_many_that_ask_at_once() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    world.sees(host, &["vgpu:0000:41:00.0/1155/0", "vgpu:0000:41:00.0/1155/1"]).await;
+    let mut servers = Vec::new();
+    for at in 0..8 {
+        servers.push(world.stopped(&format!("s{at}")).await);
+    }
+    let other = commands::ledger::Ledger::new(world.ledger.ports.clone());
+    let asks = servers.iter().enumerate().map(|(at, id)| {
+        let ledger = if at % 2 == 0 { &world.ledger } else { &other };
+        let body = json!({"device": {"kind": "vgpu"}});
+        ledger.submit(World::submission("server", *id, "add-device", body))
+    });
+    let results = futures::future::join_all(asks).await;
+    assert_eq!(results.iter().filter(|one| one.is_ok()).count(), 2);
+    for refused in results.into_iter().filter(Result::is_err) {
+        assert_eq!(code(refused), "no-room");
+    }
+    world.settle().await;
+    let mut given = Vec::new();
+    for id in servers {
+        given.extend(world.has(host, id).await);
+    }
+    given.sort();
+    assert_eq!(given, ["vgpu:0000:41:00.0/1155/0", "vgpu:0000:41:00.0/1155/1"]);
+    world.same_as_census(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_devices_that_fails_is_gone_on_with_or_given_up() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    let (first, stick) = ("vgpu:0000:41:00.0/1155/0", "usb:1-1");
+    world.sees(host, &[first, stick]).await;
+    let web = world.stopped("web").await;
+    let add = json!({"device": {"kind": "vgpu"}});
+    // Nothing came of it, and its answer was lost: it is done once.
+    for fault in [HostFault::Transient, HostFault::AnswerLost] {
+        world.hosts.break_next(HostStep::Devices, fault);
+        world.send("server", web, "add-device", add.clone()).await.unwrap();
+        world.settle().await;
+        assert_eq!(
+            (world.has(host, web).await, world.held(web).await),
+            (vec![first.to_owned()], vec![first.to_owned()])
+        );
+        let remove = json!({"device": first});
+        world.send("server", web, "remove-device", remove).await.unwrap();
+        world.settle().await;
+        assert_eq!(world.states(host).await.1, 1);
+    }
+    // Its host cannot: nothing stays reserved when it is given up.
+    world.hosts.break_next(HostStep::Devices, HostFault::Rejected("it is not there".into()));
+    world.send("server", web, "add-device", add).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(web).await["status"], "parked");
+    assert_eq!(world.states(host).await.1, 0);
+    world.send("server", web, "abandon", json!({})).await.unwrap();
+    assert_eq!((world.states(host).await.1, world.held(web).await), (1, vec![]));
+    world.same_as_census(host).await;
+
+    for (verb, body, expected) in [
+        ("add-device", json!({"device": {"kind": "gpu"}}), "no-room"),
+        ("add-device", json!({"device": {"kind": "usb", "count": 0}}), "invalid-field"),
+        ("add-device", json!({"device": {"kind": "usb", "count": 65}}), "invalid-field"),
+        ("add-device", json!({"device": {"kind": "vf", "carrier": "br0"}}), "unsupported"),
+        ("add-device", json!({"device": {"kind": "usb", "function": {}}}), "invalid-field"),
+        ("add-device", json!({"device": {"kind": "usb"}, "found": {}}), "invalid-field"),
+        ("add-device", json!({"device": "usb"}), "malformed-command"),
+        ("remove-device", json!({"device": stick}), "invalid-field"),
+        ("remove-device", json!({"device": stick, "found": {}}), "invalid-field"),
+        ("remove-device", json!({}), "malformed-command"),
+    ] {
+        let refused = world.send("server", web, verb, body.clone()).await;
+        assert_eq!(code(refused), expected, "{verb} {body}");
+    }
+    assert_eq!(world.held(web).await, Vec::<String>::new());
 }

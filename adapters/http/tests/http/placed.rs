@@ -175,7 +175,7 @@ async fn hosts_are_asked_about_a_launch_and_only_who_sees_them_hears_each() {
     assert_eq!(nowhere["refusal"], json!({"code": "no-room", "detail": launch["detail"]}));
     // What no host could ever be asked is refused as the launch is.
     for (bad, status, code) in [
-        (json!({}), 400, "malformed-command"),
+        (json!({}), 422, "invalid-field"),
         (json!({"spec": {"vcpus": 1, "memory_mib": 1}, "colour": "red"}), 400, "malformed-command"),
         (json!({"spec": {"vcpus": 0, "memory_mib": 1}}), 422, "invalid-field"),
         (json!({"name": "", "spec": {"vcpus": 1, "memory_mib": 1}}), 422, "invalid-field"),

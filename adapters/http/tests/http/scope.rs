@@ -118,6 +118,9 @@ async fn estate(world: &World, name: &str) -> (Uuid, Vec<(&'static str, Uuid)>) 
     all.push(("driver", world.system("driver", None, "define", body).await.id));
     let body = json!({"name": format!("{name}-host")});
     all.push(("host", world.system("host", None, "enrol", body).await.id));
+    let spec = json!({"vcpus": 1, "memory_mib": 64});
+    let body = json!({"name": format!("{name}-flavour"), "project": project, "spec": spec});
+    all.push(("flavour", world.system("flavour", None, "define", body).await.id));
     let body = json!({
         "name": format!("{name}-segment"), "project": project, "medium": "bridge", "bridge": "br0",
     });
@@ -543,6 +546,13 @@ async fn a_token_of_one_project_changes_nothing_of_another_by_any_command() {
         ),
         ("/v1/snapshots", json!({"name": "new", "disk": their_disk})),
         ("/v1/disks", json!({"name": "new", "server": their_server, "size_gib": 1})),
+        (
+            "/v1/flavours",
+            json!({
+                "name": "new", "project": theirs_id, "spec": {"vcpus": 1, "memory_mib": 64},
+            }),
+        ),
+        ("/v1/flavours", json!({"name": "new", "spec": {"vcpus": 1, "memory_mib": 64}})),
         ("/v1/images", image()),
         (
             "/v1/key-pairs",

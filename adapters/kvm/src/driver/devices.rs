@@ -9,11 +9,11 @@
 //! [`super::companions`]. Of a function whose other end the host has, the card is
 //! told the hardware address and the rate alone: the rest is [`super::functions`]'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use commands::ports::DriverFault;
 use domain::compute::{
-    placement::VirtualFunction,
+    placement::{Placement, VirtualFunction},
     server::{home::Home, parts::Nic},
 };
 use serde_json::Value;
@@ -234,16 +234,51 @@ impl Inner {
         Ok(seen)
     }
 
-    /// What was made for a server is gone, and what was set is as it was.
-    pub(super) async fn release_devices(&self, server: Uuid) -> Result<(), DriverFault> {
+    /// A server that is stopped has other devices from now on: what was made or set for those that it has no more
+    /// is taken back. Others are made ready when it is started.
+    pub(super) async fn change_devices(
+        &self,
+        work: &Work<'_>,
+        placement: &Placement,
+    ) -> Result<(), DriverFault> {
+        let server = work.server;
+        let kept = &placement.holding.devices;
+        self.step(Step::Devices, server, self.release_devices(server, kept)).await?;
+        let mut home: Home = work.home.clone();
+        *home.placement = placement.clone();
+        match self.describe(&Work { home: &home, ..*work }).await {
+            Ok(machine) => {
+                let wire = self.wire.get().await?;
+                self.step(Step::Define, server, self.define(&wire, &machine)).await.map(drop)
+            }
+            // Another of its devices is not there: that is said when it is started, and it is described then.
+            Err(DriverFault::Rejected(why)) => {
+                tracing::info!(%server, why, "a server is not described before its start");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// What was made for a server is gone, and what was set is as it was, but for devices that it keeps.
+    pub(super) async fn release_devices(
+        &self,
+        server: Uuid,
+        kept: &BTreeSet<String>,
+    ) -> Result<(), DriverFault> {
         self.give_back_companions(server).await?;
         let Some(mut record) = self.records.read(server).await? else { return Ok(()) };
-        if record.devices.is_empty() && record.vgpus.is_empty() {
+        let is_kept = |id: &String| kept.contains(id);
+        if record.devices.iter().chain(record.vgpus.keys()).all(is_kept) {
             return Ok(());
         }
-        self.release_vgpus(&mut record).await?;
+        self.release_vgpus(&mut record, kept).await?;
         let found = self.look().await?;
         for id in std::mem::take(&mut record.devices) {
+            if is_kept(&id) {
+                record.devices.insert(id);
+                continue;
+            }
             if Slot::read(&id).is_some() {
                 let uuid = mediated::uuid(server, &id).to_string();
                 if found.mediated.contains_key(&uuid) {

@@ -4,7 +4,7 @@
 //! ([`Left::Gone`]), runs here as before ([`Left::Runs`]), or is held by a daemon that died in between
 //! ([`Left::Unsure`]). It is started here only when its order says that it runs nowhere else.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use adapters_libvirt::{
     Connection, Destination, Domain, Fault, State,
@@ -301,7 +301,7 @@ impl Inner {
         };
         self.step(Step::Clear, server, clear).await?;
         self.deactivate(server).await?;
-        self.release_devices(server).await?;
+        self.release_devices(server, &BTreeSet::new()).await?;
         self.step(Step::Unplug, server, self.plugs.unplug(&self.records, server)).await
     }
 }

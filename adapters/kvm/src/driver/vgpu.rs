@@ -87,9 +87,17 @@ impl Inner {
         Ok(seen)
     }
 
-    /// The functions that were a server's vGPUs are nothing again.
-    pub(super) async fn release_vgpus(&self, record: &mut Record) -> Result<(), DriverFault> {
+    /// The functions that were a server's vGPUs are nothing again, but for those that it keeps.
+    pub(super) async fn release_vgpus(
+        &self,
+        record: &mut Record,
+        kept: &BTreeSet<String>,
+    ) -> Result<(), DriverFault> {
         for (id, function) in std::mem::take(&mut record.vgpus) {
+            if kept.contains(&id) {
+                record.vgpus.insert(id, function);
+                continue;
+            }
             let of_type = Slot::read(&id).map(|slot| slot.of_type);
             if of_type.is_some() && self.vgpu_type(&function)? == of_type {
                 self.set_vgpu(&function, 0).await?;

@@ -4,6 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use adapters_kvm::driver::{Census, Kernel, Side, Step};
+use adapters_libvirt::Affects;
 use domain::compute::server::Order;
 use serde_json::json;
 
@@ -87,4 +88,72 @@ async fn what_was_taken_for_a_server_that_does_not_run_goes_back() {
     assert!(said.to_string().contains("0000:41:00.2, which xhci_hcd has"), "{said}");
     assert_eq!(kernel.told(), Vec::<String>::new());
     server.removed(&driver, 8).await;
+}
+
+#[tokio::test]
+async fn a_stopped_server_has_other_devices_from_its_next_start_on() {
+    let Some(mut host) = Host::of_tests().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let stick = folder.path().join("sys/bus/usb/devices/1-1");
+    std::fs::create_dir_all(&stick).unwrap();
+    for (name, text) in [
+        ("bDeviceClass", "00"),
+        ("idVendor", "0529"),
+        ("idProduct", "0001"),
+        ("busnum", "99"),
+        ("devnum", "12"),
+    ] {
+        std::fs::write(stick.join(name), text).unwrap();
+    }
+    host.kernel = Some(folder.path().to_owned());
+    let driver = host.driver().await;
+    let server = host.launch(72, "unused", "#!/bin/sh\n");
+    server.done(&driver, 1, Order::Launch {}).await;
+    server.done(&driver, 2, Order::Stop {}).await;
+    let wire = host.connect().await;
+    let described = async || {
+        let domain = wire.domain(server.id).await.unwrap();
+        let xml = wire.xml(&domain, Affects::Config).await.unwrap();
+        (xml.contains("<hostdev"), xml.contains("bus='99' device='12'"))
+    };
+    let other = |devices: &[&str], model: &str| {
+        let mut placement = serde_json::to_value(server.placement()).unwrap();
+        let holding = &mut placement["holding"];
+        holding["devices"] = json!(devices);
+        if !devices.is_empty() {
+            holding["models"] = json!({"usb:1-1": model});
+        }
+        let placement = serde_json::from_value(placement).unwrap();
+        Order::ChangeDevices { devices: Vec::new(), placement }
+    };
+    server.done(&driver, 3, other(&["usb:1-1"], "0529:0001")).await;
+    assert_eq!(described().await, (true, true));
+    server.done(&driver, 4, other(&[], "")).await;
+    assert_eq!(described().await, (false, false));
+    // Cut off at either of its steps, it is done by who comes next.
+    drop(driver);
+    for (at, step) in (5..).zip([Step::Devices, Step::Define]) {
+        for side in [Side::Before, Side::After] {
+            let order = server.order(at, &other(&["usb:1-1"], "0529:0001"));
+            host.cut(End::Dies, (step, side), &order).await;
+            let driver = host.driver().await;
+            server.done(&driver, at, other(&["usb:1-1"], "0529:0001")).await;
+            assert_eq!(described().await, (true, true));
+            server.done(&driver, at, other(&[], "")).await;
+            assert_eq!(described().await, (false, false));
+        }
+    }
+    // Another one is in that port by now: it is not handed over, and that is said at the start.
+    let driver = host.driver().await;
+    server.done(&driver, 7, other(&["usb:1-1"], "046d:c52b")).await;
+    assert_eq!(described().await, (false, false));
+    let swapped = server.with(|home| {
+        let holding = &mut home["placement"]["holding"];
+        holding["devices"] = json!(["usb:1-1"]);
+        holding["models"] = json!({"usb:1-1": "046d:c52b"});
+    });
+    let said = driver.carry_out(&swapped.order(8, &Order::Start {})).await.unwrap_err();
+    assert!(said.to_string().contains("0529:0001 now"), "{said}");
+    swapped.removed(&driver, 9).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
 }

@@ -17,7 +17,10 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use commands::ports::{DriverFault, HostTask, Report};
 use domain::{
-    compute::server::{Machine, Order, Server, rescue::RescueSystem},
+    compute::{
+        placement::Placement,
+        server::{Machine, Order, Server, rescue::RescueSystem},
+    },
     kernel::{Decider as _, OrderKey, StreamId},
 };
 use serde_json::{Value, json};
@@ -375,6 +378,10 @@ impl Launch {
         change(&mut state["home"]);
         self.state = serde_json::from_value(state).unwrap();
         self
+    }
+
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.state.home.as_ref().unwrap().placement
     }
 
     pub(crate) fn order(&self, number: u64, order: &Order) -> HostTask {

@@ -24,7 +24,7 @@ fn resized(server: &Launch, vcpus: u32, memory_mib: u64) -> (Launch, Order) {
     let placement = serde_json::from_value(state["home"]["placement"].clone()).unwrap();
     let mut after = server.clone();
     after.state = serde_json::from_value(state).unwrap();
-    (after, Order::Resize { vcpus, memory_mib, placement })
+    (after, Order::Resize { vcpus, memory_mib, flavour: None, placement })
 }
 
 #[tokio::test]

@@ -287,18 +287,7 @@ fn give_devices(
     if request.devices.is_empty() {
         return Some(());
     }
-    let chosen = choice::choose(host, request, places).ok()?;
-    for (device, ask) in &chosen {
-        holding.devices.insert(device.id.clone());
-        if let Some(function) = ask.function {
-            let function = function.of(request.server, holding.functions.len());
-            holding.functions.insert(device.id.clone(), function);
-        }
-        // Its id is a place that something else may be plugged in at.
-        if device.kind == choice::USB {
-            holding.models.insert(device.id.clone(), device.model.clone());
-        }
-    }
-    holding.devices_with = choice::with(host, &chosen).into_iter().map(str::to_owned).collect();
+    let chosen = choice::choose(host, &request.devices, places).ok()?;
+    choice::give(host, &chosen, holding);
     Some(())
 }

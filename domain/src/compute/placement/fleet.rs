@@ -15,7 +15,7 @@ use super::{
     holding::Holding,
     host::{Host, HostId, ServerId},
     reason::Reason,
-    request::{Affinity, Fill, Relation, Request},
+    request::{Affinity, DeviceAsk, Fill, Relation, Request},
 };
 use crate::{
     kernel::{Refusal, codes},
@@ -331,6 +331,40 @@ impl Fleet {
         })
     }
 
+    /// The place of a server that has this one, and is to have one of its devices no more, or others as well; all
+    /// else of it stays as it is.
+    ///
+    /// # Errors
+    /// `no-room` when its host has no such devices, or one that it has is lost; `wrong-state` when it has no
+    /// place there.
+    pub fn place_devices(
+        &self,
+        own: &Placement,
+        gone: Option<&str>,
+        asked: Option<&DeviceAsk>,
+    ) -> Result<Placement, Refusal> {
+        let mut host = self.hosts[self.known(own.host)?].clone();
+        let mut holding = own.holding.clone();
+        host.give_back(holding.server)?;
+        let no_room = |reason: Reason| {
+            let detail = format!("{}; host {}: {reason}", reason.code(), own.host);
+            Refusal::new(&codes::NO_ROOM, detail)
+        };
+        if let Some(gone) = gone {
+            holding.devices.remove(gone);
+            holding.functions.remove(gone);
+            holding.models.remove(gone);
+            choice::with_groups(&host, &mut holding);
+        }
+        if let Some(asked) = asked {
+            choice::add(&host, asked, &mut holding).map_err(no_room)?;
+            host.lacks(&holding)?.map_or(Ok(()), |reason| Err(no_room(reason)))?;
+        }
+        // Nobody else was asked.
+        let (runners_up, rejected) = (Vec::new(), Rejected::default());
+        Ok(Placement { holding, fitting: 1, runners_up, rejected, ..own.clone() })
+    }
+
     /// Where a server goes that stays on its host and wants something else of it. What it has there is
     /// free for it; of devices it keeps those that it has. A host that gets no new servers does this.
     ///
@@ -478,8 +512,8 @@ impl Looked<'_> {
         }
         // Several models of a kind and none for any: each was looked at.
         let is_short = no.iter().any(|reason| matches!(reason, Reason::Devices { .. }));
-        if !is_short && choice::is_mixed(host.facts(), self.request) {
-            no.extend(choice::choose(host, self.request, &[]).err());
+        if !is_short && choice::is_mixed(host.facts(), asks) {
+            no.extend(choice::choose(host, asks, &[]).err());
         }
     }
 

@@ -120,6 +120,11 @@ impl Holding {
             both.memory_mib = both.memory_mib.max(cell.memory_mib);
             both.pages = both.pages.max(cell.pages);
         }
+        let devices = &self.devices | &other.devices;
+        let devices_with = &(&self.devices_with | &other.devices_with) - &devices;
+        let (mut functions, mut models) = (self.functions.clone(), self.models.clone());
+        functions.extend(other.functions.clone());
+        models.extend(other.models.clone());
         let memory: u64 = cells.values().map(|cell| cell.memory_mib).sum();
         let vcpus: u32 = cells.values().map(|cell| cell.vcpus).sum();
         Self {
@@ -127,6 +132,10 @@ impl Holding {
             memory_mib: memory.max(self.memory_mib).max(other.memory_mib),
             cells: cells.into_values().collect(),
             cpus: &self.cpus | &other.cpus,
+            devices,
+            functions,
+            models,
+            devices_with,
             ..other.clone()
         }
     }
@@ -148,7 +157,7 @@ impl Holding {
             && self.cells.iter().all(there)
             && self.cpus.is_subset(&other.cpus)
             && self.devices.is_subset(&other.devices)
-            && self.devices_with.is_subset(&other.devices_with)
+            && self.devices_with.is_subset(&(&other.devices_with | &other.devices))
     }
 
     /// The cells that its guest sees: those that its memory is bound to.

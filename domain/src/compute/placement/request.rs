@@ -171,7 +171,7 @@ pub enum Fill {
 }
 
 impl DeviceAsk {
-    pub(super) fn fits(&self, device: &Device) -> bool {
+    pub(crate) fn fits(&self, device: &Device) -> bool {
         let carrier = device.carrier.as_deref();
         self.matches(&device.kind, &device.model, carrier, device.is_represented())
     }
@@ -188,13 +188,13 @@ impl DeviceAsk {
     }
 
     /// How little choice it leaves: what only a few would do for is given first.
-    pub(super) fn narrowness(&self) -> usize {
+    pub(crate) fn narrowness(&self) -> usize {
         let is_particular = self.model.is_some() || self.carrier.is_some();
         usize::from(is_particular) + usize::from(self.represented)
     }
 
     /// Whether it asks for the same sort as another one of its kind.
-    pub(super) fn is_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
         (&self.model, &self.carrier, self.represented)
             == (&other.model, &other.carrier, other.represented)
     }

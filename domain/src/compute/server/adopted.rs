@@ -47,6 +47,7 @@ impl Home {
         Self {
             name,
             spec: machine.spec(),
+            flavour: None,
             wishes: Wishes::default(),
             placement,
             parts,
@@ -79,7 +80,9 @@ impl Home {
             "rebuild" => {
                 "a system from an image would know nothing of its addresses and users here"
             }
-            "change-cdrom" | "set-boot-order" => "its definition is its own",
+            "add-device" | "change-cdrom" | "remove-device" | "set-boot-order" => {
+                "its definition is its own"
+            }
             "change-addresses" => "its guest reads no addresses of ours: set them inside by hand",
             "resize" if adopted.bound => "it is bound to CPUs, cells or pages of its host",
             "add-nic" | "change-nic" | "read-nics" | "remove-nic" | "reset-nic-traffic"

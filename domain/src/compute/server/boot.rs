@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Server, home::Home};
+use super::{Event, Server, home::Home, parts::Parts};
 use crate::kernel::{Decider, Refusal, codes};
 
 /// What a server can be started from.
@@ -33,6 +33,28 @@ impl Home {
     }
 }
 
+/// Whether a server of these parts can be started from these devices.
+pub(super) fn check(field: &str, order: &[BootDevice], parts: &Parts) -> Result<(), Refusal> {
+    let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, format!("{field}: {detail}")));
+    if order.is_empty() {
+        return no("names at least one of cdrom, disk and network");
+    }
+    if (1..order.len()).any(|at| order[..at].contains(&order[at])) {
+        return no("names each once");
+    }
+    for device in order {
+        match device {
+            BootDevice::Cdrom if parts.cdrom.is_none() => return no("cdrom: it has no drive"),
+            BootDevice::Disk if parts.disks.is_empty() => return no("disk: it has none"),
+            BootDevice::Network if parts.nics.is_empty() => {
+                return no("network: it has no interface");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 impl Server {
     pub(super) fn set_boot_order(&self, order: Vec<BootDevice>) -> Result<Vec<Event>, Refusal> {
         let home = self.ours("set-boot-order")?;
@@ -40,27 +62,7 @@ impl Server {
             return Err(Refusal::wrong_state("set-boot-order", self.status()));
         }
         home.can("set-boot-order", super::Power::Stopped)?;
-        let no = |detail: &str| Err(Refusal::new(&codes::INVALID_FIELD, detail));
-        if order.is_empty() {
-            return no("order: names at least one of cdrom, disk and network");
-        }
-        if (1..order.len()).any(|at| order[..at].contains(&order[at])) {
-            return no("order: names each once");
-        }
-        for device in &order {
-            match device {
-                BootDevice::Cdrom if home.parts.cdrom.is_none() => {
-                    return no("order: cdrom: it has no drive");
-                }
-                BootDevice::Disk if home.parts.disks.is_empty() => {
-                    return no("order: disk: it has none");
-                }
-                BootDevice::Network if home.parts.nics.is_empty() => {
-                    return no("order: network: it has no interface");
-                }
-                _ => {}
-            }
-        }
+        check("order", &order, &home.parts)?;
         Ok(if order == home.boot_order { vec![] } else { vec![Event::BootOrderSet { order }] })
     }
 }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::{
     Event,
     adopted::Adopted,
-    boot::BootDevice,
+    boot::{self, BootDevice},
     coming::Coming,
     console::Console,
     hardware::Hardware,
@@ -147,8 +147,12 @@ pub struct Launch {
     /// Who owns it; none is the estate.
     #[serde(default)]
     pub project: Option<Uuid>,
-    /// What is wanted of its machine.
+    /// What is wanted of its machine; left out when a flavour says it.
+    #[serde(default = "Spec::unsaid", skip_serializing_if = "Spec::is_unsaid")]
     pub spec: Spec,
+    /// The flavour that says what is wanted of its machine, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavour: Option<Uuid>,
     /// Where it may go.
     #[serde(default)]
     pub wishes: Wishes,
@@ -165,6 +169,9 @@ pub struct Launch {
     /// it the server has no drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdrom: Option<Uuid>,
+    /// What it is started from, in turn, each once; its first disk and then its drive when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_order: Vec<BootDevice>,
     /// What it is started by; as the image says when left out, and BIOS when that says nothing.
     #[serde(default)]
     pub firmware: Option<Firmware>,
@@ -212,6 +219,9 @@ pub struct Home {
     pub name: String,
     /// What is wanted of its machine.
     pub spec: Spec,
+    /// The flavour that said so, by id; none when it is of none, or has another size since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavour: Option<Uuid>,
     /// Where it may go.
     pub wishes: Wishes,
     /// Where it has its place, with what it takes there and why.
@@ -258,6 +268,37 @@ pub struct Home {
     pub removed: bool,
 }
 
+impl Spec {
+    /// None.
+    fn unsaid() -> Self {
+        Self {
+            architecture: x86_64(),
+            vcpus: 0,
+            vcpus_max: None,
+            memory_mib: 0,
+            memory_max_mib: None,
+            page_kib: None,
+            numa: Numa::default(),
+            cells_max: one(),
+            pinning: Pinning::default(),
+            devices: Vec::new(),
+        }
+    }
+
+    fn is_unsaid(&self) -> bool {
+        *self == Self::unsaid()
+    }
+
+    /// Whether a server can be of it at all.
+    ///
+    /// # Errors
+    /// `invalid-field`, with the field and what it may be; as [`Self::check_growth`].
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.check_growth()?;
+        Launch::of("", self.clone()).request(ServerId::new(Uuid::nil())).check()
+    }
+}
+
 impl Launch {
     /// A launch of this name and machine, and nothing else.
     pub(super) fn of(name: &str, spec: Spec) -> Self {
@@ -265,11 +306,13 @@ impl Launch {
             name: name.to_owned(),
             project: None,
             spec,
+            flavour: None,
             wishes: Wishes::default(),
             tags: BTreeMap::new(),
             protected: false,
             image: None,
             cdrom: None,
+            boot_order: Vec::new(),
             firmware: None,
             hardware: Hardware::default(),
             backup_set: None,
@@ -313,12 +356,25 @@ impl Launch {
         }
     }
 
+    /// Whether it says what machine it is: itself, or what it is launched from.
+    ///
+    /// # Errors
+    /// `invalid-field`.
+    pub fn ensure_said(&self) -> Result<(), Refusal> {
+        if self.spec.is_unsaid() {
+            let detail = "spec: says what machine it is, or a flavour does: name one of them";
+            return Err(Refusal::new(&codes::INVALID_FIELD, detail));
+        }
+        Ok(())
+    }
+
     /// Whether it can be asked at all, whichever host has a place for it.
     ///
     /// # Errors
     /// `invalid-field`, and what is in the way of a machine that is moved here.
     pub fn check_asked(&self) -> Result<(), Refusal> {
         check_name(&self.name)?;
+        self.ensure_said()?;
         if !self.tags.is_empty() {
             let tags = self.tags.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
             check_tags(&tags.collect())?;
@@ -345,6 +401,10 @@ impl Launch {
                     "spec.devices: nobody asked for the virtual functions of its interfaces";
                 return Err(Refusal::new(&codes::INVALID_FIELD, detail));
             }
+        }
+        if !self.boot_order.is_empty() {
+            let parts = self.parts.as_deref().cloned().unwrap_or_default();
+            boot::check("boot_order", &self.boot_order, &parts)?;
         }
         self.check_move_in()
     }
@@ -373,6 +433,7 @@ impl Home {
             comes: Coming::of(&launch),
             name: launch.name,
             spec: launch.spec,
+            flavour: launch.flavour,
             wishes: launch.wishes,
             placement: launch.placement?,
             parts: launch.parts.map(|parts| *parts).unwrap_or_default(),
@@ -380,7 +441,7 @@ impl Home {
             tags: launch.tags,
             protected: launch.protected,
             deleted_until: None,
-            boot_order: Vec::new(),
+            boot_order: launch.boot_order,
             consoles: Vec::new(),
             rescue: None,
             moving: None,

@@ -193,6 +193,7 @@ impl Server {
                 | Order::BreakOff {}
                 | Order::ChangeAddresses { .. }
                 | Order::ChangeCdrom { .. }
+                | Order::ChangeDevices { .. }
                 | Order::ChangeNics {}
                 | Order::RemoveNic { .. }
                 | Order::Rescue { .. }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{addresses::Found, migrate::Landing, parts::Image, rescue::RescueSystem};
-use crate::compute::placement::Placement;
+use crate::compute::placement::{DeviceAsk, Placement};
 
 /// What a server can wait for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,13 @@ pub enum Order {
         /// The disc.
         #[serde(default)]
         image: Option<Box<Image>>,
+    },
+    /// Take back what was made for it of devices that it is not to have any more; it is stopped.
+    ChangeDevices {
+        /// All that is asked for from then on.
+        devices: Vec<DeviceAsk>,
+        /// What it takes of its host from then on.
+        placement: Box<Placement>,
     },
     /// Make its interfaces limited and guarded as they are to be.
     ChangeNics {},
@@ -91,6 +98,9 @@ pub enum Order {
         vcpus: u32,
         /// Memory.
         memory_mib: u64,
+        /// The flavour that says so; none when none does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flavour: Option<Uuid>,
         /// What it takes of its host from then on.
         placement: Box<Placement>,
     },

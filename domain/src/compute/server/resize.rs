@@ -8,13 +8,16 @@
 //! places for more processors and more memory from its start. It must run anywhere on its host then, for a
 //! cell, a page or a processor of its own is not added to a guest that runs.
 
+use serde_json::json;
+use uuid::Uuid;
+
 use super::{
     Event, Machine, Order, Power, Server,
     home::{Home, Launch, Spec},
 };
 use crate::{
     compute::placement::{Architecture, Holding, Numa, Pinning, Placement, Request},
-    kernel::{Decider, Refusal, codes},
+    kernel::{Decider, Refusal, codes, fields},
 };
 
 /// Memory that is added to a server that runs comes in pieces of so much: what Linux adds at a time.
@@ -94,6 +97,31 @@ impl Home {
         launch.wishes.fill = self.wishes.fill;
         launch.request(self.placement.holding.server)
     }
+
+    /// Whether a flavour says of everything but processors and memory what it has.
+    ///
+    /// # Errors
+    /// `invalid-field`, with what is different.
+    pub fn ensure_resizes_to(&self, flavour: &Spec) -> Result<(), Refusal> {
+        let mut own = self.spec.clone();
+        // Those of its interfaces are no part of what was asked for.
+        for function in self.parts.functions() {
+            if let Some(at) = own.devices.iter().position(|ask| *ask == function) {
+                own.devices.remove(at);
+            }
+        }
+        (own.vcpus, own.memory_mib) = (flavour.vcpus, flavour.memory_mib);
+        let differs: Vec<String> =
+            fields(&json!(flavour), &json!(own)).into_iter().map(|one| one.field).collect();
+        if differs.is_empty() {
+            return Ok(());
+        }
+        let detail = format!(
+            "flavour: is another machine by {}, and a resize changes processors and memory alone",
+            differs.join(", ")
+        );
+        Err(Refusal::new(&codes::INVALID_FIELD, detail))
+    }
 }
 
 impl Event {
@@ -138,6 +166,7 @@ impl Server {
         &self,
         vcpus: Option<u32>,
         memory_mib: Option<u64>,
+        flavour: Option<Uuid>,
         placement: Option<Box<Placement>>,
     ) -> Result<Vec<Event>, Refusal> {
         let Some((vcpus, memory_mib)) = self.resizable(vcpus, memory_mib)? else {
@@ -153,7 +182,7 @@ impl Server {
             let detail = "placement: it is of another server";
             return Err(Refusal::new(&codes::INVALID_FIELD, detail));
         }
-        Ok(vec![Event::ResizeOrdered { vcpus, memory_mib, placement }])
+        Ok(vec![Event::ResizeOrdered { vcpus, memory_mib, flavour, placement }])
     }
 
     /// Whether it runs, and is to become larger.
@@ -169,15 +198,17 @@ impl Server {
         let home = self.home.as_ref()?;
         let out = self.orders.out.as_ref().map(|out| &out.order);
         match (event, out) {
-            (Event::ResizeOrdered { placement, .. }, _) => {
-                Some(home.placement.holding.cover(&placement.holding))
-            }
-            (Event::Confirmed { .. }, Some(Order::Resize { placement, .. })) => {
-                Some(placement.holding.clone())
-            }
+            (
+                Event::DevicesOrdered { placement, .. } | Event::ResizeOrdered { placement, .. },
+                _,
+            ) => Some(home.placement.holding.cover(&placement.holding)),
+            (
+                Event::Confirmed { .. },
+                Some(Order::ChangeDevices { placement, .. } | Order::Resize { placement, .. }),
+            ) => Some(placement.holding.clone()),
             // Some of it may have been added.
             (Event::Abandoned {}, Some(Order::Resize { .. })) if self.is_growing() => None,
-            (Event::Abandoned {}, Some(Order::Resize { .. })) => {
+            (Event::Abandoned {}, Some(Order::ChangeDevices { .. } | Order::Resize { .. })) => {
                 Some(home.placement.holding.clone())
             }
             // It stands still, so nothing of what may have been added is there any more.

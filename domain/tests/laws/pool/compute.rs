@@ -6,10 +6,10 @@ use serde_json::json;
 use super::{Told, assign, numbers, park, set_creation, set_taken, uploaded, vanish};
 use crate::samples::{
     PUBLIC_KEYS, adoption, backup_creation, backup_place, bandwidth, creation, digest, equipment,
-    foreign_machine, found_backup, found_set, group_rules, holding, id, image_of, image_of_disk,
-    image_stored, launch, machine, made, move_beginning, move_landing, nic, origin, placement,
-    plan_results, plan_terms, quota, rescue_system, restored_from, seen_disk, seen_of_host,
-    server_image, snapshot_place, utilisation,
+    flavour_spec, foreign_machine, found_backup, found_set, group_rules, holding, id, image_of,
+    image_of_disk, image_stored, launch, machine, made, move_beginning, move_landing, nic, origin,
+    placement, plan_results, plan_terms, quota, rescue_system, restored_from, seen_disk,
+    seen_of_host, server_image, snapshot_place, utilisation,
 };
 
 /// Commands of a kind of these; none of another.
@@ -103,6 +103,13 @@ pub(super) fn commands(kind: &str) -> Vec<Told> {
             pool.push(("import", json!({"project": id(2)})));
             pool.push(("import", json!({})));
             pool.extend(["s1", "s2"].map(|one| ("update-credential", json!({"credential": one}))));
+        }
+        "flavour" => {
+            for name in ["small", "large"] {
+                let spec = flavour_spec();
+                pool.push(("define", json!({"name": name, "project": id(2), "spec": spec})));
+            }
+            pool.push(("retire", json!({})));
         }
         "image" => {
             pool.extend([400, 500, 0].map(|size| ("define", image_of(size))));

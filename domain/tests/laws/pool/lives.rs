@@ -149,6 +149,23 @@ pub(crate) fn told_lives(kind: &str) -> Vec<Vec<Told>> {
         empty,
         there(3),
     ]);
+    let off = |number: u64| ("confirm", json!({"number": number, "seen": machine(Power::Stopped)}));
+    let found = |devices: Value, held: Value| {
+        let mut placement = launch_shared()["placement"].clone();
+        placement["holding"]["devices"] = held;
+        json!({"devices": devices, "placement": placement})
+    };
+    let card = json!({"kind": "gpu", "count": 1});
+    let with = found(json!([card]), json!(["0000:3b:00.0"]));
+    let without = found(json!([]), json!([]));
+    lives.push(vec![
+        ("launch", launch_shared()),
+        off(1),
+        ("add-device", json!({"device": card, "found": with})),
+        off(2),
+        ("remove-device", json!({"device": "0000:3b:00.0", "found": without})),
+        off(3),
+    ]);
     let evacuate = json!({"host_is_down": true, "placement": place_on(8)});
     lives.push(vec![begun[0].clone(), there(1), ("evacuate", evacuate), there(2)]);
     let begun = [("launch", launch_shared()), there(1), ("change-addresses", other_addresses())];

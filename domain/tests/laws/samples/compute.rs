@@ -108,6 +108,7 @@ pub(super) fn server() -> Samples {
         E::Evacuated { to: serde_json::from_value(place_on(8)).unwrap(), start: true },
         E::GroupsFollowed { groups: group_rules("80") },
         E::Launched { launch: Box::new(serde_json::from_value(launch()).unwrap()) },
+        E::Launched { launch: Box::new(serde_json::from_value(launch_flavoured()).unwrap()) },
         E::LeaveRescueOrdered { start: true },
         E::Measured { utilisation: utilisation(1, 144) },
         E::MigrationFailed {
@@ -167,9 +168,20 @@ pub(super) fn server() -> Samples {
             system: serde_json::from_value(rescue_system()).unwrap(),
             password: "sealed".into(),
         },
+        E::DevicesOrdered {
+            devices: vec![serde_json::from_value(json!({"kind": "gpu", "count": 2})).unwrap()],
+            placement: serde_json::from_value(placement(4, 4_096)).unwrap(),
+        },
         E::ResizeOrdered {
             vcpus: 4,
             memory_mib: 4_096,
+            flavour: Some(id(19)),
+            placement: serde_json::from_value(placement(4, 4_096)).unwrap(),
+        },
+        E::ResizeOrdered {
+            vcpus: 4,
+            memory_mib: 4_096,
+            flavour: None,
             placement: serde_json::from_value(placement(4, 4_096)).unwrap(),
         },
         E::ResumeOrdered {},
@@ -549,6 +561,19 @@ pub(crate) fn launch() -> Value {
             },
         },
     })
+}
+
+/// One that is what a flavour says, and is started from its network first.
+pub(crate) fn launch_flavoured() -> Value {
+    let mut launch = launch();
+    launch["flavour"] = json!(id(19));
+    launch["boot_order"] = json!(["network", "disk"]);
+    launch
+}
+
+/// What a flavour says.
+pub(crate) fn flavour_spec() -> Value {
+    json!({"vcpus": 2, "memory_mib": 2_048, "numa": "strict"})
 }
 
 /// What a server is repaired with.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use chrono::{DateTime, Utc};
 use domain::{
     cloud::{Region, Vpc, Zone},
-    compute::{image, key_pair, shape},
+    compute::{flavour, image, key_pair, shape},
     finops::{cluster, driver, exchange_rate, repricing, rule_set, tagging},
     kernel::{Decider, Reach, Role},
     mapping::FieldDrift,
@@ -26,7 +26,7 @@ use network::{layer2_segment, mapped, network};
 use tenancy::{account, organisation};
 
 pub(crate) use compute::{
-    PUBLIC_KEYS, adoption, backup_creation, backup_place, blueprint, creation, disc,
+    PUBLIC_KEYS, adoption, backup_creation, backup_place, blueprint, creation, disc, flavour_spec,
     foreign_machine, found_backup, found_set, holding, image_of, image_of_disk, image_stored,
     launch, launch_moved, launch_shared, machine, made, move_beginning, move_landing, place_on,
     placement, plan_results, plan_terms, rescue_system, restored_from, seen_disk, seen_of_host,
@@ -158,6 +158,14 @@ pub(crate) static ALL: LazyLock<Vec<Samples>> = LazyLock::new(|| {
                 serde_json::from_value(exchange_rate("2026-10-31", "0.9251")).unwrap(),
             ),
             exchange_rate::Event::Retired {},
+        ]),
+        of::<flavour::Flavour>(vec![
+            flavour::Event::Defined {
+                name: "small".into(),
+                project: Some(id(2)),
+                spec: serde_json::from_value(flavour_spec()).unwrap(),
+            },
+            flavour::Event::Retired {},
         ]),
         host(),
         of::<image::Image>(vec![

@@ -84,13 +84,13 @@ async fn the_rest_of_a_group_is_taken_and_goes_back() {
     take(&host, &held).await.unwrap();
     assert_eq!(kernel.told(), Vec::<String>::new());
 
-    host.inner.release_devices(SERVER).await.unwrap();
+    host.inner.release_devices(SERVER, &BTreeSet::new()).await.unwrap();
     assert_eq!(drivers(&kernel), theirs());
     let [of_first, ..] = [SOUND, PORTS].map(|address| format!("{}/driver_override", at(address)));
     assert_eq!(kernel.told().first(), Some(&of_first));
     let record = host.inner.records.read(SERVER).await.unwrap().unwrap();
     assert_eq!(record.taken, BTreeMap::new());
-    host.inner.release_devices(SERVER).await.unwrap();
+    host.inner.release_devices(SERVER, &BTreeSet::new()).await.unwrap();
     assert_eq!(kernel.told(), Vec::<String>::new());
 }
 

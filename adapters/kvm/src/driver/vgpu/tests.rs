@@ -99,7 +99,10 @@ async fn a_vgpu_is_one_function_from_its_choice_until_its_server_is_gone() {
     assert!(why.contains("no virtual function of 0000:41:00.0"), "{why}");
     assert_eq!(inner.records.read(third_server).await.unwrap(), None);
 
-    inner.release_devices(other).await.unwrap();
+    // One of two is taken from it while it is stopped, and then both are gone with it.
+    inner.release_devices(other, &[slot(1155, 1)].into()).await.unwrap();
+    assert_eq!(current(root), ["1155", "1155", "0"]);
+    inner.release_devices(other, &BTreeSet::new()).await.unwrap();
     assert_eq!(current(root), ["1155", "0", "0"]);
     assert_eq!(inner.seated_vgpus().await.unwrap(), [(slot(1155, 0), first)].into());
     let seats = inner.seat_vgpus(third_server, &holding(third_server, &[slot(1156, 0)])).await;
@@ -132,7 +135,7 @@ async fn after_a_restart_of_the_host_it_is_made_again_and_what_is_somebody_else_
     make(inner, server).await;
     // And the other way round when it is given back.
     set(&second, "1156\n");
-    inner.release_devices(server).await.unwrap();
+    inner.release_devices(server, &BTreeSet::new()).await.unwrap();
     assert_eq!(current(root), ["1156\n", "1156\n", "0\n"]);
     assert_eq!(inner.seated_vgpus().await.unwrap(), BTreeMap::new());
 }

@@ -144,6 +144,19 @@ fn it_is_started_from_what_is_said_in_turn() {
     assert_eq!(with(&[]), (vec![Some(1), None, None], None));
     assert_eq!(with(&[network, disk]), (vec![Some(2), None, None], Some(1)));
     assert_eq!(with(&[network]), (vec![None, None, None], Some(1)));
+    // From its first start on when its launch says so, down to what libvirt is told.
+    let launched = home(|launch| launch["boot_order"] = json!(["network", "disk"]));
+    let machine = machine(&launched).unwrap();
+    assert_eq!((machine.disks[0].boot, machine.nics[0].boot), (Some(2), Some(1)));
+    let xml = machine.xml();
+    let place = |element: &str| {
+        let (_, rest) = xml.split_once(element).unwrap();
+        let (inside, _) =
+            rest.split_once(&format!("</{}>", &element[1..].split(' ').next().unwrap())).unwrap();
+        inside.split_once("<boot order=").map(|(_, order)| order[1..2].to_owned())
+    };
+    assert_eq!(place("<interface "), Some("1".to_owned()), "{xml}");
+    assert_eq!(place("<disk "), Some("2".to_owned()), "{xml}");
 }
 
 #[test]

@@ -370,7 +370,7 @@ fn may_have_grown() -> Vec<Event> {
     let Event::Launched { launch } = &mut given[0] else { panic!("it begins with its launch") };
     launch.spec.memory_max_mib = Some(4_096);
     let placement = serde_json::from_value(larger).unwrap();
-    let resize = Command::Resize { vcpus: None, memory_mib: Some(1_024), placement };
+    let resize = Command::Resize { vcpus: None, memory_mib: Some(1_024), flavour: None, placement };
     let given = live(given, vec![resize]);
     let parked = Command::Park { number: 2, reason: "no free slots".into() };
     let given = live(given, vec![parked, Command::Abandon {}]);
