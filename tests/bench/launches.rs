@@ -35,7 +35,23 @@ async fn send(ledger: &Ledger, kind: &str, id: Option<Uuid>, verb: &str, body: V
     ledger.submit(submission).await.expect("it is sent").id
 }
 
-async fn measure(size: Size, by_agents: bool) {
+/// What servers have of networks: none, or an interface in one of so many of one segment, in turn.
+async fn networks(ledger: &Ledger, count: u32) -> Vec<Uuid> {
+    let mut networks = Vec::new();
+    if count == 0 {
+        return networks;
+    }
+    let body = json!({"name": "lan", "medium": "bridge", "bridge": "br0"});
+    let segment = send(ledger, "segment", None, "define", body).await;
+    for at in 0..count {
+        let v4 = json!({"net": format!("10.{at}.0.0/16"), "step": "up"});
+        let body = json!({"name": format!("net-{at}"), "segment": segment, "v4": v4});
+        networks.push(send(ledger, "network", None, "define", body).await);
+    }
+    networks
+}
+
+async fn measure(size: Size, by_agents: bool, in_networks: u32) {
     let (launches, hosts) = (size.pick(1_000_u32, 50), size.pick(200_u64, 10));
     let folder = tempfile::tempdir().expect("a folder");
     let store = open_sqlite(folder.path());
@@ -82,6 +98,7 @@ async fn measure(size: Size, by_agents: bool) {
         }
         log.appended(head).await;
     }
+    let networks = networks(&ledger, in_networks).await;
     let (stop, stopped) = futures::channel::oneshot::channel::<()>();
     let runner = Runner::new(ledger.clone(), ORDERS);
     let working = tokio::spawn(async move {
@@ -94,10 +111,13 @@ async fn measure(size: Size, by_agents: bool) {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     stream::iter(0..launches)
         .for_each_concurrent(CALLERS, |at| {
-            let ledger = &ledger;
+            let (ledger, networks) = (&ledger, &networks);
             async move {
                 let spec = json!({"vcpus": 2, "memory_mib": 2_048, "numa": "strict"});
-                let body = json!({"name": format!("server-{at}"), "spec": spec});
+                let mut body = json!({"name": format!("server-{at}"), "spec": spec});
+                if let Some(count) = std::num::NonZeroUsize::new(networks.len()) {
+                    body["nics"] = json!([{"network": networks[at as usize % count]}]);
+                }
                 send(ledger, "server", None, "launch", body).await;
             }
         })
@@ -118,7 +138,8 @@ async fn measure(size: Size, by_agents: bool) {
     drop(stop);
     working.await.expect("the runner ends");
     agents.iter().for_each(tokio::task::JoinHandle::abort);
-    println!("{}:\n", if by_agents { "By an agent for each host" } else { "By the server itself" });
+    let by = if by_agents { "By an agent for each host" } else { "By the server itself" };
+    println!("{by}; networks of one segment for an interface each: {in_networks}.\n");
     println!("| | seconds | a second |\n|---|--:|--:|");
     println!("| placed and recorded | {placed:.2} | {:.0} |", f64::from(launches) / placed);
     println!("| running, seen in the inventory | {all:.2} | {:.0} |", f64::from(launches) / all);
@@ -131,7 +152,8 @@ async fn measure(size: Size, by_agents: bool) {
 }
 
 pub(crate) fn run(size: Size) {
-    runtime().block_on(measure(size, false));
-    println!();
-    runtime().block_on(measure(size, true));
+    for (by_agents, in_networks) in [(false, 0), (true, 0), (true, 1), (true, 16)] {
+        runtime().block_on(measure(size, by_agents, in_networks));
+        println!();
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adapters_sim::{HostFault, HostStep};
-use domain::compute::server::parts::Parts;
+use domain::compute::server::{boot::BootDevice, parts::Parts};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -172,6 +172,7 @@ impl World {
             "name": "web", "spec": {"vcpus": 1, "vcpus_max": 2, "memory_mib": 64},
             "firmware": "uefi", "hardware": {"disks": "sata", "nics": "e1000e"},
             "tags": {"team": "shop"}, "protected": true, "key_pairs": [key],
+            "boot_order": ["network", "disk"],
             "userdata": "#!/bin/sh\necho a-secret-of-the-guest\n",
             "disks": [
                 {"size_gib": 1, "limits": {"read_operations": {"rate": 100}}},
@@ -229,6 +230,7 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
     assert_ne!((was.mac, &was.addresses), (is.mac, &is.addresses));
     assert_eq!((&home.name, home.protected), (&"copy".to_owned(), false), "what is said counts");
     assert_eq!((home.spec, home.tags), (first.spec.clone(), first.tags.clone()));
+    assert_eq!(home.boot_order, [BootDevice::Network, BootDevice::Disk]);
     assert_eq!(
         (home.parts.firmware, home.parts.hardware, &home.parts.keys),
         (first.parts.firmware, first.parts.hardware, &first.parts.keys)
@@ -259,6 +261,11 @@ async fn a_server_made_from_a_set_is_what_the_first_one_was() {
     let bare = world.again_from(set, json!({"nics": [], "key_pairs": [], "tags": {}})).await;
     let home = world.server(bare).await.home.unwrap();
     assert!(home.parts.nics.is_empty() && home.parts.keys.is_empty() && home.tags.is_empty());
+    assert_eq!(
+        home.boot_order,
+        [BootDevice::Disk],
+        "nothing is started from what it does not have"
+    );
     world.same_as_census(host).await;
 }
 

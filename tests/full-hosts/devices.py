@@ -229,6 +229,7 @@ def check(checks, server, hosts, cache, scratch):
     checks.that("both functions may be given again", given_again)
     direct(checks, server, host, card, image)
     whole_group(checks, server, host, image, of)
+    disk_of_its_own(checks, server, host, image, of)
 
 
 def whole_group(checks, server, host, image, of):
@@ -294,6 +295,64 @@ def whole_group(checks, server, host, image, of):
         return expect("the host's driver has both", drivers() == ["e1000e"] * 2, drivers())
 
     checks.that("removed, nothing is left of it", removed)
+
+
+def disk_of_its_own(checks, server, host, image, of):
+    """An NVMe disk of the host: what the server writes on it is there when the host has it again."""
+    made = {}
+
+    def driver():
+        return host.run(f"basename $(readlink /sys/bus/pci/devices/{made['device']}/driver)", check=False)[1].strip()
+
+    def free():
+        found = of("nvme")
+        expect("one that is free", [one["availability"] for one in found] == ["free"], found)
+        made["device"] = found[0]["id"]
+        return expect("the host's driver has it", driver() == "nvme", driver())
+
+    if checks.that("an NVMe disk is a device", free) is None:
+        return
+
+    def launched():
+        row = server.json("create", "server", body={
+            "name": "nvme", "image": image, "disks": [{"size_gib": 1}],
+            "spec": {"vcpus": 1, "memory_mib": 160, "devices": [{"kind": "nvme"}]},
+        })
+        server.awaited("server", "nvme", "running")
+        expect("VFIO has it", driver() == "vfio-pci", driver())
+        made["id"] = row["id"]
+        return row["id"]
+
+    if checks.that("a server with an NVMe disk is launched", launched) is None:
+        print(host.run("tail -n 30 /var/log/skyledger-agent", check=False)[1])
+        return
+
+    def written():
+        there = "for try in $(seq 100); do [ -b /dev/nvme0n1 ] && break; sleep 1; done"
+        write = "echo written-inside | dd of=/dev/nvme0n1 conv=fsync 2>/dev/null"
+        said = host.in_guest(f"sk-{made['id']}", f"{there}; {write}; head -c 14 /dev/nvme0n1")
+        return expect("what was written", "written-inside" in said, said)
+
+    checks.that("the guest writes on it", written)
+
+    def back():
+        code, out, err = server.run("do", "server", "stop", "nvme")
+        expect("ordered", code == 0, out + err)
+        server.awaited("server", "nvme", "stopped")
+        until("the host's driver has it again", lambda: driver() == "nvme", 60)
+        read = "for try in $(seq 30); do [ -b /dev/nvme0n1 ] && break; sleep 1; done; head -c 14 /dev/nvme0n1"
+        said = host.run(read)
+        return expect("the host reads that", said == "written-inside", said)
+
+    checks.that("stopped, the host has it again, with what the guest wrote", back)
+
+    def removed():
+        for words in (["delete", "nvme"], ["purge", "nvme"]):
+            until(words[0], lambda words=words: server.run("do", "server", *words)[0] == 0)
+        until("it is gone", lambda: host.run("ls -A /var/lib/skyledger-agent/servers") == "", 120)
+        return expect("the host's driver has it", driver() == "nvme", driver())
+
+    checks.that("removed, it is the host's", removed)
 
 
 def direct(checks, server, host, card, image):

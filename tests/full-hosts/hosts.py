@@ -80,6 +80,10 @@ class Host:
             root = os.path.join(self.cache, "root.raw")
             make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", root, disk]
             subprocess.run(make, check=True)
+        nvme = os.path.join(self.scratch, "nvme.raw")
+        if not os.path.exists(nvme):
+            with open(nvme, "wb") as file:
+                file.truncate(64 << 20)
         half = 720
         words = [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
@@ -106,6 +110,9 @@ class Host:
             # Two functions of one card, which are one IOMMU group.
             "-device", "pcie-root-port,id=rp2,chassis=2",
             "-device", "e1000e,bus=rp2,addr=0.0,multifunction=on", "-device", "e1000e,bus=rp2,addr=0.1",
+            "-device", "pcie-root-port,id=rp3,chassis=3",
+            "-blockdev", f"driver=file,filename={nvme},node-name=nvme,locking=off",
+            "-device", "nvme,bus=rp3,drive=nvme,serial=NVME1",
             "-device", "qemu-xhci", "-device", "usb-mouse",
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,path={self.socket},server=on,wait=off,id=ga",

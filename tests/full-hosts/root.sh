@@ -171,7 +171,7 @@ INIT
 
 make_guest() {
     # As their files are called.
-    local drivers=(igbvf xhci-pci ehci-pci uhci-hcd)
+    local drivers=(igbvf nvme xhci-pci ehci-pci uhci-hcd)
     [ "$(cat "$cache/guest.stamp" 2>/dev/null)" != "$recipe ${drivers[*]}" ] || return 0
     cp --sparse=always "$("$here/../servers/kvm.sh" guest "$cache" linux-image-amd64 "${drivers[@]}")" "$cache/guest"
     rm -rf "$cache/kvm"

@@ -145,6 +145,11 @@ pub(super) async fn launch(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
     fill("hardware", json!(blueprint.hardware));
     fill("tags", json!(blueprint.tags));
     fill("protected", json!(blueprint.protected));
+    if body["boot_order"].is_null() {
+        let has_nics = body["nics"].as_array().is_some_and(|nics| !nics.is_empty());
+        let order = blueprint.boots(!body["cdrom"].is_null(), has_nics);
+        body["boot_order"] = json!(order);
+    }
     Ok(())
 }
 

@@ -294,8 +294,8 @@ impl Inner {
                 let Some(device) = plugged(&is, &path) else { continue };
                 let now = wire.limits(domain, &device.target, *of).await.map_err(libvirt)?;
                 if now != wanted {
-                    let set = wire.set_limits(domain, &device.target, &wanted, *of).await;
-                    set.map_err(libvirt)?;
+                    let set = wire.change_limits(domain, &device.target, &now, &wanted, *of);
+                    set.await.map_err(libvirt)?;
                 }
             }
             Ok(())

@@ -220,6 +220,17 @@ impl Blueprint {
     pub fn nics(&self, networks: &[(Uuid, Network)]) -> Result<Vec<NicAsk>, Refusal> {
         self.nics.iter().map(|nic| nic.ask(networks)).collect()
     }
+
+    /// What another one is started from, in turn: as this one was, less what that one does not have. Its disks
+    /// it has. Empty where nothing was said, or none of it is left.
+    pub fn boots(&self, has_cdrom: bool, has_nics: bool) -> Vec<BootDevice> {
+        let is_there = |device: &BootDevice| match device {
+            BootDevice::Cdrom => has_cdrom,
+            BootDevice::Disk => true,
+            BootDevice::Network => has_nics,
+        };
+        self.boot_order.iter().copied().filter(is_there).collect()
+    }
 }
 
 #[cfg(test)]
