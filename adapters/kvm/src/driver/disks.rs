@@ -116,7 +116,8 @@ impl Inner {
                 match &home.source {
                     Some(source) => {
                         let disk = (home.id, format, bytes);
-                        self.make_from(&storage, disk, source, &task.stores).await?;
+                        let with = (&task.stores, &task.leases);
+                        self.make_from(&storage, disk, source, with).await?;
                     }
                     None => {
                         let make = async { Ok(storage.create(home.id, format, bytes).await?) };
