@@ -122,6 +122,11 @@ impl Volumes {
         names
     }
 
+    /// Where the device of a volume is, while it has one.
+    pub(crate) fn device(&self, volume: &str) -> PathBuf {
+        self.loops.link(volume)
+    }
+
     /// No volume has a device any more, as after a start of the machine.
     pub(crate) async fn deactivate_all(&self) {
         for name in self.names().await {

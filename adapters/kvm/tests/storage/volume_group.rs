@@ -189,7 +189,7 @@ async fn whatever_is_cut_off_is_done_by_the_next_run() {
 /// All of a disk of 8 MiB becomes this byte, as its guest would write it.
 fn write(path: &Path, byte: u8) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
-    file.write_all_at(&[byte; 8 * MIB as usize], 0).unwrap();
+    file.write_all_at(&vec![byte; 8 * MIB as usize], 0).unwrap();
     file.sync_all().unwrap();
 }
 
@@ -234,6 +234,7 @@ async fn a_snapshot_is_a_volume_beside_its_disk_that_is_gone_back_to_and_copied(
         assert_eq!((bytes(&is.path), is.size_bytes), (vec![byte; 8], 8 * MIB));
     }
     volumes.deactivate_all().await;
+    assert!(!volumes.device(&format!("sks-{one}")).exists(), "it has none when its disk has none");
     let (from, own) = ((id(1), two), Storage::Group(group.clone()));
     let copy = group.copy_snapshot(from, &own, (id(3), Format::Raw, 12 * MIB)).await.unwrap();
     assert_eq!(bytes(&copy.path), [2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0]);
