@@ -76,12 +76,13 @@ impl Ledger {
             let server = server.uuid();
             let state = self.typed::<Server>(&server.to_string()).await?.1;
             let mut ties = Vec::new();
+            let live = state.movable().unwrap_or_default();
             for disk in state.home.iter().flat_map(|home| &home.parts.disks) {
-                if disk.leased {
+                if disk.leased && !live {
                     continue;
                 }
                 let of = self.typed::<Disk>(&disk.id.to_string()).await?.1;
-                ties.extend(self.disk_tie(disk, &of).await?);
+                ties.extend(self.disk_tie(disk, &of, live).await?);
             }
             servers.push(Staying { id: server, server: state, disks: ties });
         }

@@ -569,9 +569,9 @@ impl Runner {
             task.state = self.ledger.typed::<Server>(&server).await?.1;
             task.userdata = self.ledger.userdata(&server, &task.state)?;
             task.password = self.ledger.password(&server, &out.order)?;
-            task.leases = self.ledger.volume_leases(at.host, &task.state).await?;
             self.ledger.address_images(&mut task).await?;
         }
+        task.leases = self.ledger.volume_leases(at.host, &task.state, subject).await?;
         if key.stream.kind != Server::KIND {
             task.subject = serde_json::from_slice(&subject.json()).unwrap_or_default();
         }

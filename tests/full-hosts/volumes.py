@@ -1,5 +1,5 @@
 """A volume group that two hosts share, locked by lvmlockd with sanlock: who may have a volume, and when it changes
-hands; and what an 802.1Q interface of the host carries."""
+hands; its snapshots, by the kernel's device-mapper; and what an 802.1Q interface of the host carries."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def check(checks, server, hosts, cache, scratch):
     hosts.clear()
     san = os.path.join(scratch, "san.raw")
     with open(san, "wb") as file:
-        file.truncate(3 << 30)
+        file.truncate(9 << 30)
     for number, how in ((1, "listen"), (2, "connect")):
         wires = [(how, server.port + 1)]
         hosts.append(Host(cache, os.path.join(scratch, "pair"), server.program, number, san, wires))
@@ -135,6 +135,77 @@ def check(checks, server, hosts, cache, scratch):
         return expect("QEMU knows", said == str(2 << 30), said)
 
     checks.that("a volume grows while its server runs", grown)
+    domain = f"sk-{server_id}"
+
+    def through(*words):
+        code, out, err = server.run(*words)
+        return expect(f"{words[:3]} is ordered, and through", code == 0, out + err) or True
+
+    def refused(why, *words):
+        code, out, err = server.run(*words)
+        return expect(f"{words[:3]} is refused: {why}", code != 0 and why in out + err, [code, out + err])
+
+    def added(name, **more):
+        body = {"name": name, "server": server_id, "format": "raw", "storage": storage, **more}
+        return server.json("create", "disk", body=body)["id"]
+
+    def written(host):
+        """Something else than before is on its second disk; what it is known by."""
+        host.in_guest(domain, "dd if=/dev/urandom of=/dev/vdb bs=64k count=16 conv=fsync 2>/dev/null")
+        return guest_has(host, "vdb")
+
+    def guest_has(host, device):
+        return host.in_guest(domain, (
+            f"echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/{device} bs=64k count=16 2>/dev/null | sha256sum"
+        )).split()[0]
+
+    def host_has(host, name):
+        # Past what the host remembers.
+        return host.run(f"dd if=/dev/{GROUP}/{name} bs=1M count=1 iflag=direct 2>/dev/null | sha256sum").split()[0]
+
+    def snapshots(host):
+        """Each snapshot of the group and whose it is, as LVM says."""
+        said = host.run(f"lvs --noheadings -o lv_name,origin -S 'origin!=\"\"' {GROUP}")
+        return [line.split() for line in said.splitlines()]
+
+    def ours(host):
+        """Those of our volumes that a host has active, by LVM and by device-mapper."""
+        said = host.run(f"lvs --noheadings -o lv_name,lv_active -S 'lv_name=~^sks?-' {GROUP}")
+        active = [line.split()[0] for line in said.splitlines() if line.split()[1:] == ["active"]]
+        mapped = [line.split()[0] for line in host.run("dmsetup ls").splitlines() if "--" in line.split()[0]]
+        return active, [name for name in mapped if name.startswith(f"{GROUP}-sk")]
+
+    data, was, snap = None, {}, {}
+
+    def taken():
+        was["first"] = written(one)
+        through("create", "snapshot", "--wait", "--set", "name=before", "--set", f"disk={data}")
+        snap["before"] = server.json("get", "snapshot", "before")["id"]
+        name = f"sks-{snap['before']}"
+        expect("LVM has it", snapshots(one) == [[name, f"sk-{data}"]], snapshots(one))
+        was["second"] = written(one)
+        expect("it is what the disk was", host_has(one, name) == was["first"] != was["second"], was)
+        # More than the room that anybody would guess: every chunk of it is written once.
+        one.run(f"dd if=/dev/zero of=/dev/{GROUP}/sk-{data} bs=1M seek=1 count=1023 oflag=direct conv=notrunc", 900)
+        said = one.run(f"lvs --noheadings -o lv_snapshot_invalid,snap_percent {GROUP}/{name}")
+        expect("it is still good", "invalid" not in said and float(said.split()[-1]) < 100, said)
+        expect("and what the disk was", host_has(one, name) == was["first"], was)
+        return f"{said.split()[-1]} % of its room is used when all of the disk was written"
+
+    def begun():
+        given = added("data", size_gib=1)
+        server.awaited("disk", given, "attached")
+        until("the guest has it", lambda: one.in_guest(domain, "cat /sys/block/vdb/size") == str(2 << 20), 120)
+        return given
+
+    data = checks.that("a second volume is made, and plugged in while it runs", begun)
+    said = checks.that("a snapshot is taken while it runs, and stays what the disk was when all of it is written", taken)
+    if said:
+        print(f"           {said}", flush=True)
+    checks.that("with a snapshot it does not grow, and does not move while it runs", lambda: (
+        refused("in-use", "do", "disk", "grow", data, "--set", "size_gib=2"),
+        refused("not-movable", "do", "server", "migrate", "roam", "--set", f"to={ids[two.name]}"),
+    ))
 
     def move(what, to, status):
         def done():
@@ -158,10 +229,39 @@ def check(checks, server, hosts, cache, scratch):
         expect("ordered", code == 0, out + err)
         return server.awaited("server", "roam", status)
 
+    def back():
+        order("stop", "stopped")
+        through("do", "snapshot", "roll-back", "before", "--wait")
+        snap["copy"] = added("copy", **{"from": {"snapshot": snap["before"]}})
+        return server.awaited("disk", snap["copy"], "attached")
+
+    checks.that("stopped, it goes back to the snapshot, of which a new disk is made as well", back)
+    move("stopped, it goes to the second with its snapshot", two, "stopped")
+
+    def unsnapped():
+        order("start", "running")
+        seen = [guest_has(two, device) for device in ("vdb", "vdc")]
+        expect("both are what was snapshotted", seen == [was["first"]] * 2, [seen, was])
+        expect("none is active on the first", ours(one) == ([], []), ours(one))
+        through("do", "disk", "detach", snap["copy"], "--wait")
+        through("do", "disk", "delete", snap["copy"], "--wait")
+        was["third"] = written(two)
+        expect("and the snapshot", host_has(two, f"sks-{snap['before']}") == was["first"], was)
+        through("do", "snapshot", "delete", "before", "--wait")
+        expect("LVM has none", snapshots(two) == [], snapshots(two))
+        return expect("the disk stays", guest_has(two, "vdb") == was["third"], was)
+
+    checks.that("it starts there, as it was at the snapshot, which is deleted while it runs", unsnapped)
+    move("without one it goes live to the first", one, "running")
     move("it goes live to the second, by a lock that both share meanwhile", two, "running")
     checks.that("it stops", lambda: order("stop", "stopped"))
     move("stopped, it goes back to the first", one, "stopped")
     checks.that("it starts there", lambda: order("start", "running"))
+    checks.that("a snapshot is taken of what will be a dead host's", lambda: (
+        was.update(last=written(one)),
+        through("create", "snapshot", "--wait", "--set", "name=last", "--set", f"disk={data}"),
+        snap.update(last=server.json("get", "snapshot", "last")["id"]),
+    ))
 
     def dead():
         one.kill()
@@ -183,12 +283,67 @@ def check(checks, server, hosts, cache, scratch):
             time.sleep(5)
         else:
             raise Failed(f"not had back: {json.dumps(row.get('order'))[-500:]}")
+        took = time.monotonic() - began
         expect("active on the second", is_active(two).startswith("active"), is_active(two))
-        return f"{time.monotonic() - began:.0f} s"
+        expect("and its snapshot", host_has(two, f"sks-{snap['last']}") == was["last"], was)
+        return f"{took:.0f} s"
 
     after = checks.that("the first dies; the second has its server back when sanlock lets go", dead)
     if after:
         print(f"           after {after}", flush=True)
+
+    def alone():
+        expect("nobody hears the first", one.process.poll() is not None, None)
+        late = added("late", size_gib=1)
+        server.awaited("disk", late, "attached", 300)
+        through("do", "disk", "grow", late, "--wait", "--set", "size_gib=2")
+        size = two.run(f"blockdev --getsize64 /dev/{GROUP}/sk-{late}")
+        expect("it is larger", size == str(2 << 30), size)
+        through("do", "disk", "detach", late, "--wait")
+        through("do", "disk", "delete", late, "--wait")
+        names = two.run(f"lvs --noheadings -o lv_name {GROUP}").split()
+        return expect("and gone", f"sk-{late}" not in names and f"sk-{data}" in names, names)
+
+    checks.that("while the first is dead, a volume is made, grown and removed by the second", alone)
+
+    def started():
+        # Nobody has this one, and nobody's lock is in the way.
+        through("do", "disk", "detach", data, "--wait")
+        one.start()
+        one.up()
+        def locked():
+            code, said = one.run(f"vgchange --lockstart {GROUP} && vgs {GROUP}", check=False)
+            return expect("locks begin", code == 0, said)
+        until("locks begin", locked, 300, 5.0)
+        # As a start of Debian activates what is to be; each by itself, for what another host has is refused.
+        said = one.run(f"lvcreate -y -Wn -Zn -an -l 1 -n theirs {GROUP}; vgchange -aay {GROUP}", check=False)[1]
+        is_so = one.run(f"lvs --noheadings -o lv_active {GROUP}/theirs")
+        expect("somebody's is activated by that", is_so.split() == ["active"], [said, is_so])
+        expect("and none of ours", ours(one) == ([], []), [said, ours(one)])
+        one.run(f"lvremove -y {GROUP}/theirs")
+        return expect("what the second has it has", ours(two)[0] == [f"sk-{disk}"], ours(two))
+
+    checks.that("the first is started again, and activates nothing of ours", started)
+
+    def stale():
+        volume = f"{GROUP}/sk-{data}"
+        two.run(f"lvchange --addtag skyledger-lease=99 {volume}")
+        code, out, err = server.run("do", "disk", "attach", data, "--set", f"server={server_id}")
+        expect("ordered", code == 0, out + err)
+        why = until(
+            "it is parked", lambda: (server.json("get", "disk", data).get("order") or {}).get("parked"), 300
+        )
+        expect("for its lease is over", "is over" in json.dumps(why), why)
+        active = [name for host in hosts for name in ours(host)[0]]
+        expect("it is active nowhere", active == [f"sk-{disk}"], active)
+        two.run(f"lvchange --deltag skyledger-lease=99 {volume}")
+        through("do", "disk", "retry", data, "--wait")
+        return expect("the disk is what it was", guest_has(two, "vdb") == was["last"], was)
+
+    checks.that("an order with a lease that is over is refused, and goes on when it is not", stale)
+    checks.that("the last snapshot is deleted", lambda: (
+        through("do", "snapshot", "delete", "last", "--wait"), expect("none", snapshots(two) == [], snapshots(two))
+    ))
     checks.that("a segment of a VLAN has an 802.1Q interface on the host", lambda: vlan(server, two))
 
 

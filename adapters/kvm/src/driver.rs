@@ -587,7 +587,8 @@ impl Inner {
                 let storage = self.storage_of(disk.storage).await?.on(lease);
                 if let Some(source) = &disk.source {
                     let disk = (disk.id, format, bytes);
-                    self.make_from(&storage, disk, source, work.stores).await?;
+                    let with = (work.stores, work.leases);
+                    self.make_from(&storage, disk, source, with).await?;
                     continue;
                 }
                 match image.as_ref().filter(|_| disk.from_image) {

@@ -4,7 +4,7 @@
 //! others by [`export`], with their [`snapshot`]s; [`cache`] keeps the images that
 //! disks are made from, and [`header`] tells what they claim to be before any tool opens them; [`seed`]
 //! writes what a server reads at its first boot; [`shared`] finds the folders that other hosts reach as well; [`files`] gives files their names.
-//! [`volume_group`] keeps disks as logical volumes, by [`lvm`]; [`any`] is the one or the other.
+//! [`volume_group`] keeps disks as logical volumes, by [`lvm`], and goes back to their snapshots by [`differences`]; [`any`] is the one or the other.
 //!
 //! A disk's file is named by the disk's id and by nothing that a user chose. What is being made has
 //! a name of its own (`.part`) and gets its real name when it is whole and on the medium: after a
@@ -12,6 +12,7 @@
 
 pub mod any;
 pub mod cache;
+pub mod differences;
 pub mod directory;
 pub mod export;
 pub mod files;

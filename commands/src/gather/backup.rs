@@ -11,14 +11,14 @@ use domain::{
         placement::{HostId, ServerId},
         server::{Power, Server},
         snapshot::{self, Snapshot},
-        storage::{Format, StorageId},
+        storage::{Format, StorageId, in_group},
     },
     kernel::{Decider, Refusal, Role, canonical_value, codes},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{GatherFault, Gathering};
+use super::{GatherFault, Gathering, volume};
 use crate::{
     fleet::Reached,
     ledger::{LoadFault, store_context},
@@ -339,11 +339,30 @@ pub(super) async fn snapshot(gathering: &mut Gathering<'_>) -> Result<(), Gather
     let disk: Disk = named(gathering, "disk", id, false).await?;
     let home = at_home(&disk, id)?;
     if home.format != Format::Qcow2 {
-        return Err(no("disk: only a disk that lies on its host as qcow2 has snapshots"));
+        beside(gathering, home).await?;
     }
     stays(gathering, home, "a snapshot").await?;
     gathering.body["found"] = json!(snapshot_place(gathering.id, &disk, home));
     Ok(())
+}
+
+/// A raw disk has its snapshots beside it: in a volume group, where that has room for one more.
+async fn beside(gathering: &Gathering<'_>, home: &Home) -> Result<(), GatherFault> {
+    let group = match home.storage {
+        Some(storage) => match gathering.ledger.reached(storage).await? {
+            Reached::Group(group) => Some((storage, group)),
+            Reached::Folder | Reached::Nowhere => None,
+        },
+        None => None,
+    };
+    let Some((storage, group)) = group else {
+        let detail =
+            "disk: has snapshots where it is qcow2 or in a volume group, and it is neither";
+        return Err(no(detail));
+    };
+    in_group(storage, home.format, &group)?;
+    let Some(room) = &group.room else { return Ok(()) };
+    volume::room(gathering, storage, Some(room), room.snapshot_mib(home.size_gib), None).await
 }
 
 /// Where a snapshot's disk is now; to go back its server has to be stopped.

@@ -108,7 +108,7 @@ pub(super) async fn create(gathering: &mut Gathering<'_>) -> Result<(), GatherFa
             }
             leased = group.is_shared();
             let asked = gathering.body["size_gib"].as_u64().unwrap_or_default();
-            volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
+            volume::room(gathering, storage, group.room.as_ref(), asked << 10, None).await?;
         }
     }
     let place = disk::Place { id: gathering.id, project, host, leased, source, in_place: None };

@@ -122,8 +122,8 @@ pub(super) async fn find(gathering: &mut Gathering<'_>) -> Result<(), GatherFaul
                 let least = sources.map(|source| source.map_or(0, |(_, size_gib)| *size_gib));
                 let disks = launch.disks.iter().zip(least);
                 let disks = disks.filter(|(ask, _)| ask.storage == Some(storage));
-                let asked = disks.map(|(ask, least)| ask.size_gib.max(least)).sum();
-                volume::room(gathering, storage, group.room.as_ref(), asked, None).await?;
+                let asked: u64 = disks.map(|(ask, least)| ask.size_gib.max(least)).sum();
+                volume::room(gathering, storage, group.room.as_ref(), asked << 10, None).await?;
                 found.volume_groups.insert(storage, group);
             }
             Reached::Nowhere => {

@@ -25,7 +25,7 @@ pub(super) async fn migrate(gathering: &mut Gathering<'_>) -> Result<(), GatherF
     let server = server(gathering).await?;
     // What is in the way is the decider's to say.
     let (Ok(live), Some(home)) = (server.movable(), &server.home) else { return Ok(()) };
-    disks(gathering, home, true).await?;
+    disks(gathering, home, live, true).await?;
     let live = if live { How::Live } else { How::Stopped };
     place(gathering, home, live).await
 }
@@ -53,7 +53,7 @@ pub(super) async fn evacuate(gathering: &mut Gathering<'_>) -> Result<(), Gather
         return place(gathering, home, How::Anew).await;
     }
     // What is ordered of its disks waits for the new host then.
-    disks(gathering, home, false).await?;
+    disks(gathering, home, false, false).await?;
     place(gathering, home, How::Stopped).await
 }
 
@@ -78,13 +78,23 @@ async fn server(gathering: &mut Gathering<'_>) -> Result<Server, GatherFault> {
 }
 
 impl Ledger {
-    /// What keeps a disk on its host.
+    /// What keeps a disk on its host, while its server runs or not.
     pub(crate) async fn disk_tie(
         &self,
         disk: &parts::Disk,
         state: &Disk,
+        live: bool,
     ) -> Result<Option<String>, LoadFault> {
+        let snapshots = state.home.as_ref().map_or(0, |home| home.snapshots.len());
         if let Some(storage) = disk.storage {
+            if disk.leased && live && snapshots > 0 {
+                let why = format!(
+                    "its disk {} is a volume with {snapshots} snapshots, which two hosts do not have \
+                     at once: stop the server or delete them first",
+                    disk.id
+                );
+                return Ok(Some(why));
+            }
             if !disk.leased
                 && let Reached::Group(_) = self.reached(storage).await?
             {
@@ -93,7 +103,6 @@ impl Ledger {
             }
             return Ok(None);
         }
-        let snapshots = state.home.as_ref().map_or(0, |home| home.snapshots.len());
         Ok((snapshots > 0).then(|| {
             format!(
                 "its disk {} has {snapshots} snapshots, which are not copied: delete them first",
@@ -107,13 +116,14 @@ impl Ledger {
 async fn disks(
     gathering: &mut Gathering<'_>,
     home: &Home,
+    live: bool,
     must_rest: bool,
 ) -> Result<(), GatherFault> {
     for disk in &home.parts.disks {
         let id = disk.id.to_string();
         let (revision, state) = gathering.ledger.typed::<Disk>(&id).await?;
         note::<Disk>(gathering, id, revision);
-        if let Some(detail) = gathering.ledger.disk_tie(disk, &state).await? {
+        if let Some(detail) = gathering.ledger.disk_tie(disk, &state, live).await? {
             return Err(Refusal::new(&codes::NOT_MOVABLE, detail).into());
         }
         if let Some(out) = state.order().filter(|_| must_rest) {

@@ -1465,6 +1465,12 @@ impl Decider for Server {
         stores
     }
 
+    fn volumes(&self) -> Vec<Uuid> {
+        let home = self.home.as_ref().filter(|_| self.observation.seen.is_none());
+        let disks = home.into_iter().flat_map(|home| &home.parts.disks);
+        disks.filter_map(|disk| disk.source.as_ref()?.of_snapshot()).collect()
+    }
+
     fn companions(&self, events: &[Event]) -> Vec<Companion> {
         let launching = self
             .orders

@@ -1,4 +1,5 @@
-//! A snapshot of a disk of ours: what the disk was at a moment, kept in the disk itself.
+//! A snapshot of a disk of ours: what the disk was at a moment, kept in the disk itself, or beside it in its
+//! volume group.
 //!
 //! ```text
 //!          create             confirm              delete              confirm-removal
@@ -67,7 +68,7 @@ pub struct Place {
 pub struct Creation {
     /// What it is called, 1…100 characters.
     pub name: String,
-    /// The disk: one of ours, qcow2.
+    /// The disk: one of ours, qcow2, or raw in a volume group.
     pub disk: Uuid,
     /// Filled in by Skyledger.
     #[serde(default)]
@@ -260,7 +261,8 @@ fn told(by: Uuid, disk: Uuid, verb: &'static str) -> Companion {
 impl Decider for Snapshot {
     const KIND: &'static str = "snapshot";
     const PLURAL: &'static str = "snapshots";
-    const SUMMARY: &'static str = "What a disk of ours was at a moment, kept in the disk itself.";
+    const SUMMARY: &'static str =
+        "What a disk of ours was at a moment, kept in the disk itself or in its volume group.";
     type Command = Command;
     type Event = Event;
     type Order = Order;
@@ -411,6 +413,10 @@ impl Decider for Snapshot {
     fn on_host(&self) -> Option<OnHost> {
         let place = self.place?;
         Some(OnHost { host: place.host.uuid(), server: place.server })
+    }
+
+    fn volumes(&self) -> Vec<Uuid> {
+        vec![self.disk]
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {

@@ -6,7 +6,8 @@
 //! folder, wherever each of them has mounted it. A disk that lies there can be had by a server on any of
 //! them, and goes with its server to another one without being copied.
 //!
-//! A disk in a volume group is a logical volume: its bytes and nothing else, so it is raw. A group is its
+//! A disk in a volume group is a logical volume: its bytes and nothing else, so it is raw, and each of its
+//! snapshots is a volume beside it. A group is its
 //! host's alone, or shared by hosts whose LVM locks it; then each volume is active on a [`lease`]. Where
 //! two hosts say that they have one and do not lock it, nothing is made in it, for nobody keeps them from
 //! changing it at once.
@@ -68,6 +69,21 @@ pub struct Grouped {
     pub room: Option<GroupRoom>,
 }
 
+/// What of a volume is copied at once, in bytes, when it is written and was not since a snapshot.
+pub const SNAPSHOT_CHUNK_BYTES: u64 = 64 << 10;
+/// What LVM writes down of each such copy, in bytes.
+const COPIED_BYTES: u64 = 16;
+
+/// What a snapshot of a volume takes of its group, in bytes: room for a copy of every chunk, and for what
+/// LVM writes down of them. So it never runs full, whatever is written on the volume.
+pub fn snapshot_bytes(volume_bytes: u64, extent_bytes: u64) -> u64 {
+    let chunks = volume_bytes.div_ceil(SNAPSHOT_CHUNK_BYTES);
+    let lists = chunks / (SNAPSHOT_CHUNK_BYTES / COPIED_BYTES);
+    // Its head is a chunk, and there is always a list that is begun.
+    let bytes = (1 + chunks + lists + 1) * SNAPSHOT_CHUNK_BYTES;
+    bytes.next_multiple_of(extent_bytes.max(1))
+}
+
 /// How much room a volume group has, as its hosts said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupRoom {
@@ -77,18 +93,24 @@ pub struct GroupRoom {
     pub for_disks_mib: u64,
     /// What no volume has, in MiB, where nobody says how much volumes of ours have.
     pub free_mib: Option<u64>,
+    /// What volumes are cut in, in KiB.
+    pub extent_kib: u64,
 }
 
 impl GroupRoom {
     /// What a host says of a group.
     pub fn of(group: &VolumeGroup) -> Self {
-        let name = group.name.clone();
-        match group.ours_mib {
-            Some(ours) => {
-                Self { name, for_disks_mib: group.free_mib.saturating_add(ours), free_mib: None }
-            }
-            None => Self { name, for_disks_mib: group.size_mib, free_mib: Some(group.free_mib) },
-        }
+        let (for_disks_mib, free_mib) = match group.ours_mib {
+            Some(ours) => (group.free_mib.saturating_add(ours), None),
+            None => (group.size_mib, Some(group.free_mib)),
+        };
+        let (name, extent_kib) = (group.name.clone(), group.extent_kib);
+        Self { name, for_disks_mib, free_mib, extent_kib }
+    }
+
+    /// What a snapshot of a disk of this size takes of it, in MiB.
+    pub fn snapshot_mib(&self, size_gib: u64) -> u64 {
+        snapshot_bytes(size_gib << 30, self.extent_kib << 10).div_ceil(1 << 20)
     }
 
     /// What can still be promised when so much is, in MiB.
@@ -159,6 +181,31 @@ mod tests {
         assert_eq!(seen(80, Some(0)).free_mib(90), 0);
         // An agent that does not say what is ours: never more than there is.
         assert_eq!((seen(30, None).free_mib(50), seen(80, None).free_mib(50)), (30, 50));
+    }
+
+    #[test]
+    fn a_snapshot_has_room_for_all_of_its_disk_and_for_what_is_written_down_of_it() {
+        const EXTENT: u64 = 4 << 20;
+        for gib in [1, 15, 16, 1_024, 65_536] {
+            let (volume, all) = (gib << 30, snapshot_bytes(gib << 30, EXTENT));
+            assert!(all.is_multiple_of(EXTENT));
+            let chunks = volume / SNAPSHOT_CHUNK_BYTES;
+            // As the kernel lays it out: a head, and before each 4096 copies a list of them; when the last
+            // list is full, the next one is begun.
+            let laid_out = (2 + chunks + chunks / 4_096) * SNAPSHOT_CHUNK_BYTES;
+            assert!((laid_out..laid_out + EXTENT).contains(&all), "{gib}: {all}");
+        }
+        let group = VolumeGroup {
+            name: "vg0".to_owned(),
+            size_mib: 9_000,
+            free_mib: 9_000,
+            ours_mib: Some(0),
+            extent_kib: 4_096,
+            lock: String::new(),
+        };
+        let room = GroupRoom::of(&group);
+        assert_eq!((room.snapshot_mib(1), room.snapshot_mib(16)), (1_028, (16 << 10) + 8));
+        assert_eq!(GroupRoom::default().snapshot_mib(1), 1_025, "of one that says no extents");
     }
 
     #[test]

@@ -159,6 +159,11 @@ pub trait Decider:
     fn stores(&self) -> Vec<Uuid> {
         Vec::new()
     }
+    /// Disks, beside those of its server, that whoever carries its order out opens: where several hosts
+    /// reach them, the order brings their leases along.
+    fn volumes(&self) -> Vec<Uuid> {
+        Vec::new()
+    }
     /// Names that these facts take for this stream alone: the append that stores the facts opens
     /// a claim stream for each, which must be new.
     fn claims(&self, _events: &[Self::Event]) -> Vec<String> {

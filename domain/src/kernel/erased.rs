@@ -55,6 +55,8 @@ pub trait State: Debug + Send + Sync {
     fn on_host(&self) -> Option<OnHost>;
     /// See [`Decider::stores`].
     fn stores(&self) -> Vec<Uuid>;
+    /// See [`Decider::volumes`].
+    fn volumes(&self) -> Vec<Uuid>;
     /// See [`Decider::drift`].
     fn drift(&self) -> Vec<FieldDrift>;
     /// The state, canonical.
@@ -145,6 +147,10 @@ impl<D: Decider> State for D {
 
     fn stores(&self) -> Vec<Uuid> {
         Decider::stores(self)
+    }
+
+    fn volumes(&self) -> Vec<Uuid> {
+        Decider::volumes(self)
     }
 
     fn drift(&self) -> Vec<FieldDrift> {

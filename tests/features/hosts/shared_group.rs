@@ -1,7 +1,7 @@
 //! Volumes that several hosts reach: whatever is lost on the way, no two hosts have one active that may
 //! not, and no server runs on one that is not active where it runs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use adapters_sim::{HostFault, HostStep, SimHosts};
 use commands::{ports::Clock as _, run_orders::Runner};
@@ -9,8 +9,11 @@ use domain::compute::{disk::Disk, placement::HostId, storage::lease::Mode};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::code;
-use crate::world::{World, small};
+use super::{Mortal, code};
+use crate::{
+    backups::everything,
+    world::{World, small},
+};
 
 /// The group that the hosts share, as a storage.
 const SHARED: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00cc);
@@ -174,4 +177,73 @@ async fn what_a_dead_host_had_is_another_hosts_and_its_old_orders_are_over() {
     world.hosts.join(here, epoch + 2);
     world.settle().await;
     world.has_alone(id, there, &[here]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_with_snapshots_goes_to_another_host_with_a_stopped_server_alone() {
+    let (world, here, there, id) = two_hosts().await;
+    let disks = world.server(id).await.home.unwrap().parts.disks;
+    let data = disks[1].id;
+    world.hosts.write(data, "first");
+    let snapshot = world.snapshot(data).await.unwrap();
+    let refused = world.send("server", id, "migrate", json!({})).await;
+    assert_eq!(code(refused), "in-use", "it is being taken");
+    world.settle().await;
+    world.has_alone(id, here, &[there]).await;
+    world.hosts.write(data, "second");
+    let refused = world.send("server", id, "migrate", json!({})).await;
+    let said = format!("{refused:?}");
+    assert!(said.contains("1 snapshots, which two hosts do not have at once"), "{said}");
+    assert_eq!(code(refused), "not-movable");
+    let draining = world.ledger.draining(here).await.unwrap();
+    let codes: Vec<_> = draining.servers[0].obstacles.iter().map(|one| one.code).collect();
+    assert_eq!(codes, ["local-disks"]);
+
+    // They are in the group: on the other host they are gone back to and copied, by its lease.
+    world.through("server", id, "stop", json!({})).await;
+    assert!(world.ledger.draining(here).await.unwrap().servers[0].obstacles.is_empty());
+    world.through("server", id, "migrate", json!({"to": there})).await;
+    world.through("snapshot", snapshot, "roll-back", json!({})).await;
+    assert_eq!(world.hosts.content(data), "first");
+    let body = json!({
+        "name": "copy", "server": id, "format": "raw", "storage": SHARED, "from": {"snapshot": snapshot},
+    });
+    let copy = world.send("disk", None, "create", body).await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.hosts.content(copy), "first");
+    let disk = json!({"from": {"snapshot": snapshot}, "format": "raw", "storage": SHARED});
+    let spec = json!({"vcpus": 1, "memory_mib": 512});
+    let body = json!({"name": "made", "spec": spec, "disks": [disk]});
+    let made = world.send("server", None, "launch", body).await.unwrap().id;
+    world.settle().await;
+    world.has_alone(made, there, &[here]).await;
+
+    // One that no server has, too.
+    let body = json!({
+        "name": "loose", "server": id, "size_gib": 1, "format": "raw", "storage": SHARED,
+    });
+    let loose = world.send("disk", None, "create", body).await.unwrap().id;
+    world.settle().await;
+    world.through("disk", loose, "detach", json!({})).await;
+    let of_loose = world.snapshot(loose).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.row(of_loose).await["status"], "available");
+    assert!(!world.hosts.active(there).contains_key(&loose), "nobody uses it");
+
+    world.through("server", id, "start", json!({})).await;
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    world.through("server", id, "migrate", json!({})).await;
+    world.has_alone(id, here, &[there]).await;
+    assert_eq!(world.row(id).await["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_of_a_shared_volumes_snapshots_survives_a_death_at_each_step() {
+    let (world, here, there, id) = two_hosts().await;
+    world.through("server", id, "stop", json!({})).await;
+    let mortal = Arc::new(Mortal::default());
+    let orders = everything(&world, id, Some(mortal.clone())).await;
+    assert_eq!(mortal.deaths(), orders * 3, "three steps of each order");
+    world.through("server", id, "start", json!({})).await;
+    world.has_alone(id, here, &[there]).await;
 }

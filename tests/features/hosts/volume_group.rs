@@ -1,12 +1,17 @@
 //! Disks in the volume group of a host: they are raw, lie there, and do not leave it.
 
+use std::sync::Arc;
+
 use adapters_sim::SimHosts;
 use commands::submit::{Outcome, SubmitFault};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::code;
-use crate::world::{World, small};
+use super::{Mortal, code};
+use crate::{
+    backups::everything,
+    world::{World, small},
+};
 
 /// The volume group of the tests, as a storage.
 pub(super) const GROUP: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_00bb);
@@ -73,8 +78,6 @@ async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
     world.settle().await;
     assert_eq!(world.hosts.disks(GROUP).len(), 2);
     assert_eq!(world.row(disk).await["status"], "attached");
-    let snapshot = json!({"name": "before", "disk": disk});
-    assert_eq!(code(world.send("snapshot", None, "create", snapshot).await), "invalid-field");
 
     // What others have and what is promised is not promised again, whether it is made by now or not.
     let sized = async |size_gib: u64| {
@@ -128,4 +131,81 @@ async fn a_disk_in_a_volume_group_is_raw_and_stays_on_its_host() {
         world.settle().await;
     }
     assert!(world.hosts.disks(GROUP).is_empty(), "nothing is left there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_has_snapshots_which_take_room_and_keep_it_from_growing() {
+    let world = World::empty(small());
+    world.with_group("kvm-1").await;
+    let web = launch_sized(&world, 20).await.unwrap().id;
+    world.settle().await;
+    let disk = world.server(web).await.home.unwrap().parts.disks[0].id;
+    world.hosts.write(disk, "first");
+    let snapshot = world.snapshot(disk).await.unwrap();
+    // Of 50 GiB the disk has 20, and so has its snapshot, with two extents for what is written down of it;
+    // taken by now or not.
+    for _ in 0..2 {
+        let refused = world.snapshot(disk).await;
+        let said = format!("{refused:?}");
+        assert!(said.contains("10232 MiB that are promised to nobody, and 20488 are"), "{said}");
+        assert_eq!(code(refused), "no-room");
+        assert_eq!(code(launch_sized(&world, 10).await), "no-room");
+        world.settle().await;
+    }
+    assert_eq!(world.rows("snapshot").await.len(), 1, "nothing was ordered");
+    assert_eq!(world.hosts.snapshots(disk), [snapshot].into());
+    let grow = json!({"size_gib": 21});
+    let refused = world.send("disk", disk, "grow", grow.clone()).await;
+    assert!(format!("{refused:?}").contains("delete its snapshots first"), "{refused:?}");
+    assert_eq!(code(refused), "in-use");
+
+    // Gone back to, and copied onto another storage, while its server is stopped.
+    world.hosts.write(disk, "second");
+    let back = world.send("snapshot", snapshot, "roll-back", json!({})).await;
+    assert_eq!(code(back), "wrong-state");
+    world.through("server", web, "stop", json!({})).await;
+    world.through("snapshot", snapshot, "roll-back", json!({})).await;
+    assert_eq!(world.hosts.content(disk), "first");
+    let from = json!({"snapshot": snapshot});
+    let mut body = json!({
+        "name": "copy", "server": web, "from": from, "format": "raw", "storage": GROUP,
+    });
+    assert_eq!(code(world.send("disk", None, "create", body.clone()).await), "no-room");
+    (body["format"], body["storage"]) = (json!("qcow2"), Value::Null);
+    let copy = world.send("disk", None, "create", body).await.unwrap().id;
+    world.settle().await;
+    assert_eq!(world.hosts.content(copy), "first");
+
+    // One that lies raw in a folder has none.
+    let raw = json!({"name": "raw", "server": web, "size_gib": 1, "format": "raw"});
+    let raw = world.send("disk", None, "create", raw).await.unwrap().id;
+    world.settle().await;
+    let refused = world.snapshot(raw).await;
+    assert!(format!("{refused:?}").contains("qcow2 or in a volume group"), "{refused:?}");
+    assert_eq!(code(refused), "invalid-field");
+
+    world.through("snapshot", snapshot, "delete", json!({})).await;
+    world.through("disk", disk, "grow", grow).await;
+    let last = world.snapshot(disk).await.unwrap();
+    world.settle().await;
+    for verb in ["delete", "purge"] {
+        world.through("server", web, verb, json!({})).await;
+    }
+    assert_eq!(world.row(last).await["status"], "gone", "with its disk");
+    launch_sized(&world, 50).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_of_a_volumes_snapshots_survives_a_death_at_each_step() {
+    let world = World::empty(small());
+    world.with_group("kvm-1").await;
+    let web = launch_sized(&world, 2).await.unwrap().id;
+    world.settle().await;
+    world.through("server", web, "stop", json!({})).await;
+    let mortal = Arc::new(Mortal::default());
+    let orders = everything(&world, web, Some(mortal.clone())).await;
+    assert_eq!(mortal.deaths(), orders * 3, "three steps of each order");
+    let history = world.history("snapshot", world.rows("snapshot").await[0].key.parse().unwrap());
+    let taken = history.await.iter().filter(|one| one.event_type() == "taken").count();
+    assert_eq!(taken, 1);
 }

@@ -116,7 +116,8 @@ impl Inner {
                 match &home.source {
                     Some(source) => {
                         let disk = (home.id, format, bytes);
-                        self.make_from(&storage, disk, source, &task.stores).await?;
+                        let with = (&task.stores, &task.leases);
+                        self.make_from(&storage, disk, source, with).await?;
                     }
                     None => {
                         let make = async { Ok(storage.create(home.id, format, bytes).await?) };
@@ -128,6 +129,7 @@ impl Inner {
             Order::Detach {} => {
                 self.unplug_disk(&wire, machine, &home).await?;
                 storage.rest(home.id).await?;
+                self.note_volume(&home, false).await?;
             }
             Order::Grow {} => {
                 let grow = self.grow_disk(&wire, machine, &home, &storage);
@@ -181,6 +183,8 @@ impl Inner {
         let path = self.path(home).await?;
         let plug = async {
             let Some(Machine { domain, of }) = machine else { return Ok(()) };
+            // First: a server that goes elsewhere leaves none behind that nobody knows of.
+            self.note_volume(home, true).await?;
             storage.ready(home.id).await?;
             for of in of {
                 let is = described(wire, domain, *of).await?;

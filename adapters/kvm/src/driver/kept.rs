@@ -17,6 +17,7 @@ use domain::compute::{
     disk::{self, Source},
     placement::ServerId,
     snapshot::{self, Snapshot},
+    storage::lease::Lease,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use super::{Inner, KvmHost, Of, Step};
 use crate::storage::{
+    StorageFault,
     any::Storage,
     export::{Access, Export},
     files,
@@ -32,6 +34,8 @@ use crate::storage::{
 
 /// The stores that came along with an order.
 pub(super) type Stores = BTreeMap<Uuid, StoreAccess>;
+/// The leases that did.
+pub(super) type Leases = BTreeMap<Uuid, Lease>;
 
 pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, DriverFault> {
     let unexpected = |fault: serde_json::Error| DriverFault::Unexpected(fault.to_string());
@@ -128,13 +132,14 @@ impl KvmHost {
         let (id, number) = (id_of(task)?, task.key.number);
         let server = snapshot.place.and_then(|place| place.server);
         let of = Of { server: server.unwrap_or(snapshot.disk), disk: snapshot.disk };
+        let lease = task.leases.get(&snapshot.disk).copied();
         match order {
-            snapshot::Order::Take {} => self.take_snapshot(of, id).await?,
+            snapshot::Order::Take {} => self.change_snapshot(of, (id, lease), true).await?,
             snapshot::Order::RollBack {} => {
-                self.roll_back_by(of, id, server.map(|_| number)).await?;
+                self.go_back(of, (id, lease), server.map(|_| number)).await?;
             }
             snapshot::Order::Remove {} => {
-                self.delete_snapshot(of, id).await?;
+                self.change_snapshot(of, (id, lease), false).await?;
                 return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
             }
         }
@@ -143,19 +148,40 @@ impl KvmHost {
 }
 
 impl Inner {
+    /// Does something with a disk that no server runs with. Its volume rests afterwards, but where it is
+    /// active for a server that will be cleared.
+    pub(super) async fn awake<T>(
+        &self,
+        storage: &Storage,
+        disk: Uuid,
+        act: impl Future<Output = Result<T, StorageFault>>,
+    ) -> Result<T, DriverFault> {
+        let Storage::Group(group) = storage else { return Ok(act.await?) };
+        let records = self.records.all().await?;
+        let mut kept = records.values().flat_map(|record| &record.volumes);
+        let stays = kept.any(|(_, kept)| *kept == disk) && group.is_active(disk).await;
+        let done = act.await?;
+        if !stays {
+            storage.rest(disk).await?;
+        }
+        Ok(done)
+    }
+
     /// Makes a disk with all that a backup or a snapshot has, unless it is there.
     pub(super) async fn make_from(
         &self,
         storage: &Storage,
         (disk, format, bytes): (Uuid, Format, u64),
         source: &Source,
-        stores: &Stores,
+        (stores, leases): (&Stores, &Leases),
     ) -> Result<(), DriverFault> {
         let fill = async {
             match source {
                 Source::Snapshot { snapshot, disk: from } => {
-                    let from = (*from, *snapshot);
-                    self.storage.copy_snapshot(from, storage, (disk, format, bytes)).await?;
+                    let holder = self.holder(*from).await?.on(leases.get(from).copied());
+                    let made = (disk, format, bytes);
+                    let copy = holder.copy_snapshot((*from, *snapshot), storage, made);
+                    self.awake(&holder, *from, copy).await?;
                 }
                 Source::Backup { backup, disk: from, store: id, digest } => {
                     let Some(part) = storage.begin_filled(disk, format, bytes).await? else {

@@ -1,16 +1,18 @@
 //! Snapshots of servers' disks, taken and removed also while a server runs.
 //!
-//! A disk that no server uses is left to `qemu-img`; of one that a running server has, QEMU is asked,
-//! because nobody else may write into its file. Going back is for a server that is stopped.
+//! A disk in a folder that no server uses is left to `qemu-img`; of one that a running server has, QEMU is
+//! asked, because nobody else may write into its file. A volume's snapshots are LVM's, running or not. Going
+//! back is for a server that is stopped.
 
 use adapters_libvirt::{Connection, Domain};
 use commands::ports::DriverFault;
+use domain::compute::storage::lease::Lease;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{KvmHost, Of, Step, fault::libvirt, find, state, wanted};
-use crate::storage::{directory::Disk, qemu_img::Format};
+use crate::storage::{any::Storage, directory::Disk, qemu_img::Format};
 
 /// A part of what QEMU says of a file that it has open.
 #[derive(Deserialize)]
@@ -112,7 +114,7 @@ impl KvmHost {
     /// # Errors
     /// The disk is raw or not there; libvirt's, QEMU's or the host's.
     pub async fn take_snapshot(&self, of: Of, snapshot: Uuid) -> Result<(), DriverFault> {
-        self.change_snapshot(of, snapshot, true).await
+        self.change_snapshot(of, (snapshot, None), true).await
     }
 
     /// Removes a snapshot of a server's disk, running or not; that there is none is the same end.
@@ -120,30 +122,45 @@ impl KvmHost {
     /// # Errors
     /// As [`Self::take_snapshot`].
     pub async fn delete_snapshot(&self, of: Of, snapshot: Uuid) -> Result<(), DriverFault> {
-        self.change_snapshot(of, snapshot, false).await
+        self.change_snapshot(of, (snapshot, None), false).await
     }
 
-    async fn change_snapshot(
+    /// One of both, by an order that came with a lease where the disk has any.
+    pub(super) async fn change_snapshot(
         &self,
         of: Of,
-        snapshot: Uuid,
+        (snapshot, lease): (Uuid, Option<Lease>),
         wanted: bool,
     ) -> Result<(), DriverFault> {
         let _turn = self.inner.turn(of.server).await;
-        let disk = self.inner.holder(of.disk).await?.inspect(of.disk).await?;
-        if disk.format != Format::Qcow2 {
-            let why = format!("disk {} is {}, which has no snapshots", of.disk, disk.format);
+        let storage = self.inner.holder(of.disk).await?.on(lease);
+        let disk = storage.inspect(of.disk).await?;
+        let is_volume = matches!(storage, Storage::Group(_));
+        if disk.format != Format::Qcow2 && !is_volume {
+            let why = format!(
+                "disk {} is {} in a folder, where that has no snapshots",
+                of.disk, disk.format
+            );
             return Err(DriverFault::Rejected(why));
         }
         let wire = self.inner.wire.get().await?;
         let step = if wanted { Step::Snapshot } else { Step::DeleteSnapshot };
+        let itself = async {
+            if wanted {
+                storage.take_snapshot(of.disk, snapshot).await
+            } else {
+                storage.delete_snapshot(of.disk, snapshot).await
+            }
+        };
         let change = async {
             match find(&wire, of.server).await? {
-                Some(domain) if state(&wire, &domain).await?.is_active() => {
-                    Running { wire: &wire, domain, disk }.make(snapshot, wanted).await
-                }
-                _ if wanted => Ok(self.inner.storage.take_snapshot(of.disk, snapshot).await?),
-                _ => Ok(self.inner.storage.delete_snapshot(of.disk, snapshot).await?),
+                Some(domain) if state(&wire, &domain).await?.is_active() => match storage {
+                    Storage::Folder(_) => {
+                        Running { wire: &wire, domain, disk }.make(snapshot, wanted).await
+                    }
+                    Storage::Group(_) => Ok(itself.await?),
+                },
+                _ => self.inner.awake(&storage, of.disk, itself).await,
             }
         };
         self.inner.step(step, of.server, change).await
@@ -168,6 +185,16 @@ impl KvmHost {
         snapshot: Uuid,
         by: Option<u64>,
     ) -> Result<(), DriverFault> {
+        self.go_back(of, (snapshot, None), by).await
+    }
+
+    /// The same by an order that came with a lease where the disk has any.
+    pub(super) async fn go_back(
+        &self,
+        of: Of,
+        (snapshot, lease): (Uuid, Option<Lease>),
+        by: Option<u64>,
+    ) -> Result<(), DriverFault> {
         let _turn = self.inner.turn(of.server).await;
         let written = self.inner.records.read(of.server).await?;
         let done = written.as_ref().and_then(|record| record.rolled_back.get(&snapshot).copied());
@@ -183,8 +210,10 @@ impl KvmHost {
             // They say nothing of what going back changes.
             self.forget_changes(of.disk, &wire, &domain).await?;
         }
+        let storage = self.inner.holder(of.disk).await?.on(lease);
         let back = async {
-            self.inner.storage.roll_back(of.disk, snapshot).await?;
+            let back = storage.roll_back(of.disk, snapshot);
+            self.inner.awake(&storage, of.disk, back).await?;
             if let Some(number) = by {
                 let mut record = written.unwrap_or_default();
                 record.rolled_back.insert(snapshot, number);
@@ -207,6 +236,12 @@ impl KvmHost {
         format: Format,
     ) -> Result<Disk, DriverFault> {
         let _turn = self.inner.turn(of.server).await;
-        Ok(self.inner.storage.clone_snapshot((of.disk, snapshot), disk, format).await?)
+        let storage = self.inner.holder(of.disk).await?;
+        let (size_bytes, into) = (
+            storage.inspect(of.disk).await?.size_bytes,
+            Storage::Folder(self.inner.storage.clone()),
+        );
+        let copy = storage.copy_snapshot((of.disk, snapshot), &into, (disk, format, size_bytes));
+        self.inner.awake(&storage, of.disk, copy).await
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use adapters_libvirt::description::Source;
 use commands::ports::DriverFault;
-use domain::compute::{server::parts, storage::StorageId};
+use domain::compute::{disk::Home, server::parts, storage::StorageId};
 use uuid::Uuid;
 
 use super::{Inner, Work, wanted::Layout};
@@ -58,6 +58,23 @@ impl Inner {
             if let Storage::Group(group) = self.storage_of(disk.storage).await? {
                 group.on(work.leases.get(&disk.id).copied()).activate(disk.id).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// A disk's volume, where others reach it, is active here for its server from now on, or is no more.
+    pub(super) async fn note_volume(&self, home: &Home, held: bool) -> Result<(), StorageFault> {
+        let (Some(server), Some(storage), true) =
+            (home.server, home.storage, home.leases.is_some())
+        else {
+            return Ok(());
+        };
+        let mut record = self.records.read(server.uuid()).await?.unwrap_or_default();
+        let volume = (storage, home.id);
+        let changes =
+            if held { record.volumes.insert(volume) } else { record.volumes.remove(&volume) };
+        if changes {
+            self.records.write(server.uuid(), &record).await?;
         }
         Ok(())
     }

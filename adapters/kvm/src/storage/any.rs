@@ -1,7 +1,7 @@
 //! A storage, whichever it is: what a disk is asked for is the same wherever it lies.
 //!
-//! A logical volume has its disk's bytes and nothing else: it is raw, has no snapshots, and needs no
-//! other file.
+//! A logical volume has its disk's bytes and nothing else: it is raw, has its snapshots beside it, and needs
+//! no other file.
 
 use std::path::PathBuf;
 
@@ -218,7 +218,57 @@ impl Storage {
     pub async fn snapshots(&self, disk: Uuid) -> Result<Vec<Uuid>, StorageFault> {
         match self {
             Self::Folder(folder) => folder.snapshots(disk).await,
-            Self::Group(group) => group.inspect(disk).await.map(|_| Vec::new()),
+            Self::Group(group) => group.snapshots(disk).await,
+        }
+    }
+
+    /// Takes a snapshot of a disk, unless it is there: in a folder of one that no running server has.
+    ///
+    /// # Errors
+    /// The disk is not there or has no room for one; and the host's.
+    pub async fn take_snapshot(&self, disk: Uuid, snapshot: Uuid) -> Result<(), StorageFault> {
+        match self {
+            Self::Folder(folder) => Box::pin(folder.take_snapshot(disk, snapshot)).await,
+            Self::Group(group) => Box::pin(group.take_snapshot(disk, snapshot)).await,
+        }
+    }
+
+    /// Removes a snapshot of a disk, where [`Self::take_snapshot`] could take one; that there is none is the
+    /// same end.
+    ///
+    /// # Errors
+    /// The disk is not there, or the host's.
+    pub async fn delete_snapshot(&self, disk: Uuid, snapshot: Uuid) -> Result<(), StorageFault> {
+        match self {
+            Self::Folder(folder) => Box::pin(folder.delete_snapshot(disk, snapshot)).await,
+            Self::Group(group) => Box::pin(group.delete_snapshot(disk, snapshot)).await,
+        }
+    }
+
+    /// Makes a disk that no server uses what it was at a snapshot. It stays as large as it is now.
+    ///
+    /// # Errors
+    /// There is no such snapshot, a server uses the disk; and the host's.
+    pub async fn roll_back(&self, disk: Uuid, snapshot: Uuid) -> Result<Disk, StorageFault> {
+        match self {
+            Self::Folder(folder) => Box::pin(folder.roll_back(disk, snapshot)).await,
+            Self::Group(group) => Box::pin(group.roll_back(disk, snapshot)).await,
+        }
+    }
+
+    /// Makes a disk on any storage with all that a disk of this one, which no server uses, was at a snapshot.
+    ///
+    /// # Errors
+    /// There is no such snapshot; and as [`Self::copy`].
+    pub async fn copy_snapshot(
+        &self,
+        from: (Uuid, Uuid),
+        into: &Self,
+        made: (Uuid, Format, u64),
+    ) -> Result<Disk, StorageFault> {
+        match self {
+            Self::Folder(folder) => Box::pin(folder.copy_snapshot(from, into, made)).await,
+            Self::Group(group) => Box::pin(group.copy_snapshot(from, into, made)).await,
         }
     }
 

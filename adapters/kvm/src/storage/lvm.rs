@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use domain::compute::storage::lease::Mode;
+use domain::compute::storage::{SNAPSHOT_CHUNK_BYTES, lease::Mode};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::tool::{Tool, ToolFault};
@@ -111,6 +111,26 @@ impl Lvm {
         words.extend(["--setautoactivation", "n", "--size", &size, "--name", volume]);
         words.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
         words.push(group);
+        self.tool("lvcreate", &words)
+    }
+
+    /// Makes a snapshot of a volume that is active: a volume that reads as that one does now, with so much
+    /// room for what is written on that one from now on. LVM takes less where less is always enough. It is
+    /// active whenever that one is, and so no start of the host activates it.
+    pub fn snapshot(
+        &self,
+        group: &str,
+        of: &str,
+        volume: &str,
+        size_bytes: u64,
+        tags: &[&str],
+    ) -> Tool {
+        let (size, of) = (format!("{size_bytes}b"), path(group, of));
+        let chunk = format!("{SNAPSHOT_CHUNK_BYTES}b");
+        let mut words = vec!["--yes", "--snapshot", "--chunksize", &chunk, "--size", &size];
+        words.extend(["--name", volume]);
+        words.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
+        words.push(&of);
         self.tool("lvcreate", &words)
     }
 
@@ -227,6 +247,7 @@ mod tests {
             lvm.extend("vg0", "sk-1", 2 << 30),
             lvm.refresh("vg0", "sk-1"),
             zero("/dev/vg0/sk-1", 1 << 30, 2 << 30),
+            lvm.snapshot("vg0", "sk-1", "sks-2", 1 << 30, &["skyledger-disk=1"]),
             lvm.rename("vg0", "sk-1.again", "sk-1"),
             lvm.deactivate("vg0", "sk-1"),
             lvm.remove("vg0", "sk-1"),
@@ -250,6 +271,8 @@ mod tests {
                 "lvm lvextend --size 2147483648b vg0/sk-1",
                 "lvm lvchange --refresh vg0/sk-1",
                 "blkdiscard --zeroout --offset 1073741824 --length 1073741824 /dev/vg0/sk-1",
+                "lvm lvcreate --yes --snapshot --chunksize 65536b --size 1073741824b --name sks-2 \
+                 --addtag skyledger-disk=1 vg0/sk-1",
                 "lvm lvrename vg0 sk-1.again sk-1",
                 "lvm lvchange --activate n vg0/sk-1",
                 "lvm lvremove --yes vg0/sk-1",

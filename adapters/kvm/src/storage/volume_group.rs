@@ -8,6 +8,7 @@
 //!                               tag skyledger-zero-from=<bytes>: grown, and not yet zeroes from there on
 //! <group>/sk-<disk id>.again    one that is to take its disk's place
 //!                               tag skyledger-lease=<epoch>: the latest lease, in a group that is shared
+//! <group>/sks-<snapshot id>     tag skyledger-disk=<disk id>: a snapshot of a disk, see [`snapshot`]
 //! ```
 //!
 //! A volume without the tag of its disk is somebody else's, whatever its name: it is never touched. What
@@ -21,6 +22,8 @@
 //! activates none. In a group that is shared it is activated on a lease only, which comes along with an
 //! order: exclusive, by LVM's own lock, but while its server goes from one host to another. An order whose
 //! lease is older than the one that is written on the volume is over.
+
+mod snapshot;
 
 use std::{
     collections::BTreeMap,
@@ -81,6 +84,26 @@ pub trait Activation: Send + Sync + 'static {
     /// # Errors
     /// The host's.
     async fn refresh(&self, group: &str, volume: &str) -> Result<(), StorageFault>;
+
+    /// Makes a snapshot of a volume that has a device, which has one as well from now on: as
+    /// [`Lvm::snapshot`] does.
+    ///
+    /// # Errors
+    /// The host's.
+    async fn snapshot(
+        &self,
+        group: &str,
+        of: &str,
+        volume: &str,
+        size_bytes: u64,
+        tags: &[&str],
+    ) -> Result<(), StorageFault>;
+
+    /// Removes a snapshot, with the device that it has while its volume has one.
+    ///
+    /// # Errors
+    /// Something uses it; the host's.
+    async fn remove_snapshot(&self, group: &str, volume: &str) -> Result<(), StorageFault>;
 }
 
 #[async_trait]
@@ -100,6 +123,21 @@ impl Activation for Lvm {
 
     async fn refresh(&self, group: &str, volume: &str) -> Result<(), StorageFault> {
         Ok(Lvm::refresh(self, group, volume).run().await.map(drop)?)
+    }
+
+    async fn snapshot(
+        &self,
+        group: &str,
+        of: &str,
+        volume: &str,
+        size_bytes: u64,
+        tags: &[&str],
+    ) -> Result<(), StorageFault> {
+        Ok(Lvm::snapshot(self, group, of, volume, size_bytes, tags).run().await.map(drop)?)
+    }
+
+    async fn remove_snapshot(&self, group: &str, volume: &str) -> Result<(), StorageFault> {
+        Ok(self.remove(group, volume).run().await.map(drop)?)
     }
 }
 
@@ -570,9 +608,10 @@ impl VolumeGroup {
     /// Whether a disk that is there can be made from another file again.
     ///
     /// # Errors
-    /// It is not there, or is smaller than the other file.
+    /// It is not there, is smaller than the other file, or has snapshots.
     pub async fn check_again(&self, disk: Uuid, origin: Origin<'_>) -> Result<(), StorageFault> {
-        check_origin(origin, self.whole(disk).await?.size_bytes)
+        check_origin(origin, self.whole(disk).await?.size_bytes)?;
+        self.has_none(disk).await
     }
 
     /// Makes a disk from another file again, as large as it was. It is the old disk until it is the new
@@ -592,9 +631,10 @@ impl VolumeGroup {
     /// and that [`Self::replace`] puts in its place. It is to hold so many bytes.
     ///
     /// # Errors
-    /// The disk is not there or is smaller, there is no room, and the host's.
+    /// The disk is not there, is smaller or has snapshots, there is no room, and the host's.
     pub async fn begin_again(&self, disk: Uuid, holds_bytes: u64) -> Result<PathBuf, StorageFault> {
         let is = self.whole(disk).await?;
+        self.has_none(disk).await?;
         if holds_bytes > is.size_bytes {
             return Err(StorageFault::Smaller {
                 what: "what is written back".to_owned(),
@@ -619,7 +659,7 @@ impl VolumeGroup {
     /// Makes a disk larger, also while a server has it, who is told afterwards.
     ///
     /// # Errors
-    /// It is not there or is larger already, there is no room; and the host's.
+    /// It is not there, is larger already or has snapshots, there is no room; and the host's.
     pub async fn grow(&self, disk: Uuid, size_bytes: u64) -> Result<Disk, StorageFault> {
         check_size(size_bytes)?;
         let is = self.whole(disk).await?;
@@ -632,6 +672,7 @@ impl VolumeGroup {
         }
         let (group, name) = (&self.facts.name, volume(disk));
         if is.size_bytes < size_bytes {
+            self.has_none(disk).await?;
             self.check_room(disk, size_bytes - is.size_bytes).await?;
             self.activate(disk).await?;
             let tag = format!("{ZERO_FROM}{}", is.size_bytes);
@@ -644,15 +685,20 @@ impl VolumeGroup {
         Ok(grown)
     }
 
-    /// Removes a disk, and what is left of one that was being made. What it held is not wiped: a volume
-    /// that is made where it was is.
+    /// Removes a disk with its snapshots, and what is left of one that was being made. What it held is not
+    /// wiped: a volume that is made where it was is.
     ///
     /// # Errors
     /// Something uses it; the host's.
     pub async fn delete(&self, disk: Uuid) -> Result<(), StorageFault> {
         let there = self.look(disk).await?;
+        for volume in [&there.again, &there.disk].into_iter().flatten() {
+            self.check_lease(volume)?;
+            self.by.activation.deactivate(&self.facts.name, &volume.name).await?;
+        }
+        // First: without its disk nobody would know what they are.
+        self.drop_snapshots(disk).await?;
         for volume in [there.again, there.disk].into_iter().flatten() {
-            self.check_lease(&volume)?;
             self.drop_volume(&volume.name).await?;
         }
         let there = self.look(disk).await?;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use adapters_kvm::driver::{Census, KvmHost, Options};
+use adapters_kvm::driver::{Census, KvmHost, Of, Options};
 use commands::ports::{DriverFault, HostTask};
 use domain::{
     compute::{
@@ -86,6 +86,28 @@ async fn a_guest_has_volumes_as_its_disks_from_its_start_to_its_end() {
     let guest = Guest::ready(&host, server.id).await;
     assert_eq!(guest.run("cat /state/runs").await, "once", "it is the same disk");
 
+    // A snapshot while it runs, which is gone back to and goes.
+    let root = server.state.home.as_ref().unwrap().parts.disks[0].id;
+    let (of, snapshot) = (Of { server: server.id, disk: root }, Uuid::from_u128(0xa1));
+    guest.run("echo first >/state/note; sync").await;
+    for _ in 0..2 {
+        driver.take_snapshot(of, snapshot).await.unwrap();
+    }
+    assert_eq!(driver.snapshots(of).await.unwrap(), [snapshot]);
+    guest.run("echo second >/state/note; sync").await;
+    let runs = driver.roll_back(of, snapshot).await.unwrap_err();
+    assert!(matches!(&runs, DriverFault::Rejected(why) if why.contains("stop it first")), "{runs}");
+    server.done(&driver, 4, ServerOrder::Stop {}).await;
+    for _ in 0..2 {
+        driver.roll_back_by(of, snapshot, Some(1)).await.unwrap();
+    }
+    assert!(!volumes.device(&format!("sk-{root}")).exists(), "it rests");
+    server.done(&driver, 5, ServerOrder::Start {}).await;
+    let guest = Guest::ready(&host, server.id).await;
+    assert_eq!(guest.run("cat /state/note").await, "first");
+    driver.delete_snapshot(of, snapshot).await.unwrap();
+    assert_eq!(volumes.names().await.len(), 2);
+
     // One more while it runs, which grows, is limited and goes.
     let serial = &ID.simple().to_string()[..20];
     let find = format!("grep -l {serial} /sys/block/*/serial | cut -d/ -f4");
@@ -127,7 +149,7 @@ async fn a_guest_has_volumes_as_its_disks_from_its_start_to_its_end() {
     assert!(matches!(&fault, DriverFault::Rejected(why) if why.contains("bytes left")), "{fault}");
     big.removed(&driver, 2).await;
 
-    server.removed(&driver, 4).await;
+    server.removed(&driver, 6).await;
     assert!(volumes.names().await.is_empty());
     assert_eq!(driver.census().await.unwrap(), Census::default());
 }

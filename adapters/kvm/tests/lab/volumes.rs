@@ -1,9 +1,10 @@
 //! A volume group for a test alone, on a machine whose kernel may have no device-mapper: LVM keeps its
 //! account of the volumes as everywhere, and their devices are loop devices on the parts of the group's
-//! file that LVM says are theirs.
+//! file that LVM says are theirs. A snapshot, which only device-mapper can make, is a copy.
 
 use std::{
     io::Write as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -121,6 +122,11 @@ impl Volumes {
         names
     }
 
+    /// Where the device of a volume is, while it has one.
+    pub(crate) fn device(&self, volume: &str) -> PathBuf {
+        self.loops.link(volume)
+    }
+
     /// No volume has a device any more, as after a start of the machine.
     pub(crate) async fn deactivate_all(&self) {
         for name in self.names().await {
@@ -145,6 +151,40 @@ impl Drop for Volumes {
 impl Loops {
     async fn lvm(&self, command: &str, words: &[&str]) -> Result<String, StorageFault> {
         output("lvm", &[&[command, "--config", &self.config], words].concat()).await
+    }
+
+    /// The snapshots of a disk, which are active with it.
+    async fn snapshots(&self, volume: &str) -> Result<Vec<String>, StorageFault> {
+        let Some(disk) = volume.strip_prefix("sk-") else { return Ok(Vec::new()) };
+        let tagged = format!("lv_tags={{skyledger-disk={disk}}} && lv_name=~^sks-");
+        let words = ["--noheadings", "-o", "lv_name", "--select", &tagged, &self.group];
+        let listed = self.lvm("lvs", &words).await?;
+        Ok(listed.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// A volume has a device, as large as this one is.
+    async fn attach(&self, volume: &str, sized: &str) -> Result<(), StorageFault> {
+        let link = self.link(volume);
+        if link.exists() {
+            return Ok(());
+        }
+        let (offset, size) = (self.part(volume).await?.0, self.part(sized).await?.1);
+        let (offset, size) = (offset.to_string(), size.to_string());
+        let file = self.file.to_str().unwrap();
+        let words = ["--find", "--show", "--offset", &offset, "--sizelimit", &size, file];
+        let device = output("losetup", &words).await?;
+        std::os::unix::fs::symlink(device, link).unwrap();
+        Ok(())
+    }
+
+    async fn detach(&self, volume: &str) -> Result<(), StorageFault> {
+        let link = self.link(volume);
+        if let Ok(device) = std::fs::read_link(&link) {
+            // First: what is cut off here is a device that nobody knows, and that goes with the group.
+            std::fs::remove_file(link).unwrap();
+            output("losetup", &["--detach", device.to_str().unwrap()]).await?;
+        }
+        Ok(())
     }
 
     fn link(&self, volume: &str) -> PathBuf {
@@ -176,27 +216,46 @@ impl Activation for Loops {
         _: Option<Mode>,
     ) -> Result<(), StorageFault> {
         assert_eq!(group, self.group);
-        let link = self.link(volume);
-        if link.exists() {
-            return Ok(());
+        self.attach(volume, volume).await?;
+        for snapshot in self.snapshots(volume).await? {
+            self.attach(&snapshot, volume).await?;
         }
-        let (offset, size) = self.part(volume).await?;
-        let (offset, size) = (offset.to_string(), size.to_string());
-        let file = self.file.to_str().unwrap();
-        let words = ["--find", "--show", "--offset", &offset, "--sizelimit", &size, file];
-        let device = output("losetup", &words).await?;
-        std::os::unix::fs::symlink(device, link).unwrap();
         Ok(())
     }
 
     async fn deactivate(&self, _: &str, volume: &str) -> Result<(), StorageFault> {
-        let link = self.link(volume);
-        if let Ok(device) = std::fs::read_link(&link) {
-            // First: what is cut off here is a device that nobody knows, and that goes with the group.
-            std::fs::remove_file(link).unwrap();
-            output("losetup", &["--detach", device.to_str().unwrap()]).await?;
+        for snapshot in self.snapshots(volume).await? {
+            self.detach(&snapshot).await?;
         }
+        self.detach(volume).await
+    }
+
+    async fn snapshot(
+        &self,
+        _: &str,
+        of: &str,
+        volume: &str,
+        size_bytes: u64,
+        tags: &[&str],
+    ) -> Result<(), StorageFault> {
+        assert!(self.link(of).exists(), "LVM makes none of a volume that is not active");
+        let size = format!("{size_bytes}b");
+        let mut words = vec!["-y", "-an", "-Zn", "-Wn", "-L", &size, "-n", volume];
+        words.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
+        words.push(&self.group);
+        self.lvm("lvcreate", &words).await?;
+        self.attach(volume, of).await?;
+        let bytes = std::fs::read(self.link(of)).unwrap();
+        let copy = std::fs::File::options().write(true).open(self.link(volume)).unwrap();
+        copy.write_all_at(&bytes, 0).unwrap();
+        copy.sync_all().unwrap();
         Ok(())
+    }
+
+    async fn remove_snapshot(&self, _: &str, volume: &str) -> Result<(), StorageFault> {
+        self.detach(volume).await?;
+        let name = format!("{}/{volume}", self.group);
+        self.lvm("lvremove", &["-y", &name]).await.map(drop)
     }
 
     async fn refresh(&self, _: &str, volume: &str) -> Result<(), StorageFault> {

@@ -3,7 +3,11 @@
 use std::{os::unix::fs::FileExt as _, path::Path};
 
 use adapters_kvm::storage::{
-    StorageFault, directory::Origin, qemu_img::Format, volume_group::VolumeGroup,
+    StorageFault,
+    any::Storage,
+    directory::{Directory, Origin},
+    qemu_img::Format,
+    volume_group::VolumeGroup,
 };
 use uuid::Uuid;
 
@@ -180,4 +184,118 @@ async fn whatever_is_cut_off_is_done_by_the_next_run() {
         cut += 11;
     }
     assert!(cut > 20, "{cut}");
+}
+
+/// All of a disk of 8 MiB becomes this byte, as its guest would write it.
+fn write(path: &Path, byte: u8) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&vec![byte; 8 * MIB as usize], 0).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_is_a_volume_beside_its_disk_that_is_gone_back_to_and_copied() {
+    let Some((volumes, group)) = group().await else { return };
+    let [one, two, three] = [id(0xa1), id(0xa2), id(0xa3)];
+    let disk = group.create(id(1), 8 * MIB).await.unwrap();
+    write(&disk.path, 1);
+    for _ in 0..2 {
+        group.take_snapshot(id(1), one).await.unwrap();
+    }
+    write(&disk.path, 2);
+    group.take_snapshot(id(1), two).await.unwrap();
+    write(&disk.path, 3);
+    assert_eq!(group.snapshots(id(1)).await.unwrap(), [one, two]);
+    let wanted = [format!("sk-{}", id(1)), format!("sks-{one}"), format!("sks-{two}")];
+    assert_eq!(volumes.names().await, wanted);
+    // Its disk, and for each of two all of that and what is written down of it, in whole extents.
+    assert_eq!(group.facts().await.unwrap().ours_mib, Some(8 + 12 + 12));
+
+    // What would lose them, and what LVM does not do with them.
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(folder.path());
+    for fault in [
+        group.grow(id(1), 12 * MIB).await.map(drop),
+        group.make_again(id(1), origin(&image)).await.map(drop),
+        group.begin_again(id(1), MIB).await.map(drop),
+    ] {
+        let fault = fault.unwrap_err();
+        assert!(fault.to_string().contains("has 2 snapshots"), "{fault}");
+    }
+    let missing = group.roll_back(id(1), three).await.unwrap_err();
+    assert!(matches!(missing, StorageFault::Missing(_)), "{missing}");
+    let missing = group.take_snapshot(id(2), three).await.unwrap_err();
+    assert!(matches!(missing, StorageFault::Missing(_)), "{missing}");
+
+    // After a start of the host, too; and the others stay what they are.
+    volumes.deactivate_all().await;
+    for (snapshot, byte) in [(one, 1), (two, 2), (one, 1)] {
+        let is = group.roll_back(id(1), snapshot).await.unwrap();
+        assert_eq!((bytes(&is.path), is.size_bytes), (vec![byte; 8], 8 * MIB));
+    }
+    volumes.deactivate_all().await;
+    assert!(!volumes.device(&format!("sks-{one}")).exists(), "it has none when its disk has none");
+    let (from, own) = ((id(1), two), Storage::Group(group.clone()));
+    let copy = group.copy_snapshot(from, &own, (id(3), Format::Raw, 12 * MIB)).await.unwrap();
+    assert_eq!(bytes(&copy.path), [2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0]);
+    group.delete(id(3)).await.unwrap();
+    let directory = Directory::open(folder.path()).await.unwrap();
+    let own = Storage::Folder(directory);
+    let copy = group.copy_snapshot(from, &own, (id(3), Format::Raw, 8 * MIB)).await.unwrap();
+    assert_eq!(bytes(&copy.path), [2; 8], "onto another storage");
+
+    // Somebody else's that is called so, and no room.
+    let theirs = format!("sks-{three}");
+    let words = ["-y", "-an", "-Zn", "-Wn", "-L", "20m", "-n", &theirs, volumes.name()];
+    volumes.lvm("lvcreate", &words).await.unwrap();
+    for fault in [
+        group.take_snapshot(id(1), three).await,
+        group.delete_snapshot(id(1), three).await,
+        group.roll_back(id(1), three).await.map(drop),
+    ] {
+        let fault = fault.unwrap_err();
+        assert!(fault.to_string().contains("left alone"), "{fault}");
+    }
+    let fault = group.take_snapshot(id(1), id(0xa4)).await.unwrap_err();
+    assert!(fault.to_string().contains("bytes left"), "{fault}");
+    for _ in 0..2 {
+        group.delete_snapshot(id(1), one).await.unwrap();
+    }
+    assert_eq!(group.snapshots(id(1)).await.unwrap(), [two]);
+    group.delete(id(1)).await.unwrap();
+    assert_eq!(volumes.names().await, [theirs], "the last goes with its disk");
+}
+
+#[tokio::test]
+async fn whatever_of_a_snapshot_is_cut_off_is_done_by_the_next_run() {
+    let Some((volumes, group)) = group().await else { return };
+    let [one, two] = [id(0xa1), id(0xa2)];
+    let disk = group.create(id(1), 8 * MIB).await.unwrap();
+    let (mut cut, mut cuts) = (0, [None; 4]);
+    while cuts.contains(&None) {
+        let mut through = |what: usize, done: bool| {
+            cuts[what] = cuts[what].or(done.then_some(cut));
+        };
+        write(&disk.path, 1);
+        let done = die_after(cut, group.take_snapshot(id(1), one)).await.is_some();
+        through(0, done);
+        group.take_snapshot(id(1), one).await.unwrap();
+        group.take_snapshot(id(1), two).await.unwrap();
+        write(&disk.path, 2);
+        let done = die_after(cut, group.roll_back(id(1), one)).await.is_some();
+        through(1, done);
+        group.roll_back(id(1), one).await.unwrap();
+        assert_eq!(bytes(&disk.path), [1; 8], "{cut}");
+        let done = die_after(cut, group.delete_snapshot(id(1), one)).await.is_some();
+        through(2, done);
+        group.delete_snapshot(id(1), one).await.unwrap();
+        assert_eq!(group.snapshots(id(1)).await.unwrap(), [two], "{cut}");
+        let done = die_after(cut, group.delete(id(1))).await.is_some();
+        through(3, done);
+        group.delete(id(1)).await.unwrap();
+        assert!(volumes.names().await.is_empty(), "{cut}");
+        group.create(id(1), 8 * MIB).await.unwrap();
+        cut += 13;
+    }
+    assert!(cuts[0] > Some(13), "{cuts:?}");
 }

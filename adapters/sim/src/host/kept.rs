@@ -199,9 +199,9 @@ impl SimHost {
     }
 
     fn content_of(&self, source: &Source, task: &HostTask) -> Result<String, DriverFault> {
-        let world = self.hosts.world();
         match source {
             Source::Backup { backup, store, digest, .. } => {
+                let world = self.hosts.world();
                 let access = access(task, *store)?;
                 let stored = world.kept.stored(access, *backup);
                 let stored = stored
@@ -211,13 +211,14 @@ impl SimHost {
                 }
                 Ok(stored.content.clone())
             }
-            Source::Snapshot { snapshot, disk } => {
+            Source::Snapshot { snapshot, disk } => self.alone(*disk, *disk, task, || {
+                let world = self.hosts.world();
                 let all = world.kept.snapshots.get(disk);
                 let content = all.and_then(|all| all.get(snapshot)).cloned();
                 content.ok_or_else(|| {
                     DriverFault::Rejected(format!("there is no snapshot {snapshot}"))
                 })
-            }
+            }),
         }
     }
 
@@ -278,6 +279,22 @@ impl SimHost {
         if !there && order != (snapshot::Order::Remove {}) {
             return Err(DriverFault::Rejected("the disk is gone".to_owned()));
         }
+        let whose = snapshot.place.and_then(|place| place.server).unwrap_or(disk);
+        self.alone(disk, whose, task, || self.change_snapshot(&snapshot, &order, id))?;
+        let verb = match order {
+            snapshot::Order::Remove {} => "confirm-removal",
+            snapshot::Order::RollBack {} | snapshot::Order::Take {} => "confirm",
+        };
+        Ok(Report { verb, body: json!({"number": number}) })
+    }
+
+    fn change_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        order: &snapshot::Order,
+        id: Uuid,
+    ) -> Result<(), DriverFault> {
+        let disk = snapshot.disk;
         match order {
             snapshot::Order::Take {} => self.hosts.change(
                 HostStep::Snapshot,
@@ -286,7 +303,7 @@ impl SimHost {
                     let content = world.kept.content(disk);
                     world.kept.snapshots.entry(disk).or_default().insert(id, content);
                 },
-            )?,
+            ),
             snapshot::Order::RollBack {} => {
                 let world = self.hosts.world();
                 let runs = snapshot.place.and_then(|place| place.server).is_some_and(|server| {
@@ -305,22 +322,18 @@ impl SimHost {
                     HostStep::RollBack,
                     |world| world.kept.content(disk) == content,
                     |world| drop(world.kept.contents.insert(disk, content.clone())),
-                )?;
+                )
             }
-            snapshot::Order::Remove {} => {
-                self.hosts.change(
-                    HostStep::SnapshotRemoval,
-                    |world| !world.kept.has_snapshot(disk, id),
-                    |world| {
-                        if let Some(all) = world.kept.snapshots.get_mut(&disk) {
-                            all.remove(&id);
-                        }
-                    },
-                )?;
-                return Ok(Report { verb: "confirm-removal", body: json!({"number": number}) });
-            }
+            snapshot::Order::Remove {} => self.hosts.change(
+                HostStep::SnapshotRemoval,
+                |world| !world.kept.has_snapshot(disk, id),
+                |world| {
+                    if let Some(all) = world.kept.snapshots.get_mut(&disk) {
+                        all.remove(&id);
+                    }
+                },
+            ),
         }
-        Ok(Report { verb: "confirm", body: json!({"number": number}) })
     }
 }
 

@@ -119,6 +119,37 @@ impl SimHost {
         self.hosts.world().volumes.activate(self.host, home.id, whose, lease)
     }
 
+    /// Does something with what a disk has, or has beside it, which this host alone may: it is active for that
+    /// long, where it has leases and is not active.
+    pub(super) fn alone<T>(
+        &self,
+        disk: Uuid,
+        whose: Uuid,
+        task: &HostTask,
+        act: impl FnOnce() -> Result<T, DriverFault>,
+    ) -> Result<T, DriverFault> {
+        let mut world = self.hosts.world();
+        let Some(written) = world.volumes.written.get(&disk).copied() else {
+            drop(world);
+            return act();
+        };
+        let lease = task.leases.get(&disk).filter(|lease| lease.mode == Mode::Exclusive);
+        let lease = lease.filter(|lease| lease.epoch >= written).ok_or_else(|| {
+            DriverFault::Rejected(format!("this host has no lease of disk {disk} for itself"))
+        })?;
+        let active = world.volumes.active.get(&self.host);
+        let rests = !active.is_some_and(|all| all.contains_key(&disk));
+        if rests {
+            world.volumes.activate(self.host, disk, whose, *lease)?;
+        }
+        drop(world);
+        let done = act();
+        if rests {
+            self.deactivate_disk(disk);
+        }
+        done
+    }
+
     /// Nothing of a server is active here any more.
     pub(super) fn deactivate(&self, id: Uuid) {
         if let Some(volumes) = self.hosts.world().volumes.active.get_mut(&self.host) {

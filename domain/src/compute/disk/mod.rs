@@ -456,7 +456,7 @@ pub struct Home {
     pub made: bool,
     /// Whether nothing of it is left.
     pub removed: bool,
-    /// The snapshots that are in it.
+    /// The snapshots that are in it, or beside it in its volume group.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub snapshots: BTreeSet<Uuid>,
     /// The backup or snapshot that works on it now.
@@ -798,6 +798,17 @@ impl Decider for Disk {
                     return Err(no(format!("size_gib: a disk only grows: {least} to {most}")));
                 }
                 let same = size_gib == home.size_gib;
+                // A raw one with snapshots is a volume.
+                if let Some(snapshot) = home.snapshots.first()
+                    && home.format == Format::Raw
+                    && !same
+                {
+                    let detail = format!(
+                        "it has snapshot {snapshot}, and a volume with snapshots does not grow; \
+                         delete its snapshots first"
+                    );
+                    return Err(Refusal::new(&codes::IN_USE, detail));
+                }
                 if same { vec![] } else { vec![Event::GrowthOrdered { size_gib }] }
             }
             Command::KeepSnapshot { snapshot } => {
@@ -991,6 +1002,11 @@ impl Decider for Disk {
         let Some(home) = &self.home else { return Vec::new() };
         let made_from = home.source.as_ref().filter(|_| !home.made);
         home.restored_from().or(made_from).and_then(Source::store).into_iter().collect()
+    }
+
+    fn volumes(&self) -> Vec<Uuid> {
+        let made_from = self.home.iter().filter(|home| !home.made);
+        made_from.filter_map(|home| home.source.as_ref()?.of_snapshot()).collect()
     }
 
     fn companions(&self, events: &[Event]) -> Vec<Companion> {

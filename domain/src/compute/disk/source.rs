@@ -56,6 +56,14 @@ impl Source {
         }
     }
 
+    /// The disk whose snapshot it is read from.
+    pub fn of_snapshot(&self) -> Option<Uuid> {
+        match self {
+            Self::Backup { .. } => None,
+            Self::Snapshot { disk, .. } => Some(*disk),
+        }
+    }
+
     /// What was asked for.
     pub fn from(&self) -> From {
         match self {

@@ -81,6 +81,36 @@ fn a_disk_only_grows_and_one_order_is_out_at_a_time() {
 }
 
 #[test]
+fn a_volume_with_snapshots_does_not_grow() {
+    let kept = Event::SnapshotKept { snapshot: Uuid::from_u128(5) };
+    let grow = |size_gib| Command::Grow { size_gib };
+    check(
+        &[attached(), vec![kept.clone()]].concat(),
+        grow(9),
+        Ok(&[Event::GrowthOrdered { size_gib: 9 }]),
+    );
+    let raw = Creation { format: Format::Raw, ..creation() };
+    let raw = [Event::CreationOrdered(raw), confirmed(1), kept].to_vec();
+    check(&raw, grow(9), Err("in-use"));
+    check(&raw, grow(8), Ok(&[]));
+    let dropped = Event::SnapshotDropped { snapshot: Uuid::from_u128(5) };
+    let grown = [Event::GrowthOrdered { size_gib: 9 }];
+    check(&[raw, vec![dropped]].concat(), grow(9), Ok(&grown));
+}
+
+#[test]
+fn one_that_is_made_from_a_snapshot_opens_that_ones_disk_until_it_is_there() {
+    let (snapshot, disk) = (Uuid::from_u128(6), Uuid::from_u128(7));
+    let found = creation().found.map(|found| {
+        let source = Some(Source::Snapshot { snapshot, disk });
+        Place { source, ..found }
+    });
+    let ordered = Event::CreationOrdered(Creation { found, ..creation() });
+    assert_eq!(state(&[ordered.clone()]).volumes(), [disk]);
+    assert!(state(&[ordered, confirmed(1)]).volumes().is_empty());
+}
+
+#[test]
 fn what_a_server_starts_from_stays_with_it_and_goes_with_it() {
     let root = [Event::Provisioned { creation: creation(), root: true }, Event::Made {}];
     check(&root[..1], Command::Detach {}, Err("wrong-state"));

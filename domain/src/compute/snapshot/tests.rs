@@ -32,6 +32,7 @@ fn told(companions: &[Companion]) -> Vec<&'static str> {
 fn its_disk_waits_while_something_is_done_with_it() {
     let (taking, begun) = ordered();
     assert_eq!(told(&begun), ["begin-use"]);
+    assert_eq!(taking.volumes(), [DISK], "its lease comes along");
     let (there, kept) = send(&taking, "confirm", json!({"number": 1})).unwrap();
     assert_eq!((there.status(), told(&kept)), ("available", vec!["keep-snapshot", "end-use"]));
     let (back, begun) = send(&there, "roll-back", json!({"found": place()})).unwrap();
