@@ -545,6 +545,7 @@ fn plain(request: &Request) -> Holding {
         cells: Vec::new(),
         pins: Vec::new(),
         cpus: BTreeSet::new(),
+        threads: None,
         devices: BTreeSet::new(),
         functions: BTreeMap::new(),
         models: BTreeMap::new(),

@@ -55,6 +55,30 @@ fn siblings_fill_cores_and_an_odd_one_keeps_its_core_for_itself() {
     let holding = placed(&fleet, &asked).holding;
     assert_eq!(pins_of(&holding), [0, 1, 2]);
     assert_eq!(holding.cpus, BTreeSet::from([0, 1, 2, 3]));
+    assert_eq!(holding.threads, None, "its guest sees cores alone");
+}
+
+#[test]
+fn a_guest_sees_threads_where_its_virtual_cpus_are_whole_cores() {
+    let threads = |pinning: Pinning, vcpus: u32| {
+        let asked = Request { pinning, cells_max: 2, ..request(1, vcpus, 1_024) };
+        placed(&fleet([two_cells(1)]), &asked).holding.threads
+    };
+    let named = |cpus: &[u32]| Pinning::Manual { cpus: cpus.to_vec() };
+    for (pinning, vcpus, expected) in [
+        (Pinning::Siblings {}, 2, Some(2)),
+        (Pinning::Siblings {}, 4, Some(2)),
+        (Pinning::Siblings {}, 1, None),
+        (Pinning::Siblings {}, 3, None),
+        (Pinning::Cores {}, 2, None),
+        (Pinning::Shared, 2, None),
+        (named(&[2, 3, 0, 1]), 4, Some(2)),
+        (named(&[3, 2]), 2, Some(2)),
+        (named(&[0, 2, 1, 3]), 4, None),
+        (named(&[0, 1, 2, 4]), 4, None),
+    ] {
+        assert_eq!(threads(pinning.clone(), vcpus), expected, "{pinning:?}");
+    }
 }
 
 #[test]
