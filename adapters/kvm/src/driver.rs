@@ -59,6 +59,7 @@ mod migrate;
 mod move_in;
 mod nics;
 mod operations;
+mod pages;
 mod plug;
 mod reach;
 mod rebuild;
@@ -320,7 +321,8 @@ impl KvmHost {
         kept.seated = inner.seated_vgpus().await?;
         kept.cards = inner.cards().await?;
         let kernel = Tree::at(&inner.options.kernel);
-        let observed = sighting::observe(kernel, kept, &inner.options.place).await?;
+        let mut observed = sighting::observe(kernel, kept, &inner.options.place).await?;
+        observed.cells = inner.without_others(observed.cells, &observed.taken).await?;
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
         let mut labels = inner.options.labels.clone();
