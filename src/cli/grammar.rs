@@ -449,7 +449,7 @@ pub(crate) enum Image {
         A disk is backed up for it first, into the store that the image lies in then; the backup goes \
         when the image is there. What a running server has not written out is not in it: stop it first.")]
     Save(SaveImage),
-    /// Upload a file: qcow2 or raw. Said again, it goes on where it was, and takes nothing twice
+    /// Upload a file: qcow2, raw, iso, vmdk, vhd or vhdx. Said again, it goes on where it was, and takes nothing twice
     #[command(after_help = "Examples:\n  skyledger image upload debian-13.qcow2\n  \
         skyledger image upload debian-13.qcow2 --name debian --store vault --project shop\n  \
         skyledger image upload server-2025.raw --os windows --firmware uefi --min-disk-gib 40\n\n\

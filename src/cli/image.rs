@@ -4,10 +4,7 @@
 //! to be sent. So the server knows what is to come before it does, and a file that was sent half, or whose
 //! answer was lost, is sent under the same image again.
 
-use std::{
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::{io::Read, path::Path};
 
 use adapters_console::{
     client::{Client, Command},
@@ -19,7 +16,7 @@ use adapters_console::{
 };
 use domain::compute::image::{
     Format,
-    header::{self, Claim},
+    header::{self, Claim, Ends},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -144,30 +141,38 @@ fn look(path: &Path, progress: &Progress) -> Result<File, Failure> {
     let cannot = |error: std::io::Error| no(error.to_string());
     let mut file = std::fs::File::open(path).map_err(cannot)?;
     let size_bytes = file.metadata().map_err(cannot)?.len();
-    let mut begin = Vec::new();
-    (&mut file).take(header::DISC_LENGTH as u64).read_to_end(&mut begin).map_err(cannot)?;
-    let (format, disk_bytes) = match header::read(&begin) {
-        Claim::Qcow2 => (Format::Qcow2, header::disk_bytes(&begin).unwrap_or_default()),
-        Claim::Unknown if header::is_disc(&begin) => (Format::Iso, size_bytes),
-        Claim::Unknown => (Format::Raw, size_bytes),
-        Claim::Unsafe(why) => return Err(no(format!("it is not taken: {why}"))),
+    let format_of = |claim: Claim, begin: &[u8]| match claim {
+        Claim::Qcow2 => Ok(Format::Qcow2),
+        Claim::Vhd => Ok(Format::Vhd),
+        Claim::Vhdx => Ok(Format::Vhdx),
+        Claim::Vmdk => Ok(Format::Vmdk),
+        Claim::Unknown if header::is_disc(begin) => Ok(Format::Iso),
+        Claim::Unknown => Ok(Format::Raw),
+        Claim::Unsafe(why) => Err(no(format!("it is not taken: {why}"))),
         Claim::Other(name) => {
             let how = "convert it first: qemu-img convert -O qcow2 FILE NEW";
-            return Err(no(format!("it is {name}: {how}")));
+            Err(no(format!("it is {name}: {how}")))
         }
     };
     progress.to("reading", size_bytes);
-    file.seek(SeekFrom::Start(0)).map_err(cannot)?;
+    let mut ends = Ends::of_at_least(header::DISC_LENGTH);
     let (mut hasher, mut piece, mut done) = (Sha256::new(), vec![0; PIECE_BYTES], 0);
     loop {
         let length = file.read(&mut piece).map_err(cannot)?;
         if length == 0 {
             break;
         }
+        let was_known = ends.has_begun();
+        ends.take(&piece[..length]);
+        if !was_known && ends.has_begun() {
+            format_of(header::read(ends.begin()), ends.begin())?;
+        }
         hasher.update(&piece[..length]);
         done += length as u64;
         progress.at(done);
     }
+    let format = format_of(ends.claim(), ends.begin())?;
+    let disk_bytes = ends.disk_bytes().unwrap_or_default();
     let sha256 = format!("{:x}", hasher.finalize());
     Ok(File { sha256, format, size_bytes: done, disk_bytes })
 }

@@ -40,7 +40,7 @@ fn cell(id: u32, cells: u32, cores: u32) -> Cell {
         id,
         memory_mib: 256 << 10,
         memory_reserved_mib: 4 << 10,
-        pages: vec![Pages { size_kib: 1 << 20, count: 64 }],
+        pages: vec![Pages { size_kib: 1 << 20, count: 64, others: 0 }],
         cores: (0..cores).map(core).collect(),
         distances: (0..cells).map(|other| if other == id { 10 } else { 21 }).collect(),
     }

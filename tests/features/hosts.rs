@@ -297,11 +297,13 @@ async fn every_step_on_a_host_may_fail_and_lose_its_answer_once() {
     let world = World::empty(small());
     let host = world.host("kvm-1", 1, 4, 4_096).await;
     // Those of a way to another host are had in `migrate`, those of images in a store in `images`, those
-    // of adoptions in `adopt`, that of a drive in `cdrom`, that of devices in `devices`.
+    // of adoptions in `adopt`, that of a drive in `cdrom`, that of devices in `devices`, those of a machine
+    // that others ran in `move_ins`.
     let elsewhere = [
         HostStep::Adopt,
         HostStep::BreakOff,
         HostStep::Cdrom,
+        HostStep::Close,
         HostStep::Devices,
         HostStep::Receive,
         HostStep::Release,

@@ -11,7 +11,7 @@ use adapters_clouds::{
     cloudpods::Cloudpods,
     testing::cloudpods::{Broken, Cluster, Paper, Qemu as _},
 };
-use adapters_sim::SimHosts;
+use adapters_sim::{HostFault, HostStep, SimHosts};
 use commands::{
     move_in::SourceFault,
     ports::DriverFault,
@@ -291,6 +291,14 @@ async fn every_call_fails_once_and_its_answer_is_lost_once_and_one_of_the_two_ru
         ] {
             corner.cluster.break_next(call, how);
         }
+        let fault = match how {
+            Broken::Before => HostFault::Transient,
+            Broken::After => HostFault::AnswerLost,
+        };
+        let steps = [HostStep::Receive, HostStep::Close];
+        for step in steps {
+            corner.world.hosts.break_next(step, fault.clone());
+        }
         let server = corner.launch("m1").await.unwrap();
         corner.settled(server, "ready").await;
         assert!(paper.runs());
@@ -301,6 +309,8 @@ async fn every_call_fails_once_and_its_answer_is_lost_once_and_one_of_the_two_ru
         corner.settled(server, "gone-back").await;
         assert!(paper.runs());
         assert_eq!(corner.cluster.unbroken(), 0, "each was broken");
+        let hit = corner.world.hosts.hit();
+        assert_eq!(hit, steps.map(|step| (step, fault.clone())), "so was each step of the host");
     }
 }
 

@@ -59,6 +59,7 @@ mod migrate;
 mod move_in;
 mod nics;
 mod operations;
+mod pages;
 mod plug;
 mod reach;
 mod rebuild;
@@ -320,7 +321,8 @@ impl KvmHost {
         kept.seated = inner.seated_vgpus().await?;
         kept.cards = inner.cards().await?;
         let kernel = Tree::at(&inner.options.kernel);
-        let observed = sighting::observe(kernel, kept, &inner.options.place).await?;
+        let mut observed = sighting::observe(kernel, kept, &inner.options.place).await?;
+        observed.cells = inner.without_others(observed.cells, &observed.taken).await?;
         let virtualisation = inner.virtualisation().await?;
         let wire = inner.wire.get().await?;
         let mut labels = inner.options.labels.clone();
@@ -578,7 +580,11 @@ impl Inner {
         // It is not removed from the cache while a disk is made on it.
         let image = match &parts.image {
             None => None,
-            Some(image) => Some(self.step(Step::Image, server, self.take(image)).await?),
+            Some(image) => {
+                let of_it = parts.disks.iter().filter(|disk| disk.from_image);
+                let least = of_it.map(|disk| disk.size_gib << 30).min().unwrap_or(0);
+                Some(self.step(Step::Image, server, self.take(image, least)).await?)
+            }
         };
         let make = async {
             for disk in &parts.disks {
@@ -605,10 +611,11 @@ impl Inner {
         self.step(Step::Disks, server, make).await
     }
 
-    /// Takes an image into the cache, unless it is there.
+    /// Takes an image into the cache, unless it is there, for a disk of so many bytes.
     async fn take(
         &self,
         image: &parts::Image,
+        disk_bytes: u64,
     ) -> Result<crate::storage::cache::Image, DriverFault> {
         let digest = Digest::read(&image.sha256)?;
         let most = image.size_mib << 20;
@@ -635,7 +642,7 @@ impl Inner {
                 return Err(DriverFault::Rejected(why));
             }
         };
-        let taken = self.images.take(&digest, from, most).await?;
+        let taken = self.images.take(&digest, from, most, disk_bytes).await?;
         self.drop_images().await;
         Ok(taken)
     }

@@ -11,7 +11,7 @@ pub mod topology;
 pub mod tree;
 pub mod vgpu;
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use domain::compute::placement::{Architecture, Cell, Device};
 pub use tree::Tree;
@@ -23,6 +23,8 @@ pub struct Observed {
     pub architecture: Architecture,
     /// Its cells, sorted by id. What is reserved of them is not the kernel's to say: 0.
     pub cells: Vec<Cell>,
+    /// Huge pages that somebody has, our servers among them, by cell and size in KiB.
+    pub taken: BTreeMap<(u32, u32), u64>,
     /// What it can pass through, sorted by id.
     pub devices: Vec<Device>,
 }
@@ -36,7 +38,7 @@ pub fn look(tree: &Tree, kept: &devices::Kept) -> Result<Observed, ObserveFault>
     let architecture = topology.architecture()?;
     let cells = topology.cells();
     let devices = devices::read(tree)?.placeable(&cells, kept);
-    Ok(Observed { architecture, cells, devices })
+    Ok(Observed { architecture, cells, taken: topology.taken(), devices })
 }
 
 /// The kernel's files do not say what a host is.

@@ -153,8 +153,10 @@ fn two_cells_with_threads_caches_and_huge_pages() {
     host.node(1, "2-3,6-7", 1_048_576, "21 10", &[(2_048, 0), (1_048_576, 0)]);
     let observed = host.look();
     assert_eq!(observed.architecture, Architecture::X86_64);
+    assert_eq!(observed.taken, [((0, 2_048), 100), ((0, 1_048_576), 1)].into());
     let pages = |small, large| {
-        vec![Pages { size_kib: 2_048, count: small }, Pages { size_kib: 1_048_576, count: large }]
+        let pages = |size_kib, count| Pages { size_kib, count, others: 0 };
+        vec![pages(2_048, small), pages(1_048_576, large)]
     };
     let cells = vec![
         Cell {
@@ -211,7 +213,11 @@ fn a_kernel_without_numa_is_one_cell() {
     let observed = host.look();
     let [cell] = &observed.cells[..] else { panic!("{:?}", observed.cells) };
     assert_eq!((cell.id, cell.memory_mib, cell.cores.len()), (0, 4_000, 2));
-    assert_eq!(cell.pages, [Pages { size_kib: 2_048, count: 7 }]);
+    assert_eq!(cell.pages, [Pages { size_kib: 2_048, count: 7, others: 0 }]);
+    // Where the kernel does not say what is free, nobody is said to have any.
+    assert!(observed.taken.is_empty());
+    host.file("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "5");
+    assert_eq!(host.look().taken, [((0, 2_048), 2)].into());
     facts(observed).check().unwrap();
 }
 

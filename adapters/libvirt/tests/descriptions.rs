@@ -10,7 +10,7 @@ use adapters_libvirt::{
     Affects, Connection, Limit, Options,
     description::{
         Description, DirectKernel, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic,
-        NicModel, Source, Virtualisation,
+        NicModel, Source, Topology, Virtualisation,
     },
 };
 use proptest::{
@@ -52,6 +52,7 @@ fn everything() -> Description {
         host_cell: Some(host),
     };
     server.cells = vec![cell([0, 1], 1), cell([2, 3], 0)];
+    server.topology = Some(Topology { sockets: 2, cores: 1, threads: 2 });
     server.pins = [(0, vec![8]), (1, vec![24]), (2, vec![0, 1, 2, 5]), (3, vec![16])].into();
     server.emulator_pins = vec![30, 31];
     let mut root = disk("vda", Source::Block("/dev/fast/shop".to_owned()));

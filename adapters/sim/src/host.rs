@@ -69,6 +69,8 @@ pub enum HostStep {
     BreakOff,
     /// Another disc is in its drive.
     Cdrom,
+    /// It is ready no more for a machine that others ran: all of it is here, or nothing more comes.
+    Close,
     /// The server becomes known to the host.
     Define,
     /// It is started with other devices from now on.
@@ -139,12 +141,13 @@ pub enum HostStep {
 
 impl HostStep {
     /// Every step.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Addresses,
         Self::Adopt,
         Self::BackUp,
         Self::BreakOff,
         Self::Cdrom,
+        Self::Close,
         Self::Define,
         Self::Devices,
         Self::Discard,
@@ -220,7 +223,7 @@ pub struct SimServer {
     /// What virtual functions that it has are set to on their card.
     #[serde(default)]
     pub functions: BTreeMap<String, VirtualFunction>,
-    /// Devices of the host that it is started with.
+    /// Devices of the host that it is started with; none in a rescue.
     #[serde(default)]
     pub devices: BTreeSet<String>,
     /// The digest of the disc in its drive.
@@ -336,6 +339,9 @@ struct World {
     /// Servers that hosts are ready for.
     #[serde(default)]
     ready: BTreeMap<Uuid, BTreeSet<Uuid>>,
+    /// Machines of others that hosts are ready for, by the id of the move.
+    #[serde(default)]
+    landings: BTreeMap<Uuid, BTreeSet<String>>,
     #[serde(flatten)]
     kept: Kept,
     #[serde(default)]
@@ -887,6 +893,8 @@ impl SimHost {
             |server| server.rescued,
             |server| {
                 (server.running, server.rescued) = (true, true);
+                // What is the host's is not in it: it is what may be broken.
+                server.devices.clear();
                 server.boots += 1;
                 server.passwords.clear();
             },

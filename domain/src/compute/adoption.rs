@@ -305,6 +305,7 @@ impl ForeignMachine {
             cells: cells.iter().map(of).collect(),
             pins: Vec::new(),
             cpus: BTreeSet::new(),
+            threads: None,
             devices: BTreeSet::new(),
             devices_with: BTreeSet::new(),
             functions: BTreeMap::new(),

@@ -115,6 +115,26 @@ pub enum Format {
     Qcow2,
     /// A disk, block by block.
     Raw,
+    /// A disk of Virtual PC or Hyper-V, of fixed size or not, that is whole in its file. Hosts keep it as qcow2.
+    Vhd,
+    /// A disk of Hyper-V that is whole in its file. Hosts keep it as qcow2.
+    Vhdx,
+    /// A disk of VMware that is whole in one file (`monolithicSparse`, `streamOptimized`). Hosts keep it as qcow2.
+    Vmdk,
+}
+
+impl Format {
+    /// As it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iso => "iso",
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+        }
+    }
 }
 
 /// What is in it.

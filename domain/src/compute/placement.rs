@@ -58,7 +58,7 @@ pub use fleet::{
     Unplaced,
 };
 pub use function::VirtualFunction;
-pub use holding::{CellHolding, Holding, Pin, SeenCell};
+pub use holding::{CellHolding, Holding, Pin, SeenCell, SeenCores};
 pub use host::{Host, HostId, ServerId};
 pub use profile::{DeviceProfile, SeenVgpu};
 pub use reason::Reason;

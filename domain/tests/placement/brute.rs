@@ -69,8 +69,12 @@ impl Books<'_> {
     }
 
     fn pages_free(&self, cell: &Cell, kib: u32) -> i128 {
-        let there: u64 =
-            cell.pages.iter().filter(|one| one.size_kib == kib).map(|one| one.count).sum();
+        let there: u64 = cell
+            .pages
+            .iter()
+            .filter(|one| one.size_kib == kib)
+            .map(|one| one.count - one.others)
+            .sum();
         let parts = self.parts(cell.id).filter(|(holding, _)| holding.page_kib == Some(kib));
         i128::from(there) - parts.map(|(_, part)| i128::from(part.pages)).sum::<i128>()
     }
@@ -545,6 +549,7 @@ fn plain(request: &Request) -> Holding {
         cells: Vec::new(),
         pins: Vec::new(),
         cpus: BTreeSet::new(),
+        threads: None,
         devices: BTreeSet::new(),
         functions: BTreeMap::new(),
         models: BTreeMap::new(),

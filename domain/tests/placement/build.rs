@@ -36,7 +36,7 @@ pub(crate) fn cell(id: u32, memory_mib: u64, cores: Vec<Core>) -> Cell {
 
 pub(crate) fn with_pages(cell: Cell, size_kib: u32, count: u64) -> Cell {
     let mut pages = cell.pages.clone();
-    pages.push(Pages { size_kib, count });
+    pages.push(Pages { size_kib, count, others: 0 });
     pages.sort_by_key(|pages| pages.size_kib);
     Cell { pages, ..cell }
 }

@@ -55,6 +55,30 @@ fn siblings_fill_cores_and_an_odd_one_keeps_its_core_for_itself() {
     let holding = placed(&fleet, &asked).holding;
     assert_eq!(pins_of(&holding), [0, 1, 2]);
     assert_eq!(holding.cpus, BTreeSet::from([0, 1, 2, 3]));
+    assert_eq!(holding.threads, None, "its guest sees cores alone");
+}
+
+#[test]
+fn a_guest_sees_threads_where_its_virtual_cpus_are_whole_cores() {
+    let threads = |pinning: Pinning, vcpus: u32| {
+        let asked = Request { pinning, cells_max: 2, ..request(1, vcpus, 1_024) };
+        placed(&fleet([two_cells(1)]), &asked).holding.threads
+    };
+    let named = |cpus: &[u32]| Pinning::Manual { cpus: cpus.to_vec() };
+    for (pinning, vcpus, expected) in [
+        (Pinning::Siblings {}, 2, Some(2)),
+        (Pinning::Siblings {}, 4, Some(2)),
+        (Pinning::Siblings {}, 1, None),
+        (Pinning::Siblings {}, 3, None),
+        (Pinning::Cores {}, 2, None),
+        (Pinning::Shared, 2, None),
+        (named(&[2, 3, 0, 1]), 4, Some(2)),
+        (named(&[3, 2]), 2, Some(2)),
+        (named(&[0, 2, 1, 3]), 4, None),
+        (named(&[0, 1, 2, 4]), 4, None),
+    ] {
+        assert_eq!(threads(pinning.clone(), vcpus), expected, "{pinning:?}");
+    }
 }
 
 #[test]
@@ -156,6 +180,20 @@ fn memory_is_whole_pages_in_every_cell() {
     assert!(pages.eq([(3, 3_072), (2, 2_048)]));
     let nine = reasons(&fleet, &gib(9_216));
     assert_eq!(nine, [Reason::Pages { size_kib: 1 << 20, asked: 9, free: 8 }]);
+    // What others on the host have is given to nobody; it is no ordinary memory either.
+    let mut shared = facts(2, vec![paged(0), paged(1)]);
+    shared.cells[0].pages[0].others = 3;
+    shared.check().unwrap();
+    let shared = self::fleet([shared]);
+    let six = reasons(&shared, &gib(6_144));
+    assert_eq!(six, [Reason::Pages { size_kib: 1 << 20, asked: 6, free: 5 }]);
+    let place = placed(&shared, &gib(4_096));
+    let pages = place.holding.cells.iter().map(|cell| (cell.cell, cell.pages));
+    assert!(pages.eq([(1, 4)]), "where they are free");
+    let ordinary = Request { numa: Numa::None, ..request(3, 1, 8_192) };
+    assert_eq!(placed(&shared, &ordinary).holding.memory_mib, 8_192);
+    let more = Request { memory_mib: 8_193, ..ordinary };
+    assert_eq!(reasons(&shared, &more), [Reason::Memory { asked_mib: 8_193, free_mib: 8_192 }]);
     // Pages are taken where they are, though the server may run anywhere.
     let place = placed(&fleet, &Request { numa: Numa::None, ..gib(5_120) });
     let pages = place.holding.cells.iter().map(|cell| (cell.vcpus, cell.pages));

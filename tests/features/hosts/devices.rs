@@ -108,6 +108,32 @@ async fn a_vgpu_is_one_server_s_until_that_is_gone_and_the_host_says_how_many_ar
     world.same_as_census(host).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rescue_is_without_devices_and_they_are_back_afterwards() {
+    let world = World::empty(small());
+    let host = world.host("kvm-1", 1, 8, 8_192).await;
+    let stick = "usb:1-1";
+    world.sees(host, &[stick]).await;
+    super::operations::rescue_is_there(&world, host).await;
+    let ask = json!({
+        "name": "web", "disks": [{"size_gib": 1}],
+        "spec": {"vcpus": 1, "memory_mib": 64, "devices": [{"kind": "usb"}]},
+    });
+    let web = world.send("server", None, "launch", ask).await.unwrap().id;
+    world.settle().await;
+    let has = || world.hosts.census(host)[&web].devices.contains(stick);
+    assert!(has());
+    for (verb, there) in [("rescue", false), ("leave-rescue", true)] {
+        world.send("server", web, verb, json!({})).await.unwrap();
+        world.settle().await;
+        assert_eq!(has(), there, "{verb}");
+        // It stays the server's all the while.
+        let own = (stick.to_owned(), DeviceState::Attached, Some(web));
+        assert_eq!(world.states(host).await.0, [own], "{verb}");
+    }
+    world.same_as_census(host).await;
+}
+
 fn stopped(name: &str) -> Value {
     json!({"name": name, "disks": [{"size_gib": 1}], "spec": {"vcpus": 1, "memory_mib": 64}})
 }

@@ -77,7 +77,8 @@ impl Inner {
                 return Ok(());
             }
             // It is not removed from the cache before it has its second name.
-            let taken = self.take(image).await?;
+            // No disk is made from it.
+            let taken = self.take(image, 0).await?;
             let origin = taken.origin();
             if origin.format != qemu_img::Format::Raw || !is_disc(origin.path).await? {
                 let why = format!("image {} is no disc (ISO 9660)", image.id);

@@ -39,7 +39,7 @@ const DRIVER: &str = "vfio-pci";
 const LET_GO: Duration = Duration::from_secs(30);
 const PCI: &str = "sys/bus/pci";
 
-/// Who is told by the kernel's files what drivers devices are to have.
+/// Who is told by the kernel's files what drivers devices are to have, and what is to be made of them.
 pub trait Kernel: Send + Sync + 'static {
     /// Writes to one of its files: what that says is done then, or refused.
     ///
@@ -244,6 +244,18 @@ impl Inner {
     }
 
     async fn tell(&self, file: String, text: &str) -> Result<(), DriverFault> {
+        Ok(self.told(file, text).await??)
+    }
+
+    /// Writes to one of the kernel's files: what the kernel says to it.
+    ///
+    /// # Errors
+    /// It says nothing for a while.
+    pub(super) async fn told(
+        &self,
+        file: String,
+        text: &str,
+    ) -> Result<Result<(), StorageFault>, DriverFault> {
         let (path, text): (PathBuf, String) = (self.options.kernel.join(file), text.to_owned());
         let (kernel, at) = (Arc::clone(&self.options.files), path.clone());
         let told = timeout(LET_GO, spawn_blocking(move || kernel.tell(&at, &text))).await;
@@ -255,7 +267,7 @@ impl Inner {
             )));
         };
         let told = told.map_err(|error| DriverFault::Unexpected(error.to_string()))?;
-        Ok(told.map_err(StorageFault::file("cannot write", &path))?)
+        Ok(told.map_err(StorageFault::file("cannot write", &path)))
     }
 }
 

@@ -27,7 +27,6 @@ use crate::{
         devices::{self, Devices},
         mediated::{self, Slot},
     },
-    storage::StorageFault,
 };
 
 /// Where a virtual function is set.
@@ -282,7 +281,7 @@ impl Inner {
             if Slot::read(&id).is_some() {
                 let uuid = mediated::uuid(server, &id).to_string();
                 if found.mediated.contains_key(&uuid) {
-                    self.write(&format!("sys/bus/mdev/devices/{uuid}/remove"), "1").await?;
+                    self.write(format!("sys/bus/mdev/devices/{uuid}/remove"), "1").await?;
                 }
             } else if let Some(seat) = seat(&found, &id) {
                 self.set_function(&seat, VirtualFunction::default()).await?;
@@ -330,7 +329,7 @@ impl Inner {
             let (parent, profile) = (&there.parent, &there.profile);
             return Err(DriverFault::Rejected(format!("{uuid} is a {profile} of {parent}")));
         }
-        self.write(&format!("{}/create", slot.folder()), &uuid).await?;
+        self.write(format!("{}/create", slot.folder()), &uuid).await?;
         // The driver says no by a fault, but what counts is that it is there.
         let made = self.look().await?;
         let is = made.mediated.get(&uuid).map(|made| made.profile.as_str());
@@ -340,16 +339,17 @@ impl Inner {
         Err(DriverFault::Unexpected(format!("{id} was made, and {uuid} is {is:?}")))
     }
 
-    async fn write(&self, path: &str, text: &str) -> Result<(), DriverFault> {
-        let path = self.options.kernel.join(path);
-        tokio::fs::write(&path, text).await.map_err(|error| {
-            let fault = StorageFault::file("cannot write", &path)(error);
+    async fn write(&self, file: String, text: &str) -> Result<(), DriverFault> {
+        self.told(file, text).await?.map_err(|fault| {
             DriverFault::Rejected(format!(
                 "{fault}: no instance may be left, or another profile is used"
             ))
         })
     }
 }
+
+#[cfg(test)]
+mod made;
 
 #[cfg(test)]
 mod tests {

@@ -84,3 +84,6 @@ impl AsyncRead for Body {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,8 @@ impl Inner {
             let root = work.home.parts.disks.first();
             let root = root.ok_or_else(|| DriverFault::Rejected("it has no disk".to_owned()))?;
             // It is not removed from the cache while a disk is made on it.
-            let taken = self.step(Step::Image, server, self.take(image)).await?;
+            let taken = self.take(image, root.size_gib << 30);
+            let taken = self.step(Step::Image, server, taken).await?;
             let lease = work.leases.get(&root.id).copied();
             let storage = self.storage_of(root.storage).await?.on(lease);
             storage.check_again(root.id, taken.origin()).await?;

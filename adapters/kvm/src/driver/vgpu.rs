@@ -115,10 +115,8 @@ impl Inner {
         if self.vgpu_type(function)? == Some(of_type) {
             return Ok(());
         }
-        let path = self.options.kernel.join(vgpu::current_file(function));
-        let written = tokio::fs::write(&path, of_type.to_string()).await;
-        written.map_err(|error| {
-            let fault = StorageFault::file("cannot write", &path)(error);
+        let told = self.told(vgpu::current_file(function), &of_type.to_string()).await?;
+        told.map_err(|fault| {
             DriverFault::Rejected(format!(
                 "{fault}: the card's memory may be given out, or the function may be in use"
             ))

@@ -7,7 +7,8 @@ use std::{
 };
 
 use adapters_libvirt::description::{
-    self, Description, DiskDevice, Firmware, GuestCell, HostDevice, Source, Virtualisation,
+    self, Description, DiskDevice, Firmware, GuestCell, HostDevice, Source, Topology,
+    Virtualisation,
 };
 use commands::ports::DriverFault;
 use domain::{
@@ -196,6 +197,7 @@ pub(super) fn description(
     machine.serial = Some(serial).filter(|path| path.len() <= SOCKET_BYTES_MAX);
     machine.page_kib = holding.page_kib.map(u64::from);
     bind(&mut machine, holding);
+    machine.topology = topology(holding, home.spec.architecture);
     grows(&mut machine, &home.spec);
     let bus = parts.hardware.disks;
     let disks = parts.disks.iter().enumerate().map(|(at, one)| disk((at, bus), one, layout));
@@ -248,6 +250,13 @@ pub(super) fn bindings(holding: &Holding) -> String {
     let mut machine = Description::new("", Uuid::nil(), holding.memory_mib << 10, holding.vcpus);
     bind(&mut machine, holding);
     machine.bindings()
+}
+
+/// How its processors lie together, where its guest is to know which of them are siblings. Nothing grows that has
+/// CPUs of its own, so these are all it may come to have. Other boards have threads that are told otherwise.
+fn topology(holding: &Holding, architecture: Architecture) -> Option<Topology> {
+    let seen = holding.seen_cores().filter(|_| architecture == Architecture::X86_64)?;
+    Some(Topology { sockets: seen.sockets, cores: seen.cores, threads: seen.threads })
 }
 
 /// The cells that the guest sees: those that its memory is bound to.

@@ -54,6 +54,8 @@ pub struct Node {
     pub memory_kib: u64,
     /// Its huge pages: how many of each size in KiB.
     pub pages: BTreeMap<u32, u64>,
+    /// How many of them somebody has.
+    pub taken: BTreeMap<u32, u64>,
     /// How far every cell is, in their order.
     pub distances: Vec<u32>,
 }
@@ -81,6 +83,7 @@ pub fn read(tree: &Tree) -> Result<Topology, ObserveFault> {
             cpus: online.clone(),
             memory_kib: memory(tree, "proc/meminfo", 0)?,
             pages: pages(tree, "sys/kernel/mm/hugepages")?,
+            taken: taken(tree, "sys/kernel/mm/hugepages")?,
             distances: vec![10],
         };
         nodes.insert(0, node);
@@ -139,6 +142,7 @@ fn read_node(tree: &Tree, folder: &str) -> Result<Node, ObserveFault> {
         cpus: tree.cpus(&format!("{folder}/cpulist"))?.unwrap_or_default(),
         memory_kib: memory(tree, &format!("{folder}/meminfo"), 2)?,
         pages: pages(tree, &format!("{folder}/hugepages"))?,
+        taken: taken(tree, &format!("{folder}/hugepages"))?,
         distances: distances.map_err(|_| nonsense(&path, &text))?,
     })
 }
@@ -152,11 +156,25 @@ fn memory(tree: &Tree, path: &str, words: usize) -> Result<u64, ObserveFault> {
 }
 
 fn pages(tree: &Tree, folder: &str) -> Result<BTreeMap<u32, u64>, ObserveFault> {
+    counted(tree, folder, "nr_hugepages")
+}
+
+/// Those that are not free; where the kernel does not say what is, all are.
+fn taken(tree: &Tree, folder: &str) -> Result<BTreeMap<u32, u64>, ObserveFault> {
+    let free = counted(tree, folder, "free_hugepages")?;
+    let taken = pages(tree, folder)?.into_iter().filter_map(|(size, count)| {
+        let taken = count.saturating_sub(*free.get(&size)?);
+        (taken > 0).then_some((size, taken))
+    });
+    Ok(taken.collect())
+}
+
+fn counted(tree: &Tree, folder: &str, what: &str) -> Result<BTreeMap<u32, u64>, ObserveFault> {
     let mut pages = BTreeMap::new();
     for name in tree.names(folder)? {
         let size = name.strip_prefix("hugepages-").and_then(|name| name.strip_suffix("kB"));
         let Some(size) = size.and_then(|size| size.parse().ok()) else { continue };
-        if let Some(count) = tree.number(&format!("{folder}/{name}/nr_hugepages"))? {
+        if let Some(count) = tree.number(&format!("{folder}/{name}/{what}"))? {
             pages.insert(size, count);
         }
     }
@@ -182,7 +200,16 @@ impl Topology {
         })
     }
 
-    /// Its cells, as placement takes them.
+    /// Huge pages that somebody has, our servers among them, by cell and size in KiB.
+    pub fn taken(&self) -> BTreeMap<(u32, u32), u64> {
+        let of = |(id, node): (&u32, &Node)| {
+            let id = *id;
+            node.taken.clone().into_iter().map(move |(size_kib, count)| ((id, size_kib), count))
+        };
+        self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// Its cells, as placement takes them. Who has their pages is not known from the kernel.
     pub fn cells(&self) -> Vec<Cell> {
         let caches = self.caches();
         let cell = |(id, node): (&u32, &Node)| Cell {
@@ -192,7 +219,7 @@ impl Topology {
             pages: node
                 .pages
                 .iter()
-                .map(|(size_kib, count)| Pages { size_kib: *size_kib, count: *count })
+                .map(|(size_kib, count)| Pages { size_kib: *size_kib, count: *count, others: 0 })
                 .collect(),
             cores: self.cores(&node.cpus, &caches),
             // One that says something else is as good as none.

@@ -3,11 +3,12 @@
 //! ```text
 //! <root>/images/<sha-256>.qcow2     an image; its time of change is when it was used last
 //! <root>/images/<sha-256>.part      one that comes in
+//! <root>/images/<sha-256>.made      the qcow2 that is made of one of another program (vmdk, vhd, vhdx)
 //! <root>/images/<sha-256>.lock      held alone by who takes it in or removes it, shared by who uses it
 //! ```
 //!
 //! An image has its name when every byte is there and the digest is right, so two images of one
-//! digest are one. Of several that want an image, one takes it in and the others wait. Locks are the
+//! digest are one. The digest is that of the file as it came, whatever is made of it then. Of several that want an image, one takes it in and the others wait. Locks are the
 //! kernel's: whoever dies lets go.
 
 use std::{
@@ -28,8 +29,8 @@ use super::{
     StorageFault,
     directory::{self, Directory, Origin},
     files,
-    header::{self, Claim},
-    qemu_img::{self, Format},
+    header::{self, Claim, Ends},
+    qemu_img::{self, Foreign, Format, Info},
 };
 
 /// How many bytes are read at a time.
@@ -131,7 +132,7 @@ impl Cache {
     }
 
     /// Gives an image, and takes it in first when it is not there. Dropped half-way, it begins anew
-    /// the next time.
+    /// the next time. One of another program's format becomes a qcow2 of at most `disk_max_bytes`.
     ///
     /// # Errors
     /// It cannot be read, has more than `max_bytes`, another digest or no safe format; or the host's.
@@ -140,6 +141,7 @@ impl Cache {
         digest: &Digest,
         source: &dyn Source,
         max_bytes: u64,
+        disk_max_bytes: u64,
     ) -> Result<Image, StorageFault> {
         loop {
             if let Some(image) = self.use_kept(digest).await? {
@@ -148,7 +150,7 @@ impl Cache {
             let lock = self.lock(digest, true).await?;
             // Another may have taken it in while we waited.
             if self.find(digest).await?.is_none() {
-                self.take_in(digest, source, max_bytes).await?;
+                self.take_in(digest, source, max_bytes, disk_max_bytes).await?;
             }
             drop(lock);
         }
@@ -228,43 +230,57 @@ impl Cache {
         digest: &Digest,
         source: &dyn Source,
         max_bytes: u64,
+        disk_max_bytes: u64,
     ) -> Result<(), StorageFault> {
-        let part = self.name(digest, "part");
-        files::remove(&part).await?;
-        let done = self.fill(&part, digest, source, max_bytes).await;
-        if done.is_err() {
+        let (part, made) = (self.name(digest, "part"), self.name(digest, "made"));
+        let clear = async || {
             files::remove(&part).await?;
+            files::remove(&made).await
+        };
+        clear().await?;
+        let done = async {
+            let ends = self.fill(&part, digest, source, max_bytes).await?;
+            self.settle((&part, &made), &ends, disk_max_bytes).await
+        };
+        match done.await {
+            Ok((whole, format)) => {
+                if whole != part {
+                    files::remove(&part).await?;
+                }
+                files::put_in_place(whole, &self.name(digest, format.name())).await
+            }
+            Err(fault) => {
+                clear().await?;
+                Err(fault)
+            }
         }
-        let format = done?;
-        files::put_in_place(&part, &self.name(digest, format.name())).await
     }
 
-    /// Writes it and says its format, when it is what it was to be.
+    /// Writes it, when it is what it was to be.
     async fn fill(
         &self,
         part: &Path,
         digest: &Digest,
         source: &dyn Source,
         max_bytes: u64,
-    ) -> Result<Format, StorageFault> {
+    ) -> Result<Ends, StorageFault> {
         let read = || StorageFault::file("cannot read the source of", part);
         let write = || StorageFault::file("cannot write", part);
         let mut from = source.open().await.map_err(read())?;
         let mut to = fs::File::create(part).await.map_err(write())?;
-        let (mut hasher, mut total, mut begin) = (Sha256::new(), 0_u64, Vec::new());
+        let (mut hasher, mut ends) = (Sha256::new(), Ends::default());
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = from.read(&mut chunk).await.map_err(read())?;
             if count == 0 {
                 break;
             }
-            total += count as u64;
-            if total > max_bytes {
+            let bytes = &chunk[..count];
+            ends.take(bytes);
+            if ends.total() > max_bytes {
                 let what = format!("the image has more than {max_bytes} bytes");
                 return Err(StorageFault::Unfit(what));
             }
-            let bytes = &chunk[..count];
-            begin.extend(bytes.iter().take(header::LENGTH - begin.len()));
             hasher.update(bytes);
             to.write_all(bytes).await.map_err(write())?;
         }
@@ -278,40 +294,45 @@ impl Cache {
                 wanted: digest.0.clone(),
             });
         }
-        let format = self.check(part, header::read(&begin)).await?;
-        if format == Format::Raw && !total.is_multiple_of(directory::SECTOR_BYTES) {
-            let what = format!("{total} bytes: a raw image has a multiple of 512");
-            return Err(StorageFault::Unfit(what));
-        }
-        Ok(format)
+        Ok(ends)
     }
 
-    /// What QEMU says to it must be what its header claims.
-    async fn check(&self, part: &Path, claim: Claim) -> Result<Format, StorageFault> {
-        let unfit = |why: &str| Err(StorageFault::Unfit(format!("the image is not taken: {why}")));
-        let format = match claim {
+    /// The file that is kept of it and that one's format. What QEMU says to it must be what it claims to be.
+    async fn settle<'a>(
+        &self,
+        (part, made): (&'a Path, &'a Path),
+        ends: &Ends,
+        disk_max_bytes: u64,
+    ) -> Result<(&'a Path, Format), StorageFault> {
+        let format = match ends.claim() {
             Claim::Qcow2 => Format::Qcow2,
             Claim::Unknown => Format::Raw,
-            Claim::Unsafe(why) => return unfit(why),
+            Claim::Vhd => {
+                return convert((part, Foreign::Vhd), made, ends, disk_max_bytes).await;
+            }
+            Claim::Vhdx => {
+                return convert((part, Foreign::Vhdx), made, ends, disk_max_bytes).await;
+            }
+            Claim::Vmdk => {
+                return convert((part, Foreign::Vmdk), made, ends, disk_max_bytes).await;
+            }
+            Claim::Unsafe(why) => return Err(unfit(why)),
             Claim::Other(name) => {
-                return unfit(&format!("it is {name}: convert it to qcow2 or raw"));
+                return Err(unfit(&format!("it is {name}: convert it to qcow2 or raw")));
             }
         };
         let tool = qemu_img::probe(part);
         let info = qemu_img::read_info(&tool, &tool.run().await?)?;
         if info.format != format.name() {
-            return unfit(&format!("it is {}: convert it to qcow2 or raw", info.format));
+            return Err(unfit(&format!("it is {}: convert it to qcow2 or raw", info.format)));
         }
-        if info.backing.is_some() || info.data_file().is_some() {
-            return unfit("it needs another file");
+        check(&info)?;
+        let total = ends.total();
+        if format == Format::Raw && !total.is_multiple_of(directory::SECTOR_BYTES) {
+            let what = format!("{total} bytes: a raw image has a multiple of 512");
+            return Err(StorageFault::Unfit(what));
         }
-        if info.encrypted || info.corrupt() {
-            return unfit("it is encrypted or broken");
-        }
-        if info.virtual_size_bytes == 0 {
-            return unfit("it is empty");
-        }
-        Ok(format)
+        Ok((part, format))
     }
 
     fn name(&self, digest: &Digest, ending: &str) -> PathBuf {
@@ -343,6 +364,50 @@ impl Cache {
         let done = tokio::task::spawn_blocking(wait).await;
         done.map_err(|error| fault()(std::io::Error::other(error)))?.map_err(fault())
     }
+}
+
+fn unfit(why: &str) -> StorageFault {
+    StorageFault::Unfit(format!("the image is not taken: {why}"))
+}
+
+/// That it is whole, and alone.
+fn check(info: &Info) -> Result<(), StorageFault> {
+    if info.backing.is_some() || info.data_file().is_some() || info.extents() > 1 {
+        return Err(unfit("it needs another file"));
+    }
+    if info.encrypted || info.corrupt() {
+        return Err(unfit("it is encrypted or broken"));
+    }
+    if info.virtual_size_bytes == 0 {
+        return Err(unfit("it is empty"));
+    }
+    Ok(())
+}
+
+/// Makes a qcow2 of a disk of another program, whose bytes were looked at before QEMU opens it.
+async fn convert<'a>(
+    (part, is): (&Path, Foreign),
+    made: &'a Path,
+    ends: &Ends,
+    disk_max_bytes: u64,
+) -> Result<(&'a Path, Format), StorageFault> {
+    let bytes = ends.disk_bytes().unwrap_or_default();
+    // A small file may hold a very large disk.
+    if bytes > disk_max_bytes {
+        let what =
+            format!("the image's disk has {bytes} bytes, and there is room for {disk_max_bytes}");
+        return Err(StorageFault::Unfit(what));
+    }
+    let tool = qemu_img::look_foreign(part, is);
+    let info = qemu_img::read_info(&tool, &tool.run().await?)?;
+    check(&info)?;
+    // Some say it in two places.
+    if info.virtual_size_bytes != bytes || !bytes.is_multiple_of(directory::SECTOR_BYTES) {
+        let why = format!("its disk has {bytes} bytes, or {}", info.virtual_size_bytes);
+        return Err(unfit(&why));
+    }
+    qemu_img::convert_foreign(part, is, made, bytes).run().await?;
+    Ok((made, Format::Qcow2))
 }
 
 /// What goes: the longest unused of what is not needed, until the rest is within the bound.

@@ -6,6 +6,7 @@
 use std::{fmt, path::Path, time::Duration};
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::tool::{Tool, ToolFault};
@@ -35,6 +36,42 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What a disk's file is that another program made: it is read once, and never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Of Virtual PC and Hyper-V.
+    Vhd,
+    /// Of Hyper-V.
+    Vhdx,
+    /// Of VMware.
+    Vmdk,
+}
+
+impl Foreign {
+    /// QEMU's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vhd => "vpc",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+        }
+    }
+
+    /// The file as QEMU opens it: as this and nothing else, and no other file with it.
+    fn open(self, path: &Path) -> String {
+        let file = json!({"driver": "file", "filename": path.to_string_lossy()});
+        let mut all = json!({"driver": self.name(), "file": file});
+        if self == Self::Vhd {
+            // Who wrote it otherwise decides whether its size is that or its old geometry's.
+            all["force_size_calc"] = json!("current_size");
+        }
+        if self == Self::Vmdk {
+            all["backing"] = Value::Null;
+        }
+        format!("json:{all}")
     }
 }
 
@@ -71,6 +108,14 @@ pub fn convert(from: &Path, from_format: Format, to: &Path, format: Format, byte
     let (from, to) = (text(from), text(to));
     let words = ["convert", "-q", "-f", from_format.name(), "-O", format.name(), &from, &to];
     Tool::new("qemu-img", words).limit(copy_limit(bytes))
+}
+
+/// Makes a qcow2 of a stranger's disk of another program, with a bound on memory (4 GiB).
+pub fn convert_foreign(from: &Path, is: Foreign, to: &Path, bytes: u64) -> Tool {
+    let (from, to) = (is.open(from), text(to));
+    let words =
+        ["--as=4294967296", "qemu-img", "convert", "-q", "-O", Format::Qcow2.name(), &from, &to];
+    Tool::new("prlimit", words).limit(copy_limit(bytes))
 }
 
 /// Copies all that a disk (qcow2) read as at a snapshot.
@@ -164,6 +209,13 @@ pub fn probe(path: &Path) -> Tool {
     Tool::new("prlimit", words)
 }
 
+/// Looks at a stranger's disk of another program, with the bounds of [`probe`].
+pub fn look_foreign(path: &Path, is: Foreign) -> Tool {
+    let path = is.open(path);
+    let words = ["--as=1073741824", "--cpu=30", "qemu-img", "info", "-U", "--output=json", &path];
+    Tool::new("prlimit", words)
+}
+
 /// What a file is, as `qemu-img info` sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -216,6 +268,8 @@ struct SpecificData {
     data_file: Option<String>,
     #[serde(default)]
     corrupt: bool,
+    #[serde(default)]
+    extents: Vec<Value>,
 }
 
 impl Info {
@@ -232,6 +286,11 @@ impl Info {
     /// The names of what is written down in it of its changes.
     pub fn bitmaps(&self) -> impl Iterator<Item = &str> {
         self.format_specific.data.bitmaps.iter().map(|one| one.name.as_str())
+    }
+
+    /// In how many files its data is, where its format knows of several.
+    pub fn extents(&self) -> usize {
+        self.format_specific.data.extents.len()
     }
 
     /// Whether QEMU found its bookkeeping broken.
@@ -276,6 +335,10 @@ mod tests {
             info(disk, Format::Qcow2, false),
             info(disk, Format::Qcow2, true),
             probe(image),
+            look_foreign(Path::new("/s/i.part"), Foreign::Vmdk),
+            convert_foreign(Path::new("/s/i.part"), Foreign::Vmdk, disk, 1 << 30),
+            convert_foreign(Path::new("/s/\"i"), Foreign::Vhd, disk, 1 << 30),
+            convert_foreign(Path::new("/s/i.part"), Foreign::Vhdx, disk, 1 << 30),
         ]
         .map(|tool| tool.line());
         assert_eq!(
@@ -296,6 +359,17 @@ mod tests {
                 "qemu-img info -U --output=json -f qcow2 /s/disks/a.qcow2",
                 "qemu-img info -U --output=json -f qcow2 --backing-chain /s/disks/a.qcow2",
                 "prlimit --as=1073741824 --cpu=30 qemu-img info -U --output=json /s/images/b.raw",
+                "prlimit --as=1073741824 --cpu=30 qemu-img info -U --output=json \
+                 json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}}",
+                "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
+                 json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}} \
+                 /s/disks/a.qcow2",
+                "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
+                 json:{\"driver\":\"vpc\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/\\\"i\"},\
+                 \"force_size_calc\":\"current_size\"} /s/disks/a.qcow2",
+                "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
+                 json:{\"driver\":\"vhdx\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}} \
+                 /s/disks/a.qcow2",
             ]
         );
     }

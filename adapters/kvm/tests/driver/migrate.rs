@@ -212,16 +212,23 @@ impl Pair {
 
     /// The whole of it, with nothing in the way.
     async fn goes(&mut self, from: At, live: bool) {
+        assert_eq!(self.goes_with(from, live).await, Used::new());
+    }
+
+    /// The same, and what its interfaces had used where it was.
+    async fn goes_with(&mut self, from: At, live: bool) -> Used {
         let (here, there) = (self.driver(from).await, self.driver(from.other()).await);
         self.order(from, live);
         let step = self.carry_out(&there).await;
         assert!(matches!(self.heard(step), Some(MigrationStep::Prepared { .. })));
         let step = self.carry_out(&here).await;
-        let step = self.heard(step);
-        assert_eq!(step, Some(handed_over(true)));
+        let Some(MigrationStep::Sent { certain: true, used }) = self.heard(step) else {
+            panic!("it was not handed over")
+        };
         let seen = self.carry_out(&there).await;
         assert_eq!(self.heard(seen), None);
         self.cleared(&here, from).await;
+        used
     }
 
     /// It is on this host and nowhere else, as a process, a machine and files: the other has nothing.
@@ -765,6 +772,46 @@ async fn what_is_kept_of_a_disk_goes_on_where_its_server_is() {
     pair.guest(At::First).await.becomes("cat /state/note", "third").await;
     drop(driver);
     pair.gone(At::First).await;
+}
+
+#[tokio::test]
+async fn what_an_interface_has_used_goes_with_its_server_and_is_counted_on() {
+    let Some(mut pair) = Pair::of_tests(57).await else { return };
+    pair.server = pair.server.clone().with(|home| {
+        home["parts"]["nics"][0]["quota"] = json!({"egress_bytes": 1_u64 << 40});
+    });
+    let nic = pair.server.state.home.as_ref().unwrap().parts.nics[0].id;
+    pair.launched().await;
+    drop(Guest::ready_at(&pair.folder(At::First), pair.server.id).await);
+    let mut counted = 0;
+    for (from, live) in [(At::First, true), (At::Second, true), (At::First, false)] {
+        let power = if live {
+            // Nobody is there: it asks several times who is.
+            let asks = "ping -c 3 -w 4 10.9.0.77 >/dev/null 2>&1; true";
+            pair.guest(from).await.run(asks).await;
+            Power::Running
+        } else {
+            let driver = pair.driver(from).await;
+            pair.evolve(Event::StopOrdered {});
+            let seen = pair.carry_out(&driver).await;
+            pair.heard(seen);
+            Power::Stopped
+        };
+        let used = pair.goes_with(from, live).await;
+        let sent = used[&nic].egress_bytes;
+        if live {
+            assert!(sent > counted, "{from:?}: {sent}, and {counted} before");
+        }
+        assert!(sent >= counted, "{from:?}: {sent}, and {counted} before");
+        // The other host goes on from there.
+        let seen = pair.server.state.observation.seen.as_ref().unwrap();
+        counted = seen.nics[0].traffic.unwrap().egress_bytes;
+        assert!(counted >= sent, "{from:?}: {counted} there, and {sent} here");
+        let quota = seen.nics[0].quota.unwrap().egress_bytes;
+        assert_eq!(quota, Some(1 << 40), "as its kernel says");
+        pair.is_only_at(from.other(), power, "with what it has used").await;
+    }
+    pair.gone(At::Second).await;
 }
 
 /// Whether two disks read as the same, whatever lies behind them.

@@ -96,6 +96,36 @@ async fn a_server_runs_on_the_processors_and_in_the_pages_that_its_place_has() {
 }
 
 #[tokio::test]
+async fn a_machine_has_the_threads_that_its_place_says() {
+    let Some(host) = Host::of_tests().await else { return };
+    let driver = host.driver().await;
+    // As if the processors of this machine were threads of one core: that is what its place says.
+    let server = host.launch(52, "lab", "#!/bin/sh\n").with(|home| {
+        let holding = &mut home["placement"]["holding"];
+        holding["vcpus"] = json!(2);
+        holding["pins"] = json!([{"vcpu": 0, "cpu": 0}, {"vcpu": 1, "cpu": 1}]);
+        holding["cpus"] = json!([0, 1]);
+        holding["threads"] = json!(2);
+        home["spec"]["vcpus"] = json!(2);
+    });
+    let machine = server.done(&driver, 1, Order::Launch {}).await;
+    assert_eq!((machine.power, machine.shape.as_str()), (Power::Running, "2x96"));
+    let guest = Guest::ready(&host, server.id).await;
+    // QEMU without KVM is an AMD without what such a guest learns of threads by (topoext), so it is asked for no more
+    // than what it is told by all: that both are in one socket.
+    let socket = "cat /sys/devices/system/cpu/cpu[01]/topology/physical_package_id";
+    assert_eq!(guest.run(socket).await, "0\n0");
+    let line = fs::read(process(server.id).join("cmdline")).unwrap();
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let at = words.iter().position(|word| word == "-smp").expect("QEMU is told");
+    for said in ["sockets=1", "cores=1", "threads=2"] {
+        assert!(words[at + 1].split(',').any(|word| word == said), "{said}: {}", words[at + 1]);
+    }
+    server.removed(&driver, 2).await;
+    assert_eq!(driver.census().await.unwrap(), Census::default());
+}
+
+#[tokio::test]
 async fn a_server_starts_by_uefi_and_leaves_nothing_of_what_it_remembers() {
     let Some(host) = Host::of_tests().await else { return };
     let driver = host.driver().await;

@@ -58,6 +58,17 @@ pub struct GuestCell {
     pub host_cell: Option<u32>,
 }
 
+/// The guest's processors as they lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Sockets.
+    pub sockets: u32,
+    /// Cores of each.
+    pub cores: u32,
+    /// Threads of each core.
+    pub threads: u32,
+}
+
 /// A kernel that is started in place of what the disks have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectKernel {
@@ -184,6 +195,8 @@ pub struct Description {
     pub memory_max_kib: Option<u64>,
     /// The size of the pages that its memory is made of, in KiB; none are the usual ones.
     pub page_kib: Option<u64>,
+    /// How its processors lie together: as many as it may come to have. None makes a socket of each.
+    pub topology: Option<Topology>,
     /// Its cells; none when it sees one.
     pub cells: Vec<GuestCell>,
     /// The host's processors that a processor of the guest runs on alone.
@@ -232,6 +245,7 @@ impl Description {
             vcpus_max: vcpus,
             memory_max_kib: None,
             page_kib: None,
+            topology: None,
             cells: Vec::new(),
             pins: BTreeMap::new(),
             emulator_pins: Vec::new(),

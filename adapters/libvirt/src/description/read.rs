@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Description, DirectKernel, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic, NicModel,
-    NotADescription, Source, Virtualisation,
+    NotADescription, Source, Topology, Virtualisation,
 };
 use crate::{Limit, Limits};
 
@@ -189,6 +189,7 @@ impl Description {
             _ => Virtualisation::Emulated,
         };
         described.read_start(&domain);
+        described.topology = domain.at("cpu/topology").and_then(read_topology);
         described.read_cells(&domain);
         let ours = domain.at("metadata").into_iter().flat_map(|all| &all.inner);
         let position = ours.filter(|one| one.is_ours).find_map(|one| one.attribute("position"));
@@ -273,6 +274,17 @@ impl Description {
 
 fn order(node: &Node) -> Option<u32> {
     node.at("boot")?.attribute("order")?.parse().ok()
+}
+
+/// What we know of no word for, such as several dies, is left out as a whole.
+fn read_topology(topology: &Node) -> Option<Topology> {
+    let number = |name: &str| topology.attribute(name).and_then(|text| text.parse().ok());
+    let several = |name: &str| topology.attribute(name).is_some_and(|count| count != "1");
+    if several("dies") || several("clusters") {
+        return None;
+    }
+    let (sockets, cores) = (number("sockets")?, number("cores")?);
+    Some(Topology { sockets, cores, threads: number("threads")? })
 }
 
 fn read_disk(disk: &Node) -> Option<DiskDevice> {

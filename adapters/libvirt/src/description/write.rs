@@ -9,7 +9,7 @@ use quick_xml::{
 
 use super::{
     Description, DiskDevice, Firmware, Format, GuestCell, HostDevice, Nic, NicModel, Source,
-    Virtualisation,
+    Topology, Virtualisation,
 };
 use crate::Limit;
 
@@ -201,10 +201,21 @@ impl Description {
             Virtualisation::Emulated => &[("mode", "maximum")],
             Virtualisation::Test => &[],
         };
-        if mode.is_empty() && self.cells.is_empty() {
+        if mode.is_empty() && self.cells.is_empty() && self.topology.is_none() {
             return Ok(());
         }
         xml.element("cpu", mode, |xml| {
+            if let Some(Topology { sockets, cores, threads }) = self.topology {
+                let (sockets, cores) = (sockets.to_string(), cores.to_string());
+                let threads = threads.to_string();
+                let all = [
+                    ("sockets", &*sockets),
+                    ("dies", "1"),
+                    ("cores", &*cores),
+                    ("threads", &*threads),
+                ];
+                xml.empty("topology", &all)?;
+            }
             if self.cells.is_empty() {
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Definition, Format, Uploaded, check_disk,
-    header::{self, Claim},
+    header::{self, Claim, Ends},
 };
 use crate::kernel::{Refusal, codes};
 
@@ -19,11 +19,7 @@ const SECTOR_BYTES: u64 = 512;
 pub struct Inspection {
     definition: Definition,
     hasher: Sha256,
-    total: u64,
-    /// The first bytes, as many as are looked at.
-    begin: Vec<u8>,
-    /// The last bytes, at most [`header::LENGTH`].
-    end: Vec<u8>,
+    ends: Ends,
 }
 
 fn no(detail: String) -> Refusal {
@@ -33,8 +29,11 @@ fn no(detail: String) -> Refusal {
 impl Inspection {
     /// Begins with a file that is to be this.
     pub fn new(definition: Definition) -> Self {
-        let (hasher, begin, end) = (Sha256::new(), Vec::new(), Vec::new());
-        Self { definition, hasher, total: 0, begin, end }
+        let ends = match definition.format {
+            Format::Iso => Ends::of_at_least(header::DISC_LENGTH),
+            _ => Ends::default(),
+        };
+        Self { definition, hasher: Sha256::new(), ends }
     }
 
     /// Whether a file of so many bytes can be it.
@@ -54,23 +53,17 @@ impl Inspection {
     /// # Errors
     /// `wrong-file`: it is too long, or another format than was said or than is taken.
     pub fn take(&mut self, piece: &[u8]) -> Result<(), Refusal> {
-        self.total += piece.len() as u64;
         let said = self.definition.size_mib;
-        if self.total > said << 20 {
+        if self.ends.total() + piece.len() as u64 > said << 20 {
             return Err(no(format!(
                 "size_mib: the file has more than the {said} MiB that were said"
             )));
         }
-        let wanted = self.looked_at();
-        let missing = wanted - self.begin.len();
-        if missing > 0 {
-            self.begin.extend(piece.iter().take(missing));
-            if self.begin.len() == wanted {
-                self.check_begin()?;
-            }
+        let was_known = self.ends.has_begun();
+        self.ends.take(piece);
+        if !was_known && self.ends.has_begun() {
+            self.check_begin()?;
         }
-        self.end.extend_from_slice(&piece[piece.len().saturating_sub(header::LENGTH)..]);
-        self.end.drain(..self.end.len().saturating_sub(header::LENGTH));
         self.hasher.update(piece);
         Ok(())
     }
@@ -81,24 +74,24 @@ impl Inspection {
     /// `wrong-file`: its size, its format or its digest is another than was said; `invalid-field`: its disk
     /// is larger than the image says.
     pub fn finish(self) -> Result<Uploaded, Refusal> {
-        self.check_size(self.total)?;
-        self.check_begin()?;
+        let total = self.ends.total();
+        self.check_size(total)?;
+        self.check(self.ends.claim())?;
         let disk_bytes = match self.definition.format {
-            Format::Qcow2 => header::disk_bytes(&self.begin).unwrap_or(0),
-            Format::Iso | Format::Raw => self.total,
+            Format::Iso | Format::Raw => total,
+            _ => self.ends.disk_bytes().unwrap_or(0),
         };
         if disk_bytes == 0 {
             return Err(no("the disk in the file is empty".to_owned()));
         }
-        if self.definition.format != Format::Qcow2 {
-            if let Some(name) = header::read_end(&self.end) {
-                return Err(no(format!("the file is {name}: convert it to qcow2 or raw")));
-            }
-            if !self.total.is_multiple_of(SECTOR_BYTES) {
-                let detail =
-                    format!("the file has {} bytes: raw has a multiple of 512", self.total);
-                return Err(no(detail));
-            }
+        if !disk_bytes.is_multiple_of(SECTOR_BYTES) {
+            let detail = match self.definition.format {
+                Format::Iso | Format::Raw => {
+                    format!("the file has {total} bytes: raw has a multiple of 512")
+                }
+                _ => format!("the disk in the file has {disk_bytes} bytes: no multiple of 512"),
+            };
+            return Err(no(detail));
         }
         if self.definition.format != Format::Iso {
             check_disk(&self.definition, disk_bytes)?;
@@ -107,21 +100,33 @@ impl Inspection {
         if is != *said {
             return Err(no(format!("sha256: the file has {is}, and the image says {said}")));
         }
-        Ok(Uploaded { size_bytes: self.total, disk_bytes })
+        Ok(Uploaded { size_bytes: total, disk_bytes })
     }
 
-    /// How many of its first bytes say what it is.
-    fn looked_at(&self) -> usize {
-        if self.definition.format == Format::Iso { header::DISC_LENGTH } else { header::LENGTH }
-    }
-
+    /// Whether its first bytes may be those of what was said: of a VHD of fixed size they say nothing.
     fn check_begin(&self) -> Result<(), Refusal> {
-        let detail = match (header::read(&self.begin), self.definition.format) {
-            (Claim::Qcow2, Format::Qcow2) | (Claim::Unknown, Format::Raw) => return Ok(()),
-            (Claim::Unknown, Format::Iso) if header::is_disc(&self.begin) => return Ok(()),
+        match (header::read(self.ends.begin()), self.definition.format) {
+            (Claim::Unknown, Format::Vhd) => Ok(()),
+            (claim, _) => self.check(claim),
+        }
+    }
+
+    /// Whether what its bytes say, as many as have come, is what was said.
+    fn check(&self, claim: Claim) -> Result<(), Refusal> {
+        let said = self.definition.format;
+        let detail = match (claim, said) {
+            (Claim::Qcow2, Format::Qcow2)
+            | (Claim::Vhd, Format::Vhd)
+            | (Claim::Vhdx, Format::Vhdx)
+            | (Claim::Vmdk, Format::Vmdk)
+            | (Claim::Unknown, Format::Raw) => return Ok(()),
+            (Claim::Unknown, Format::Iso) if header::is_disc(self.ends.begin()) => return Ok(()),
             (Claim::Unknown, Format::Iso) => "format: the file is no disc (ISO 9660)".to_owned(),
-            (Claim::Qcow2, Format::Iso | Format::Raw) => "format: the file is qcow2".to_owned(),
-            (Claim::Unknown, Format::Qcow2) => "format: the file is no qcow2".to_owned(),
+            (Claim::Unknown, said) => format!("format: the file is no {}", said.name()),
+            (Claim::Qcow2, _) => "format: the file is qcow2".to_owned(),
+            (Claim::Vhd, _) => "format: the file is vhd".to_owned(),
+            (Claim::Vhdx, _) => "format: the file is vhdx".to_owned(),
+            (Claim::Vmdk, _) => "format: the file is vmdk".to_owned(),
             (Claim::Unsafe(why), _) => format!("the file is not taken: {why}"),
             (Claim::Other(name), _) => {
                 format!("the file is {name}: convert it to qcow2 or raw")
@@ -146,6 +151,21 @@ mod tests {
 
     fn qcow2(bytes: &[u8]) -> Definition {
         Definition { format: Format::Qcow2, ..raw(bytes) }
+    }
+
+    fn of(format: Format, bytes: &[u8]) -> Definition {
+        Definition { format, ..raw(bytes) }
+    }
+
+    /// A disk of 1,024 bytes whose last 512 say this of it.
+    fn vhd(kind: u8, disk_bytes: u64) -> Vec<u8> {
+        let mut footer = vec![0; 512];
+        footer[..8].copy_from_slice(b"conectix");
+        footer[48..56].copy_from_slice(&disk_bytes.to_be_bytes());
+        footer[63] = kind;
+        let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+        footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+        [vec![1; 1_024], footer].concat()
     }
 
     fn iso(bytes: &[u8]) -> Definition {
@@ -187,6 +207,8 @@ mod tests {
             assert_eq!(take(qcow2(&file), &file, piece), Ok(made));
             let made = Uploaded { size_bytes: 40_960, disk_bytes: 40_960 };
             assert_eq!(take(iso(&disc()), &disc(), piece), Ok(made));
+            let (file, made) = (vhd(2, 1_024), Uploaded { size_bytes: 1_536, disk_bytes: 1_024 });
+            assert_eq!(take(of(Format::Vhd, &file), &file, piece), Ok(made));
         }
     }
 
@@ -194,8 +216,9 @@ mod tests {
     fn a_file_that_lies_is_refused_as_soon_as_it_is_known() {
         let backed = header(0x200, 1 << 30);
         let fine = header(0, 1 << 30);
-        let vmdk = [b"KDMV".as_slice(), &[0; 1_020]].concat();
-        let vhd = [vec![1; 1_024], [b"conectix".as_slice(), &[0; 504]].concat()].concat();
+        let vdi = [b"<<< QEMU".as_slice(), &[0; 1_016]].concat();
+        let text = b"# Disk DescriptorFile\nRW 1 FLAT \"/etc/shadow\" 0".to_vec();
+        let (vhd, cut) = (vhd(2, 1_024), vhd(2, 2_048));
         let long = vec![1; (1 << 20) + 512];
         for (definition, bytes, why) in [
             (qcow2(&backed), &backed, "early: the file is not taken: it has a backing file"),
@@ -204,8 +227,18 @@ mod tests {
             (qcow2(&long), &long, "early: format: the file is no qcow2"),
             (iso(&long), &long, "early: format: the file is no disc (ISO 9660)"),
             (iso(&[1; 512]), &vec![1; 512], "format: the file is no disc (ISO 9660)"),
-            (raw(&vmdk), &vmdk, "early: the file is vmdk: convert it to qcow2 or raw"),
-            (raw(&vhd), &vhd, "the file is vhd: convert it to qcow2 or raw"),
+            (raw(&vdi), &vdi, "early: the file is vdi: convert it to qcow2 or raw"),
+            (of(Format::Vmdk, &text), &text, "the file is not taken: its data is in other files"),
+            (of(Format::Vmdk, &fine), &fine, "early: format: the file is qcow2"),
+            (of(Format::Vhdx, &long), &long, "early: format: the file is no vhdx"),
+            (of(Format::Vhd, &long), &long, "format: the file is no vhd"),
+            (raw(&vhd), &vhd, "format: the file is vhd"),
+            (qcow2(&vhd), &vhd, "early: format: the file is no qcow2"),
+            (
+                of(Format::Vhd, &cut),
+                &cut,
+                "the file is not taken: its disk has another size than its last bytes say",
+            ),
             (raw(&[1; 700]), &vec![1; 700], "the file has 700 bytes: raw has a multiple of 512"),
             (raw(&[]), &vec![], "the disk in the file is empty"),
             (

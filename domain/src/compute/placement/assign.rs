@@ -60,6 +60,7 @@ pub(super) fn assign(host: &Host, request: &Request, fit: Fit) -> Option<Holding
             .map(|((cell, _, units), vcpus)| part_of(host, request, *cell, vcpus, *units))
             .collect();
     }
+    holding.threads = siblings(host, &holding.pins);
     give_devices(host, request, &places, &mut holding)?;
     Some(holding)
 }
@@ -161,6 +162,21 @@ fn pin(host: &Host, request: &Request, threads: u8, parts: &[Part], holding: &mu
             }
         }
     }
+}
+
+/// Threads of a core, where the virtual CPUs in turn are whole cores with all threads of them, all alike.
+fn siblings(host: &Host, pins: &[Pin]) -> Option<u8> {
+    let core_of =
+        |pin: &Pin| host.cpu(pin.cpu).map(|(cell, core)| &host.facts().cells[cell].cores[core]);
+    let threads = core_of(pins.first()?)?.threads.len();
+    let is_core = |group: &[Pin]| {
+        let mut cpus: Vec<u32> = group.iter().map(|pin| pin.cpu).collect();
+        cpus.sort_unstable();
+        core_of(&group[0]).is_some_and(|core| core.threads == cpus)
+    };
+    let are_cores =
+        threads > 1 && pins.len().is_multiple_of(threads) && pins.chunks(threads).all(is_core);
+    are_cores.then_some(threads as u8)
 }
 
 /// So many free cores of a cell, each with so many threads, under as few last-level caches as

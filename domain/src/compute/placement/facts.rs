@@ -135,6 +135,14 @@ pub struct Pages {
     pub size_kib: u32,
     /// How many there are.
     pub count: u64,
+    /// How many of them others than our servers have: programs of the host, machines that are not ours.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub others: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A core with its threads.
@@ -320,6 +328,9 @@ impl Cell {
         if self.pages.iter().any(odd) {
             return no("pages: sizes are powers of two, and counts have at most 32 bits".to_owned());
         }
+        if self.pages.iter().any(|pages| pages.others > pages.count) {
+            return no("pages: others have no more than there are".to_owned());
+        }
         let pages_kib = self
             .pages
             .iter()
@@ -350,9 +361,9 @@ impl Cell {
         self.memory_mib.saturating_sub(kept_mib)
     }
 
-    /// How many huge pages of a size it has.
+    /// How many huge pages of a size servers may have of it.
     pub fn pages_of(&self, size_kib: u32) -> u64 {
         let found = self.pages.iter().find(|pages| pages.size_kib == size_kib);
-        found.map_or(0, |pages| pages.count)
+        found.map_or(0, |pages| pages.count.saturating_sub(pages.others))
     }
 }

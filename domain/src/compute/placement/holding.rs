@@ -32,6 +32,10 @@ pub struct Holding {
     /// The logical CPUs it has for itself, siblings that stay idle among them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub cpus: BTreeSet<u32>,
+    /// How many of its virtual CPUs in turn are one core of its host, with all threads of it: its guest sees
+    /// them as one core's threads. None where its guest sees cores alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u8>,
     /// The devices it asked for, sorted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub devices: BTreeSet<String>,
@@ -75,6 +79,17 @@ pub struct SeenCell {
     pub memory_mib: u64,
 }
 
+/// Cores as the guest of a placed server sees them, where it sees their threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenCores {
+    /// Sockets. None of them is in two cells.
+    pub sockets: u32,
+    /// Cores of each socket.
+    pub cores: u32,
+    /// Threads of each core.
+    pub threads: u32,
+}
+
 /// One virtual CPU on one logical one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +111,7 @@ impl Holding {
             cells: Vec::new(),
             pins: Vec::new(),
             cpus: BTreeSet::new(),
+            threads: None,
             devices: BTreeSet::new(),
             functions: BTreeMap::new(),
             models: BTreeMap::new(),
@@ -183,6 +199,23 @@ impl Holding {
         cells
     }
 
+    /// The cores that its guest sees, where it sees their threads: one socket in each cell where all cells have as
+    /// many of them, and otherwise as few as lie in one cell each.
+    pub fn seen_cores(&self) -> Option<SeenCores> {
+        let threads = u32::from(self.threads?);
+        let all = self.vcpus.checked_div(threads)?;
+        let mut cores = all;
+        for cell in self.seen_cells() {
+            let vcpus = cell.vcpus.len() as u32;
+            if !vcpus.is_multiple_of(threads) {
+                return None;
+            }
+            cores = common_divisor(cores, vcpus / threads);
+        }
+        let sockets = all.checked_div(cores)?;
+        Some(SeenCores { sockets, cores, threads })
+    }
+
     /// Whether a guest sees the same of this as of another one, whatever the host's cells are.
     pub fn is_seen_as(&self, other: &Self) -> bool {
         let (here, there) = (self.seen_cells(), other.seen_cells());
@@ -229,9 +262,54 @@ impl Holding {
         if self.models.keys().any(|device| !self.devices.contains(device)) {
             return no("models: are those of devices of it");
         }
+        let odd = |threads: u8| threads < 2 || !self.vcpus.is_multiple_of(threads.into());
+        if self.threads.is_some_and(|threads| self.pins.is_empty() || odd(threads)) {
+            return no(
+                "threads: are 2 or more, of pinned virtual CPUs that are so many times some",
+            );
+        }
         if !each || !pinned.is_subset(&self.cpus) || pinned.is_empty() != self.cpus.is_empty() {
             return no("pins: each virtual CPU has one of the CPUs, in turn");
         }
         Ok(())
+    }
+}
+
+fn common_divisor(one: u32, other: u32) -> u32 {
+    if other == 0 { one } else { common_divisor(other, one % other) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many virtual CPUs in each cell, as threads of cores.
+    fn seen(cells: &[u32], vcpus: u32, threads: Option<u8>) -> Option<(u32, u32, u32)> {
+        let cells: Vec<_> = (0..)
+            .zip(cells)
+            .map(|(cell, vcpus)| serde_json::json!({"cell": cell, "vcpus": vcpus, "memory_mib": 1}))
+            .collect();
+        let holding = serde_json::json!({
+            "server": Uuid::nil(), "vcpus": vcpus, "memory_mib": 64, "cells": cells, "threads": threads,
+        });
+        let holding: Holding = serde_json::from_value(holding).unwrap();
+        holding.seen_cores().map(|seen| (seen.sockets, seen.cores, seen.threads))
+    }
+
+    #[test]
+    fn a_guest_sees_a_socket_in_each_cell_and_none_in_two() {
+        for (cells, vcpus, threads, expected) in [
+            (&[][..], 8, None, None),
+            (&[], 8, Some(2), Some((1, 4, 2))),
+            (&[8], 8, Some(2), Some((1, 4, 2))),
+            (&[4, 4], 8, Some(2), Some((2, 2, 2))),
+            (&[8, 4], 12, Some(2), Some((3, 2, 2))),
+            (&[4, 2], 6, Some(2), Some((3, 1, 2))),
+            (&[8, 8], 16, Some(8), Some((2, 1, 8))),
+            // Named by hand across cells: no core may be in two.
+            (&[3, 5], 8, Some(2), None),
+        ] {
+            assert_eq!(seen(cells, vcpus, threads), expected, "{cells:?} of {vcpus}");
+        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn holds_disk(image: &Definition) -> Result<(), Refusal> {
     let name = &image.name;
     match image.format {
         Format::Iso => Err(no(format!("image: {name} is a disc: name it as `cdrom`"))),
-        Format::Qcow2 | Format::Raw => Ok(()),
+        Format::Qcow2 | Format::Raw | Format::Vhd | Format::Vhdx | Format::Vmdk => Ok(()),
     }
 }
 

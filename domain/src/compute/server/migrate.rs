@@ -240,10 +240,15 @@ impl Server {
     ) -> Result<Vec<Event>, Refusal> {
         let live = self.movable()?;
         limits.check()?;
-        let to = self.checked(to)?;
+        let mut to = self.checked(to)?;
         let home = self.ours("migrate")?;
-        if live && !home.placement.holding.is_seen_as(&to.holding) {
-            return Err(Refusal::new(&codes::NOT_MOVABLE, OTHER_CELLS));
+        if live {
+            let own = &home.placement.holding;
+            if !own.is_seen_as(&to.holding) {
+                return Err(Refusal::new(&codes::NOT_MOVABLE, OTHER_CELLS));
+            }
+            // Its guest runs on and sees what it saw at its start.
+            to.holding.threads = own.threads;
         }
         Ok(vec![Event::MigrationOrdered { to, live, limits }])
     }

@@ -1,9 +1,15 @@
 //! vGPUs on a host whose kernel is a folder.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use super::{
-    super::{KvmHost, Options},
+    super::{KvmHost, Options, companions::Kernel},
     *,
 };
 
@@ -192,4 +198,69 @@ async fn what_was_seen_of_a_card_is_known_after_its_memory_is_given_out() {
     // A file that does not read is made anew.
     fs::write(root.join("agent/cards.json"), "{").unwrap();
     assert_eq!(host.inner.cards().await.unwrap()[CARD].types, BTreeMap::new());
+}
+
+/// One that says no once, before or after it did what was asked.
+#[derive(Default)]
+struct SaysNo(Mutex<Option<bool>>);
+
+impl SaysNo {
+    fn say_no(&self, is_done: bool) {
+        *self.0.lock().unwrap() = Some(is_done);
+    }
+
+    async fn host(self: &Arc<Self>, root: &Path) -> KvmHost {
+        let files = Arc::clone(self) as Arc<dyn Kernel>;
+        let options =
+            Options { kernel: root.to_owned(), files, ..Options::new(root.join("agent")) };
+        KvmHost::open(options).await.unwrap()
+    }
+}
+
+impl Kernel for SaysNo {
+    fn tell(&self, file: &Path, text: &str) -> io::Result<()> {
+        let no = self.0.lock().unwrap().take();
+        if no != Some(false) {
+            fs::write(file, text)?;
+        }
+        if no.is_some() { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn cut_off_anywhere_a_vgpu_is_made_of_the_same_function_and_given_back() {
+    for is_done in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        kernel(root);
+        let (server, says) = (Uuid::from_u128(1), Arc::new(SaysNo::default()));
+        let held = holding(server, &[slot(1155, 0)]);
+        let first = functions()[0].clone();
+        let rejected = |said: Result<(), DriverFault>| {
+            let Err(DriverFault::Rejected(why)) = said else { panic!("{said:?}") };
+            assert!(why.contains("cannot write"), "{why}");
+        };
+        {
+            let host = says.host(root).await;
+            host.inner.seat_vgpus(server, &held).await.unwrap();
+            says.say_no(is_done);
+            let record = host.inner.records.read(server).await.unwrap().unwrap();
+            rejected(host.inner.make_vgpus(&record).await);
+            assert_eq!(current(root)[0], if is_done { "1155" } else { "0\n" });
+        }
+        // Another agent goes on with the same.
+        let host = says.host(root).await;
+        assert_eq!(host.inner.seat_vgpus(server, &held).await.unwrap()[&slot(1155, 0)], first);
+        make(&host.inner, server).await;
+        assert_eq!(current(root), ["1155", "0\n", "0\n"]);
+        says.say_no(is_done);
+        rejected(host.inner.release_devices(server, &BTreeSet::new()).await);
+        // It stays written down as the server's until it is nothing again.
+        assert_eq!(host.inner.seated_vgpus().await.unwrap(), [(slot(1155, 0), first)].into());
+        drop(host);
+        let host = says.host(root).await;
+        host.inner.release_devices(server, &BTreeSet::new()).await.unwrap();
+        assert_eq!(current(root), ["0", "0\n", "0\n"]);
+        assert_eq!(host.inner.seated_vgpus().await.unwrap(), BTreeMap::new());
+    }
 }

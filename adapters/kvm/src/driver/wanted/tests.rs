@@ -48,6 +48,7 @@ fn home(change: impl FnOnce(&mut Value)) -> Home {
                     {"vcpu": 3, "cpu": 25}, {"vcpu": 4, "cpu": 40}, {"vcpu": 5, "cpu": 41},
                 ],
                 "cpus": [8, 9, 24, 25, 40, 41],
+                "threads": 2,
                 "devices": [
                     "0000:3b:00.0", "00000000-0000-0000-0000-00000000000c", "usb:1-1.2",
                     "vgpu:0000:41:00.0/1155/0",
@@ -113,6 +114,42 @@ fn a_state_is_one_machine() {
             assert_eq!(xml, expected, "BLESS=1 writes {path}");
         }
     }
+}
+
+#[test]
+fn siblings_are_siblings_to_the_guest_too() {
+    let seen = |change: &dyn Fn(&mut Value)| {
+        let machine = machine(&home(|launch| change(&mut launch["placement"]["holding"]))).unwrap();
+        let topology = machine.topology.map(|seen| (seen.sockets, seen.cores, seen.threads));
+        assert_eq!(topology.is_some(), machine.xml().contains("<topology sockets="));
+        topology
+    };
+    assert_eq!(seen(&|_| {}), Some((3, 1, 2)), "cells of two cores and of one");
+    let one = |holding: &mut Value| {
+        holding["cells"] = json!([{"cell": 1, "vcpus": 6, "memory_mib": 4096, "pages": 2048}]);
+    };
+    assert_eq!(seen(&one), Some((1, 3, 2)));
+    assert_eq!(
+        seen(&|holding| holding["threads"] = Value::Null),
+        None,
+        "placed before it was recorded"
+    );
+    let mut arm = home(|_| {});
+    arm.spec.architecture = Architecture::Aarch64;
+    assert_eq!(machine(&arm).unwrap().topology, None);
+    // In a rescue it has the same processors.
+    let kernel = description::DirectKernel {
+        kernel: "/boot/rescue".to_owned(),
+        initrd: "/boot/rescue.img".to_owned(),
+        command_line: String::new(),
+    };
+    let normal = machine(&home(|_| {})).unwrap();
+    let rescued = normal.rescued(kernel);
+    assert_eq!(rescued.topology, normal.topology);
+    assert!(!normal.devices.is_empty());
+    let xml = rescued.xml();
+    assert!(!xml.contains("<hostdev"), "nothing of the host is in it: {xml}");
+    assert!(normal.xml().contains("<hostdev"), "and it is back afterwards");
 }
 
 #[test]

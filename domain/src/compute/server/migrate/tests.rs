@@ -230,6 +230,35 @@ fn what_keeps_a_server_on_its_host_is_said() {
 }
 
 #[test]
+fn a_guest_that_runs_on_sees_the_threads_that_it_saw() {
+    let placed = |host: u128, threads: Value| {
+        let mut place = place(host);
+        place["holding"] = json!({
+            "server": id(9), "vcpus": 2, "memory_mib": 512, "cpus": [4, 5], "threads": threads,
+            "pins": [{"vcpu": 0, "cpu": 4}, {"vcpu": 1, "cpu": 5}],
+        });
+        place
+    };
+    for (power, was, there, then) in [
+        ("running", json!(2), json!(null), Some(2)),
+        ("running", json!(null), json!(2), None),
+        ("stopped", json!(null), json!(2), Some(2)),
+    ] {
+        let mut given = at_home(power);
+        let Event::Launched { launch } = &mut given[0] else { panic!() };
+        launch.placement = serde_json::from_value(placed(1, was)).unwrap();
+        let migrate = Command::Migrate {
+            to: None,
+            limits: TransferLimits::default(),
+            placement: serde_json::from_value(placed(2, there)).unwrap(),
+        };
+        let ordered = decide(&given, migrate).unwrap();
+        let [Event::MigrationOrdered { to, .. }] = &ordered[..] else { panic!("{ordered:?}") };
+        assert_eq!(to.holding.threads, then, "{power}");
+    }
+}
+
+#[test]
 fn a_server_is_had_back_from_a_dead_host_in_one_append() {
     let evacuate = Command::Evacuate {
         to: None,
