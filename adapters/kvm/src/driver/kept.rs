@@ -160,10 +160,11 @@ impl Inner {
         let records = self.records.all().await?;
         let mut kept = records.values().flat_map(|record| &record.volumes);
         let stays = kept.any(|(_, kept)| *kept == disk) && group.is_active(disk).await;
-        let done = act.await?;
-        if !stays {
-            storage.rest(disk).await?;
-        }
+        // Also after a fault, for its device is in the way of other hosts; the fault is what is said.
+        let done = act.await;
+        let rest = if stays { Ok(()) } else { storage.rest(disk).await };
+        let done = done?;
+        rest?;
         Ok(done)
     }
 
