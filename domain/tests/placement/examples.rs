@@ -59,7 +59,7 @@ fn siblings_fill_cores_and_an_odd_one_keeps_its_core_for_itself() {
 }
 
 #[test]
-fn a_guest_sees_threads_where_its_virtual_cpus_are_whole_cores() {
+fn threads_are_seen_where_virtual_cpus_are_whole_cores() {
     let threads = |pinning: Pinning, vcpus: u32| {
         let asked = Request { pinning, cells_max: 2, ..request(1, vcpus, 1_024) };
         placed(&fleet([two_cells(1)]), &asked).holding.threads

@@ -360,15 +360,15 @@ mod tests {
                 "qemu-img info -U --output=json -f qcow2 --backing-chain /s/disks/a.qcow2",
                 "prlimit --as=1073741824 --cpu=30 qemu-img info -U --output=json /s/images/b.raw",
                 "prlimit --as=1073741824 --cpu=30 qemu-img info -U --output=json \
-                 json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}}",
+                 'json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}}'",
                 "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
-                 json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}} \
+                 'json:{\"backing\":null,\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}}' \
                  /s/disks/a.qcow2",
                 "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
-                 json:{\"driver\":\"vpc\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/\\\"i\"},\
-                 \"force_size_calc\":\"current_size\"} /s/disks/a.qcow2",
+                 'json:{\"driver\":\"vpc\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/\\\"i\"},\
+                 \"force_size_calc\":\"current_size\"}' /s/disks/a.qcow2",
                 "prlimit --as=4294967296 qemu-img convert -q -O qcow2 \
-                 json:{\"driver\":\"vhdx\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}} \
+                 'json:{\"driver\":\"vhdx\",\"file\":{\"driver\":\"file\",\"filename\":\"/s/i.part\"}}' \
                  /s/disks/a.qcow2",
             ]
         );

@@ -1,8 +1,15 @@
 //! What a place promises, on the machine itself: processors, huge pages, firmware.
 
-use std::{collections::BTreeSet, fs, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use adapters_kvm::driver::{Census, Side, Step};
+use adapters_kvm::driver::{Census, KvmHost, Side, Step};
 use domain::compute::server::{Order, Power};
 use serde_json::json;
 use uuid::Uuid;
@@ -64,11 +71,45 @@ impl Drop for HugePages {
     }
 }
 
+/// A program that has so many of them.
+struct Holder(Child);
+
+impl Holder {
+    fn of(pages: u64) -> Self {
+        let bytes = pages << 21;
+        let script = format!(
+            "mount -t hugetlbfs none /mnt && fallocate -l {bytes} /mnt/held && echo held && read end"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "held\n");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    /// It ends when nobody can say anything to it any more.
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// How many pages others than servers have, as the host says.
+async fn others(driver: &KvmHost) -> u64 {
+    let seen = driver.sighting().await.unwrap();
+    seen.cells.iter().flat_map(|cell| &cell.pages).map(|pages| pages.others).sum()
+}
+
 #[tokio::test]
 async fn a_server_runs_on_the_processors_and_in_the_pages_that_its_place_has() {
     let Some(host) = Host::of_tests().await else { return };
     let Some(_pages) = HugePages::more(56) else { return };
     let driver = host.driver().await;
+    let before = others(&driver).await;
     let server = host.launch(50, "lab", "#!/bin/sh\n").with(|home| {
         let holding = &mut home["placement"]["holding"];
         holding["vcpus"] = json!(2);
@@ -90,6 +131,13 @@ async fn a_server_runs_on_the_processors_and_in_the_pages_that_its_place_has() {
     let memory = maps.lines().find(|line| line.contains("huge") && line.contains("bind:0"));
     let memory = memory.unwrap_or_else(|| panic!("no memory in huge pages of cell 0:\n{maps}"));
     assert!(memory.contains("N0=48") && memory.contains("kernelpagesize_kB=2048"), "{memory}");
+
+    // What it has is its own; what somebody else has is not free for servers.
+    assert_eq!(others(&driver).await, before);
+    let holder = Holder::of(3);
+    assert_eq!(others(&driver).await, before + 3);
+    drop(holder);
+    assert_eq!(others(&driver).await, before);
 
     server.removed(&driver, 2).await;
     assert_eq!(driver.census().await.unwrap(), Census::default());

@@ -84,7 +84,8 @@ impl Inspection {
         if disk_bytes == 0 {
             return Err(no("the disk in the file is empty".to_owned()));
         }
-        if !disk_bytes.is_multiple_of(SECTOR_BYTES) {
+        let is_odd = !disk_bytes.is_multiple_of(SECTOR_BYTES);
+        if is_odd && self.definition.format != Format::Qcow2 {
             let detail = match self.definition.format {
                 Format::Iso | Format::Raw => {
                     format!("the file has {total} bytes: raw has a multiple of 512")

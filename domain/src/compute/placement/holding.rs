@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_sees_a_socket_in_each_cell_and_none_in_two() {
+    fn a_socket_is_in_one_cell_and_there_are_as_few_as_can_be() {
         for (cells, vcpus, threads, expected) in [
             (&[][..], 8, None, None),
             (&[], 8, Some(2), Some((1, 4, 2))),

@@ -12,8 +12,8 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 
-const URL: &str = "SKYLEDGER_TEST_URL";
-const EXPECTED: &str = "SKYLEDGER_TEST_FILE";
+const URL: &str = "SKYLEDGER_FETCHES";
+const EXPECTED: &str = "SKYLEDGER_EXPECTS";
 
 fn openssl(folder: &Path, words: &str) {
     let done = Command::new("openssl").args(words.split(' ')).current_dir(folder).output().unwrap();
@@ -69,8 +69,7 @@ fn an_image_comes_by_https_from_whom_this_host_trusts() {
     let (_server, at) = Server::start(root);
     let fetch = |trusted: &str, address: &str| {
         let done = Command::new(std::env::current_exe().unwrap())
-            .args(["driver::fetch::tests::it_is_fetched_and_is_the_file", "--exact", "--ignored"])
-            .arg("--nocapture")
+            .args(["driver::fetch::tests::it_is_fetched_and_is_the_file", "--exact", "--nocapture"])
             .env("SSL_CERT_FILE", root.join(trusted))
             .env("SSL_CERT_DIR", root.join("none"))
             .env(URL, format!("{address}/image.raw"))
@@ -95,10 +94,11 @@ fn an_image_comes_by_https_from_whom_this_host_trusts() {
     }
 }
 
+/// What the test starts: a test that is none.
 #[tokio::test]
-#[ignore = "is started by another test, with an environment of its own"]
 async fn it_is_fetched_and_is_the_file() {
-    let address = Address(std::env::var(URL).unwrap());
+    let Ok(url) = std::env::var(URL) else { return };
+    let address = Address(url);
     let mut got = Vec::new();
     match address.open().await {
         Ok(mut body) => drop(body.read_to_end(&mut got).await.unwrap()),

@@ -230,7 +230,7 @@ fn what_keeps_a_server_on_its_host_is_said() {
 }
 
 #[test]
-fn a_guest_that_runs_on_sees_the_threads_that_it_saw() {
+fn who_runs_on_sees_the_threads_that_it_saw() {
     let placed = |host: u128, threads: Value| {
         let mut place = place(host);
         place["holding"] = json!({
