@@ -149,7 +149,7 @@ impl World {
     }
 
     /// The devices that a server has, on its host.
-    async fn has(&self, host: Uuid, id: Uuid) -> Vec<String> {
+    fn has(&self, host: Uuid, id: Uuid) -> Vec<String> {
         self.hosts.census(host)[&id].devices.iter().cloned().collect()
     }
 
@@ -178,12 +178,12 @@ async fn a_stopped_server_gets_devices_and_gives_them_back() {
     assert_eq!(refusal.code.code, "no-room");
     assert!(refusal.detail.contains("1 vgpu of any model, of which 0 are free"), "{refusal:?}");
     world.settle().await;
-    assert_eq!(world.has(host, web).await, [first, second]);
+    assert_eq!(world.has(host, web), [first, second]);
     assert_eq!(world.held(web).await, [first, second]);
     world.same_as_census(host).await;
     world.send("server", web, "add-device", json!({"device": {"kind": "usb"}})).await.unwrap();
     world.settle().await;
-    assert_eq!(world.has(host, web).await, [stick, first, second]);
+    assert_eq!(world.has(host, web), [stick, first, second]);
     let holding = world.server(web).await.home.unwrap().placement.holding;
     assert_eq!(holding.models[stick], "0529:0001", "what was in that port");
 
@@ -204,7 +204,7 @@ async fn a_stopped_server_gets_devices_and_gives_them_back() {
     world.send("server", db, "add-device", add(1)).await.unwrap();
     world.settle().await;
     assert_eq!(
-        (world.has(host, web).await, world.has(host, db).await.join(" ")),
+        (world.has(host, web), world.has(host, db).join(" ")),
         (vec![stick.to_owned(), second.to_owned()], first.to_owned())
     );
     let asks = world.server(web).await.home.unwrap().spec.devices;
@@ -244,7 +244,7 @@ async fn the_last_device_goes_to_one_of_many_that_ask_at_once() {
     world.settle().await;
     let mut given = Vec::new();
     for id in servers {
-        given.extend(world.has(host, id).await);
+        given.extend(world.has(host, id));
     }
     given.sort();
     assert_eq!(given, ["vgpu:0000:41:00.0/1155/0", "vgpu:0000:41:00.0/1155/1"]);
@@ -265,7 +265,7 @@ async fn a_change_of_devices_that_fails_is_gone_on_with_or_given_up() {
         world.send("server", web, "add-device", add.clone()).await.unwrap();
         world.settle().await;
         assert_eq!(
-            (world.has(host, web).await, world.held(web).await),
+            (world.has(host, web), world.held(web).await),
             (vec![first.to_owned()], vec![first.to_owned()])
         );
         let remove = json!({"device": first});
