@@ -45,8 +45,8 @@ impl Server {
             .spawn()
             .unwrap();
         let told = BufReader::new(server.stdout.take().unwrap());
-        let at = told.lines().map_while(Result::ok);
-        let at = at.filter_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned)).next();
+        let mut lines = told.lines().map_while(Result::ok);
+        let at = lines.find_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned));
         (Self(server), at.expect("it says where it listens"))
     }
 }
