@@ -138,8 +138,20 @@ def check(checks, server, hosts, cache, scratch):
     domain = f"sk-{server_id}"
 
     def through(*words):
+        """What is ordered is done as well, however long that takes here."""
         code, out, err = server.run(*words)
-        return expect(f"{words[:3]} is ordered, and through", code == 0, out + err) or True
+        expect(f"{words[:3]} is ordered", code == 0, out + err)
+        named = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+        kind, name = words[1], words[3] if words[0] == "do" else named[0]
+        ends = time.monotonic() + DEAD
+        while True:
+            row = server.json("get", kind, name, "--show-gone")
+            out = (row[0] if isinstance(row, list) else row).get("order")
+            if not out:
+                return True
+            if out.get("parked") or time.monotonic() > ends:
+                raise Failed(f"{words[:3]} is not through: {json.dumps(out)[-600:]}")
+            time.sleep(1)
 
     def refused(why, *words):
         code, out, err = server.run(*words)
@@ -184,7 +196,7 @@ def check(checks, server, hosts, cache, scratch):
 
     def taken():
         was["first"] = written(one)
-        through("create", "snapshot", "--wait", "--set", "name=before", "--set", f"disk={data}")
+        through("create", "snapshot", "--set", "name=before", "--set", f"disk={data}")
         snap["before"] = server.json("get", "snapshot", "before")["id"]
         name = f"sks-{snap['before']}"
         expect("LVM has it", snapshots(one) == [[name, f"sk-{data}"]], snapshots(one))
@@ -239,7 +251,7 @@ def check(checks, server, hosts, cache, scratch):
 
     def back():
         order("stop", "stopped")
-        through("do", "snapshot", "roll-back", "before", "--wait")
+        through("do", "snapshot", "roll-back", "before")
         snap["copy"] = added("copy", **{"from": {"snapshot": snap["before"]}})
         return server.awaited("disk", snap["copy"], "attached")
 
@@ -251,11 +263,11 @@ def check(checks, server, hosts, cache, scratch):
         seen = [guest_has(two, of) for of in (data, snap["copy"])]
         expect("both are what was snapshotted", seen == [was["first"]] * 2, [seen, was])
         expect("none is active on the first", ours(one) == ([], []), ours(one))
-        through("do", "disk", "detach", snap["copy"], "--wait")
-        through("do", "disk", "delete", snap["copy"], "--wait")
+        through("do", "disk", "detach", snap["copy"])
+        through("do", "disk", "delete", snap["copy"])
         was["third"] = written(two)
         expect("and the snapshot", host_has(two, f"sks-{snap['before']}") == was["first"], was)
-        through("do", "snapshot", "delete", "before", "--wait")
+        through("do", "snapshot", "delete", snap["before"])
         expect("LVM has none", snapshots(two) == [], snapshots(two))
         return expect("the disk stays", guest_has(two, data) == was["third"], was)
 
@@ -267,7 +279,7 @@ def check(checks, server, hosts, cache, scratch):
     checks.that("it starts there", lambda: order("start", "running"))
     checks.that("a snapshot is taken of what will be a dead host's", lambda: (
         was.update(last=written(one)),
-        through("create", "snapshot", "--wait", "--set", "name=last", "--set", f"disk={data}"),
+        through("create", "snapshot", "--set", "name=last", "--set", f"disk={data}"),
         snap.update(last=server.json("get", "snapshot", "last")["id"]),
     ))
 
@@ -304,11 +316,11 @@ def check(checks, server, hosts, cache, scratch):
         expect("nobody hears the first", one.process.poll() is not None, None)
         late = added("late", size_gib=1)
         server.awaited("disk", late, "attached", 300)
-        through("do", "disk", "grow", late, "--wait", "--set", "size_gib=2")
+        through("do", "disk", "grow", late, "--set", "size_gib=2")
         size = two.run(f"blockdev --getsize64 /dev/{GROUP}/sk-{late}")
         expect("it is larger", size == str(2 << 30), size)
-        through("do", "disk", "detach", late, "--wait")
-        through("do", "disk", "delete", late, "--wait")
+        through("do", "disk", "detach", late)
+        through("do", "disk", "delete", late)
         names = two.run(f"lvs --noheadings -o lv_name {GROUP}").split()
         return expect("and gone", f"sk-{late}" not in names and f"sk-{data}" in names, names)
 
@@ -316,7 +328,7 @@ def check(checks, server, hosts, cache, scratch):
 
     def started():
         # Nobody has this one, and nobody's lock is in the way.
-        through("do", "disk", "detach", data, "--wait")
+        through("do", "disk", "detach", data)
         one.start()
         one.up()
         def locked():
@@ -345,12 +357,12 @@ def check(checks, server, hosts, cache, scratch):
         active = [name for host in hosts for name in ours(host)[0]]
         expect("it is active nowhere", active == [f"sk-{disk}"], active)
         two.run(f"lvchange --deltag skyledger-lease=99 {volume}")
-        through("do", "disk", "retry", data, "--wait")
+        through("do", "disk", "retry", data)
         return expect("the disk is what it was", guest_has(two, data) == was["last"], was)
 
     checks.that("an order with a lease that is over is refused, and goes on when it is not", stale)
     checks.that("the last snapshot is deleted", lambda: (
-        through("do", "snapshot", "delete", "last", "--wait"), expect("none", snapshots(two) == [], snapshots(two))
+        through("do", "snapshot", "delete", snap["last"]), expect("none", snapshots(two) == [], snapshots(two))
     ))
     checks.that("a segment of a VLAN has an 802.1Q interface on the host", lambda: vlan(server, two))
 
