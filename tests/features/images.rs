@@ -334,8 +334,10 @@ async fn what_is_no_image_and_what_is_cut_off_leaves_nothing() {
     assert!(no(other).starts_with("wrong-file: sha256: the file has "));
     let short = world.upload(image, &disk[..1 << 20]).await;
     assert_eq!(no(short), "wrong-file: size_mib: the file has 1 MiB, and the image says 2");
+    let vdi = world.upload(image, &[b"<<< ".as_slice(), &disk[4..]].concat()).await;
+    assert!(no(vdi).contains("the file is vdi: convert it"));
     let vmdk = world.upload(image, &[b"KDMV".as_slice(), &disk[4..]].concat()).await;
-    assert!(no(vmdk).contains("the file is vmdk: convert it"));
+    assert!(no(vmdk).contains("the file is not taken: its version is none of 1 to 3"));
     let gone = Err(io::Error::other("reset"));
     let cut = world.upload_pieces(image, vec![Ok(disk[..1_000].to_vec()), gone]).await;
     assert_eq!(no(cut), "cut off: reset");
