@@ -118,8 +118,10 @@ fn an_image_is_uploaded_and_a_server_made_from_it_as_the_guide_says() {
     // What is no image is refused here, before anything is sent.
     let mut backed = b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0".to_vec();
     backed.resize(4_096, 0);
+    let listing = b"# Disk DescriptorFile\nRW 1 FLAT \"/etc/hostname\" 0\n".to_vec();
     for (name, bytes, why) in [
-        ("a.vmdk", [b"KDMV".as_slice(), &[0; 508]].concat(), "it is vmdk: convert it first"),
+        ("a.vdi", [b"<<< ".as_slice(), &[0; 508]].concat(), "it is vdi: convert it first"),
+        ("a.vmdk", listing, "it is not taken: its data is in other files"),
         ("b.qcow2", backed, "it is not taken: it has a backing file"),
     ] {
         let path = written(folder.path(), name, &bytes);
