@@ -37,7 +37,7 @@ const EXAMPLES: u64 = 3;
 /// Any number; the same one makes the same cases, but for the ids in them.
 const SEED: u64 = 1;
 /// Beyond this a run does not end by itself. Beside all other tests of features, on two cores, both stores took eleven.
-const FUZZING_MAX: Duration = Duration::from_mins(20);
+const FUZZING_MAX: Duration = Duration::from_mins(30);
 /// A server starts, and an order is carried out, in a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 

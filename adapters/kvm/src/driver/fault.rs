@@ -37,8 +37,8 @@ pub(super) fn libvirt(fault: Fault) -> DriverFault {
         }
         | Fault::TooLong(_)
         | Fault::Authentication(_) => DriverFault::Rejected(said),
-        Fault::Refused { code: Code::NO_DOMAIN, .. } => DriverFault::NotFound(said),
         Fault::Malformed(_) => DriverFault::Unexpected(said),
+        // A machine that was found and is not there any more (`NO_DOMAIN`) went meanwhile: who looks again sees that.
         _ => DriverFault::Transient(said),
     }
 }
