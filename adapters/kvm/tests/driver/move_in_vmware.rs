@@ -133,7 +133,7 @@ async fn who_moves() {
     });
     with.done(&driver, 5, Order::Start {}).await;
     let guest = Guest::ready(&host, with.id).await;
-    let by = guest.run("readlink -f /sys/block/sd?").await;
+    let by = guest.run("for disk in /sys/block/sd?; do readlink -f $disk; done").await;
     assert_eq!(by.lines().filter(|line| line.contains("/ata")).count(), 3, "{by}");
     let sizes = guest.run("cat /sys/block/sd?/size").await;
     assert!(sizes.lines().any(|size| size == (2 << 20).to_string()), "{sizes}");
